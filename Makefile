@@ -1,0 +1,76 @@
+# `make demo` and `make test` each set up everything they need in this checkout and run.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+# Installed by itself and first: pulled in as a dependency it may bring gigabytes of CUDA packages.
+TORCH ?= torch==2.13.0
+# A built mmcv 2.1.0 for `make test-openmmlab`; without one it is compiled (half an hour).
+MMCV_WHEEL ?= $(firstword $(wildcard ../shared/wheels/mmcv-2.1.0-*.whl))
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OPENMMLAB := .venv-openmmlab
+OPENMMLAB_BIN := $(OPENMMLAB)/bin
+OPENMMLAB_STAMP := $(OPENMMLAB)/.installed
+
+.PHONY: help demo test test-all lint install test-openmmlab clean
+
+help:
+	@echo 'make demo            sample set, training, test, prediction and a contact sheet (minutes)'
+	@echo 'make test            ruff and the test suite'
+	@echo 'make test-all        the same with the tests marked slow'
+	@echo 'make test-openmmlab  the suite on the original OpenMMLab packages, in an environment of its own'
+	@echo 'make lint            ruff alone'
+	@echo 'make install         only the environment, in $(VENV)'
+	@echo 'make clean           removes environments, caches and build products'
+
+demo: $(STAMP)
+	$(BIN)/python tools/demo.py
+
+test: lint
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/python -m ruff check .
+
+install: $(STAMP)
+
+test-openmmlab: $(OPENMMLAB_STAMP)
+	$(OPENMMLAB_BIN)/python -m pytest
+
+# $(1): the folder of the new environment.
+define new_environment
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	echo 'error: the mm packages need Python 3.10 or newer, and $(PYTHON) is not: make PYTHON=python3.11 ...' >&2; exit 1; }
+@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	echo 'error: $(PYTHON) has no venv module: install it (Debian, Ubuntu: apt-get install python3-venv) or give another Python: make PYTHON=... ' >&2; exit 1; }
+$(PYTHON) -m venv $(1)
+$(1)/bin/python -m pip install --quiet --upgrade pip
+$(1)/bin/python -m pip install $(TORCH)
+endef
+
+$(STAMP): setup.py pyproject.toml
+	$(call new_environment,$(VENV))
+	$(BIN)/python -m pip install -e '.[mm,test]'
+	touch $@
+
+# mmcv is compiled against the torch already there, hence without build isolation; its setup.py
+# needs pkg_resources, which newer setuptools no longer have.
+$(OPENMMLAB_STAMP): setup.py pyproject.toml
+	$(call new_environment,$(OPENMMLAB))
+	$(OPENMMLAB_BIN)/python -m pip install 'setuptools<80' wheel
+	{ [ -n '$(MMCV_WHEEL)' ] && $(OPENMMLAB_BIN)/python -m pip install '$(MMCV_WHEEL)'; } || \
+		MMCV_WITH_OPS=1 $(OPENMMLAB_BIN)/python -m pip install --no-build-isolation mmcv==2.1.0
+	$(OPENMMLAB_BIN)/python -m pip install -e '.[openmmlab,test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(OPENMMLAB) build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

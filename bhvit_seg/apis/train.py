@@ -1,0 +1,151 @@
+"""Training: what ``tools/train.py`` does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import bhvit_seg.mm  # noqa: F401  isort: skip
+import torch
+from mmengine.config import Config
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from bhvit_seg.apis.checkpoint import (
+    check_fit,
+    find_resumable,
+    load_checkpoint_safely,
+    state_dict_of,
+)
+from bhvit_seg.apis.config import (
+    check_data_roots,
+    explain_config_errors,
+    load_config,
+    work_dir_of,
+)
+from bhvit_seg.errors import UserError
+from bhvit_seg.fileio import make_output_folder
+
+
+def train(config: str | Path,
+          data_root: str | Path | None = None,
+          work_dir: str | Path | None = None,
+          resume: bool | str | Path | None = None,
+          amp: bool = False,
+          seed: int | None = None,
+          cfg_options: dict[str, Any] | None = None,
+          launcher: str = 'none') -> Runner:
+    """Train the model of a config.
+
+    Args:
+        config: The config file.
+        data_root: The folder of the data. Defaults to the config's.
+        work_dir: Where checkpoints and logs go. Defaults to the config's, or
+            ``work_dirs/<config name>``.
+        resume: True goes on from the newest checkpoint in the work dir, and starts anew if there
+            is none; a path goes on from that checkpoint. Defaults to what the config says.
+        amp: Train in automatic mixed precision (needs a GPU).
+        seed: The random seed. Defaults to the config's.
+        cfg_options: Settings that override the config's, by dotted key.
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+
+    Returns:
+        Runner: The runner after training.
+
+    Raises:
+        UserError: Something given is wrong.
+    """
+    cfg = load_config(config, cfg_options, data_root)
+    require(cfg, config, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    check_data_roots(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
+    cfg.work_dir = str(make_output_folder(work_dir_of(cfg, config, work_dir), '--work-dir'))
+    if amp:
+        enable_amp(cfg)
+    if seed is not None:
+        cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
+    start_processes(cfg, launcher)
+    resume = cfg.get('resume', False) if resume is None else resume
+    checkpoint = choose_checkpoint(cfg, resume)
+    with explain_config_errors():
+        runner = Runner.from_cfg(cfg)
+        if checkpoint is not None:
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            check_fit(model, state_dict_of(load_checkpoint_safely(checkpoint)), checkpoint)
+        runner.train()
+    return runner
+
+
+def require(cfg: Config, path: str | Path, *names: str) -> None:
+    """See that the config has what is needed.
+
+    Raises:
+        UserError: Something is missing.
+    """
+    missing = [name for name in names if not cfg.get(name)]
+    if missing:
+        raise UserError(f'the config {path} lacks {", ".join(missing)}: give one that describes a '
+                        'whole experiment, not a part from _base_')
+
+
+def enable_amp(cfg: Config) -> None:
+    """Switch the optimizer wrapper to automatic mixed precision.
+
+    Raises:
+        UserError: There is no GPU, or the wrapper is of a kind that has no such variant.
+    """
+    if not torch.cuda.is_available():
+        raise UserError('--amp needs a GPU, and torch finds none: train without it')
+    if cfg.optim_wrapper.type not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UserError(f'--amp is for optim_wrapper.type OptimWrapper, not '
+                        f'{cfg.optim_wrapper.type}: leave it out')
+    if cfg.optim_wrapper.type == 'OptimWrapper':
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def start_processes(cfg: Config, launcher: str) -> None:
+    """Set the launcher; without a GPU, connect the processes through gloo.
+
+    mmengine does the latter for GPUs alone: it binds every process to a CUDA device.
+    """
+    cfg.launcher = launcher
+    if launcher == 'pytorch' and not torch.cuda.is_available():
+        if 'RANK' not in os.environ:
+            raise UserError('--launcher pytorch expects to be started by torchrun, as '
+                            'tools/dist_train.sh does')
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group('gloo')
+        cfg.setdefault('model_wrapper_cfg', {
+            'type': 'MMDistributedDataParallel',
+            'find_unused_parameters': cfg.get('find_unused_parameters', False)})
+
+
+def choose_checkpoint(cfg: Config, resume: bool | str | Path) -> Path | None:
+    """Set ``resume`` and ``load_from`` of the config and return the checkpoint to resume from.
+
+    Raises:
+        UserError: The checkpoint that was named is missing, damaged or holds only weights.
+    """
+    if resume is True and cfg.get('load_from'):
+        resume = cfg.load_from
+    if resume is True:
+        checkpoint, passed_over = find_resumable(cfg.work_dir)
+        for sentence in passed_over:
+            print(f'passed over: {sentence}')
+        if checkpoint is None:
+            print(f'nothing to resume from in {cfg.work_dir}: training starts anew')
+    else:
+        checkpoint = Path(resume) if resume else None
+    cfg.resume = checkpoint is not None
+    if checkpoint is not None:
+        content = load_checkpoint_safely(checkpoint)
+        if 'optimizer' not in content or 'meta' not in content:
+            raise UserError(
+                f'{checkpoint} holds weights only, so training cannot go on from it: resume '
+                'from an iter_*.pth, or start anew from these weights with '
+                f'--cfg-options load_from={checkpoint}')
+        cfg.load_from = str(checkpoint)
+    elif cfg.get('load_from') and '://' not in cfg.load_from:
+        load_checkpoint_safely(cfg.load_from)
+    return checkpoint

@@ -1,0 +1,10 @@
+"""Made-up aerial scenes with road masks and LiDAR heights, for demonstrations and tests.
+
+Everything follows from a seed. The scenes are meant to need context: flat roofs and car parks have
+the colour of roads, paths have their shape, and trees and shadows hide parts of them.
+"""
+
+from bhvit_seg.datasets.synthetic.scene import Scene, generate_scene
+from bhvit_seg.datasets.synthetic.writing import write_ade20k_like, write_dataset
+
+__all__ = ['Scene', 'generate_scene', 'write_ade20k_like', 'write_dataset']

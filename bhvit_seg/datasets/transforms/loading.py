@@ -1,0 +1,155 @@
+"""Loading images, masks and LiDAR rasters, with one sentence naming the file that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmseg.registry import TRANSFORMS
+
+from bhvit_seg.datasets.decoding import COLOUR_FLAGS, read_image, read_mask, read_raster
+from bhvit_seg.datasets.masks import MaskEncoding, label_table
+from bhvit_seg.errors import UserError
+
+
+@TRANSFORMS.register_module()
+class LoadAerialImage(BaseTransform):
+    """Load ``img_path`` as ``img`` (H, W, C), blue first; refuses a truncated file.
+
+    Adds ``img``, ``img_shape`` and ``ori_shape``, as ``LoadImageFromFile`` does.
+
+    Args:
+        color_type: ``'color'`` (three 8-bit channels) or ``'unchanged'`` (every band of the file
+            in its own dtype, as float32 where it is not 8-bit).
+        backend_args: Where mmengine reads files from.
+    """
+
+    def __init__(self, color_type: str = 'color', backend_args: dict | None = None) -> None:
+        if color_type not in COLOUR_FLAGS:
+            raise UserError(f'color_type={color_type!r} is unknown: expected one of '
+                            f"{', '.join(map(repr, COLOUR_FLAGS))}")
+        self.color_type = color_type
+        self.backend_args = backend_args
+
+    def transform(self, results: dict) -> dict:
+        image = read_image(results['img_path'], self.color_type, self.backend_args)
+        # Neither torch nor cv2.resize takes every 16-bit type.
+        results['img'] = image if image.dtype == np.uint8 else image.astype(np.float32)
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(color_type={self.color_type!r})'
+
+
+@TRANSFORMS.register_module()
+class LoadAerialAnnotations(BaseTransform):
+    """Load ``seg_map_path`` as ``gt_seg_map`` (H, W) uint8, by the dataset's mask encoding.
+
+    A sample without ``seg_map_path`` (prediction) passes unchanged. ``mask_encoding`` is taken
+    from the sample (:class:`~bhvit_seg.datasets.RSLVFDataset` puts it there; mmseg's datasets
+    mean ids), as are ``reduce_zero_label`` and ``label_map``.
+
+    Args:
+        backend_args: Where mmengine reads files from.
+
+    Raises:
+        UserError: The file is missing or truncated, or a pixel is outside the encoding.
+    """
+
+    def __init__(self, backend_args: dict | None = None) -> None:
+        self.backend_args = backend_args
+        self._parsed = None
+
+    def transform(self, results: dict) -> dict:
+        path = results.get('seg_map_path')
+        if path is None:
+            return results
+        encoding = self._encoding(results.get('mask_encoding', 'ids'), results.get('classes', ()))
+        ids, unknown = encoding.decode(read_mask(path, self.backend_args))
+        if unknown:
+            value, count = next(iter(unknown.items()))
+            raise UserError(f'mask {path} has {count} pixels of the value {value}, which '
+                            f'mask_encoding ({encoding.name}) does not know: run `bhvit-seg '
+                            'check-dataset` for all such files')
+        table = label_table(results.get('reduce_zero_label', False), results.get('label_map'))
+        results['gt_seg_map'] = table[ids]
+        results.setdefault('seg_fields', []).append('gt_seg_map')
+        return results
+
+    def _encoding(self, description, classes) -> MaskEncoding:
+        if self._parsed is None or self._parsed[:2] != (description, classes):
+            self._parsed = (description, classes, MaskEncoding(description, classes))
+        return self._parsed[2]
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'
+
+
+@TRANSFORMS.register_module()
+class LoadLidarChannels(BaseTransform):
+    """Append the channels of the raster ``lidar_path`` to ``img``, which becomes float32.
+
+    Stands right after the loading of the image, so that every later step moves all channels
+    alike; values stay as in the file (metres, counts) and are normalised by the data
+    preprocessor.
+
+    Args:
+        channels: Which channels of the raster, from 0; all by default.
+        fill: What stands where the raster has no value: NaN, infinity or nodata.
+        nodata: The raster's value for "nothing here", besides the one a GeoTIFF declares.
+        backend_args: Where mmengine reads files from.
+
+    Raises:
+        UserError: The raster is missing, truncated, of another size than the image, or lacks a
+            channel.
+    """
+
+    def __init__(self,
+                 channels: Sequence[int] | None = None,
+                 fill: float = 0.0,
+                 nodata: float | None = None,
+                 backend_args: dict | None = None) -> None:
+        self.channels = None if channels is None else list(channels)
+        self.fill = fill
+        self.nodata = nodata
+        self.backend_args = backend_args
+
+    def transform(self, results: dict) -> dict:
+        if 'lidar_path' not in results:
+            raise UserError(f"image {results.get('img_path')} comes without LiDAR raster: set "
+                            'data_prefix.lidar_path to the folder of the rasters')
+        raster = self.load(results['lidar_path'])
+        image = results['img']
+        if raster.shape[:2] != image.shape[:2]:
+            raise UserError(
+                f"LiDAR raster {results['lidar_path']} is {raster.shape[0]}x{raster.shape[1]} "
+                f"pixels (height x width), its image {results.get('img_path')} "
+                f'{image.shape[0]}x{image.shape[1]}: resample it to the grid of the image')
+        image = image.reshape(*image.shape[:2], -1).astype(np.float32)
+        results['img'] = np.concatenate([image, raster], axis=2)
+        return results
+
+    def load(self, path: str) -> np.ndarray:
+        """Return the chosen channels (H, W, C) float32 without gaps."""
+        raster, declared = read_raster(path, self.backend_args)
+        if self.channels is not None:
+            wrong = [c for c in self.channels if not 0 <= c < raster.shape[2]]
+            if wrong:
+                raise UserError(f'LiDAR raster {path} has no channel {wrong[0]}: it has '
+                                f'{raster.shape[2]}, numbered from 0; correct '
+                                'LoadLidarChannels.channels')
+            raster = raster[..., self.channels]
+        missing = np.zeros(raster.shape, bool)
+        for value in (declared, self.nodata):
+            if value is not None:
+                missing |= raster == np.asarray(value, raster.dtype if raster.dtype.kind == 'f'
+                                                else np.float64)
+        raster = raster.astype(np.float32)
+        raster[missing | ~np.isfinite(raster)] = self.fill
+        return raster
+
+    def __repr__(self) -> str:
+        return (f'{type(self).__name__}(channels={self.channels}, fill={self.fill}, '
+                f'nodata={self.nodata})')

@@ -1,0 +1,30 @@
+"""Colour changes that leave channels other than the camera's alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from mmseg.datasets.transforms import PhotoMetricDistortion
+from mmseg.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class CameraPhotoMetricDistortion(PhotoMetricDistortion):
+    """``PhotoMetricDistortion`` of the first three channels (blue, green, red; 0..255).
+
+    Height and reflectance are measurements: brightness and hue mean nothing to them. Camera
+    pixels that are floating point after LiDAR channels joined them are rounded to 8 bits.
+
+    Args: As in mmseg.
+    """
+
+    def transform(self, results: dict) -> dict:
+        image = results['img']
+        if image.dtype != np.uint8:
+            camera = np.clip(np.rint(image[..., :3]), 0, 255).astype(np.uint8)
+        else:
+            camera = np.ascontiguousarray(image[..., :3])
+        camera = super().transform(dict(img=camera))['img']
+        if image.shape[2] > 3:
+            camera = np.concatenate([camera.astype(image.dtype), image[..., 3:]], axis=2)
+        results['img'] = camera
+        return results

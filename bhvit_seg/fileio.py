@@ -1,0 +1,89 @@
+"""Writing files so that nobody ever sees half of one.
+
+A file is written beside its final name and renamed when it is whole, so a crash, a full disk or
+a SIGKILL leaves either the old file or the new one. Needs nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bhvit_seg.errors import UserError
+
+PARTIAL = '.partial'
+
+
+@contextlib.contextmanager
+def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield the name to write to; rename it to ``path`` when the block ends without an error.
+
+    The name lies in the same folder, is hidden, carries the process id and keeps the suffix of
+    ``path``, so that libraries that look at the suffix write the right format. Missing parent
+    folders are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'.{path.stem}.{os.getpid()}{PARTIAL}{path.suffix}')
+    try:
+        yield partial
+        with open(partial, 'rb+') as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
+    """Write ``content`` to ``path`` atomically."""
+    with write_atomically(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_text(path: str | os.PathLike, content: str) -> None:
+    """Write ``content`` to ``path`` atomically, in UTF-8."""
+    write_bytes(path, content.encode('utf-8'))
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Write ``content`` to ``path`` atomically as indented JSON."""
+    write_text(path, json.dumps(content, indent=2) + '\n')
+
+
+def remove_leftovers(folder: str | os.PathLike) -> list[Path]:
+    """Delete what killed writers left in ``folder`` and return the names.
+
+    Only for folders with a single writer, such as a work dir: a file another process is writing
+    at this moment looks the same.
+    """
+    leftovers = sorted(Path(folder).glob(f'.*{PARTIAL}*'))
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
+    return leftovers
+
+
+def make_output_folder(path: str | os.PathLike, name: str) -> Path:
+    """Make the folder ``path`` and see that files can be written to it.
+
+    Args:
+        path: The folder.
+        name: The argument that gave it, for the message.
+
+    Raises:
+        UserError: It cannot be made or written to.
+    """
+    folder = Path(path)
+    probe = folder / f'.write-test.{os.getpid()}{PARTIAL}'
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f'cannot write to the folder {folder} ({name}): {error.strerror}; '
+            'give a folder that can be made and written to') from error
+    return folder

@@ -1,0 +1,3 @@
+from .bhvit import BHViT
+
+__all__ = ['BHViT']

@@ -1,0 +1,394 @@
+"""BHViT (Binarized Hybrid Vision Transformer, CVPR 2025, arXiv 2503.02394) as an mmseg backbone.
+
+Four stages at strides 4, 8, 16 and 32: MSGDC blocks in the first two, MSMHA blocks in the last
+two, a shift-enhanced binary MLP in each. Between blocks tokens are rows ``(B · H · W, C)``, which
+norms, linear layers and activations take as they are.
+
+Deliberate differences from the released classifier: any height, width and number of channels;
+``sign(0) = +1``; the full-precision twin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmengine.model.weight_init import trunc_normal_
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from bhvit_seg.errors import UserError
+
+from ..fused import add_tiled_, prelu
+from ..layers import BinaryConv2d, RPReLU, build_token_norm, normalize
+from ..mlp import BinaryMLP, ShiftBranches
+from ..quantizers import binarize_activation
+from ..token_mixers import MSGDC, MSMHA, MapShape, to_rows
+from .published import adapt_state_dict, convert_checkpoint, load_pretrained
+
+__all__ = ['BHViT', 'convert_checkpoint']
+
+ARCHITECTURES = {
+    'tiny': dict(depths=(2, 2, 6, 2), channels=(64, 128, 256, 512),
+                 mlp_channels=(512, 1024, 1024, 2048), num_heads=(1, 1, 4, 8)),
+    'small': dict(depths=(3, 4, 8, 4), channels=(64, 128, 256, 512),
+                  mlp_channels=(512, 1024, 1024, 2048), num_heads=(1, 1, 4, 8)),
+}
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f'{name} is {value!r}; BHViT takes {" or ".join(map(repr, choices))}.')
+
+
+def _checked_arch(arch: str | dict) -> dict:
+    """Return the four numbers per stage that ``arch`` names or states."""
+    if isinstance(arch, str):
+        _check_choice('arch', arch, tuple(ARCHITECTURES))
+        return ARCHITECTURES[arch]
+    missing = [key for key in ARCHITECTURES['tiny'] if key not in arch]
+    if missing:
+        raise UserError(f'arch lacks {", ".join(missing)}; give depths, channels, mlp_channels and '
+                        f'num_heads, or one of {", ".join(ARCHITECTURES)}.')
+    for key, values in arch.items():
+        if key not in ARCHITECTURES['tiny'] or len(values) != 4:
+            raise UserError(f'arch has {key}={values!r}; each of depths, channels, mlp_channels and '
+                            'num_heads is four numbers, one for each stage.')
+    channels, hidden, heads = arch['channels'], arch['mlp_channels'], arch['num_heads']
+    for i in range(4):
+        if channels[i] % 4 or hidden[i] % channels[i] or channels[i] % heads[i]:
+            raise UserError(
+                f'stage {i + 1} of arch has channels={channels[i]}, mlp_channels={hidden[i]}, '
+                f'num_heads={heads[i]}; channels must be a multiple of 4 and of num_heads, and '
+                'mlp_channels a multiple of channels.')
+        if i and channels[i] % channels[i - 1]:
+            raise UserError(f'stage {i + 1} of arch has {channels[i]} channels; they must be a '
+                            f'multiple of the {channels[i - 1]} before.')
+    return dict(arch)
+
+
+class PositionEmbedding(nn.Module):
+    """A learned value for each token and channel, stretched bicubically to other map sizes.
+
+    Args:
+        channels: Channels of the tokens.
+        size: Side of the square map that it is learned on, in tokens.
+    """
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, channels, size, size))
+
+    def forward(self, rows: Tensor, shape: MapShape) -> Tensor:
+        """Add the embedding to rows ``(B · H · W, C)``."""
+        embedding = self.weight
+        if embedding.shape[2:] != shape[1:]:
+            embedding = F.interpolate(embedding, shape[1:], mode='bicubic', align_corners=False)
+        return (rows.view(shape.batch, -1, rows.shape[1]) + to_rows(embedding)).view_as(rows)
+
+
+def _pad_to_multiple(maps: Tensor, multiple: int) -> Tensor:
+    """Pad a map with zeros at the bottom and right."""
+    height, width = maps.shape[2:]
+    bottom, right = -height % multiple, -width % multiple
+    return F.pad(maps, (0, right, 0, bottom)) if bottom or right else maps
+
+
+class PatchEmbedding(nn.Module):
+    """The stem: 4×4 convolution with stride 4, norm, GELU, position embedding.
+
+    Args:
+        in_channels: Channels of the image.
+        channels: Channels of the tokens.
+        norm_cfg: Config of the norm.
+        map_size: Side of the map that the position embedding is learned on.
+    """
+
+    patch_size = 4
+
+    def __init__(self, in_channels: int, channels: int, norm_cfg: dict, map_size: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(in_channels, channels, self.patch_size, self.patch_size)
+        self.norm = build_token_norm(norm_cfg, channels)
+        self.position = PositionEmbedding(channels, map_size)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, MapShape]:
+        image = _pad_to_multiple(image, self.patch_size)
+        maps = self.projection(image.contiguous(memory_format=torch.channels_last))
+        shape = MapShape(*maps.shape[:1], *maps.shape[2:])
+        # the residual stream stays in the dtype of the parameters under mixed precision
+        rows = to_rows(maps).to(self.projection.weight.dtype)
+        return self.position(F.gelu(normalize(self.norm, rows)), shape), shape
+
+
+class Downsampling(nn.Module):
+    """2×2 convolution with stride 2 between stages, then a position embedding.
+
+    Full precision: ``norm → conv → norm``. Binary: with ``n = norm(x)``,
+    ``RPReLU(norm(BinaryConv(n)) + tile(avgpool2(n)))``. The last row and column of an odd map
+    are averaged from, and convolved with, real tokens only: zeros padded after the sign add
+    nothing.
+
+    Args:
+        in_channels: Channels of the finer map.
+        channels: Channels of the coarser map, a multiple of ``in_channels``.
+        norm_cfg: Config of the norms.
+        map_size: Side of the map that the position embedding is learned on.
+        kind: ``'full_precision'`` or ``'binary'``.
+        binary: ``False`` gives binary downsampling its full-precision twin.
+    """
+
+    def __init__(self, in_channels: int, channels: int, norm_cfg: dict, map_size: int,
+                 kind: str, binary: bool = True) -> None:
+        super().__init__()
+        self.binary = binary
+        self.norm_in = build_token_norm(norm_cfg, in_channels)
+        self.input_bias = self.act = None
+        if kind == 'binary':
+            self.input_bias = nn.Parameter(torch.zeros(in_channels))
+            self.conv = BinaryConv2d(in_channels, channels, 2, 2, bias=False, input_bias=False,
+                                     binary=binary)
+            self.act = RPReLU(channels)
+        else:
+            self.conv = nn.Conv2d(in_channels, channels, 2, 2, bias=False)
+        self.norm_out = build_token_norm(norm_cfg, channels)
+        self.position = PositionEmbedding(channels, map_size)
+
+    def forward(self, rows: Tensor, shape: MapShape) -> tuple[Tensor, MapShape]:
+        normed = normalize(self.norm_in, rows)
+        maps = self.conv(_pad_to_multiple(shape.to_map(self._conv_input(normed)), 2))
+        out = to_rows(maps).to(rows.dtype)
+        if self.act is None:
+            out = normalize(self.norm_out, out)
+        else:
+            pooled = F.avg_pool2d(shape.to_map(normed), 2, ceil_mode=True, count_include_pad=False)
+            out = normalize(self.norm_out, out, -self.act.shift_in)
+            out = prelu(add_tiled_(out, to_rows(pooled)), self.act.slope) + self.act.shift_out
+        shape = MapShape(*maps.shape[:1], *maps.shape[2:])
+        return self.position(out, shape), shape
+
+    def _conv_input(self, normed: Tensor) -> Tensor:
+        if self.input_bias is None:
+            return normed
+        return (binarize_activation(normed, self.input_bias) if self.binary
+                else normed + self.input_bias)
+
+
+class Block(nn.Module):
+    """Token mixer and MLP with their shortcuts, and the shift branches.
+
+    Args:
+        mixer: :class:`MSGDC` or :class:`MSMHA`.
+        channels: Channels of the tokens.
+        mlp_channels: Hidden channels of the MLP.
+        norm_cfg: Config of the norms.
+        rectify: Whether weights of linear layers get the gradient of ReCU.
+        drop_path_rate: Probability of leaving the MLP of a sample out.
+        binary: ``False`` gives the full-precision twin.
+    """
+
+    def __init__(self, mixer: nn.Module, channels: int, mlp_channels: int, norm_cfg: dict,
+                 rectify: bool, drop_path_rate: float, binary: bool) -> None:
+        super().__init__()
+        self.norm1 = build_token_norm(norm_cfg, channels)
+        self.token_mixer = mixer
+        self.norm2 = build_token_norm(norm_cfg, channels)
+        self.mlp = BinaryMLP(channels, mlp_channels, norm_cfg, rectify, binary)
+        self.shifts = ShiftBranches(channels)
+        self.drop_path_rate = drop_path_rate
+
+    def forward(self, x: Tensor, shape: MapShape) -> Tensor:
+        """Map rows ``(B · H · W, C)`` to the same shape."""
+        mixed = self.token_mixer(normalize(self.norm1, x), shape)
+        if isinstance(self.token_mixer, MSMHA):
+            scale, bias = self.token_mixer.output_affine()
+            x = torch.addcmul(x, mixed, scale) + bias
+        else:
+            x = x + mixed
+        normed = normalize(self.norm2, x)
+        out, (scale, bias) = self.mlp(normed), self.mlp.output_affine()
+        if self.training and self.drop_path_rate:
+            keep = torch.rand(shape.batch, 1, 1, device=x.device) >= self.drop_path_rate
+            keep = keep.to(x.dtype) / (1 - self.drop_path_rate)
+            branch = torch.addcmul(bias, out, scale).view(shape.batch, -1, x.shape[1]) * keep
+            out, scale, bias = branch.view_as(x), torch.ones_like(scale), torch.zeros_like(bias)
+        shifted = to_rows(self.shifts(shape.to_map(normed), bias))
+        return shifted.addcmul_(out, scale).add_(x)
+
+
+@contextlib.contextmanager
+def _frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Keep running statistics as they are while checkpointing computes a block again."""
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    before = [(m.momentum, m.num_batches_tracked) for m in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+        norm.num_batches_tracked = norm.num_batches_tracked.clone()
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before):
+            norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+@MODELS.register_module()
+class BHViT(BaseModule):
+    """Binarized Hybrid Vision Transformer.
+
+    Args:
+        arch (str | dict): ``'tiny'``, ``'small'``, or a dict with ``depths``, ``channels``,
+            ``mlp_channels`` and ``num_heads``, four numbers each. Defaults to ``'small'``.
+        downsampling (str): ``'full_precision'`` (marked † in the paper) or ``'binary'``.
+        norm_cfg (dict): ``type`` ``'BN'``, ``'SyncBN'`` or ``'LN'``. Defaults to BN.
+        attention (str): ``'qd'`` or ``'gsb'``, how attention matrices are quantized.
+        rectify_weights (bool): Whether latent weights of linear layers get the gradient of ReCU.
+        binary (bool): ``False`` gives the full-precision twin, the paper's 32/32 row.
+        in_channels (int): Channels of the image. Defaults to 3.
+        window_size (int): Side of an attention window in tokens. Defaults to 7.
+        out_indices (Sequence[int]): Stages to return. Defaults to all four.
+        output_norm (bool): Whether each returned map is normalised. Defaults to True.
+        drop_path_rate (float): Stochastic depth of the last block's MLP; that of the others
+            rises to it linearly. Defaults to 0.1.
+        frozen_stages (int): Stages, from the stem (0) on, that keep their weights and
+            statistics; -1 freezes none. Defaults to -1.
+        norm_eval (bool): Whether BatchNorm keeps its statistics in training. Defaults to False.
+        with_cp (bool): Whether blocks are computed again in the backward pass to save memory.
+        pretrain_img_size (int): Side of the images that position embeddings are learned on.
+        init_cfg (dict | None): ``dict(type='Pretrained', checkpoint=...)`` loads a checkpoint of
+            this backbone, or of a segmentor that has it; stem weights of other channel counts
+            and position embeddings of other sizes are adapted.
+
+    Raises:
+        UserError: An argument out of its range, an image smaller than a patch or of another
+            channel count, a checkpoint that does not fit.
+    """
+
+    def __init__(self, arch: str | dict = 'small', downsampling: str = 'full_precision',
+                 norm_cfg: dict | None = None, attention: str = 'qd',
+                 rectify_weights: bool = False, binary: bool = True, in_channels: int = 3,
+                 window_size: int = 7, out_indices: Sequence[int] = (0, 1, 2, 3),
+                 output_norm: bool = True, drop_path_rate: float = 0.1, frozen_stages: int = -1,
+                 norm_eval: bool = False, with_cp: bool = False, pretrain_img_size: int = 224,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        arch = _checked_arch(arch)
+        _check_choice('downsampling', downsampling, ('full_precision', 'binary'))
+        _check_choice('attention', attention, ('qd', 'gsb'))
+        self.arch = arch
+        self.in_channels = in_channels
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        norm_cfg = dict(norm_cfg or dict(type='BN'))
+        depths, channels = arch['depths'], arch['channels']
+        if not set(self.out_indices) <= set(range(len(depths))):
+            raise UserError(f'out_indices={self.out_indices} names stages that do not exist; '
+                            f'the stages are 0 to {len(depths) - 1}.')
+
+        map_size = pretrain_img_size // PatchEmbedding.patch_size
+        self.patch_embed = PatchEmbedding(in_channels, channels[0], norm_cfg, map_size)
+        self.downsamplings = nn.ModuleList(
+            Downsampling(channels[i], channels[i + 1], norm_cfg, max(map_size >> (i + 1), 1),
+                         downsampling, binary) for i in range(len(depths) - 1))
+        rates = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
+
+        def mixer(stage: int) -> nn.Module:
+            if stage < 2:
+                return MSGDC(channels[stage], norm_cfg, binary=binary)
+            return MSMHA(channels[stage], arch['num_heads'][stage], norm_cfg, window_size,
+                         attention, rectify_weights, binary)
+
+        self.stages = nn.ModuleList(
+            nn.ModuleList(
+                Block(mixer(i), channels[i], arch['mlp_channels'][i], norm_cfg, rectify_weights,
+                      next(rates), binary) for _ in range(depth))
+            for i, depth in enumerate(depths))
+        self.output_norms = nn.ModuleDict(
+            {str(i): build_token_norm(norm_cfg, channels[i]) for i in self.out_indices}
+            if output_norm else {})
+        self._register_load_state_dict_pre_hook(
+            lambda state, prefix, *_: adapt_state_dict(self, state, prefix))
+        self._freeze()
+
+    def init_weights(self) -> None:
+        """Initialise latent weights, or load the checkpoint that ``init_cfg`` names."""
+        if self.init_cfg and self.init_cfg.get('type') == 'Pretrained':
+            if not self._is_init:
+                load_pretrained(self, self.init_cfg)
+                self._is_init = True
+            return
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        super().init_weights()
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Compute feature maps.
+
+        Args:
+            image: ``(B, in_channels, H, W)``, at least 4×4 pixels.
+
+        Returns:
+            A map ``(B, C, ⌈H/s⌉, ⌈W/s⌉)`` for each of ``out_indices``, stride ``s`` = 4, 8, 16, 32.
+        """
+        self._check_image(image)
+        rows, shape = self.patch_embed(image)
+        outputs = []
+        for i, stage in enumerate(self.stages):
+            for block in stage:
+                rows = self._run(block, rows, shape)
+            if i in self.out_indices:
+                out = rows
+                if self.output_norms:
+                    out = normalize(self.output_norms[str(i)], out)
+                outputs.append(shape.to_map(out))
+            if i < len(self.downsamplings):
+                rows, shape = self.downsamplings[i](rows, shape)
+        return tuple(outputs)
+
+    def _run(self, block: Block, rows: Tensor, shape: MapShape) -> Tensor:
+        if not (self.with_cp and rows.requires_grad):
+            return block(rows, shape)
+        return checkpoint(
+            block, rows, shape, use_reentrant=False,
+            context_fn=lambda: (contextlib.nullcontext(), _frozen_statistics(block)))
+
+    def _check_image(self, image: Tensor) -> None:
+        if image.shape[1] != self.in_channels:
+            raise UserError(
+                f'the image has {image.shape[1]} channels but the backbone was built for '
+                f'in_channels={self.in_channels}; give images with {self.in_channels} channels '
+                'or set model.backbone.in_channels.')
+        patch = PatchEmbedding.patch_size
+        if min(image.shape[2:]) < patch:
+            raise UserError(
+                f'the image is {image.shape[2]}×{image.shape[3]} pixels (height × width), '
+                f'smaller than one {patch}×{patch} patch; give a larger image.')
+
+    def _freeze(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        frozen = [self.patch_embed, *self.stages[:self.frozen_stages],
+                  *self.downsamplings[:max(self.frozen_stages - 1, 0)]]
+        for module in frozen:
+            module.eval()
+            for parameter in module.parameters():
+                parameter.requires_grad = False
+
+    def train(self, mode: bool = True) -> BHViT:
+        """Set the mode; frozen stages, and with ``norm_eval`` all BatchNorms, stay in evaluation."""
+        super().train(mode)
+        if mode:
+            self._freeze()
+            if self.norm_eval:
+                for module in self.modules():
+                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                        module.eval()
+        return self

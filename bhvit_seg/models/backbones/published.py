@@ -1,0 +1,265 @@
+"""Published BHViT checkpoints: their tensor names, and making a checkpoint fit a backbone."""
+
+from __future__ import annotations
+
+import re
+from typing import Mapping
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+from bhvit_seg.errors import UserError
+
+_RPRELU = {'move1': 'shift_in', 'prelu.weight': 'slope', 'move2': 'shift_out'}
+_SHIFT_BRANCHES = ('h3', 'w3', 'h5', 'w5', 'ch3', 'ch5')
+_SHIFT = re.compile(rf'layerscale_({"|".join(_SHIFT_BRANCHES)})\.(alpha|move)')
+
+# (pattern of the published name, our name); the first match of the whole rest of a name counts
+_BLOCK = [
+    (r'layernorm_before\.(.+)', r'norm1.\1'),
+    (r'layernorm_after\.(.+)', r'norm2.\1'),
+    (r'intermediate\.move', r'mlp.fc1.input_bias'),
+    (r'intermediate\.dense\.weight', r'mlp.fc1.weight'),
+    (r'intermediate\.norm\.(.+)', r'mlp.norm1.\1'),
+    (r'intermediate\.rprelu\.(.+)', r'mlp.act1.\1'),
+    (r'output\.move', r'mlp.fc2.input_bias'),
+    (r'output\.dense\.weight', r'mlp.fc2.weight'),
+    (r'output\.norm\.(.+)', r'mlp.norm2.\1'),
+    (r'output\.rprelu\.(.+)', r'mlp.act2.\1'),
+    (r'output\.layerscale\.alpha', r'mlp.layer_scale.scale'),
+    (r'output\.layerscale\.move', r'mlp.layer_scale.bias'),
+    (r'GC\.move\.bias', r'token_mixer.input_bias'),
+    (r'GC\.cov1\.(.+)', r'token_mixer.convs.0.\1'),
+    (r'GC\.cov2\.(.+)', r'token_mixer.convs.1.\1'),
+    (r'GC\.cov3\.(.+)', r'token_mixer.convs.2.\1'),
+    (r'GC\.act1\.(.+)', r'token_mixer.acts.0.\1'),
+    (r'GC\.act2\.(.+)', r'token_mixer.acts.1.\1'),
+    (r'GC\.act3\.(.+)', r'token_mixer.acts.2.\1'),
+    (r'GC\.norm\.(.+)', r'token_mixer.norm.\1'),
+    (r'attention\.attention\.parm', r'token_mixer.window_balance'),
+    (r'attention\.attention\.token_FA\.a1', r'token_mixer.pool_balance'),
+    (r'attention\.attention\.token_FA\.norm\.(.+)', r'token_mixer.token_norm.\1'),
+    (r'attention\.attention\.(query|key|value)\.weight', r'token_mixer.\1.linear.weight'),
+    (r'attention\.attention\.norm(q|k|v)\.(.+)', r'token_mixer.\1.norm.\2'),
+    (r'attention\.attention\.rprelu(q|k|v)\.(.+)', r'token_mixer.\1.act.\2'),
+    (r'attention\.attention\.move(q|k|v)', r'token_mixer.\1.linear.input_bias'),
+    (r'attention\.attention\.moveq2', r'token_mixer.bit_bias.0'),
+    (r'attention\.attention\.movek2', r'token_mixer.bit_bias.1'),
+    (r'attention\.attention\.movev2', r'token_mixer.bit_bias.2'),
+    (r'attention\.attention\.att_prob_quantizer\.init_state', r'token_mixer.quantizer.initialized'),
+    (r'attention\.attention\.att_prob_quantizer\.(.+)', r'token_mixer.quantizer.\1'),
+    (r'attention\.attention\.att_prob_clip', r'token_mixer.quantizer.c1'),
+    (r'attention\.attention\.att_prob_clip(2|3)', r'token_mixer.quantizer.c\1'),
+    (r'attention\.attention\.norm_context\.(.+)', r'token_mixer.context_norm.\1'),
+    (r'attention\.attention\.rprelu_context\.(.+)', r'token_mixer.context_act.\1'),
+    (r'attention\.output\.move', r'token_mixer.output.linear.input_bias'),
+    (r'attention\.output\.dense\.weight', r'token_mixer.output.linear.weight'),
+    (r'attention\.output\.norm\.(.+)', r'token_mixer.output.norm.\1'),
+    (r'attention\.output\.rprelu\.(.+)', r'token_mixer.output.act.\1'),
+    (r'attention\.output\.layerscale\.alpha', r'token_mixer.layer_scale.scale'),
+    (r'attention\.output\.layerscale\.move', r'token_mixer.layer_scale.bias'),
+]
+_DOWNSAMPLING = [
+    (r'position_embeddings', r'position.weight'),
+    (r'norm0\.(.+)', r'norm_in.\1'),
+    (r'proj\.weight', r'conv.weight'),
+    (r'norm\.(.+)', r'norm_out.\1'),
+    (r'move', r'input_bias'),
+    (r'rprelu\.(.+)', r'act.\1'),
+]
+_STEM = [
+    (r'position_embeddings', r'patch_embed.position.weight'),
+    (r'patch_embeddings\.proj\.(.+)', r'patch_embed.projection.\1'),
+    (r'patch_embeddings\.norm\.(.+)', r'patch_embed.norm.\1'),
+]
+
+
+def _rename(name: str, table: list[tuple[str, str]]) -> str | None:
+    for pattern, ours in table:
+        match = re.fullmatch(pattern, name)
+        if match:
+            renamed = match.expand(ours)
+            renamed = re.sub(r'token_mixer\.([qkv])\.',
+                             lambda m: 'token_mixer.%s.' % dict(q='query', k='key', v='value')[m[1]],
+                             renamed)
+            for leaf, replacement in _RPRELU.items():
+                renamed = re.sub(rf'(act\w*(?:\.\d)?)\.{re.escape(leaf)}$', rf'\1.{replacement}',
+                                 renamed)
+            return renamed
+    return None
+
+
+def _block_addresses(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Map ``layerA.i`` and ``layerB.i`` to our stages; a stage ends where channels change."""
+    addresses, stage = {}, -1
+    for part in 'AB':
+        index, channels = 0, None
+        while f'encoder.layer{part}.{index}.layernorm_before.weight' in state:
+            width = state[f'encoder.layer{part}.{index}.layernorm_before.weight'].shape[0]
+            if width != channels:
+                stage, depth, channels = stage + 1, 0, width
+            addresses[f'layer{part}.{index}'] = f'stages.{stage}.{depth}'
+            index, depth = index + 1, depth + 1
+    return addresses
+
+
+def _fit_shape(name: str, tensor: Tensor) -> Tensor:
+    """Drop the broadcasting dimensions of published per-channel tensors."""
+    if name.endswith('position.weight'):
+        if tensor.dim() == 3:  # (1, tokens, channels) of a square map
+            side = round(tensor.shape[1] ** 0.5)
+            tensor = tensor.transpose(1, 2).unflatten(2, (side, side))
+        return tensor
+    if name.endswith(('_balance', 'input_bias')):
+        return tensor.flatten()
+    return tensor
+
+
+def convert_checkpoint(published_state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of a published checkpoint to those of :class:`BHViT`.
+
+    The classifier is dropped. The final norm becomes the norm of the last output map.
+
+    Args:
+        published_state_dict: Tensors by their published names, with or without the ``module.``
+            of a data-parallel run and the leading ``vit.``.
+
+    Returns:
+        A state dict that loads strictly into a BHViT of the same depths and options.
+
+    Raises:
+        UserError: The names are not those of a published BHViT.
+    """
+    state = {}
+    for name, tensor in published_state_dict.items():
+        state[re.sub(r'^(module\.)?(vit\.)?', '', name)] = tensor
+    addresses = _block_addresses(state)
+    if not addresses or 'embeddings.patch_embeddings.proj.weight' not in state:
+        raise UserError(
+            'this is not a published BHViT checkpoint: it lacks tensors such as '
+            "'vit.embeddings.patch_embeddings.proj.weight' (its first is "
+            f'{next(iter(published_state_dict), None)!r}); give the file that the authors released.')
+    converted, unknown = {}, []
+    shifts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in state.items():
+        if name.startswith(('classifier.', 'cls_classifier.', 'distill_classifier.')):
+            continue
+        ours = None
+        if name.startswith('embeddings.'):
+            ours = _rename(name[len('embeddings.'):], _STEM)
+        elif name.startswith('layernorm.'):
+            last = max(int(a.split('.')[1]) for a in addresses.values())
+            ours = f'output_norms.{last}.{name[len("layernorm."):]}'
+        elif match := re.fullmatch(r'encoder\.patch_embed(\d)\.(.+)', name):
+            ours = _rename(match[2], _DOWNSAMPLING)
+            ours = ours and f'downsamplings.{int(match[1]) - 1}.{ours}'
+        elif match := re.fullmatch(r'encoder\.(layer[AB]\.\d+)\.(.+)', name):
+            block, rest = addresses.get(match[1]), match[2]
+            if branch := _SHIFT.fullmatch(rest):
+                shifts.setdefault(f'{block}.shifts.{branch[2]}', {})[branch[1]] = tensor
+                continue
+            ours = _rename(rest, _BLOCK)
+            ours = ours and block and f'{block}.{ours}'
+        if ours is None:
+            unknown.append(name)
+            continue
+        converted[ours] = _fit_shape(ours, tensor)
+    if unknown:
+        raise UserError(f'{len(unknown)} tensors are not part of a published BHViT, the first is '
+                        f'{unknown[0]!r}; give the file that the authors released.')
+    leaves = {'alpha': 'scale', 'move': 'bias'}
+    for name, branches in shifts.items():
+        prefix, leaf = name.rsplit('.', 1)
+        converted[f'{prefix}.{leaves[leaf]}'] = torch.stack(
+            [branches[branch] for branch in _SHIFT_BRANCHES])
+    for block in addresses.values():
+        biases = [converted.pop(f'{block}.token_mixer.bit_bias.{i}', None) for i in range(3)]
+        if biases[0] is not None:
+            converted[f'{block}.token_mixer.bit_bias'] = torch.stack(biases)
+    return converted
+
+
+def _inflate_stem(weight: Tensor, channels: int) -> Tensor:
+    """Give RGB stem weights ``(out, 3, k, k)`` another number of input channels.
+
+    The first three keep theirs, further ones get the mean of the three, and all are scaled by
+    ``3 / channels`` so that the sum over channels keeps its size. Fewer than three get the mean.
+    """
+    mean = weight.mean(1, keepdim=True)
+    if channels < 3:
+        inflated = mean.expand(-1, channels, -1, -1)
+    else:
+        inflated = torch.cat([weight, mean.expand(-1, channels - 3, -1, -1)], 1)
+    return inflated * (3 / channels)
+
+
+def adapt_state_dict(backbone: nn.Module, state: dict[str, Tensor], prefix: str) -> None:
+    """Make the tensors under ``prefix`` fit ``backbone``, in place, where that is well defined.
+
+    RGB stem weights get the backbone's number of channels, position embeddings its map sizes.
+    A checkpoint of a classifier has the output norm of its last stage only: norms that the
+    backbone has not are dropped, norms that such a checkpoint has not keep their values.
+    """
+    stem = f'{prefix}patch_embed.projection.weight'
+    weight = state.get(stem)
+    if weight is not None and weight.dim() == 4 and weight.shape[1] == 3 != backbone.in_channels:
+        state[stem] = _inflate_stem(weight, backbone.in_channels)
+    for name, own in backbone.state_dict().items():
+        tensor = state.get(prefix + name)
+        if (name.endswith('position.weight') and tensor is not None
+                and tensor.shape[:2] == own.shape[:2] and tensor.shape != own.shape):
+            state[prefix + name] = F.interpolate(tensor, own.shape[2:], mode='bicubic',
+                                                 align_corners=False)
+    norms = f'{prefix}output_norms.'
+    stored = {name[len(norms):].split('.')[0] for name in state if name.startswith(norms)}
+    for name in [n for n in state if n.startswith(norms)]:
+        if name[len(norms):].split('.')[0] not in backbone.output_norms:
+            del state[name]
+    if len(stored) <= 1:
+        for name, own in backbone.output_norms.state_dict().items():
+            state.setdefault(norms + name, own)
+
+
+def describe_misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
+    """Say which tensors of ``state`` do not fit ``own`` and why, or return None if all do."""
+    problems = [f'{name} is missing' for name in own if name not in state]
+    problems += [f'{name} is not part of the model' for name in state if name not in own]
+    problems += [
+        f'{name} has shape {tuple(state[name].shape)} instead of {tuple(own[name].shape)}'
+        for name in own if name in state and own[name].shape != state[name].shape]
+    if not problems:
+        return None
+    more = f' and {len(problems) - 3} more' if len(problems) > 3 else ''
+    return '; '.join(problems[:3]) + more
+
+
+def load_pretrained(backbone: nn.Module, init_cfg: dict) -> None:
+    """Load the checkpoint of ``init_cfg`` into a backbone.
+
+    Args:
+        backbone: The :class:`BHViT`.
+        init_cfg: ``checkpoint`` names a file or an address: a backbone, a segmentor (its
+            ``backbone.`` is taken) or a published classifier.
+
+    Raises:
+        UserError: Tensors do not fit; the first are named with the reason.
+    """
+    path = init_cfg['checkpoint']
+    state = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    state = state.get('state_dict', state.get('model', state))
+    prefix = init_cfg.get('prefix', 'backbone').rstrip('.') + '.'
+    if any(name.startswith(prefix) for name in state):
+        state = {n[len(prefix):]: t for n, t in state.items() if n.startswith(prefix)}
+    elif any('patch_embeddings.proj' in name for name in state):
+        state = convert_checkpoint(state)
+    state = dict(state)
+    adapt_state_dict(backbone, state, '')
+    misfit = describe_misfit(backbone.state_dict(), state)
+    if misfit:
+        raise UserError(f'checkpoint {path} does not fit the backbone: {misfit}; set arch, '
+                        'downsampling, norm_cfg and attention as it was trained.')
+    backbone.load_state_dict(state)
+    print_log(f'BHViT loaded {len(state)} tensors from {path}', logger='current')

@@ -1,0 +1,77 @@
+"""Normalisation and padding of images of any number of channels.
+
+mmseg's and mmengine's preprocessors take means of 1 or 3 channels and turn blue-green-red into
+red-green-blue in images of exactly 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmseg.models import SegDataPreProcessor
+from mmseg.registry import MODELS
+
+from bhvit_seg.errors import UserError
+
+
+@MODELS.register_module()
+class MultiChannelSegDataPreProcessor(SegDataPreProcessor):
+    """``SegDataPreProcessor`` for camera, LiDAR and multispectral channels together.
+
+    Args:
+        mean: Mean of each channel, in the order the model sees: red, green, blue, further
+            channels. Their number is the number of channels that images must have.
+        std: Standard deviation of each channel, in the same order.
+        bgr_to_rgb: Exchange the first and the third channel; further ones stay.
+        rgb_to_bgr: The same exchange, under its other name.
+        **kwargs: As in mmseg.
+
+    Raises:
+        UserError: ``mean`` and ``std`` differ in length or ``std`` is not positive; on use: an
+            image has another number of channels.
+    """
+
+    def __init__(self,
+                 mean: Sequence[float],
+                 std: Sequence[float],
+                 bgr_to_rgb: bool = False,
+                 rgb_to_bgr: bool = False,
+                 **kwargs) -> None:
+        super().__init__(**kwargs)
+        if len(mean) != len(std) or not len(mean):
+            raise UserError(f'data_preprocessor has {len(mean)} means and {len(std)} standard '
+                            'deviations: give one of each for every channel')
+        if min(std) <= 0:
+            raise UserError(f'data_preprocessor.std is {list(std)}: every value must be positive')
+        if bgr_to_rgb and rgb_to_bgr:
+            raise UserError('data_preprocessor has both bgr_to_rgb and rgb_to_bgr: they undo each '
+                            'other, keep the one that says what the files hold')
+        if (bgr_to_rgb or rgb_to_bgr) and len(mean) < 3:
+            raise UserError(f'data_preprocessor exchanges red and blue but has {len(mean)} '
+                            'channels: set bgr_to_rgb=False')
+        self.swap_red_and_blue = bgr_to_rgb or rgb_to_bgr
+        # Not persistent, as in mmengine: the config, not the checkpoint, knows the data.
+        self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), False)
+        self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), False)
+        self._enable_normalize = True
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Normalise, pad and stack ``data['inputs']``, images (C, H, W), into (N, C, H, W)."""
+        inputs = list(data['inputs'])
+        for index, image in enumerate(inputs):
+            if image.shape[0] != len(self.mean):
+                raise UserError(
+                    f"{_name(data, index)} has {image.shape[0]} channels, but the config's "
+                    f'data_preprocessor has mean and std of {len(self.mean)}: make '
+                    'data_preprocessor.mean, .std and the backbone\'s in_channels fit the images')
+        if self.swap_red_and_blue:
+            order = [2, 1, 0, *range(3, len(self.mean))]
+            inputs = [image[order] for image in inputs]
+        return super().forward({**data, 'inputs': inputs}, training)
+
+
+def _name(data: dict, index: int) -> str:
+    samples = data.get('data_samples')
+    path = None if samples is None else samples[index].metainfo.get('img_path')
+    return 'an image' if path is None else f'image {path}'

@@ -1,0 +1,188 @@
+"""Layers of binary networks, registered so that configs of any mmseg head can name them.
+
+``conv_cfg=dict(type='BinaryConv2d')`` with ``act_cfg=dict(type='RPReLU')`` binarizes a head that
+obeys ``conv_cfg``. Binarization is simulated: bits are ±1 in floating point. A binary layer adds
+a learned bias to its input, takes the sign, and multiplies with binarized weights; with
+``binary=False`` it is the full-precision layer with the same parameters.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from .quantizers import binarize_activation, binarize_weight
+
+
+@MODELS.register_module()
+class BinaryConv2d(nn.Conv2d):
+    """2-D convolution of binarized inputs with binarized weights.
+
+    Zeros are padded AFTER the sign, so that a tap outside the map contributes 0, neither +1 nor
+    −1. Signatures match ``nn.Conv2d``, so that it can stand in for it in ``conv_cfg``.
+
+    Args:
+        input_bias (bool): Whether the layer binarizes its input, after adding a learned bias
+            per channel. ``False`` if the input is ±1 already. Defaults to True.
+        binary (bool): ``False`` makes it a full-precision convolution. Defaults to True.
+        Others: see ``torch.nn.Conv2d``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size, *args,
+                 input_bias: bool = True, binary: bool = True, **kwargs) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, *args, **kwargs)
+        if self.padding_mode != 'zeros':
+            raise ValueError(f'BinaryConv2d pads with zeros only, got padding_mode='
+                             f'{self.padding_mode!r}; leave padding_mode out.')
+        self.binary = binary
+        self.input_bias = nn.Parameter(torch.zeros(in_channels)) if input_bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``."""
+        return self.convolve(x, self.bias)
+
+    def convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """The same with another bias, into which a caller folded a shift per channel."""
+        weight = self.weight
+        if self.input_bias is not None:
+            channels_last = x.permute(0, 2, 3, 1)
+            x = (binarize_activation(channels_last, self.input_bias)
+                 if self.binary else channels_last + self.input_bias).permute(0, 3, 1, 2)
+        if self.binary:
+            weight = binarize_weight(weight)
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ('' if self.binary else ', binary=False')
+
+
+@MODELS.register_module()
+class BinaryLinear(nn.Linear):
+    """Product of binarized inputs with a binarized matrix, without bias on its output.
+
+    Args:
+        in_features (int): Channels of the input.
+        out_features (int): Channels of the output.
+        input_bias (bool): Whether the layer binarizes its input, after adding a learned bias
+            per channel. ``False`` if the input is ±1 already. Defaults to True.
+        rectify (bool): Whether weights get the gradient of ReCU. Defaults to False.
+        binary (bool): ``False`` makes it a full-precision layer. Defaults to True.
+    """
+
+    def __init__(self, in_features: int, out_features: int, input_bias: bool = True,
+                 rectify: bool = False, binary: bool = True) -> None:
+        super().__init__(in_features, out_features, bias=False)
+        self.rectify = rectify
+        self.binary = binary
+        self.input_bias = nn.Parameter(torch.zeros(in_features)) if input_bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., in_features)`` to ``(..., out_features)``."""
+        if self.input_bias is not None:
+            x = (binarize_activation(x, self.input_bias) if self.binary else x + self.input_bias)
+        return self.multiply(x)
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """The product alone, for inputs that carry the bias and the sign already."""
+        weight = binarize_weight(self.weight, self.rectify) if self.binary else self.weight
+        return F.linear(x, weight)
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ('' if self.binary else ', binary=False')
+
+
+@MODELS.register_module()
+class RPReLU(nn.Module):
+    """``prelu(x − a) + b`` with learned ``a``, ``b`` and slope per channel (ReActNet).
+
+    Args:
+        num_parameters (int): Number of channels, or 1 for values that all channels share, as in
+            ``nn.PReLU``. Defaults to 1.
+        init (float): Initial slope. Defaults to 0.25.
+        inplace (bool): Taken because mmcv's ``ConvModule`` passes it; has no effect.
+    """
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25,
+                 inplace: bool = False) -> None:
+        super().__init__()
+        self.num_parameters = num_parameters
+        self.shift_in = nn.Parameter(torch.zeros(num_parameters))
+        self.slope = nn.Parameter(torch.full((num_parameters,), float(init)))
+        self.shift_out = nn.Parameter(torch.zeros(num_parameters))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same shape."""
+        shape = (-1,) + (1,) * (x.dim() - 2)
+        return F.prelu(x - self.shift_in.view(shape), self.slope) + self.shift_out.view(shape)
+
+    def extra_repr(self) -> str:
+        return f'num_parameters={self.num_parameters}'
+
+
+class LayerScale(nn.Module):
+    """``scale · x + bias`` per channel, on rows ``(..., C)``.
+
+    Args:
+        channels: Number of channels.
+        init: Initial scale: 0.1 behind attention and MLP.
+    """
+
+    def __init__(self, channels: int, init: float = 0.1) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((channels,), float(init)))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.bias, x, self.scale)
+
+    def after(self, act: RPReLU) -> tuple[Tensor, Tensor]:
+        """Scale and bias ``(C,)`` that do both the output shift of ``act`` and this layer."""
+        return self.scale, self(act.shift_out)
+
+
+def build_token_norm(norm_cfg: dict, channels: int) -> nn.Module:
+    """Build the normalisation of token rows ``(N, C)`` over their channels.
+
+    Args:
+        norm_cfg: ``type`` is ``'BN'``, ``'SyncBN'`` or ``'LN'``; ``eps`` defaults to 1e-5;
+            ``requires_grad`` and the arguments of the torch class may follow.
+        channels: Number of channels.
+
+    Raises:
+        ValueError: Another type.
+    """
+    kinds = {'BN': nn.BatchNorm1d, 'SyncBN': nn.SyncBatchNorm, 'LN': nn.LayerNorm}
+    cfg = dict(norm_cfg)
+    kind = cfg.pop('type', None)
+    requires_grad = cfg.pop('requires_grad', True)
+    if kind not in kinds:
+        raise ValueError(f'norm_cfg type is {kind!r}; BHViT takes one of {sorted(kinds)}.')
+    norm = kinds[kind](channels, **cfg)
+    for parameter in norm.parameters():
+        parameter.requires_grad = requires_grad
+    return norm
+
+
+def normalize(norm: nn.Module, x: Tensor, shift: Tensor | None = None) -> Tensor:
+    """Normalise rows ``(N, C)`` and add ``shift``, folded into the norm's own bias.
+
+    Folding saves a pass over the rows. The result owns its memory and no gradient needs it, so
+    that callers may add to it in place.
+    """
+    if isinstance(norm, nn.LayerNorm):
+        bias = norm.bias if shift is None else norm.bias + shift
+        return F.layer_norm(x, norm.normalized_shape, norm.weight, bias, norm.eps)
+    if shift is None or isinstance(norm, nn.SyncBatchNorm) or not norm.affine:
+        out = norm(x)
+        return out if shift is None else out + shift
+    bias = norm.bias + shift
+    use_batch = norm.training or not norm.track_running_stats
+    if norm.training and norm.track_running_stats:
+        norm.num_batches_tracked.add_(1)
+    momentum = norm.momentum
+    if momentum is None:
+        momentum = 1 / max(float(norm.num_batches_tracked), 1)
+    return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, bias, use_batch,
+                        momentum, norm.eps)

@@ -1,0 +1,258 @@
+"""Quantizers of BHViT: pure functions with straight-through gradients.
+
+Every function states its forward formula and its gradient, which is not the derivative of the
+forward formula (that is zero almost everywhere) but the estimator of the paper. ``sign(0) = +1``
+is defined here and nowhere else: a packed bit has no third value.
+
+On a CPU most of a simulated binary layer's time goes to fresh memory and to passes over it, so
+the functions are written with in-place operations on as few buffers as their gradient allows.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from mmengine import dist
+from torch import Tensor, nn
+from torch.autograd import Function
+
+
+def sign_(x: Tensor) -> Tensor:
+    """Replace ``x`` by its signs, ±1 with ``sign(0) = +1``."""
+    return x.ge_(0).mul_(2).sub_(1)
+
+
+def sign(x: Tensor) -> Tensor:
+    """Return ±1 for every element of ``x``, with ``sign(0) = +1``; no gradient."""
+    return sign_(x.detach().clone())
+
+
+def polynomial_gradient_(x: Tensor) -> Tensor:
+    """Replace ``x`` by ``max(2 − 2|x|, 0)``, the gradient of the binarized activation."""
+    return x.abs_().mul_(-2).add_(2).clamp_(min=0)
+
+
+def sum_to_channels(grad: Tensor) -> Tensor:
+    """Sum a ``(..., C)`` gradient to ``(C,)``."""
+    return grad.reshape(-1, grad.shape[-1]).sum(0)
+
+
+class _BinarizeActivation(Function):
+
+    @staticmethod
+    def forward(ctx, x: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, bias)
+        return sign_(x + bias)
+
+    @staticmethod
+    def backward(ctx, grad_bits: Tensor):
+        x, bias = ctx.saved_tensors
+        grad = polynomial_gradient_(x + bias).mul_(grad_bits)
+        return grad, sum_to_channels(grad) if ctx.needs_input_grad[1] else None
+
+
+def binarize_activation(x: Tensor, bias: Tensor) -> Tensor:
+    """Binarize activations after adding a learned bias per channel.
+
+    Forward: ``sign(x + bias)``. Gradient with respect to ``x``: ``g · max(2 − 2|x + bias|, 0)``,
+    the piecewise polynomial of Bi-Real Net; the bias gets its sum over all but the last
+    dimension.
+
+    Args:
+        x: Activations ``(..., C)``.
+        bias: ``(C,)``.
+
+    Returns:
+        ±1 in the shape and dtype of ``x``.
+    """
+    return _BinarizeActivation.apply(x, bias)
+
+
+class _BinarizeWeight(Function):
+
+    @staticmethod
+    def forward(ctx, weight: Tensor, rectify: bool) -> Tensor:
+        flat = weight.flatten(1)
+        scale = flat.abs().mean(1, keepdim=True)
+        centred = flat - flat.mean(1, keepdim=True)
+        ctx.rectify = rectify
+        ctx.save_for_backward(weight)
+        return sign_(centred).mul_(scale).view_as(weight)
+
+    @staticmethod
+    def backward(ctx, grad_binary: Tensor):
+        weight, = ctx.saved_tensors
+        flat, grad = weight.flatten(1), grad_binary.flatten(1)
+        centred = flat - flat.mean(1, keepdim=True)
+        if ctx.rectify:
+            grad = _rectified_gradient(centred, grad)
+        else:
+            grad = grad * centred.abs_().le_(1)
+        return (grad - grad.mean(1, keepdim=True)).view_as(weight), None
+
+
+def _rectified_gradient(centred: Tensor, grad: Tensor) -> Tensor:
+    """Gradient of ``clamp(centred / deviation, −τ, τ)``, the deviation depending on the weights."""
+    inputs = centred.shape[1]
+    variance = centred.var(1, keepdim=True)
+    deviation = (variance + 1e-5).sqrt() / (2 * math.sqrt(2))
+    standardised = centred / deviation
+    bound = -standardised.abs().mean() * math.log(2 - 2 * 0.92)
+    inside = grad * (standardised.abs() <= bound)
+    # d(deviation)/d(centred_j) = deviation / (variance + 1e-5) · centred_j / (inputs − 1)
+    through_deviation = (inside * standardised).sum(1, keepdim=True) / (
+        (variance + 1e-5) * (inputs - 1))
+    return inside / deviation - through_deviation * centred
+
+
+def binarize_weight(weight: Tensor, rectify: bool = False) -> Tensor:
+    """Binarize latent weights, one scaling factor for each output channel.
+
+    Forward: ``mean|W| · sign(W − mean W)``, both means over all input dimensions of an output
+    channel. Gradient: that of ``clamp(W − mean W, −1, 1)``, so it flows through the mean but not
+    through the scaling factor. With ``rectify`` (ReCU) the gradient is that of
+    ``clamp(V, −τ, τ)`` with ``V = (W − mean W) · 2√2 / sqrt(var + 1e-5)`` and the constant
+    ``τ = −mean|V| · ln(2 − 2·0.92)`` over the whole matrix; the forward value is the same, since
+    dividing by a positive number changes no sign.
+
+    Args:
+        weight: Latent weights ``(out, ...)``.
+        rectify: Whether to use the gradient of ReCU.
+
+    Returns:
+        Two values for each output channel, in the shape of ``weight``.
+    """
+    return _BinarizeWeight.apply(weight, rectify)
+
+
+class _QuantizeAttention(Function):
+
+    @staticmethod
+    def forward(ctx, x: Tensor, alpha: Tensor, zero_point: Tensor, grad_scale: float) -> Tensor:
+        alpha, zero_point = alpha.view(-1, 1, 1), zero_point.view(-1, 1, 1)
+        rounded = (x / alpha).add_(zero_point).round_()
+        ctx.grad_scale = grad_scale
+        ctx.save_for_backward(x, alpha, rounded)
+        return rounded.clamp(0, 3).mul_(alpha)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x, alpha, rounded = ctx.saved_tensors
+        inside = (rounded >= 0) & (rounded <= 3)
+        grad_x = grad * inside
+        other = [d for d in range(grad.dim()) if d != grad.dim() - 3]
+        grad_alpha = (grad * rounded.clamp(0, 3)).sum(other)
+        grad_alpha -= (grad_x * x).sum(other) / alpha.flatten()
+        grad_zero = grad_x.sum(other) * alpha.flatten()
+        return grad_x, grad_alpha * ctx.grad_scale, grad_zero * ctx.grad_scale, None
+
+
+def quantize_attention(x: Tensor, alpha: Tensor, zero_point: Tensor, grad_scale: float) -> Tensor:
+    """Quantization decomposition (QD) of an attention matrix in its learned form.
+
+    Forward: ``clamp(round(x/α + z), 0, 3) · α`` with one α and one z for each head, which is a
+    sum of three boolean matrices times a scalar. Gradient: straight through the rounding; that
+    of α and z is multiplied by ``grad_scale``.
+
+    Args:
+        x: Three times the softmax, ``(..., heads, queries, keys)``.
+        alpha: ``(heads,)``.
+        zero_point: ``(heads,)``.
+        grad_scale: ``heads / sqrt(3 · elements)``, see :class:`AttentionQuantizer`.
+    """
+    return _QuantizeAttention.apply(x, alpha, zero_point, grad_scale)
+
+
+class _GroupSuperposition(Function):
+
+    @staticmethod
+    def forward(ctx, probabilities: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> Tensor:
+        c1, c2, c3 = (c.clamp(min=1e-5) for c in (c1, c2, c3))
+        u = probabilities / c1
+        top = u.amax(-1, keepdim=True)
+        high = (u > 0.9 * top).to(u.dtype)
+        middle = (u > 0.7 * top).to(u.dtype)
+        low = u.round().clamp_(0, 1).sub_(middle)
+        middle = middle - high
+        ctx.save_for_backward(u, low, middle, high, c1, c2, c3)
+        return (low + c2 * middle + c3 * high).mul_(c1)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        u, low, middle, high, c1, c2, c3 = ctx.saved_tensors
+        levels = low + c2 * middle + c3 * high
+        slope = 1 - u * ((u >= 0) & (u <= 1))
+        return (grad * levels * c1, (grad * levels * slope).sum(), (grad * middle).sum() * c1,
+                (grad * high).sum() * c1)
+
+
+def quantize_attention_gsb(probabilities: Tensor, c1: Tensor, c2: Tensor, c3: Tensor) -> Tensor:
+    """Group superposition binarization (GSB) of an attention matrix, the older ablation.
+
+    Forward, with ``u = A / c1`` and ``m`` the maximum of a row of ``u``: the sum of
+    ``c1 · (clamp(round(u), 0, 1) − [u > 0.7 m])``, ``c1 c2 · [0.7 m < u ≤ 0.9 m]`` and
+    ``c1 c3 · [u > 0.9 m]``. Gradient, as released: ``g · (levels · c1)`` for ``A``, the derivative
+    of the formula for ``c2`` and ``c3``, and for ``c1`` the levels times ``1 − u`` where
+    ``0 ≤ u ≤ 1``, else times 1.
+
+    Args:
+        probabilities: The softmax ``A``, ``(..., queries, keys)``.
+        c1, c2, c3: Scalars; values under 1e-5 count as 1e-5.
+    """
+    return _GroupSuperposition.apply(probabilities, c1, c2, c3)
+
+
+class AttentionQuantizer(nn.Module):
+    """Learned QD of all attention matrices of a block, one step size and zero point a head.
+
+    In the first training step α becomes ``2 · mean|x| / √3`` and z becomes
+    ``0.9 z + 0.1 min(x)``, per head and the same on all ranks of a distributed run.
+
+    Args:
+        num_heads: Number of heads.
+    """
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.alpha = nn.Parameter(torch.ones(num_heads))
+        self.zero_point = nn.Parameter(torch.zeros(num_heads))
+        self.register_buffer('initialized', torch.zeros(1))
+
+    @torch.no_grad()
+    def _initialize(self, matrices: list[Tensor]) -> None:
+        heads = [m.transpose(0, -3).flatten(1) for m in matrices]
+        total = torch.stack([h.abs().sum(1) for h in heads]).sum(0)
+        count = total.new_tensor(sum(h.shape[1] for h in heads))
+        lowest = torch.stack([h.amin(1) for h in heads]).amin(0)
+        if dist.is_distributed():
+            dist.all_reduce(total)
+            dist.all_reduce(count)
+            lowest = torch.stack(dist.all_gather(lowest)).amin(0)
+        self.alpha.copy_(2 * total / count / math.sqrt(3))
+        self.zero_point.copy_(0.9 * self.zero_point + 0.1 * lowest)
+        self.initialized.fill_(1)
+
+    def forward(self, matrices: list[Tensor]) -> list[Tensor]:
+        """Quantize softmax matrices ``(windows, heads, queries, keys)``."""
+        matrices = [3 * m for m in matrices]
+        if self.training and not self.initialized:
+            self._initialize(matrices)
+        elements = sum(m.numel() for m in matrices)
+        grad_scale = self.num_heads / math.sqrt(3 * elements)
+        return [quantize_attention(m, self.alpha, self.zero_point, grad_scale) for m in matrices]
+
+
+class GroupSuperpositionQuantizer(nn.Module):
+    """GSB with its three learned scalars; see :func:`quantize_attention_gsb`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c1 = nn.Parameter(torch.tensor(0.005))
+        self.c2 = nn.Parameter(torch.tensor(1.0))
+        self.c3 = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, matrices: list[Tensor]) -> list[Tensor]:
+        """Quantize softmax matrices ``(windows, heads, queries, keys)``."""
+        return [quantize_attention_gsb(m, self.c1, self.c2, self.c3) for m in matrices]

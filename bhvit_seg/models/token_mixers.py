@@ -1,0 +1,266 @@
+"""The two token mixers of BHViT: MSGDC (section 3.1) and MSMHA (section 3.2).
+
+Both take token rows ``(B · H · W, C)`` in row-major order and return the same.
+
+MSMHA splits the map into windows. Where the window size does not divide the map, the windows at
+the lower and right border are smaller instead of padded, so nothing but real tokens is ever
+attended to, quantized or counted in batch statistics.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .fused import prelu
+from .layers import (BinaryConv2d, BinaryLinear, LayerScale, RPReLU, build_token_norm,
+                     normalize)
+from .quantizers import (AttentionQuantizer, GroupSuperpositionQuantizer, binarize_activation)
+
+
+class MapShape(NamedTuple):
+    """Layout of token rows: batch size, height and width of the map in tokens."""
+
+    batch: int
+    height: int
+    width: int
+
+    def to_map(self, rows: Tensor) -> Tensor:
+        """View rows ``(B · H · W, C)`` as a map ``(B, C, H, W)`` in channels-last memory."""
+        return rows.view(*self, rows.shape[1]).permute(0, 3, 1, 2)
+
+
+def to_rows(maps: Tensor) -> Tensor:
+    """Turn a map ``(B, C, H, W)`` into rows ``(B · H · W, C)``; a view if it is channels-last."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+class MSGDC(nn.Module):
+    """Multi-scale grouped dilated convolution.
+
+    Three binary 3×3 convolutions with dilations 1, 3 and 5 over the same bits, each followed by
+    an RPReLU; their sum is normalised. (The paper's formula adds the input inside each branch;
+    the released networks do not, and neither does this.)
+
+    Args:
+        channels: Channels of the tokens.
+        norm_cfg: Config of the norm.
+        groups: Groups of the convolutions.
+        dilations: One convolution for each.
+        binary: ``False`` gives the full-precision twin.
+    """
+
+    def __init__(self, channels: int, norm_cfg: dict, groups: int = 4,
+                 dilations: tuple[int, ...] = (1, 3, 5), binary: bool = True) -> None:
+        super().__init__()
+        self.binary = binary
+        self.input_bias = nn.Parameter(torch.zeros(channels))
+        self.convs = nn.ModuleList(
+            BinaryConv2d(channels, channels, 3, padding=d, dilation=d, groups=groups,
+                         input_bias=False, binary=binary) for d in dilations)
+        self.acts = nn.ModuleList(RPReLU(channels) for _ in dilations)
+        self.norm = build_token_norm(norm_cfg, channels)
+
+    def forward(self, x: Tensor, shape: MapShape) -> Tensor:
+        x = binarize_activation(x, self.input_bias) if self.binary else x + self.input_bias
+        maps = shape.to_map(x)
+        total = None
+        for conv, act in zip(self.convs, self.acts):
+            branch = prelu(to_rows(conv.convolve(maps, conv.bias - act.shift_in)), act.slope)
+            total = branch if total is None else total.add_(branch)
+        return normalize(self.norm, total.add_(sum(act.shift_out for act in self.acts)))
+
+
+class _Projection(nn.Module):
+    """``RPReLU(norm(BinaryLinear(h)) + h)``, the form of q, k, v and of the output."""
+
+    def __init__(self, channels: int, norm_cfg: dict, rectify: bool, binary: bool) -> None:
+        super().__init__()
+        self.linear = BinaryLinear(channels, channels, rectify=rectify, binary=binary)
+        self.norm = build_token_norm(norm_cfg, channels)
+        self.act = RPReLU(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map rows ``(N, C)`` to the same shape, before the RPReLU's output shift."""
+        out = normalize(self.norm, self.linear(x), -self.act.shift_in)
+        return prelu(out.add_(x), self.act.slope)
+
+
+class _Windows(NamedTuple):
+    """Windows of one size: which part of the map they tile, and how many there are."""
+
+    rows: slice
+    cols: slice
+    grid: tuple[int, int]
+    size: tuple[int, int]
+
+    @property
+    def count(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def tokens(self) -> int:
+        return self.size[0] * self.size[1]
+
+    def split(self, maps: Tensor) -> Tensor:
+        """Cut ``(B, H, W, C)`` into ``(B, windows, tokens, C)``."""
+        part = maps[:, self.rows, self.cols].unflatten(2, (self.grid[1], self.size[1]))
+        part = part.unflatten(1, (self.grid[0], self.size[0])).transpose(2, 3)
+        return part.flatten(1, 2).flatten(2, 3)
+
+    def join(self, windows: Tensor) -> Tensor:
+        """Undo :meth:`split`: ``(B, rows, cols, C)`` of this part of the map."""
+        part = windows.unflatten(2, self.size).unflatten(1, self.grid).transpose(2, 3)
+        return part.flatten(3, 4).flatten(1, 2)
+
+
+def _tile(height: int, width: int, window: int) -> list[list[_Windows]]:
+    """Tile a map with windows; a border that they do not divide gets smaller ones.
+
+    Returns:
+        Parts of the map in row-major order, one to two rows of one to two parts each.
+    """
+
+    def cut(length: int) -> list[tuple[slice, int, int]]:
+        whole = length // window
+        parts = [(slice(0, whole * window), whole, window)] if whole else []
+        if length % window:
+            parts.append((slice(whole * window, length), 1, length % window))
+        return parts
+
+    return [[_Windows(r, c, (nr, nc), (hr, wc)) for c, nc, wc in cut(width)]
+            for r, nr, hr in cut(height)]
+
+
+class MSMHA(nn.Module):
+    """Multi-scale multi-head attention: windows that also see a pooled view of the whole map.
+
+    Every window's tokens get the pooled tokens of all windows appended; attention runs inside
+    each such set. Bits of q, k and v multiply, the softmax is quantized to a sum of boolean
+    matrices. Window tokens go back to the map; pooled tokens are averaged over the windows and
+    spread over their cell of the map.
+
+    Args:
+        channels: Channels of the tokens, a multiple of ``num_heads``.
+        num_heads: Attention heads.
+        norm_cfg: Config of the norms (the tokens' own norm is always LayerNorm).
+        window_size: Side of a window in tokens, and kernel and stride of the pooling.
+        attention: ``'qd'`` (quantization decomposition) or ``'gsb'``.
+        rectify: Whether weights of linear layers get the gradient of ReCU.
+        binary: ``False`` gives the full-precision twin, which keeps the plain softmax.
+    """
+
+    def __init__(self, channels: int, num_heads: int, norm_cfg: dict, window_size: int = 7,
+                 attention: str = 'qd', rectify: bool = False, binary: bool = True) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.window_size = window_size
+        self.binary = binary
+        self.pool_balance = nn.Parameter(torch.full((channels,), 0.5))
+        self.token_norm = nn.LayerNorm(channels)
+        self.query = _Projection(channels, norm_cfg, rectify, binary)
+        self.key = _Projection(channels, norm_cfg, rectify, binary)
+        self.value = _Projection(channels, norm_cfg, rectify, binary)
+        self.bit_bias = nn.Parameter(torch.zeros(3, channels))
+        self.quantizer = None
+        if binary:
+            self.quantizer = (AttentionQuantizer(num_heads) if attention == 'qd'
+                              else GroupSuperpositionQuantizer())
+        self.context_norm = build_token_norm(norm_cfg, channels)
+        self.context_act = RPReLU(channels)
+        self.window_balance = nn.Parameter(torch.full((channels,), 0.5))
+        self.output = _Projection(channels, norm_cfg, rectify, binary)
+        self.layer_scale = LayerScale(channels)
+
+    def _pool(self, maps: Tensor) -> Tensor:
+        """One token for each window: ``(B, H, W, C)`` to ``(B, windows, C)``.
+
+        A pooling field is as large as a window and begins half a window before it; the mean
+        counts the padding as zeros, as released. An even size yields one field too many.
+        """
+        size, maps = self.window_size, maps.permute(0, 3, 1, 2)
+        rows, cols = (-(-length // size) for length in maps.shape[2:])
+        highest, mean = (pool(maps, size, size, size // 2)[:, :, :rows, :cols]
+                         for pool in (F.max_pool2d, F.avg_pool2d))
+        pooled = torch.lerp(mean, highest, self.pool_balance.to(mean.dtype).view(-1, 1, 1))
+        return pooled.permute(0, 2, 3, 1).flatten(1, 2)
+
+    def _spread(self, pooled: Tensor, shape: MapShape) -> Tensor:
+        """Give every token the pooled token of its cell: ``(B, windows, C)`` to ``(B, H, W, C)``."""
+        size = self.window_size
+        grid = pooled.unflatten(1, (-(-shape.height // size), -1))
+        grid = grid.repeat_interleave(size, 1)[:, :shape.height]
+        return grid.repeat_interleave(size, 2)[:, :, :shape.width]
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor,
+                sizes: list[tuple[int, int]]) -> Tensor:
+        """Attention inside each set of tokens.
+
+        Args:
+            query, key, value: Rows ``(N, C)``: sets of tokens one after the other.
+            sizes: Number of sets and tokens in each, for all sets of one size.
+
+        Returns:
+            Context rows ``(N, C)``.
+        """
+        channels = query.shape[1]
+        scale = 1 / math.sqrt(channels // self.num_heads)
+        parts = [[part.view(*size, self.num_heads, -1).transpose(1, 2)
+                  for part, size in zip(rows.split([n * t for n, t in sizes]), sizes)]
+                 for rows in (query, key, value)]
+        matrices = [((q @ k.transpose(2, 3)) * scale).softmax(-1)
+                    for q, k in zip(parts[0], parts[1])]
+        if self.quantizer is not None:
+            matrices = self.quantizer(matrices)
+        return torch.cat([(m.to(v.dtype) @ v).transpose(1, 2).reshape(-1, channels)
+                          for m, v in zip(matrices, parts[2])])
+
+    def forward(self, x: Tensor, shape: MapShape) -> Tensor:
+        """Map normalised rows ``(B · H · W, C)`` to the same shape, before the output's shift and
+        LayerScale; :meth:`output_affine` gives both as one scale and bias."""
+        channels = x.shape[1]
+        maps = x.view(*shape, channels)
+        pooled = self._pool(maps)
+        tiling = _tile(shape.height, shape.width, self.window_size)
+        parts = [part for row in tiling for part in row]
+        sets = [torch.cat([part.split(maps),
+                           pooled.unsqueeze(1).expand(-1, part.count, -1, -1)], 2).flatten(0, 1)
+                for part in parts]
+        sizes = [(s.shape[0], s.shape[1]) for s in sets]
+        rows = self.token_norm(torch.cat([s.flatten(0, 1) for s in sets]))
+
+        projections = (self.query, self.key, self.value)
+        hidden = [projection(rows) for projection in projections]
+        shifts = [projection.act.shift_out for projection in projections]
+        biases = [shift + bias for shift, bias in zip(shifts, self.bit_bias)]
+        if self.binary:
+            bits = [binarize_activation(h, bias) for h, bias in zip(hidden, biases)]
+        else:
+            bits = [h + bias for h, bias in zip(hidden, biases)]
+        context = normalize(self.context_norm, self._attend(*bits, sizes),
+                            sum(shifts) - self.context_act.shift_in)
+        for h in hidden:
+            context = context.add_(h)
+        context = prelu(context, self.context_act.slope)
+
+        windows, pooled_sum = [], 0
+        for part, (n, t), rows in zip(parts, sizes, context.split([n * t for n, t in sizes])):
+            tokens = rows.view(shape.batch, part.count, t, channels)
+            window, high = tokens.split([part.tokens, pooled.shape[1]], 2)
+            windows.append(part.join(window))
+            pooled_sum = pooled_sum + high.sum(1)
+        columns = len(tiling[0])
+        windows = torch.cat([torch.cat(windows[i:i + columns], 2)
+                             for i in range(0, len(windows), columns)], 1)
+        spread = self._spread(pooled_sum / pooled.shape[1], shape)
+        mixed = torch.lerp(spread, windows, self.window_balance.to(spread.dtype))
+        # both kinds of token carry the same shift, so their weighted mean carries it too
+        return self.output((mixed + self.context_act.shift_out).view(-1, channels))
+
+    def output_affine(self) -> tuple[Tensor, Tensor]:
+        """Scale and bias ``(C,)`` that complete what :meth:`forward` returns."""
+        return self.layer_scale.after(self.output.act)

@@ -1,0 +1,146 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable
+
+# Tiny networks: a second thread costs more than it saves, and workers share the same cores.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# A whole experiment on `tiny_data` that takes seconds. A stock network: what is tested with it
+# is how experiments run. Random crops and flips, dropout, momentum and a learning rate schedule
+# make it depend on everything that resuming has to restore.
+TINY_CONFIG = """
+_base_ = {runtime!r}
+data_root = {data_root!r}
+metainfo = dict(classes=('background', 'road'), palette=[[0, 0, 0], [255, 255, 255]])
+data_preprocessor = dict(
+    type='SegDataPreProcessor', mean=[120.] * 3, std=[60.] * 3, bgr_to_rgb=True, pad_val=0,
+    seg_pad_val=255, size=(32, 32))
+model = dict(
+    type='EncoderDecoder', data_preprocessor=data_preprocessor,
+    backbone=dict(
+        type='UNet', base_channels=4, num_stages=2, strides=(1, 1), enc_num_convs=(1, 1),
+        dec_num_convs=(1,), downsamples=(True,), enc_dilations=(1, 1), dec_dilations=(1,),
+        norm_cfg=dict(type='BN')),
+    decode_head=dict(
+        type='FCNHead', in_channels=4, in_index=-1, channels=4, num_convs=1, concat_input=False,
+        dropout_ratio=0.3, num_classes=2, norm_cfg=dict(type='BN'),
+        loss_decode=dict(type='CrossEntropyLoss')),
+    train_cfg=dict(), test_cfg=dict(mode='whole'))
+train_pipeline = [
+    dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'),
+    dict(type='RandomCrop', crop_size=(32, 32)), dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'), dict(type='PackSegInputs')]
+test_pipeline = [
+    dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+train_dataloader = dict(
+    batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type='BaseSegDataset', data_root=data_root, metainfo=metainfo, pipeline=train_pipeline,
+        img_suffix='.png', data_prefix=dict(
+            img_path='images/train', seg_map_path='annotations/train')))
+val_dataloader = dict(
+    batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='BaseSegDataset', data_root=data_root, metainfo=metainfo, pipeline=test_pipeline,
+        img_suffix='.png', data_prefix=dict(
+            img_path='images/val', seg_map_path='annotations/val')))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU', 'mFscore'])
+test_evaluator = val_evaluator
+train_cfg = dict(type='ResumableTrainLoop', max_iters=12, val_interval=4)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(
+    type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.01), clip_grad=dict(max_norm=1.0))
+param_scheduler = [dict(type='PolyLR', power=0.9, begin=0, end=12, by_epoch=False)]
+default_hooks = dict(
+    logger=dict(interval=1), checkpoint=dict(interval=2, max_keep_ckpts=2, save_best='mIoU'))
+custom_hooks = [dict(type='NonFiniteLossHook')]
+"""
+
+
+@pytest.fixture(scope='session')
+def repository() -> Path:
+    """The checkout that is under test."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope='session')
+def data_root() -> Path:
+    """The folder of the real data sets; tests that ask for it are marked ``data``."""
+    root = Path(os.environ.get('BHVIT_DATA') or REPOSITORY.parent / 'shared' / 'data')
+    if not root.is_dir():
+        pytest.skip(f'no real data at {root}: set BHVIT_DATA to the folder that holds it')
+    return root
+
+
+@pytest.fixture(scope='session')
+def tiny_data(tmp_path_factory) -> Path:
+    """Six training and three validation images, 48 x 40 pixels, with a bright road each."""
+    import cv2
+    import numpy as np
+
+    root = tmp_path_factory.mktemp('tiny_data')
+    rng = np.random.default_rng(0)
+    for split, count in (('train', 6), ('val', 3)):
+        for folder in ('images', 'annotations'):
+            (root / folder / split).mkdir(parents=True)
+        for number in range(count):
+            image = rng.integers(0, 120, (40, 48, 3), dtype=np.uint8)
+            mask = np.zeros((40, 48), np.uint8)
+            left = int(rng.integers(2, 34))
+            mask[:, left:left + 12] = 1
+            image[mask == 1] += 100
+            assert cv2.imwrite(str(root / 'images' / split / f'{number}.png'), image)
+            assert cv2.imwrite(str(root / 'annotations' / split / f'{number}.png'), mask)
+    return root
+
+
+@pytest.fixture
+def tiny_config(tiny_data, tmp_path) -> Callable[..., Path]:
+    """A function that writes the tiny experiment, with more lines at its end, and names it."""
+
+    def write(*lines: str, name: str = 'tiny') -> Path:
+        runtime = str(REPOSITORY / 'configs' / '_base_' / 'default_runtime.py')
+        text = TINY_CONFIG.format(runtime=runtime, data_root=str(tiny_data))
+        path = tmp_path / f'{name}.py'
+        path.write_text('\n'.join([text, *lines]) + '\n')
+        return path
+
+    return write
+
+
+@pytest.fixture
+def start_tool(tmp_path) -> Callable[..., subprocess.Popen]:
+    """A function that starts a tool of the checkout in a process, from a folder elsewhere."""
+
+    def start(name: str, *args) -> subprocess.Popen:
+        paths = [str(REPOSITORY), os.environ.get('PYTHONPATH', '')]
+        return subprocess.Popen(
+            [sys.executable, str(REPOSITORY / name), *map(str, args)], cwd=tmp_path, text=True,
+            env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths))},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    return start
+
+
+@pytest.fixture
+def run_tool(start_tool) -> Callable[..., subprocess.CompletedProcess]:
+    """A function that runs a tool to its end and returns its status and output."""
+
+    def run(name: str, *args) -> subprocess.CompletedProcess:
+        process = start_tool(name, *args)
+        stdout, stderr = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+    return run
