@@ -4,7 +4,8 @@
 things are set right here, for the maintained fork and the original packages alike:
 
 * a missing package ends in one line that names it and the command that installs it;
-* what the packages print and warn at import (optional back ends nobody here uses) stays unseen;
+* what the packages print and warn at import (optional back ends nobody here uses) stays unseen,
+  as do warnings about their own defaults;
 * training checkpoints load under torch's weights-only default, which knows nothing of the few
   types mmengine writes besides tensors.
 """
@@ -14,14 +15,21 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import pickle
 import warnings
+from typing import Any, Callable
 
+from bhvit_seg.doctor import install_line
 from bhvit_seg.errors import UserError
-
-INSTALL_HINT = 'pip install torch==2.13.0 && pip install "bhvit_seg[mm]"'
 
 # In the order in which they need each other; the subpackages are those that are noisy.
 STACK = ('torch', 'mmengine', 'mmcv', 'mmseg', 'mmseg.models', 'mmseg.datasets')
+
+
+# Said on every run, and nothing a user could act upon.
+POINTLESS_WARNINGS = (
+    'For binary segmentation, we suggest', 'Default ``avg_non_ignore`` is False',
+    '``build_loss`` would be deprecated', 'The draw is False', 'The shape of value will convert')
 
 
 class StackError(UserError, ImportError):
@@ -41,7 +49,7 @@ def require_mm_stack() -> None:
                 importlib.import_module(name)
             except ModuleNotFoundError as error:
                 raise StackError(
-                    f'bhvit_seg needs {error.name} for training and testing: {INSTALL_HINT} '
+                    f'bhvit_seg needs {error.name} for training and testing: {install_line()} '
                     '(`bhvit-seg doctor` tells what else is missing)') from error
             except (ImportError, AssertionError, AttributeError, OSError) as error:
                 # mmseg asserts the version of mmcv; compiled ops miss symbols of another torch.
@@ -68,16 +76,31 @@ def allow_mmengine_checkpoints() -> None:
     from mmengine.logging import HistoryBuffer
 
     core = np._core if hasattr(np, '_core') else np.core
-    functions = {
-        f'numpy.{module}.multiarray.{name}': getattr(core.multiarray, name)
+    functions = [
+        (getattr(core.multiarray, name), f'numpy.{module}.multiarray.{name}')
         for module in ('core', '_core')
         for name in ('_reconstruct', 'scalar')
-    }
+    ]
     numeric = {type(np.dtype(code)) for code in '?bBhHiIlLqQefd'}
     torch.serialization.add_safe_globals([
-        HistoryBuffer, np.ndarray, np.dtype, *numeric,
-        *((function, name) for name, function in functions.items())])
+        HistoryBuffer, np.ndarray, np.dtype, *numeric, *functions,
+        (history_method, 'builtins.getattr')])
+
+
+def history_method(owner: Any, name: str) -> Callable:
+    """Stand in for ``getattr`` in checkpoints: mmengine writes its statistics by reference.
+
+    Raises:
+        UnpicklingError: Anything but a public method of ``HistoryBuffer`` is asked for.
+    """
+    from mmengine.logging import HistoryBuffer
+
+    if owner is not HistoryBuffer or name.startswith('_') or name not in vars(HistoryBuffer):
+        raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {owner!r} is not allowed')
+    return getattr(owner, name)
 
 
 require_mm_stack()
 allow_mmengine_checkpoints()
+for message in POINTLESS_WARNINGS:
+    warnings.filterwarnings('ignore', message=message, category=UserWarning)

@@ -64,7 +64,14 @@ optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.01), clip_grad=dict(max_norm=1.0))
 param_scheduler = [dict(type='PolyLR', power=0.9, begin=0, end=12, by_epoch=False)]
 default_hooks = dict(
-    logger=dict(interval=1), checkpoint=dict(interval=2, max_keep_ckpts=2, save_best='mIoU'))
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(
+        type='ResumableCheckpointHook', by_epoch=False, interval=2, max_keep_ckpts=2,
+        save_best='mIoU'),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='SegVisualizationHook'))
 custom_hooks = [dict(type='NonFiniteLossHook')]
 """
 

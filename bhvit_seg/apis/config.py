@@ -8,7 +8,7 @@ import difflib
 import inspect
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,30 @@ OPTIONAL_SETTINGS = {
 SPLITS = ('train', 'val', 'test')
 
 
-class OptionsAction(DictAction):
-    """``key=value`` arguments as a dict; one without ``=`` is an error of the command line."""
+class OptionsAction(argparse.Action):
+    """``KEY=VALUE`` arguments as a dict."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
-        for value in values:
-            if '=' not in value:
-                parser.error(f'{option_string} expects KEY=VALUE, not {value!r}')
-        super().__call__(parser, namespace, values, option_string)
+        earlier = getattr(namespace, self.dest) or {}
+        setattr(namespace, self.dest, {**earlier, **parse_options(values)})
+
+
+def parse_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Return ``KEY=VALUE`` texts as a dict; values are read as mmengine's tools read them.
+
+    Raises:
+        UserError: One has no ``=``, or brackets that do not match.
+    """
+    for text in texts:
+        if '=' not in text:
+            raise UserError(f'--cfg-options expects KEY=VALUE, not {text!r}')
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--options', nargs='*', action=DictAction, default={})
+    try:
+        return parser.parse_args(['--options', *texts]).options
+    except (AssertionError, ValueError) as error:
+        raise UserError(f'--cfg-options {" ".join(texts)} cannot be read: '
+                        f'{first_line(error)}') from error
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
@@ -154,18 +170,16 @@ def set_data_root(cfg: Config, data_root: str | Path) -> None:
         cfg.data_root = str(data_root)
 
 
-def check_data_roots(cfg: Config, splits: tuple[str, ...]) -> None:
-    """See that the folders of the datasets of ``splits`` exist.
+def require_settings(cfg: Config, path: str | Path, *names: str) -> None:
+    """See that the config has what is needed.
 
     Raises:
-        UserError: One does not.
+        UserError: Something is missing.
     """
-    for split in splits:
-        for node in dataset_nodes(cfg.get(f'{split}_dataloader'), 'data_root'):
-            root = node['data_root']
-            if root and not Path(root).is_dir():
-                raise UserError(f'no folder at {root} ({split}_dataloader.dataset.data_root): '
-                                'give the folder of the data with --data-root')
+    missing = [name for name in names if not cfg.get(name)]
+    if missing:
+        raise UserError(f'the config {path} lacks {", ".join(missing)}: give one that describes a '
+                        'whole experiment, not a part from _base_')
 
 
 def work_dir_of(cfg: Config, path: str | Path, work_dir: str | Path | None) -> str:
@@ -177,8 +191,8 @@ def work_dir_of(cfg: Config, path: str | Path, work_dir: str | Path | None) -> s
 def explain_config_errors() -> Iterator[None]:
     """Turn what the registries raise about a wrong config into a :class:`UserError`.
 
-    Covers classes nobody registered and arguments a class does not take or lacks. Anything else
-    passes unchanged.
+    Covers parts without a type, classes nobody registered and arguments a class does not take or
+    lacks. Anything else passes unchanged.
     """
     try:
         yield
@@ -192,6 +206,10 @@ def explain_config_errors() -> Iterator[None]:
             raise UserError(
                 f'{name} in the config is not in the {registry} registry: check its spelling, '
                 'and that custom_imports names the module that registers it') from error
+        untyped = re.search(r'must contain the key "type", but got (.*)', message)
+        if untyped:
+            raise UserError(f'a part of the config has no type and cannot be built: '
+                            f'{untyped.group(1)}') from error
         wrong = re.search(r'(unexpected keyword argument|missing \d+ required)', message)
         building = any(frame.name.startswith('build')
                        for frame in traceback.extract_tb(error.__traceback__))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,13 @@ from bhvit_seg.apis.checkpoint import (
     state_dict_of,
 )
 from bhvit_seg.apis.config import (
-    check_data_roots,
     explain_config_errors,
     load_config,
+    require_settings,
     work_dir_of,
 )
+from bhvit_seg.apis.processes import start_processes
+from bhvit_seg.datasets.checks import require_folders
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import make_output_folder
 
@@ -57,8 +58,9 @@ def train(config: str | Path,
         UserError: Something given is wrong.
     """
     cfg = load_config(config, cfg_options, data_root)
-    require(cfg, config, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
-    check_data_roots(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
+    require_settings(cfg, config, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    for split in ('train', 'val') if cfg.get('val_cfg') else ('train',):
+        require_folders(cfg, split)
     cfg.work_dir = str(make_output_folder(work_dir_of(cfg, config, work_dir), '--work-dir'))
     if amp:
         enable_amp(cfg)
@@ -76,18 +78,6 @@ def train(config: str | Path,
     return runner
 
 
-def require(cfg: Config, path: str | Path, *names: str) -> None:
-    """See that the config has what is needed.
-
-    Raises:
-        UserError: Something is missing.
-    """
-    missing = [name for name in names if not cfg.get(name)]
-    if missing:
-        raise UserError(f'the config {path} lacks {", ".join(missing)}: give one that describes a '
-                        'whole experiment, not a part from _base_')
-
-
 def enable_amp(cfg: Config) -> None:
     """Switch the optimizer wrapper to automatic mixed precision.
 
@@ -102,23 +92,6 @@ def enable_amp(cfg: Config) -> None:
     if cfg.optim_wrapper.type == 'OptimWrapper':
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-
-
-def start_processes(cfg: Config, launcher: str) -> None:
-    """Set the launcher; without a GPU, connect the processes through gloo.
-
-    mmengine does the latter for GPUs alone: it binds every process to a CUDA device.
-    """
-    cfg.launcher = launcher
-    if launcher == 'pytorch' and not torch.cuda.is_available():
-        if 'RANK' not in os.environ:
-            raise UserError('--launcher pytorch expects to be started by torchrun, as '
-                            'tools/dist_train.sh does')
-        if not torch.distributed.is_initialized():
-            torch.distributed.init_process_group('gloo')
-        cfg.setdefault('model_wrapper_cfg', {
-            'type': 'MMDistributedDataParallel',
-            'find_unused_parameters': cfg.get('find_unused_parameters', False)})
 
 
 def choose_checkpoint(cfg: Config, resume: bool | str | Path) -> Path | None:

@@ -1,10 +1,15 @@
 """Datasets, their transforms and label checks; registers in mmseg's registries on import."""
 
-import bhvit_seg.mm  # noqa: F401, I001  says what to install before mmseg is missed below
+import bhvit_seg.mm  # noqa: F401  isort: skip
 from bhvit_seg.datasets.rs_lvf import RSLVFDataset
-from bhvit_seg.datasets.transforms import (CameraPhotoMetricDistortion, CenterCropEvaluation,
-                                           LoadAerialAnnotations, LoadAerialImage,
-                                           LoadLidarChannels, RandomScaleCrop)
+from bhvit_seg.datasets.transforms import (
+    CameraPhotoMetricDistortion,
+    CenterCropEvaluation,
+    LoadAerialAnnotations,
+    LoadAerialImage,
+    LoadLidarChannels,
+    RandomScaleCrop,
+)
 
 __all__ = [
     'CameraPhotoMetricDistortion', 'CenterCropEvaluation', 'LoadAerialAnnotations',

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import warnings
 import zlib
+from typing import NamedTuple
 
 import cv2
 import mmengine.fileio as fileio
@@ -25,8 +27,11 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 JPEG_SIGNATURE = b'\xff\xd8'
 TIFF_SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+TIFF_BITS_PER_SAMPLE = 258
+TIFF_PHOTOMETRIC = 262
 TIFF_SAMPLES_PER_PIXEL = 277
 TIFF_GDAL_NODATA = 42113
+TIFF_COLOUR_PHOTOMETRICS = (2, 6)  # RGB, YCbCr
 COLOUR_FLAGS = {
     'color': cv2.IMREAD_COLOR,
     'unchanged': cv2.IMREAD_UNCHANGED,
@@ -40,7 +45,8 @@ def read_image(path: str, color_type: str = 'color', backend_args: dict | None =
     Args:
         path: PNG, JPEG or TIFF file.
         color_type: ``'color'``: three 8-bit channels, the EXIF orientation applied;
-            ``'unchanged'``: every channel in the file's own dtype.
+            ``'unchanged'``: every channel in the file's own dtype (TIFF files of bands that are no
+            colours need rasterio).
         backend_args: Where mmengine reads files from.
 
     Returns:
@@ -50,10 +56,17 @@ def read_image(path: str, color_type: str = 'color', backend_args: dict | None =
         UserError: The file is missing, truncated or not an image.
     """
     content = _read_bytes(path, 'image', backend_args)
-    image = None
-    if color_type == 'unchanged' and content.startswith(TIFF_SIGNATURES):
-        bands, _ = _decode_tiff(content, path, 'image')
-        return np.ascontiguousarray(_swap_red_and_blue(bands))
+    if content.startswith(TIFF_SIGNATURES):
+        tags = _tiff_tags(content, path, 'image')
+        if color_type == 'unchanged':
+            bands = _decode_tiff(content, tags, path, 'image')
+            return np.ascontiguousarray(_swap_red_and_blue(bands)).reshape(*bands.shape[:2], -1)
+        if tags.bits <= 8 and tags.samples > 2 and not tags.opencv_keeps_bands:
+            return np.ascontiguousarray(_decode_tiff(content, tags, path, 'image')[..., 2::-1])
+        if tags.bits > 8 or tags.samples == 2:
+            raise UserError(f'image {path} has {tags.samples} bands of {tags.bits} bits, which '
+                            "are no 8-bit colours: load it with color_type='unchanged' and give "
+                            'data_preprocessor the mean and std of its bands')
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), COLOUR_FLAGS[color_type])
     except cv2.error as error:
@@ -63,23 +76,23 @@ def read_image(path: str, color_type: str = 'color', backend_args: dict | None =
     return image if image.ndim == 3 else image[..., None]
 
 
-def read_mask(path: str, backend_args: dict | None = None) -> np.ndarray:
-    """Read a label mask: (H, W) numbers, palette indices included, or (H, W, 3) red, green, blue.
+def read_mask(path: str, backend_args: dict | None = None, colours: bool = False) -> np.ndarray:
+    """Read a label mask.
+
+    Args:
+        path: PNG, TIFF or any file of one picture that Pillow reads.
+        backend_args: Where mmengine reads files from.
+        colours: Whether a palette image means its colours; otherwise it means its indices.
+
+    Returns:
+        (H, W) numbers or (H, W, 3) red, green, blue.
 
     Raises:
         UserError: The file is missing, truncated or not an image.
     """
     content = _read_bytes(path, 'mask', backend_args)
-    try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as image:
-            warnings.simplefilter('ignore')
-            if image.mode == '1':
-                image = image.convert('L')
-            elif image.mode in ('RGBA', 'RGBX', 'CMYK', 'YCbCr'):
-                image = image.convert('RGB')
-            mask = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _undecodable(path, 'mask', str(error)) from error
+    to_rgb = ('RGBA', 'RGBX', 'CMYK', 'YCbCr', *(('P', 'PA') if colours else ()))
+    mask = _decode_with_pillow(content, path, 'mask', {'1': 'L', **dict.fromkeys(to_rgb, 'RGB')})
     if mask.ndim == 3 and mask.shape[2] == 2:
         mask = mask[..., 0]
     return mask
@@ -89,8 +102,8 @@ def read_raster(path: str, backend_args: dict | None = None) -> tuple[np.ndarray
     """Read a raster of any number of channels.
 
     Args:
-        path: ``.npy`` (H, W) or (H, W, C), PNG or TIFF file. TIFF files of 2 or more than 4
-            channels need rasterio.
+        path: ``.npy`` (H, W) or (H, W, C), PNG or TIFF file. TIFF files of several bands that
+            are no colours need rasterio.
         backend_args: Where mmengine reads files from.
 
     Returns:
@@ -108,7 +121,8 @@ def read_raster(path: str, backend_args: dict | None = None) -> tuple[np.ndarray
         except (OSError, ValueError, EOFError) as error:
             raise _undecodable(path, 'LiDAR raster', str(error)) from error
     elif content.startswith(TIFF_SIGNATURES):
-        raster, nodata = _decode_tiff(content, path, 'LiDAR raster')
+        tags = _tiff_tags(content, path, 'LiDAR raster')
+        raster, nodata = _decode_tiff(content, tags, path, 'LiDAR raster'), tags.nodata
     else:
         raster = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         if raster is None:
@@ -173,42 +187,81 @@ def _jpeg_is_whole(content: bytes) -> bool:
     return False
 
 
-def _decode_tiff(content: bytes, path: str, kind: str) -> tuple[np.ndarray, float | None]:
-    """Return the bands in the file's order and the nodata value GDAL declared."""
+class _TiffTags(NamedTuple):
+    samples: int
+    bits: int
+    is_colour: bool
+    nodata: float | None
+
+    @property
+    def opencv_keeps_bands(self) -> bool:
+        """OpenCV multiplies colours by a fourth band, drops further ones, and mixes others."""
+        return self.samples == 1 or (self.is_colour and self.samples == 3)
+
+    @property
+    def pillow_keeps_bands(self) -> bool:
+        return self.samples == 4 and self.bits == 8 and self.is_colour
+
+
+def _tiff_tags(content: bytes, path: str, kind: str) -> _TiffTags:
+    """Bands a pixel, bits a band, and the nodata value that GDAL declares."""
+    header = 16 if content[2:4] in (b'+\0', b'\0+') else 8
     try:
-        directory = TiffImagePlugin.ImageFileDirectory_v2(content[:16] if content[2] == 43
-                                                          else content[:8])
-        stream = io.BytesIO(content)
-        stream.seek(directory.next)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
+            directory = TiffImagePlugin.ImageFileDirectory_v2(content[:header])
+            stream = io.BytesIO(content)
+            stream.seek(directory.next)
             directory.load(stream)
             samples = directory.get(TIFF_SAMPLES_PER_PIXEL, 1)
+            bits = directory.get(TIFF_BITS_PER_SAMPLE, 1)
+            is_colour = directory.get(TIFF_PHOTOMETRIC) in TIFF_COLOUR_PHOTOMETRICS
             declared = directory.get(TIFF_GDAL_NODATA)
-    except (OSError, SyntaxError, ValueError, KeyError) as error:
+        nodata = None if declared is None else float(str(declared).strip('\0 '))
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error) as error:
         raise _undecodable(path, kind, str(error)) from error
-    nodata = None if declared is None else float(str(declared).strip('\0 '))
-    if samples in (1, 3, 4):
-        try:
-            bands = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-        except cv2.error as error:
-            raise _undecodable(path, kind, error.err) from error
-        if bands is None:
-            raise _undecodable(path, kind)
-        return _swap_red_and_blue(bands), nodata
-    return _decode_with_rasterio(content, path, kind, samples), nodata
+    bits = max(bits) if isinstance(bits, tuple) else bits
+    return _TiffTags(samples, bits, is_colour, nodata)
+
+
+def _decode_tiff(content: bytes, tags: _TiffTags, path: str, kind: str) -> np.ndarray:
+    """Return the bands in the file's order."""
+    if tags.pillow_keeps_bands:
+        return _decode_with_pillow(content, path, kind)
+    if not tags.opencv_keeps_bands:
+        return _decode_with_rasterio(content, path, kind, tags.samples)
+    try:
+        bands = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise _undecodable(path, kind, error.err) from error
+    if bands is None:
+        raise _undecodable(path, kind)
+    return _swap_red_and_blue(bands)
+
+
+def _decode_with_pillow(content: bytes, path: str, kind: str, modes: dict | None = None
+                        ) -> np.ndarray:
+    """Decode a picture, first converted where ``modes`` gives another mode for its own."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            with Image.open(io.BytesIO(content)) as image:
+                mode = (modes or {}).get(image.mode, image.mode)
+                return np.asarray(image if mode == image.mode else image.convert(mode))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise _undecodable(path, kind, str(error)) from error
 
 
 def _decode_with_rasterio(content: bytes, path: str, kind: str, samples: int) -> np.ndarray:
     try:
         import rasterio
     except ImportError as error:
-        raise UserError(f'{kind} {path} has {samples} bands, which OpenCV can not read: '
+        raise UserError(f'{kind} {path} has {samples} bands, which need rasterio: '
                         'pip install rasterio, or save it as .npy') from error
     try:
-        with warnings.catch_warnings(), rasterio.io.MemoryFile(content) as memory:
+        with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            with memory.open() as dataset:
+            with rasterio.io.MemoryFile(content) as memory, memory.open() as dataset:
                 return np.ascontiguousarray(dataset.read().transpose(1, 2, 0))
     except rasterio.errors.RasterioError as error:
         raise _undecodable(path, kind, str(error)) from error

@@ -51,6 +51,11 @@ class MaskEncoding:
                             f"{', '.join(map(repr, NAMED_ENCODINGS))} or a dict from colours such "
                             "as '#FF0000' to class names")
 
+    @property
+    def reads_colours(self) -> bool:
+        """Whether a palette image is to be read as its colours."""
+        return self.colours is not None
+
     def decode(self, mask: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:
         """Decode the pixels of one file.
 

@@ -1,5 +1,5 @@
 """Backbones, heads, layers and losses; importing registers them in mmseg's registries."""
 
-import bhvit_seg.mm  # noqa: F401  (says what to type if the stack is missing)
+import bhvit_seg.mm  # noqa: F401  (says what to type if the stack is missing)  isort: skip
 
-from . import backbones, layers  # noqa: F401
+from . import backbones, data_preprocessor, decode_heads, layers, losses  # noqa: F401

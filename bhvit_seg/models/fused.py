@@ -8,7 +8,7 @@ On other devices a block is the whole tensor.
 
 from __future__ import annotations
 
-from typing import Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +40,7 @@ class _PReLU(Function):
     @staticmethod
     def forward(ctx, x: Tensor, slope: Tensor) -> Tensor:
         ctx.save_for_backward(x, slope)
-        return torch.where(x > 0, x, x * slope)
+        return F.prelu(x, slope)
 
     @staticmethod
     def backward(ctx, grad_out: Tensor):
@@ -63,7 +63,8 @@ def prelu(x: Tensor, slope: Tensor) -> Tensor:
         x: ``(N, C)``.
         slope: ``(C,)``.
     """
-    return _PReLU.apply(x, slope.to(x.dtype))
+    with torch.autocast(x.device.type, enabled=False):
+        return _PReLU.apply(x, slope.to(x.dtype))
 
 
 class _AddTiled(Function):
@@ -94,7 +95,7 @@ class _HiddenActivation(Function):
         bits = torch.empty_like(x)
         pooled = x.new_empty(x.shape[0], x.shape[1] // ratio)
         for rows in _row_blocks(x):
-            block = torch.where(x[rows] > 0, x[rows], x[rows] * slope)
+            block = F.prelu(x[rows], slope)
             torch.mean(block.unflatten(1, (-1, ratio)), 2, out=pooled[rows])
             torch.ge(block.add_(bias), 0, out=bits[rows]).mul_(2).sub_(1)
         return bits, pooled
@@ -107,8 +108,7 @@ class _HiddenActivation(Function):
         grad_pooled = (grad_pooled / ctx.ratio).unsqueeze(2)
         scratch = None
         for rows in _row_blocks(x):
-            block = torch.add(torch.where(x[rows] > 0, x[rows], x[rows] * slope), bias,
-                              out=grad[rows])
+            block = torch.add(F.prelu(x[rows], slope), bias, out=grad[rows])
             polynomial_gradient_(block).mul_(grad_bits[rows])
             grad_bias += block.sum(0)
             block.unflatten(1, (-1, ctx.ratio)).add_(grad_pooled[rows])
@@ -134,19 +134,21 @@ def hidden_activation(x: Tensor, slope: Tensor, bias: Tensor, ratio: int) -> tup
     Returns:
         Signs ``(N, ratio · C)`` and means ``(N, C)``.
     """
-    return _HiddenActivation.apply(x, slope.to(x.dtype), bias.to(x.dtype), ratio)
+    with torch.autocast(x.device.type, enabled=False):
+        return _HiddenActivation.apply(x, slope.to(x.dtype), bias.to(x.dtype), ratio)
 
 
 def _circular_pad(x: Tensor, border: int) -> Tensor:
-    """Pad a channels-last map ``(B, C, H, W)`` circularly, however small it is."""
-    for dim in (2, 3):
-        size = x.shape[dim]
-        if size > 1:
-            index = torch.arange(-border, size + border, device=x.device) % size
-            x = x.index_select(dim, index)
-        else:
-            x = x.expand(*(-1 if d != dim else 1 + 2 * border for d in range(4)))
-    return x.contiguous(memory_format=torch.channels_last)
+    """Pad a map ``(B, C, H, W)`` circularly, however small it is; the result is channels-last."""
+    batch, channels, height, width = x.shape
+    padded = x.new_empty(batch, height + 2 * border, width + 2 * border, channels)
+    inner = padded[:, border:border + height]
+    inner[:, :, border:border + width] = x.permute(0, 2, 3, 1)
+    for line in [*range(border), *range(border + width, width + 2 * border)]:
+        inner[:, :, line] = inner[:, :, border + (line - border) % width]
+    for line in [*range(border), *range(border + height, height + 2 * border)]:
+        padded[:, line] = padded[:, border + (line - border) % height]
+    return padded.permute(0, 3, 1, 2)
 
 
 class _CircularStencil(Function):

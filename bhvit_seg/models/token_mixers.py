@@ -17,9 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .fused import prelu
-from .layers import (BinaryConv2d, BinaryLinear, LayerScale, RPReLU, build_token_norm,
-                     normalize)
-from .quantizers import (AttentionQuantizer, GroupSuperpositionQuantizer, binarize_activation)
+from .layers import BinaryConv2d, BinaryLinear, LayerScale, RPReLU, build_token_norm, normalize
+from .quantizers import AttentionQuantizer, GroupSuperpositionQuantizer, binarize_activation
 
 
 class MapShape(NamedTuple):
@@ -190,7 +189,7 @@ class MSMHA(nn.Module):
         return pooled.permute(0, 2, 3, 1).flatten(1, 2)
 
     def _spread(self, pooled: Tensor, shape: MapShape) -> Tensor:
-        """Give every token the pooled token of its cell: ``(B, windows, C)`` to ``(B, H, W, C)``."""
+        """Give every token that of its cell: ``(B, windows, C)`` to ``(B, H, W, C)``."""
         size = self.window_size
         grid = pooled.unflatten(1, (-(-shape.height // size), -1))
         grid = grid.repeat_interleave(size, 1)[:, :shape.height]
@@ -248,7 +247,7 @@ class MSMHA(nn.Module):
         context = prelu(context, self.context_act.slope)
 
         windows, pooled_sum = [], 0
-        for part, (n, t), rows in zip(parts, sizes, context.split([n * t for n, t in sizes])):
+        for part, (_, t), rows in zip(parts, sizes, context.split([n * t for n, t in sizes])):
             tokens = rows.view(shape.batch, part.count, t, channels)
             window, high = tokens.split([part.tokens, pooled.shape[1]], 2)
             windows.append(part.join(window))

@@ -9,18 +9,6 @@ env_cfg = dict(
     dist_cfg=dict(backend='nccl'))
 randomness = dict(seed=0, deterministic=False)
 
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(
-        type='ResumableCheckpointHook',
-        by_epoch=False,
-        interval=2000,
-        max_keep_ckpts=2,
-        save_best='mIoU'),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'))
 custom_hooks = [dict(type='DatasetCheckHook'), dict(type='NonFiniteLossHook')]
 
 vis_backends = [dict(type='LocalVisBackend')]

@@ -7,8 +7,9 @@ import numpy as np
 from bhvit_seg.datasets.synthetic.canvas import METRES_PER_PIXEL, Canvas, normal, unit
 from bhvit_seg.datasets.synthetic.roads import Street
 
-PITCHED_ROOFS = np.array([[0.55, 0.27, 0.20], [0.62, 0.36, 0.27], [0.45, 0.24, 0.20],
-                          [0.40, 0.37, 0.35], [0.33, 0.31, 0.31], [0.52, 0.42, 0.33]])
+PITCHED_ROOFS = np.array([[0.43, 0.25, 0.20], [0.48, 0.32, 0.26], [0.36, 0.23, 0.20],
+                          [0.38, 0.36, 0.35], [0.30, 0.29, 0.29], [0.45, 0.38, 0.32],
+                          [0.52, 0.50, 0.48], [0.34, 0.33, 0.34]])
 CAR_COLOURS = np.array([[0.85, 0.85, 0.86], [0.80, 0.80, 0.80], [0.12, 0.12, 0.13],
                         [0.35, 0.36, 0.38], [0.50, 0.12, 0.10], [0.15, 0.22, 0.42],
                         [0.60, 0.61, 0.63]])
@@ -167,7 +168,6 @@ def _draw_flat_roof(canvas: Canvas, centre, along, half) -> None:
     canvas.paint(where, inside, [tone] * 3, 0.04 * canvas.grain[where])
     canvas.paint(where, rim, [tone * 1.25] * 3)
     canvas.height[where][inside] = height
-    canvas.height[where][rim] = height + 0.5
     canvas.taken[where] |= inside
     for _ in range(int(rng.integers(2, 7))):
         offset = rng.uniform(-0.75, 0.75, 2) * half

@@ -14,9 +14,10 @@ from bhvit_seg.errors import UserError
 MIN_SIDE = 32
 # Heights are multiples of 1/64 m: rounding differences between machines do not reach the file.
 HEIGHT_STEPS = 64
-FIELDS = np.array([[0.30, 0.37, 0.17], [0.42, 0.45, 0.22], [0.58, 0.52, 0.33], [0.44, 0.34, 0.25],
-                   [0.36, 0.42, 0.24], [0.52, 0.50, 0.30]])
-LAWNS = np.array([[0.34, 0.40, 0.20], [0.30, 0.37, 0.19], [0.42, 0.43, 0.26], [0.38, 0.42, 0.22]])
+FIELDS = np.array([[0.25, 0.30, 0.17], [0.36, 0.37, 0.22], [0.47, 0.42, 0.30], [0.37, 0.30, 0.24],
+                   [0.30, 0.34, 0.21], [0.42, 0.40, 0.27]])
+LAWNS = np.array([[0.27, 0.31, 0.18], [0.24, 0.28, 0.17], [0.36, 0.35, 0.25], [0.31, 0.33, 0.21],
+                  [0.40, 0.36, 0.28]])
 
 
 class Scene(NamedTuple):
@@ -54,7 +55,7 @@ def generate_scene(seed: int | tuple[int, ...], size: tuple[int, int] = (256, 25
         roads.draw_path(canvas)
     # Counts go with the area, so that a large scene is as full as a small one.
     area = size[0] * size[1] / 256**2
-    streets = roads.plan_streets(canvas, int(rng.integers(0, 3) + round(2 * built_up)))
+    streets = roads.plan_streets(canvas, int(rng.integers(0, 3) + round(3 * built_up)))
     roads.draw_streets(canvas, streets)
     if rng.random() < 0.3 + 0.5 * built_up:
         for _ in range(max(round(area), 1)):
@@ -101,7 +102,7 @@ def _draw_ground(canvas: Canvas, built_up: float) -> None:
     across = np.where(turned[parcel], u, v)
     furrows = strength[parcel] * np.sin(across * (2 * np.pi / period)[parcel])
     stains = canvas.noise(50, octaves=4)
-    texture = furrows + 0.16 * stains + 0.06 * canvas.grain
+    texture = furrows + 0.20 * stains + 0.08 * canvas.grain
     canvas.paint((slice(None), slice(None)), np.ones(canvas.size, bool),
                  colours[parcel], texture)
     dry = np.clip(canvas.noise(70) - 0.25, 0, 0.5)[..., None]
@@ -126,8 +127,8 @@ def _photograph(canvas: Canvas, height: np.ndarray) -> np.ndarray:
     # Shade is lit by the sky alone, which is blue.
     sky = 1 + (1 - lit)[..., None] * np.array([-0.06, 0.0, 0.12], np.float32)
     picture = canvas.colour * light.astype(np.float32) * sky
-    cast = np.float32(rng.uniform(1.25, 1.6)) * (1 + rng.uniform(-0.05, 0.05, 3)).astype(np.float32)
-    haze = np.float32(rng.uniform(0.02, 0.08))
+    cast = np.float32(rng.uniform(1.15, 1.5)) * (1 + rng.uniform(-0.05, 0.05, 3)).astype(np.float32)
+    haze = np.float32(rng.uniform(0.02, 0.10))
     picture = picture * cast * (1 - haze) + haze
     picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.5, 0.8))
     picture += rng.standard_normal(picture.shape, dtype=np.float32) * np.float32(0.012)

@@ -10,6 +10,7 @@ import numpy as np
 
 from bhvit_seg.datasets.synthetic.scene import generate_scene
 from bhvit_seg.errors import UserError
+from bhvit_seg.fileio import write_bytes
 
 SPLITS = ('train', 'val')
 ADE20K_SPLITS = ('training', 'validation')
@@ -86,7 +87,4 @@ def _prepare(folder: Path, names: set[str]) -> None:
 
 
 def _write(path: Path, picture: np.ndarray) -> None:
-    encoded = cv2.imencode(path.suffix, picture)[1].tobytes()
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
-    unfinished.write_bytes(encoded)
-    os.replace(unfinished, path)
+    write_bytes(path, cv2.imencode(path.suffix, picture)[1].tobytes())

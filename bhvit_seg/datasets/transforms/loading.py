@@ -67,7 +67,8 @@ class LoadAerialAnnotations(BaseTransform):
         if path is None:
             return results
         encoding = self._encoding(results.get('mask_encoding', 'ids'), results.get('classes', ()))
-        ids, unknown = encoding.decode(read_mask(path, self.backend_args))
+        ids, unknown = encoding.decode(
+            read_mask(path, self.backend_args, encoding.reads_colours))
         if unknown:
             value, count = next(iter(unknown.items()))
             raise UserError(f'mask {path} has {count} pixels of the value {value}, which '

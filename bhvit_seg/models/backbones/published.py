@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Mapping
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -17,78 +17,72 @@ _RPRELU = {'move1': 'shift_in', 'prelu.weight': 'slope', 'move2': 'shift_out'}
 _SHIFT_BRANCHES = ('h3', 'w3', 'h5', 'w5', 'ch3', 'ch5')
 _SHIFT = re.compile(rf'layerscale_({"|".join(_SHIFT_BRANCHES)})\.(alpha|move)')
 
-# (pattern of the published name, our name); the first match of the whole rest of a name counts
-_BLOCK = [
-    (r'layernorm_before\.(.+)', r'norm1.\1'),
-    (r'layernorm_after\.(.+)', r'norm2.\1'),
-    (r'intermediate\.move', r'mlp.fc1.input_bias'),
-    (r'intermediate\.dense\.weight', r'mlp.fc1.weight'),
-    (r'intermediate\.norm\.(.+)', r'mlp.norm1.\1'),
-    (r'intermediate\.rprelu\.(.+)', r'mlp.act1.\1'),
-    (r'output\.move', r'mlp.fc2.input_bias'),
-    (r'output\.dense\.weight', r'mlp.fc2.weight'),
-    (r'output\.norm\.(.+)', r'mlp.norm2.\1'),
-    (r'output\.rprelu\.(.+)', r'mlp.act2.\1'),
-    (r'output\.layerscale\.alpha', r'mlp.layer_scale.scale'),
-    (r'output\.layerscale\.move', r'mlp.layer_scale.bias'),
-    (r'GC\.move\.bias', r'token_mixer.input_bias'),
-    (r'GC\.cov1\.(.+)', r'token_mixer.convs.0.\1'),
-    (r'GC\.cov2\.(.+)', r'token_mixer.convs.1.\1'),
-    (r'GC\.cov3\.(.+)', r'token_mixer.convs.2.\1'),
-    (r'GC\.act1\.(.+)', r'token_mixer.acts.0.\1'),
-    (r'GC\.act2\.(.+)', r'token_mixer.acts.1.\1'),
-    (r'GC\.act3\.(.+)', r'token_mixer.acts.2.\1'),
-    (r'GC\.norm\.(.+)', r'token_mixer.norm.\1'),
-    (r'attention\.attention\.parm', r'token_mixer.window_balance'),
-    (r'attention\.attention\.token_FA\.a1', r'token_mixer.pool_balance'),
-    (r'attention\.attention\.token_FA\.norm\.(.+)', r'token_mixer.token_norm.\1'),
-    (r'attention\.attention\.(query|key|value)\.weight', r'token_mixer.\1.linear.weight'),
-    (r'attention\.attention\.norm(q|k|v)\.(.+)', r'token_mixer.\1.norm.\2'),
-    (r'attention\.attention\.rprelu(q|k|v)\.(.+)', r'token_mixer.\1.act.\2'),
-    (r'attention\.attention\.move(q|k|v)', r'token_mixer.\1.linear.input_bias'),
-    (r'attention\.attention\.moveq2', r'token_mixer.bit_bias.0'),
-    (r'attention\.attention\.movek2', r'token_mixer.bit_bias.1'),
-    (r'attention\.attention\.movev2', r'token_mixer.bit_bias.2'),
-    (r'attention\.attention\.att_prob_quantizer\.init_state', r'token_mixer.quantizer.initialized'),
-    (r'attention\.attention\.att_prob_quantizer\.(.+)', r'token_mixer.quantizer.\1'),
-    (r'attention\.attention\.att_prob_clip', r'token_mixer.quantizer.c1'),
-    (r'attention\.attention\.att_prob_clip(2|3)', r'token_mixer.quantizer.c\1'),
-    (r'attention\.attention\.norm_context\.(.+)', r'token_mixer.context_norm.\1'),
-    (r'attention\.attention\.rprelu_context\.(.+)', r'token_mixer.context_act.\1'),
-    (r'attention\.output\.move', r'token_mixer.output.linear.input_bias'),
-    (r'attention\.output\.dense\.weight', r'token_mixer.output.linear.weight'),
-    (r'attention\.output\.norm\.(.+)', r'token_mixer.output.norm.\1'),
-    (r'attention\.output\.rprelu\.(.+)', r'token_mixer.output.act.\1'),
-    (r'attention\.output\.layerscale\.alpha', r'token_mixer.layer_scale.scale'),
-    (r'attention\.output\.layerscale\.move', r'token_mixer.layer_scale.bias'),
-]
-_DOWNSAMPLING = [
-    (r'position_embeddings', r'position.weight'),
-    (r'norm0\.(.+)', r'norm_in.\1'),
-    (r'proj\.weight', r'conv.weight'),
-    (r'norm\.(.+)', r'norm_out.\1'),
-    (r'move', r'input_bias'),
-    (r'rprelu\.(.+)', r'act.\1'),
-]
-_STEM = [
-    (r'position_embeddings', r'patch_embed.position.weight'),
-    (r'patch_embeddings\.proj\.(.+)', r'patch_embed.projection.\1'),
-    (r'patch_embeddings\.norm\.(.+)', r'patch_embed.norm.\1'),
-]
+# Beginnings of published names, and ours. Keys that end in a dot keep what follows them.
+_STEM = {
+    'position_embeddings': 'patch_embed.position.weight',
+    'patch_embeddings.proj.': 'patch_embed.projection.',
+    'patch_embeddings.norm.': 'patch_embed.norm.',
+}
+_DOWNSAMPLING = {
+    'position_embeddings': 'position.weight',
+    'norm0.': 'norm_in.',
+    'proj.weight': 'conv.weight',
+    'norm.': 'norm_out.',
+    'move': 'input_bias',
+    'rprelu.': 'act.',
+}
+_BLOCK = {
+    'layernorm_before.': 'norm1.',
+    'layernorm_after.': 'norm2.',
+    'intermediate.move': 'mlp.fc1.input_bias',
+    'intermediate.dense.weight': 'mlp.fc1.weight',
+    'intermediate.norm.': 'mlp.norm1.',
+    'intermediate.rprelu.': 'mlp.act1.',
+    'output.move': 'mlp.fc2.input_bias',
+    'output.dense.weight': 'mlp.fc2.weight',
+    'output.norm.': 'mlp.norm2.',
+    'output.rprelu.': 'mlp.act2.',
+    'output.layerscale.alpha': 'mlp.layer_scale.scale',
+    'output.layerscale.move': 'mlp.layer_scale.bias',
+    'GC.move.bias': 'token_mixer.input_bias',
+    'GC.norm.': 'token_mixer.norm.',
+    'attention.attention.parm': 'token_mixer.window_balance',
+    'attention.attention.token_FA.a1': 'token_mixer.pool_balance',
+    'attention.attention.token_FA.norm.': 'token_mixer.token_norm.',
+    'attention.attention.att_prob_quantizer.init_state': 'token_mixer.quantizer.initialized',
+    'attention.attention.att_prob_quantizer.': 'token_mixer.quantizer.',
+    'attention.attention.att_prob_clip': 'token_mixer.quantizer.c1',
+    'attention.attention.att_prob_clip2': 'token_mixer.quantizer.c2',
+    'attention.attention.att_prob_clip3': 'token_mixer.quantizer.c3',
+    'attention.attention.norm_context.': 'token_mixer.context_norm.',
+    'attention.attention.rprelu_context.': 'token_mixer.context_act.',
+    'attention.output.move': 'token_mixer.output.linear.input_bias',
+    'attention.output.dense.weight': 'token_mixer.output.linear.weight',
+    'attention.output.norm.': 'token_mixer.output.norm.',
+    'attention.output.rprelu.': 'token_mixer.output.act.',
+    'attention.output.layerscale.alpha': 'token_mixer.layer_scale.scale',
+    'attention.output.layerscale.move': 'token_mixer.layer_scale.bias',
+}
+for _i in range(3):
+    _BLOCK[f'GC.cov{_i + 1}.'] = f'token_mixer.convs.{_i}.'
+    _BLOCK[f'GC.act{_i + 1}.'] = f'token_mixer.acts.{_i}.'
+    _word = ('query', 'key', 'value')[_i]
+    _own, _letter = f'token_mixer.{_word}', _word[0]
+    _BLOCK[f'attention.attention.{_word}.weight'] = f'{_own}.linear.weight'
+    _BLOCK[f'attention.attention.move{_letter}'] = f'{_own}.linear.input_bias'
+    _BLOCK[f'attention.attention.norm{_letter}.'] = f'{_own}.norm.'
+    _BLOCK[f'attention.attention.rprelu{_letter}.'] = f'{_own}.act.'
+    _BLOCK[f'attention.attention.move{_letter}2'] = f'token_mixer.bit_bias.{_i}'
 
 
-def _rename(name: str, table: list[tuple[str, str]]) -> str | None:
-    for pattern, ours in table:
-        match = re.fullmatch(pattern, name)
-        if match:
-            renamed = match.expand(ours)
-            renamed = re.sub(r'token_mixer\.([qkv])\.',
-                             lambda m: 'token_mixer.%s.' % dict(q='query', k='key', v='value')[m[1]],
-                             renamed)
-            for leaf, replacement in _RPRELU.items():
-                renamed = re.sub(rf'(act\w*(?:\.\d)?)\.{re.escape(leaf)}$', rf'\1.{replacement}',
-                                 renamed)
-            return renamed
+def _rename(name: str, table: dict[str, str]) -> str | None:
+    """Return our name of a published tensor, or None if the table has none."""
+    if name in table:
+        return table[name]
+    for start, ours in table.items():
+        if start.endswith('.') and name.startswith(start):
+            rest = name[len(start):]
+            return ours + _RPRELU.get(rest, rest)
     return None
 
 
@@ -141,7 +135,7 @@ def convert_checkpoint(published_state_dict: Mapping[str, Tensor]) -> dict[str, 
         raise UserError(
             'this is not a published BHViT checkpoint: it lacks tensors such as '
             "'vit.embeddings.patch_embeddings.proj.weight' (its first is "
-            f'{next(iter(published_state_dict), None)!r}); give the file that the authors released.')
+            f'{next(iter(published_state_dict), None)!r}); give a file that the authors released.')
     converted, unknown = {}, []
     shifts: dict[str, dict[str, Tensor]] = {}
     for name, tensor in state.items():

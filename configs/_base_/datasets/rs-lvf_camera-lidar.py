@@ -8,7 +8,7 @@ crop_size = (448, 448)
 load_lidar = dict(type='LoadLidarChannels', channels=None, fill=0.0)
 
 # Camera red, green, blue, then each channel of the rasters (here: height above ground in metres),
-# with the figures that `bhvit-seg check-dataset` prints. The backbone's in_channels is their number.
+# with the figures that `bhvit-seg check-dataset` prints; the backbone's in_channels counts them.
 data_preprocessor = dict(
     mean=[123.675, 116.28, 103.53, 2.5],
     std=[58.395, 57.12, 57.375, 4.0])
@@ -45,7 +45,8 @@ tta_pipeline = [
     dict(
         type='TestTimeAug',
         transforms=[
-            [dict(type='Resize', scale_factor=ratio, keep_ratio=True) for ratio in (0.75, 1.0, 1.25)],
+            [dict(type='Resize', scale_factor=ratio, keep_ratio=True)
+             for ratio in (0.75, 1.0, 1.25)],
             [
                 dict(type='RandomFlip', prob=0.0, direction='horizontal'),
                 dict(type='RandomFlip', prob=1.0, direction='horizontal'),

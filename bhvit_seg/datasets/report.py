@@ -1,0 +1,129 @@
+"""What a check of a data set found: problems, class frequencies and weights, channel statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+PROBLEMS_SHOWN = 20
+NAMES_SHOWN = 10
+# ENet (arXiv 1606.02147, section 5.2), which keeps weights between 1.4 and 50.
+ENET_OFFSET = 1.02
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        path: The file or folder.
+        message: One sentence that names it.
+    """
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass
+class DatasetReport:
+    """The outcome of a check.
+
+    Attributes:
+        split: ``train``, ``val`` or ``test``.
+        classes: Class names, by label.
+        num_images: Images looked at.
+        pixels: (num_classes,) int64, labelled pixels of each class.
+        images_with_class: (num_classes,) int64, images in which each class occurs.
+        ignored: Pixels that are ignored.
+        mean: Mean of each channel, red, green, blue first, as ``data_preprocessor`` wants it.
+        std: Standard deviation of each channel.
+        problems: What has to be mended before training.
+        warnings: What may be meant so.
+    """
+
+    split: str
+    classes: tuple[str, ...]
+    num_images: int = 0
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    images_with_class: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    ignored: int = 0
+    mean: list[float] = field(default_factory=list)
+    std: list[float] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def class_weights(self) -> list[float]:
+        """Weights for ``loss_decode.class_weight``, see :func:`enet_class_weights`."""
+        return enet_class_weights(self.pixels)
+
+    def first_problem(self) -> str:
+        """One sentence: the first problem and the number of others."""
+        others = len(self.problems) - 1
+        first = str(self.problems[0])
+        return first if not others else f'{first} ({others} more problem(s))'
+
+    def summary(self, max_problems: int | None = PROBLEMS_SHOWN) -> str:
+        """Everything as text, at most ``max_problems`` problems of it (``None``: all)."""
+        lines = [f'{self.split}: {self.num_images} images, {len(self.classes)} classes, '
+                 f'{len(self.problems)} problem(s)']
+        shown = self.problems[:max_problems]
+        lines += [f'  problem: {problem}' for problem in shown]
+        if len(shown) < len(self.problems):
+            lines.append(f'  ... and {len(self.problems) - len(shown)} more')
+        lines += [f'  warning: {warning}' for warning in self.warnings]
+        labelled = int(self.pixels.sum())
+        if labelled:
+            lines += self._frequencies(labelled)
+        if self.mean:
+            lines += ['channels (red, green, blue first), to paste into data_preprocessor:',
+                      f'  mean={_rounded(self.mean, 3)}, std={_rounded(self.std, 3)}']
+        return '\n'.join(lines)
+
+    def _frequencies(self, labelled: int) -> list[str]:
+        width = max(map(len, self.classes))
+        lines = [f'  {"class":<{width + 5}} {"pixels":>8} {"images":>8}']
+        for label, name in enumerate(self.classes):
+            lines.append(f'  {label:>3}  {name:<{width}} '
+                         f'{100 * self.pixels[label] / labelled:>7.2f}% '
+                         f'{self.images_with_class[label]:>8}')
+        ignored = 100 * self.ignored / (labelled + self.ignored)
+        return lines + [
+            f'  ignored: {ignored:.2f}% of all pixels',
+            'class weights (ENet: 1 / ln(1.02 + frequency), scaled so that the mean over pixels '
+            'is 1), to paste into loss_decode:',
+            f'  class_weight={_rounded(self.class_weights, 4)}',
+        ]
+
+
+def enet_class_weights(pixels: np.ndarray) -> list[float]:
+    """Return a weight for each class from its number of pixels.
+
+    ``1 / ln(1.02 + frequency)`` as in ENet, bounded also for classes that hardly occur, then
+    scaled so that the mean over all pixels is 1: the loss, and with it the learning rate, keeps
+    its size. A class without pixels has the weight 1, which nothing uses.
+
+    Args:
+        pixels: (num_classes,) pixel counts.
+    """
+    pixels = np.asarray(pixels, np.float64)
+    if not pixels.sum():
+        return [1.0] * len(pixels)
+    frequency = pixels / pixels.sum()
+    weights = 1 / np.log(ENET_OFFSET + frequency)
+    weights /= (weights * frequency).sum()
+    return np.where(pixels > 0, weights, 1.0).tolist()
+
+
+def shortened(names: list[str]) -> str:
+    """The first names of a list, and how many follow."""
+    more = len(names) - NAMES_SHOWN
+    return ', '.join(names[:NAMES_SHOWN]) + (f' and {more} more' if more > 0 else '')
+
+
+def _rounded(values: list[float], digits: int) -> list[float]:
+    return [round(value, digits) for value in values]

@@ -1,0 +1,60 @@
+"""The hook that switches the weight regularization on late in training."""
+
+from __future__ import annotations
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.models.losses import WeightRegularizationLoss, latent_weights
+
+
+@HOOKS.register_module()
+class WeightRegularizationHook(Hook):
+    """Add ``loss_weight_regularization`` to the losses from a fraction of training on.
+
+    The loss is added to what the model returns in ``mode='loss'``, so mmengine sums, logs, scales
+    and back-propagates it like any other: under mixed precision, gradient accumulation and
+    distributed training alike. Whether it is on follows from the iteration alone, so a resumed run
+    goes on as if it had not been interrupted. A model without binary layers, such as the
+    full-precision twin of a config, trains without it.
+
+    Args:
+        weight (float): Factor of the loss. Defaults to 0.1, as in the paper.
+        begin (float): Fraction of training, 0 to 1, after which the loss is added. Defaults to
+            0.9, as in the paper.
+
+    Raises:
+        UserError: ``weight`` is negative or ``begin`` not a fraction.
+    """
+
+    def __init__(self, weight: float = 0.1, begin: float = 0.9) -> None:
+        if weight < 0 or not 0 <= begin <= 1:
+            raise UserError(f'WeightRegularizationHook got weight={weight}, begin={begin}; weight '
+                            'is at least 0 and begin a fraction of training between 0 and 1.')
+        self.begin = begin
+        self.loss = WeightRegularizationLoss(weight)
+        self._handle = None
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+        """Attach the loss once its share of training begins."""
+        if self._handle is None and runner.iter >= self.begin * runner.max_iters:
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            self._handle = model.register_forward_hook(self._add_loss, with_kwargs=True)
+            layers = len(latent_weights(model))
+            runner.logger.info(f'weight regularization of {layers} binary layers begins at '
+                               f'iteration {runner.iter + 1}')
+
+    def _add_loss(self, model, args, kwargs, output):
+        mode = kwargs.get('mode', args[2] if len(args) > 2 else None)
+        if mode == 'loss' and latent_weights(model):
+            output['loss_weight_regularization'] = self.loss(model)
+        return output
+
+    def after_train(self, runner: Runner) -> None:
+        """Detach the loss."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None

@@ -1,0 +1,3 @@
+from .binary_heads import BinarySegformerHead, BinaryUPerHead
+
+__all__ = ['BinarySegformerHead', 'BinaryUPerHead']

@@ -1,0 +1,123 @@
+"""Stem, downsampling and position embeddings of BHViT (section 3.4).
+
+All take any map size: what 4 or 2 does not divide is padded at the bottom and right with zeros,
+after the sign where there is one, so that padding adds nothing to a convolution.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .fused import add_tiled_, prelu
+from .layers import BinaryConv2d, RPReLU, build_token_norm, normalize
+from .quantizers import binarize_activation
+from .token_mixers import MapShape, to_rows
+
+
+class PositionEmbedding(nn.Module):
+    """A learned value for each token and channel, stretched bicubically to other map sizes.
+
+    Args:
+        channels: Channels of the tokens.
+        size: Side of the square map that it is learned on, in tokens.
+    """
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, channels, size, size))
+
+    def forward(self, rows: Tensor, shape: MapShape) -> Tensor:
+        """Add the embedding to rows ``(B · H · W, C)``."""
+        embedding = self.weight
+        if embedding.shape[2:] != shape[1:]:
+            embedding = F.interpolate(embedding, shape[1:], mode='bicubic', align_corners=False)
+        return (rows.view(shape.batch, -1, rows.shape[1]) + to_rows(embedding)).view_as(rows)
+
+
+def _pad_to_multiple(maps: Tensor, multiple: int) -> Tensor:
+    """Pad a map with zeros at the bottom and right."""
+    height, width = maps.shape[2:]
+    bottom, right = -height % multiple, -width % multiple
+    return F.pad(maps, (0, right, 0, bottom)) if bottom or right else maps
+
+
+class PatchEmbedding(nn.Module):
+    """The stem: 4×4 convolution with stride 4, norm, GELU, position embedding.
+
+    Args:
+        in_channels: Channels of the image.
+        channels: Channels of the tokens.
+        norm_cfg: Config of the norm.
+        map_size: Side of the map that the position embedding is learned on.
+    """
+
+    patch_size = 4
+
+    def __init__(self, in_channels: int, channels: int, norm_cfg: dict, map_size: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(in_channels, channels, self.patch_size, self.patch_size)
+        self.norm = build_token_norm(norm_cfg, channels)
+        self.position = PositionEmbedding(channels, map_size)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, MapShape]:
+        image = _pad_to_multiple(image, self.patch_size)
+        maps = self.projection(image.contiguous(memory_format=torch.channels_last))
+        shape = MapShape(*maps.shape[:1], *maps.shape[2:])
+        # the residual stream stays in the dtype of the parameters under mixed precision
+        rows = to_rows(maps).to(self.projection.weight.dtype)
+        return self.position(F.gelu(normalize(self.norm, rows)), shape), shape
+
+
+class Downsampling(nn.Module):
+    """2×2 convolution with stride 2 between stages, then a position embedding.
+
+    Full precision: ``norm → conv → norm``. Binary: with ``n = norm(x)``,
+    ``RPReLU(norm(BinaryConv(n)) + tile(avgpool2(n)))``. The last row and column of an odd map
+    are averaged from, and convolved with, real tokens only: zeros padded after the sign add
+    nothing.
+
+    Args:
+        in_channels: Channels of the finer map.
+        channels: Channels of the coarser map, a multiple of ``in_channels``.
+        norm_cfg: Config of the norms.
+        map_size: Side of the map that the position embedding is learned on.
+        kind: ``'full_precision'`` or ``'binary'``.
+        binary: ``False`` gives binary downsampling its full-precision twin.
+    """
+
+    def __init__(self, in_channels: int, channels: int, norm_cfg: dict, map_size: int,
+                 kind: str, binary: bool = True) -> None:
+        super().__init__()
+        self.binary = binary
+        self.norm_in = build_token_norm(norm_cfg, in_channels)
+        self.input_bias = self.act = None
+        if kind == 'binary':
+            self.input_bias = nn.Parameter(torch.zeros(in_channels))
+            self.conv = BinaryConv2d(in_channels, channels, 2, 2, bias=False, input_bias=False,
+                                     binary=binary)
+            self.act = RPReLU(channels)
+        else:
+            self.conv = nn.Conv2d(in_channels, channels, 2, 2, bias=False)
+        self.norm_out = build_token_norm(norm_cfg, channels)
+        self.position = PositionEmbedding(channels, map_size)
+
+    def forward(self, rows: Tensor, shape: MapShape) -> tuple[Tensor, MapShape]:
+        normed = normalize(self.norm_in, rows)
+        maps = self.conv(_pad_to_multiple(shape.to_map(self._conv_input(normed)), 2))
+        out = to_rows(maps).to(rows.dtype)
+        if self.act is None:
+            out = normalize(self.norm_out, out)
+        else:
+            pooled = F.avg_pool2d(shape.to_map(normed), 2, ceil_mode=True, count_include_pad=False)
+            out = normalize(self.norm_out, out, -self.act.shift_in)
+            out = prelu(add_tiled_(out, to_rows(pooled)), self.act.slope) + self.act.shift_out
+        shape = MapShape(*maps.shape[:1], *maps.shape[2:])
+        return self.position(out, shape), shape
+
+    def _conv_input(self, normed: Tensor) -> Tensor:
+        if self.input_bias is None:
+            return normed
+        return (binarize_activation(normed, self.input_bias) if self.binary
+                else normed + self.input_bias)

@@ -1,0 +1,6 @@
+_base_ = './bhvit-small_upernet_1xb8-20k_rs-lvf-camera-lidar-448x448.py'
+
+model = dict(
+    backbone=dict(binary=False),
+    decode_head=dict(binary=False),
+    auxiliary_head=dict(conv_cfg=dict(binary=False)))

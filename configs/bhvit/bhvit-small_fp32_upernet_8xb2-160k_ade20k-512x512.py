@@ -1,0 +1,6 @@
+_base_ = './bhvit-small_upernet_8xb2-160k_ade20k-512x512.py'
+
+model = dict(
+    backbone=dict(binary=False),
+    decode_head=dict(binary=False),
+    auxiliary_head=dict(conv_cfg=dict(binary=False)))

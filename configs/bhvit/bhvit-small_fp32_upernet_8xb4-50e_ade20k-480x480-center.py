@@ -1,0 +1,6 @@
+_base_ = './bhvit-small_upernet_8xb4-50e_ade20k-480x480-center.py'
+
+model = dict(
+    backbone=dict(binary=False),
+    decode_head=dict(binary=False),
+    auxiliary_head=dict(conv_cfg=dict(binary=False)))

@@ -1,0 +1,3 @@
+_base_ = './bhvit-small_fp32_upernet_1xb8-20k_rs-lvf-448x448.py'
+
+model = dict(backbone=dict(arch='tiny'))

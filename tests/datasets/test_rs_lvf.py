@@ -1,0 +1,107 @@
+"""The dataset finds files, pairs them and says what is wrong with a folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from bhvit_seg.errors import UserError
+
+
+def names(dataset, key='img_path'):
+    return [Path(dataset.get_data_info(i)[key]).name for i in range(len(dataset))]
+
+
+def test_default_layout(scenes, build):
+    dataset = build(scenes, lidar=True)
+    stems = [f'scene_000{i}' for i in range(4)]
+    assert names(dataset) == names(dataset, 'seg_map_path') == [f'{s}.png' for s in stems]
+    assert names(dataset, 'lidar_path') == [f'{s}.tif' for s in stems]
+    assert dataset.metainfo['classes'] == ('background', 'road')
+    sample = dataset[0]
+    assert sample['img'].shape == (64, 80, 4) and sample['img'].dtype == np.float32
+    truth = cv2.imread(str(scenes / 'annotations/train/scene_0000.png'), cv2.IMREAD_UNCHANGED)
+    assert (sample['gt_seg_map'] == truth).all() and sample['seg_fields'] == ['gt_seg_map']
+
+
+def test_suffixes_of_any_case_and_below_folders(tmp_path, build):
+    for name in ('a/x_sat.JPG', 'a/x_mask.png', 'b/y_sat.jpg', 'b/y_mask.png', 'b/note.txt'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    dataset = build(tmp_path, data_prefix=dict(img_path='', seg_map_path=''),
+                    img_suffix='_sat.jpg', seg_map_suffix='_mask.png')
+    assert names(dataset) == ['x_sat.JPG', 'y_sat.jpg']
+    assert names(dataset, 'seg_map_path') == ['x_mask.png', 'y_mask.png']
+
+
+@pytest.mark.parametrize('lines', ['scene_0002\nscene_0000.png\n\n', 'scene_0000\nscene_0002'])
+def test_ann_file_selects(scenes, build, lines):
+    (scenes / 'list.txt').write_text(lines)
+    assert names(build(scenes, ann_file='list.txt')) == ['scene_0000.png', 'scene_0002.png']
+
+
+def test_ann_file_with_unknown_name_is_refused(scenes, build):
+    (scenes / 'list.txt').write_text('scene_9999')
+    with pytest.raises(UserError, match='scene_9999'):
+        build(scenes, ann_file='list.txt')
+    with pytest.raises(UserError, match='nothing.txt does not exist'):
+        build(scenes, ann_file='nothing.txt')
+
+
+def test_missing_folders(scenes, build):
+    with pytest.raises(UserError, match='data_root'):
+        build(scenes / 'nowhere')
+    with pytest.raises(UserError, match='img_suffix'):
+        build(scenes, img_suffix='.webp')
+    shutil.rmtree(scenes / 'annotations')
+    with pytest.raises(UserError, match='seg_map_path'):
+        build(scenes)
+    assert 'gt_seg_map' not in build(scenes, test_mode=True)[0]
+    shutil.rmtree(scenes / 'lidar')
+    with pytest.raises(UserError, match='lidar_path'):
+        build(scenes, lidar=True, test_mode=True)
+
+
+def test_two_images_of_one_name_are_refused(scenes, build):
+    shutil.copy(scenes / 'images/train/scene_0000.png', scenes / 'images/train/scene_0000.jpg')
+    with pytest.raises(UserError, match='scene_0000.jpg and scene_0000.png'):
+        build(scenes)
+
+
+def test_other_classes_need_no_palette(scenes, build):
+    classes = ('building', 'land', 'road', 'vegetation', 'water')
+    dataset = build(scenes, metainfo=dict(classes=classes))
+    assert dataset.metainfo['classes'] == classes and dataset.label_map is None
+    assert len(dataset.metainfo['palette']) == 5
+    assert dataset.metainfo['palette'][2] == dataset.METAINFO['palette'][1]
+    with pytest.raises(UserError, match='5 classes but a palette of 1'):
+        build(scenes, metainfo=dict(classes=classes, palette=[[0, 0, 0]]))
+
+
+def test_some_of_our_classes_are_mapped(scenes, build):
+    dataset = build(scenes, metainfo=dict(classes=('road',)))
+    ids = build(scenes)[0]['gt_seg_map']
+    assert (dataset[0]['gt_seg_map'] == np.where(ids == 1, 0, 255)).all()
+
+
+def test_masks_of_0_and_255(scenes, build):
+    ids = build(scenes)[1]['gt_seg_map']
+    cv2.imwrite(str(scenes / 'annotations/train/scene_0001.png'), ids * 255)
+    assert (build(scenes, mask_encoding='binary255')[1]['gt_seg_map'] == ids).all()
+
+
+def test_masks_of_colours(scenes, build):
+    ids = build(scenes)[1]['gt_seg_map']
+    colours = np.array([[10, 20, 30], [40, 50, 60]], np.uint8)
+    cv2.imwrite(str(scenes / 'annotations/train/scene_0001.png'), colours[ids][..., ::-1])
+    encoding = {'#0A141E': 'background', '#28323C': 'road'}
+    assert (build(scenes, mask_encoding=encoding)[1]['gt_seg_map'] == ids).all()
+
+
+def test_wrong_mask_encoding_is_told_at_once(scenes, build):
+    with pytest.raises(UserError, match='mask_encoding'):
+        build(scenes, mask_encoding='auto')

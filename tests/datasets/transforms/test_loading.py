@@ -1,0 +1,138 @@
+"""Images, masks and LiDAR rasters enter a sample."""
+
+from __future__ import annotations
+
+import cv2
+import mmcv
+import numpy as np
+import pytest
+from mmcv.transforms import LoadImageFromFile
+from mmseg.registry import TRANSFORMS
+
+from bhvit_seg.datasets import LoadAerialAnnotations, LoadAerialImage, LoadLidarChannels
+from bhvit_seg.errors import UserError
+
+
+def sample(size=(6, 5)):
+    return dict(img=np.full((*size, 3), 7, np.uint8), img_path='x.png')
+
+
+def write_npy(folder, raster):
+    np.save(folder / 'lidar.npy', raster)
+    return str(folder / 'lidar.npy')
+
+
+def test_image_is_that_of_mmcv(written_set):
+    path = str(written_set / 'images/train/scene_0000.png')
+    ours, theirs = (loader(dict(img_path=path))
+                    for loader in (LoadAerialImage(), LoadImageFromFile()))
+    assert ours.keys() == theirs.keys()
+    assert (ours['img'] == theirs['img']).all() and ours['ori_shape'] == theirs['ori_shape']
+    assert ours['img'].dtype == np.uint8
+
+
+def test_jpeg_orientation_is_obeyed(tmp_path):
+    image = np.zeros((4, 6, 3), np.uint8)
+    from PIL import Image
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(image).save(tmp_path / 'a.jpg', exif=exif)
+    assert LoadAerialImage()(dict(img_path=str(tmp_path / 'a.jpg')))['img'].shape == (6, 4, 3)
+
+
+def test_unknown_color_type_is_refused():
+    with pytest.raises(UserError, match='color_type'):
+        LoadAerialImage(color_type='colour')
+
+
+def test_sample_without_mask_passes():
+    assert 'gt_seg_map' not in LoadAerialAnnotations()(sample())
+
+
+def test_mask_of_mmseg_datasets_is_ids(tmp_path):
+    ids = np.array([[0, 1], [2, 255]], np.uint8)
+    cv2.imwrite(str(tmp_path / 'a.png'), ids)
+    result = LoadAerialAnnotations()(dict(seg_map_path=str(tmp_path / 'a.png'), seg_fields=[],
+                                          reduce_zero_label=True, label_map={0: 0, 1: 5}))
+    assert result['gt_seg_map'].tolist() == [[255, 0], [5, 255]]
+
+
+def test_value_outside_the_encoding_names_the_file(tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), np.array([[0, 7, 7]], np.uint8))
+    with pytest.raises(UserError, match=r'a\.png has 2 pixels of the value 7') as error:
+        LoadAerialAnnotations()(dict(seg_map_path=str(tmp_path / 'a.png'),
+                                     mask_encoding='binary255'))
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'int16', 'float32'])
+@pytest.mark.parametrize('channels', [1, 2, 6])
+def test_lidar_channels_are_appended_as_they_are(tmp_path, dtype, channels):
+    raster = (np.random.default_rng(0).random((6, 5, channels)) * 300).astype(dtype)
+    result = LoadLidarChannels()({**sample(), 'lidar_path': write_npy(tmp_path, raster)})
+    assert result['img'].dtype == np.float32 and result['img'].shape == (6, 5, 3 + channels)
+    assert (result['img'][..., :3] == 7).all() and (result['img'][..., 3:] == raster).all()
+
+
+def test_lidar_channels_are_chosen_in_order(tmp_path):
+    raster = np.arange(6 * 5 * 3, dtype=np.int16).reshape(6, 5, 3)
+    path = write_npy(tmp_path, raster)
+    result = LoadLidarChannels(channels=[2, 0])({**sample(), 'lidar_path': path})
+    assert (result['img'][..., 3:] == raster[..., [2, 0]]).all()
+    with pytest.raises(UserError, match='no channel 3'):
+        LoadLidarChannels(channels=[3])({**sample(), 'lidar_path': path})
+
+
+def test_gaps_are_filled(tmp_path):
+    raster = np.ones((6, 5), np.float32)
+    raster[0, :4] = np.nan, np.inf, -np.inf, -9999
+    path = write_npy(tmp_path, raster)
+    height = LoadLidarChannels(fill=-1, nodata=-9999).load(path)[..., 0]
+    assert height[0].tolist() == [-1, -1, -1, -1, 1] and (height[1:] == 1).all()
+
+
+@pytest.mark.parametrize('dtype, nodata', [('float32', -3.4028234663852886e38), ('int16', -32768)])
+def test_nodata_of_a_geotiff_is_filled(tmp_path, dtype, nodata):
+    rasterio = pytest.importorskip('rasterio', reason='writes the nodata tag')
+    raster = np.ones((1, 6, 5), dtype)
+    raster[0, 2, 3] = nodata
+    path = str(tmp_path / 'a.tif')
+    with rasterio.open(path, 'w', driver='GTiff', height=6, width=5, count=1, dtype=dtype,
+                       nodata=nodata) as file:
+        file.write(raster)
+    height = LoadLidarChannels(fill=5).load(path)[..., 0]
+    assert height[2, 3] == 5 and (height == 1).sum() == 29
+
+
+def test_lidar_of_another_size_or_missing_is_named(tmp_path):
+    path = write_npy(tmp_path, np.zeros((6, 4), np.float32))
+    with pytest.raises(UserError, match=r'lidar\.npy is 6x4 pixels.*x\.png 6x5'):
+        LoadLidarChannels()({**sample(), 'lidar_path': path})
+    with pytest.raises(UserError, match='lidar_path'):
+        LoadLidarChannels()(sample())
+    with pytest.raises(UserError, match=r'gone\.tif does not exist'):
+        LoadLidarChannels()({**sample(), 'lidar_path': str(tmp_path / 'gone.tif')})
+
+
+@pytest.mark.parametrize('channels', [4, 5, 9])
+def test_mmseg_transforms_take_many_channels(channels):
+    rng = np.random.default_rng(0)
+    image = rng.random((40, 30, channels)).astype(np.float32)
+    mask = rng.integers(0, 2, (40, 30), dtype=np.uint8)
+    result = dict(img=image, gt_seg_map=mask, seg_fields=['gt_seg_map'])
+    for step in (dict(type='RandomResize', scale=(60, 60), ratio_range=(0.5, 2.0),
+                      keep_ratio=True),
+                 dict(type='RandomCrop', crop_size=(16, 16)),
+                 dict(type='RandomFlip', prob=1.0), dict(type='RandomRotFlip', rotate_prob=0.0,
+                                                         flip_prob=1.0),
+                 dict(type='PackSegInputs')):
+        result = TRANSFORMS.build(step)(result)
+    assert result['inputs'].shape == (channels, 16, 16)
+    assert result['data_samples'].gt_sem_seg.shape == (16, 16)
+
+
+def test_resizing_many_channels_is_resizing_each():
+    image = np.random.default_rng(0).random((20, 30, 7)).astype(np.float32)
+    together = mmcv.imresize(image, (17, 13))
+    each = [mmcv.imresize(np.ascontiguousarray(image[..., i]), (17, 13)) for i in range(7)]
+    np.testing.assert_allclose(together, np.stack(each, axis=2), atol=1e-6)

@@ -1,0 +1,303 @@
+"""The backbone against the published outputs, and against the plain oracle elsewhere."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmseg.registry import MODELS
+from plain_bhvit import PlainBHViT, published_manifest
+
+import bhvit_seg.models  # noqa: F401
+from bhvit_seg.errors import UserError
+from bhvit_seg.models.backbones.bhvit import convert_checkpoint
+from bhvit_seg.models.token_mixers import MSMHA
+
+SMALL = dict(depths=(1, 2, 1, 2), channels=(8, 16, 32, 64), mlp_channels=(32, 32, 64, 256),
+             num_heads=(1, 1, 2, 4))
+
+
+def build(**cfg):
+    return MODELS.build(dict(dict(type='BHViT', arch=SMALL, drop_path_rate=0.), **cfg))
+
+
+def random_state(manifest, seed=0):
+    """Published tensors of the size that trained ones have."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, shape in manifest.items():
+        value = 0.1 * torch.randn(shape, generator=generator, dtype=torch.float64)
+        if name.endswith('running_var'):
+            value = 0.5 + value.abs()
+        elif name.endswith('att_prob_clip'):
+            value = 0.02 + value.abs() / 5
+        elif name.endswith(('clip2', 'clip3', 'att_prob_quantizer.alpha')):
+            value = (1 if 'clip' in name else 0.1) + value.abs()
+        elif name.endswith(('init_state', 'num_batches_tracked')):
+            value = torch.ones_like(value)
+        elif name.endswith(('norm.weight', 'norm0.weight', 'prelu.weight')):
+            value = value + (0.25 if 'prelu' in name else 1)
+        elif name.endswith('.weight') and value.dim() > 1:
+            value = value * 10 / value[0].numel() ** 0.5
+        state[name] = value
+    return state
+
+
+def load_case(root, name):
+    from synthetic_weights import make_image, make_state_dict
+    meta = json.loads((root / f'{name}.json').read_text())
+    state = {k: torch.from_numpy(v)
+             for k, v in make_state_dict(meta['manifest'], meta['seed']).items()}
+    image = torch.from_numpy(make_image(meta['seed'], meta['batch']))
+    downsampling = 'full_precision' if meta['full_precision_downsampling'] else 'binary'
+    model = build(arch=dict(depths=meta['depths'], channels=meta['hidden_size'],
+                            mlp_channels=meta['intermediate_size'], num_heads=meta['num_heads']),
+                  downsampling=downsampling, norm_cfg=dict(type=meta['norm']),
+                  attention=meta['attention'], rectify_weights=meta['rectified_weights'],
+                  output_norm=False).double()
+    model.load_state_dict(convert_checkpoint(state))
+    return meta, np.load(root / f'{name}.npz'), state, image, model.train(meta['train'])
+
+
+def relative_error(ours, published):
+    return np.abs(ours - published).max() / np.abs(published).max()
+
+
+@pytest.mark.data
+@pytest.mark.parametrize('name', ['small_depth1_fpds', 'small_depth1_binds',
+                                  'small_depth1_fpds_train'])
+def test_agrees_with_the_published_implementation(parity_cases, name):
+    meta, published, _, image, model = load_case(parity_cases, name)
+    outputs = model(image)
+    assert len(outputs) == 4
+    for i, out in enumerate(outputs, 1):
+        flat = out.detach().contiguous().numpy().ravel()[::meta['stride'][f'stage{i}']]
+        assert relative_error(flat, published[f'stage{i}']) < 1e-9
+    if not meta['train']:
+        return
+    loss = sum((out * torch.from_numpy(np.random.default_rng(
+        [meta['seed'], 100 + i]).standard_normal(out.shape))).mean()
+        for i, out in enumerate(outputs))
+    loss.backward()
+    assert loss.item() == pytest.approx(meta['loss'], rel=1e-9)
+
+
+@pytest.mark.data
+def test_gradients_agree_with_the_published_implementation(parity_cases):
+    meta, _, state, image, model = load_case(parity_cases, 'small_depth1_fpds_train')
+    outputs = model(image)
+    sum((out * torch.from_numpy(np.random.default_rng(
+        [meta['seed'], 100 + i]).standard_normal(out.shape))).mean()
+        for i, out in enumerate(outputs)).backward()
+    # converting tensors that hold their own position in the published checkpoint tells which
+    # elements of which of our parameters come from which published tensor, and in which order
+    names = [n for n, t in state.items() if t.dim()]
+    offsets = np.cumsum([0] + [state[n].numel() for n in names])
+    where = {n: torch.arange(state[n].numel()).view(state[n].shape) + int(offsets[i])
+             for i, n in enumerate(names)}
+    where.update({n: t for n, t in state.items() if not t.dim()})
+    gradients = torch.full((int(offsets[-1]),), float('nan'), dtype=torch.float64)
+    parameters = dict(model.named_parameters())
+    for name, positions in convert_checkpoint(where).items():
+        if name in parameters:
+            gradients[positions.flatten().long()] = parameters[name].grad.flatten()
+    scale = max(g['norm'] for g in meta['grads'].values())
+    assert len(meta['grads']) > 200
+    for i, name in enumerate(names):
+        if name in meta['grads']:
+            grad, published = gradients[offsets[i]:offsets[i + 1]], meta['grads'][name]
+            # shifts in front of a batch norm have a zero gradient: all digits of it are noise
+            tolerance = 1e-9 * published['norm'] + 1e-15 * scale
+            assert abs(grad.norm().item() - published['norm']) < tolerance, name
+            ends = [*published['first'], *published['last']]
+            ours = [*grad[:4].tolist(), *grad[-4:].tolist()]
+            assert np.allclose(ours, ends, rtol=1e-9, atol=tolerance), name
+
+
+@pytest.mark.parametrize('train', [False, True])
+@pytest.mark.parametrize('options', [
+    dict(),
+    dict(norm='LN'),
+    dict(attention='gsb'),
+    dict(rectify=True),
+    dict(downsampling='binary'),
+    dict(binary=False),
+    dict(binary=False, downsampling='binary', norm='LN'),
+    dict(downsampling='binary', norm='LN', attention='gsb', rectify=True)
+], ids=lambda o: '-'.join(f'{k}={v}' for k, v in o.items()) or 'default')
+def test_agrees_with_the_plain_oracle(options, train):
+    options = dict(dict(norm='BN', attention='qd', rectify=False, binary=True), **options)
+    downsampling = options.pop('downsampling', 'full_precision')
+    state = random_state(published_manifest(
+        SMALL['depths'], SMALL['channels'], SMALL['mlp_channels'], SMALL['num_heads'],
+        options['norm'], options['attention'], downsampling == 'full_precision', base=28))
+    if not options['binary']:
+        state = {n: t for n, t in state.items() if 'att_prob' not in n}
+    for tensor in state.values():
+        tensor.requires_grad_(train)
+    model = build(downsampling=downsampling, norm_cfg=dict(type=options['norm']),
+                  attention=options['attention'], rectify_weights=options['rectify'],
+                  binary=options['binary'], output_norm=False, pretrain_img_size=112).double()
+    model.load_state_dict(convert_checkpoint({n: t.detach() for n, t in state.items()}))
+    model.train(train)
+    # maps of 28, 14 and 7 tokens; the oracle can not split the 4 tokens of the fourth stage
+    image = torch.randn(2, 3, 112, 112, dtype=torch.float64)
+    plain = PlainBHViT(state, SMALL['num_heads'], train=train, **options)
+    ours = model(image)[:3]
+    theirs = plain(image, SMALL['depths'][:3])
+    for a, b in zip(ours, theirs):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+    if not train:
+        return
+    weights = [torch.randn(o.shape, dtype=o.dtype) for o in theirs]
+    sum((o * w).mean() for o, w in zip(ours, weights)).backward()
+    sum((o * w).mean() for o, w in zip(theirs, weights)).backward()
+    expected = convert_checkpoint({n: t.grad if t.grad is not None else torch.zeros_like(t)
+                                   for n, t in state.items()})
+    compared = 0
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and name.startswith(('patch_embed', 'stages.0', 'stages.1',
+                                                           'stages.2')):
+            torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-7, atol=1e-11,
+                                       msg=lambda m, n=name: f'{n}: {m}')
+            compared += 1
+    assert compared > 100
+
+
+@pytest.mark.parametrize('height,width', [(4, 4), (5, 9), (64, 32), (100, 97), (230, 111)])
+@pytest.mark.parametrize('window_size', [7, 8])
+def test_any_size(height, width, window_size):
+    model = build(window_size=window_size).eval()
+    outputs = model(torch.randn(1, 3, height, width))
+    for stride, out in zip((4, 8, 16, 32), outputs):
+        assert out.shape[2:] == (-(-height // stride), -(-width // stride))
+        assert out.isfinite().all()
+
+
+def test_batch_statistics_count_real_tokens_only():
+    """A map of 10×9 tokens in windows of 7: norms of q, k and v must see 90 tokens and the four
+    pooled ones of each window, nothing else."""
+    mixer = MSMHA(16, 2, dict(type='BN', momentum=1.0))
+    seen = []
+    mixer.query.norm.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    x = torch.randn(2 * 90, 16)
+    rows = {}
+
+    def record(module, args, output):
+        rows['h'] = args[0]
+
+    mixer.query.register_forward_hook(record)
+    from bhvit_seg.models.token_mixers import MapShape
+    mixer(x, MapShape(2, 10, 9))
+    assert rows['h'].shape == (2 * (90 + 4 * 4), 16)
+    product = mixer.query.linear(rows['h'])
+    torch.testing.assert_close(mixer.query.norm.running_mean, product.mean(0))
+    torch.testing.assert_close(mixer.query.norm.running_var, product.var(0))
+    normed = torch.nn.functional.layer_norm(x, (16,))
+    ours = {tuple(row) for row in rows['h'].detach().mul(1e4).round().tolist()}
+    assert all(tuple(row) in ours for row in normed.mul(1e4).round().tolist())
+
+
+def test_small_windows_at_the_border_attend_like_a_map_of_their_own():
+    """With one window only, the rest of the map has no say: the lower border of a 10×7 map is a
+    window of 3×7 tokens that sees itself and the two pooled tokens."""
+    torch.manual_seed(3)
+    mixer = MSMHA(16, 2, dict(type='LN')).eval()
+    from bhvit_seg.models.token_mixers import MapShape
+    with torch.no_grad():
+        mixer.window_balance.fill_(1.)  # window tokens alone
+        mixer.quantizer.alpha.fill_(0.2)
+    x = torch.randn(70, 16)
+    pooled = mixer._pool(x.view(1, 10, 7, 16))
+    assert pooled.shape == (1, 2, 16)
+    changed = x.clone()
+    changed[:49] += 10 * torch.randn(49, 16)
+    mixer._pool = lambda maps: pooled
+    before, after = mixer(x, MapShape(1, 10, 7)), mixer(changed, MapShape(1, 10, 7))
+    assert torch.equal(before[49:], after[49:])
+    assert not torch.allclose(before[:49], after[:49])
+
+
+def test_checkpointing_changes_neither_gradients_nor_statistics():
+    image = torch.randn(2, 3, 64, 64)
+    results = []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        model = build(with_cp=with_cp, drop_path_rate=0.5).train()
+        torch.manual_seed(1)
+        sum(out.square().mean() for out in model(image)).backward()
+        results.append(({n: p.grad for n, p in model.named_parameters()},
+                        dict(model.named_buffers())))
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_frozen_stages_keep_weights_and_statistics():
+    model = build(frozen_stages=2).train()
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
+    sum(out.square().mean() for out in model(torch.randn(2, 3, 64, 64))).backward()
+    optimizer.step()
+    moved = {n for n, t in model.state_dict().items() if not torch.equal(t, before[n])}
+    frozen = ('patch_embed.', 'stages.0.', 'stages.1.', 'downsamplings.0.')
+    assert not any(n.startswith(frozen) for n in moved)
+    assert {'stages.2.0.mlp.fc1.weight', 'downsamplings.1.conv.weight'} <= moved
+
+
+def test_drop_path_leaves_out_whole_samples():
+    model = build(drop_path_rate=0.999).train()
+    block = model.stages[3][1]
+    assert block.drop_path_rate == pytest.approx(0.999)
+    from bhvit_seg.models.token_mixers import MapShape
+    block.norm1 = block.norm2 = torch.nn.LayerNorm(64)
+    x = torch.randn(4 * 4, 64)
+    with torch.no_grad():
+        out = block(x, MapShape(4, 2, 2))
+        block.mlp.layer_scale.scale.zero_()
+        block.mlp.layer_scale.bias.zero_()
+        assert torch.equal(out, block(x, MapShape(4, 2, 2)))
+
+
+def test_out_indices_and_output_norm():
+    image = torch.randn(1, 3, 64, 64)
+    model = build(out_indices=(1, 3)).eval()
+    assert [o.shape[1] for o in model(image)] == [16, 64]
+    assert set(model.output_norms) == {'1', '3'}
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16])
+def test_mixed_precision_is_close_to_float32(dtype):
+    model = build().train()
+    image = torch.randn(2, 3, 64, 64)
+    with torch.autocast('cpu', dtype=dtype):
+        outputs = model(image)
+        loss = sum(o.float().square().mean() for o in outputs)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    reference = model(image)
+    agreement = [torch.cosine_similarity(a.float().flatten(), b.flatten(), 0)
+                 for a, b in zip(outputs, reference)]
+    assert agreement[0] > 0.99 and min(agreement) > 0.8
+
+
+@pytest.mark.parametrize('cfg,words', [
+    (dict(arch='huge'), ['arch', "'huge'", "'tiny'", "'small'"]),
+    (dict(arch=dict(depths=(1, 1, 1, 1))), ['channels', 'num_heads']),
+    (dict(arch=dict(SMALL, num_heads=(1, 1, 3, 4))), ['stage 3', 'num_heads=3']),
+    (dict(downsampling='none'), ['downsampling', "'none'"]),
+    (dict(attention='softmax'), ['attention', "'softmax'"]),
+    (dict(out_indices=(0, 4)), ['out_indices', '4']),
+])
+def test_wrong_arguments_are_named(cfg, words):
+    with pytest.raises(UserError) as caught:
+        build(**cfg)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_wrong_images_are_named():
+    model = build()
+    with pytest.raises(UserError, match='4 channels .* in_channels=3'):
+        model(torch.randn(1, 4, 32, 32))
+    with pytest.raises(UserError, match='3×40 pixels .* smaller than one 4×4 patch'):
+        model(torch.randn(1, 3, 3, 40))

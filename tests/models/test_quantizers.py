@@ -1,0 +1,141 @@
+"""Quantizers against formulas and gradients written by hand, at 0 and ±1 too."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from bhvit_seg.models.quantizers import (
+    AttentionQuantizer,
+    binarize_activation,
+    binarize_weight,
+    quantize_attention,
+    quantize_attention_gsb,
+    sign,
+)
+
+
+def test_sign_of_zero_is_plus_one():
+    assert sign(torch.tensor([-2., -1e-30, -0., 0., 3.])).tolist() == [-1, -1, 1, 1, 1]
+
+
+def test_activation_forward_and_gradient_at_the_corners():
+    x = torch.tensor([[-1.5], [-1.], [-0.25], [0.], [0.5], [1.], [1.5]], requires_grad=True)
+    bits = binarize_activation(x, torch.zeros(1))
+    bits.backward(torch.full_like(bits, 3.))
+    assert bits.flatten().tolist() == [-1, -1, -1, 1, 1, 1, 1]
+    assert x.grad.flatten().tolist() == pytest.approx([0, 0, 4.5, 6, 3, 0, 0])
+
+
+def test_activation_bias_shifts_threshold_and_sums_the_gradient():
+    x = torch.tensor([[0.2, 0.2], [-0.6, 0.1]], requires_grad=True)
+    bias = torch.tensor([0.1, -0.5], requires_grad=True)
+    bits = binarize_activation(x, bias)
+    grad = torch.tensor([[1., 2.], [3., 4.]])
+    bits.backward(grad)
+    assert bits.tolist() == [[1, -1], [-1, -1]]
+    expected = grad * (2 - 2 * (x + bias).abs().detach())
+    torch.testing.assert_close(x.grad, expected)
+    torch.testing.assert_close(bias.grad, expected.sum(0))
+
+
+def test_weight_has_two_values_and_the_gradient_goes_through_the_mean():
+    weight = torch.tensor([[0.5, -0.5, 3.0], [0.1, 0.2, 0.3]], requires_grad=True)
+    binary = binarize_weight(weight)
+    grad = torch.tensor([[1., 2., 3.], [4., 5., 6.]])
+    binary.backward(grad)
+    torch.testing.assert_close(binary, torch.tensor([[-4 / 3, -4 / 3, 4 / 3], [-.2, .2, .2]]))
+    # row 0 is centred to -0.5, -1.5, 2: only its first entry is within ±1
+    expected = torch.tensor([[1., 0., 0.], [4., 5., 6.]])
+    expected = expected - expected.mean(1, keepdim=True)
+    torch.testing.assert_close(weight.grad, expected)
+
+
+def test_weight_gradient_passes_at_exactly_one():
+    weight = torch.tensor([[1., -1.], [1.5, -1.5]], requires_grad=True)
+    binarize_weight(weight).backward(torch.tensor([[1., 0.], [1., 0.]]))
+    assert weight.grad.tolist() == [[0.5, -0.5], [0, 0]]
+
+
+def test_convolution_weights_are_scaled_per_output_channel():
+    weight = torch.randn(4, 2, 3, 3)
+    binary = binarize_weight(weight)
+    for own, latent in zip(binary, weight):
+        assert set(own.abs().unique().tolist()) == {latent.abs().mean().item()}
+        assert torch.equal(own > 0, latent >= latent.mean())
+
+
+def test_rectified_gradient_is_that_of_the_clamped_standardised_weights():
+    weight = torch.randn(5, 16, dtype=torch.float64, requires_grad=True)
+    grad = torch.randn(5, 16, dtype=torch.float64)
+    binary = binarize_weight(weight, rectify=True)
+    binary.backward(grad)
+    torch.testing.assert_close(binary, binarize_weight(weight.detach()))
+    latent = weight.detach().clone().requires_grad_()
+    centred = latent - latent.mean(1, keepdim=True)
+    standard = centred / (torch.sqrt(centred.var(1, keepdim=True) + 1e-5) / (2 * math.sqrt(2)))
+    bound = (-standard.abs().mean() * math.log(2 - 2 * 0.92)).item()
+    assert (standard.abs() > bound).any() and (standard.abs() < bound).any()
+    standard.clamp(-bound, bound).backward(grad)
+    torch.testing.assert_close(weight.grad, latent.grad, rtol=1e-12, atol=1e-12)
+
+
+def test_attention_levels_and_gradients():
+    x = torch.tensor([[[[-0.3, 0.2, 0.55, 1.4, 2.]]]], requires_grad=True)
+    alpha = torch.tensor([0.5], requires_grad=True)
+    zero = torch.tensor([0.1], requires_grad=True)
+    out = quantize_attention(x, alpha, zero, grad_scale=0.25)
+    # x/α + z = -0.5, 0.5, 1.2, 2.9, 4.1, rounded half to even
+    assert out.flatten().tolist() == pytest.approx([0, 0, 0.5, 1.5, 1.5])
+    grad = torch.tensor([1., 2., 3., 4., 5.]).view_as(x)
+    out.backward(grad)
+    inside = [1, 1, 1, 1, 0]
+    assert x.grad.flatten().tolist() == [g * i for g, i in zip([1., 2., 3., 4., 5.], inside)]
+    levels = [0, 0, 1, 3, 3]
+    by_hand = sum(g * (q - i * v / 0.5) for g, q, i, v in zip(
+        [1, 2, 3, 4, 5], levels, inside, [-0.3, 0.2, 0.55, 1.4, 2.]))
+    assert alpha.grad.item() == pytest.approx(0.25 * by_hand)
+    assert zero.grad.item() == pytest.approx(0.25 * 0.5 * (1 + 2 + 3 + 4))
+
+
+def test_attention_is_a_sum_of_three_boolean_matrices():
+    x = 3 * torch.rand(2, 4, 5, 6).softmax(-1) * 4
+    alpha, zero = torch.rand(4) * 0.3 + 0.1, torch.randn(4) * 0.1
+    t = (x / alpha.view(-1, 1, 1) + zero.view(-1, 1, 1)).round()
+    planes = sum((t >= level).float() for level in (1, 2, 3))
+    torch.testing.assert_close(quantize_attention(x, alpha, zero, 1.),
+                               planes * alpha.view(-1, 1, 1))
+
+
+def test_first_training_step_initialises_alpha_over_all_matrices():
+    quantizer = AttentionQuantizer(2)
+    with torch.no_grad():
+        quantizer.zero_point.fill_(0.5)
+    matrices = [torch.rand(3, 2, 4, 4), torch.rand(1, 2, 2, 3)]
+    quantizer.eval()(matrices)
+    assert quantizer.alpha.tolist() == [1, 1] and not quantizer.initialized
+    quantizer.train()(matrices)
+    for head in range(2):
+        values = 3 * torch.cat([m[:, head].flatten() for m in matrices])
+        assert quantizer.alpha[head].item() == pytest.approx(
+            2 * values.mean().item() / math.sqrt(3), rel=1e-6)
+        assert quantizer.zero_point[head].item() == pytest.approx(
+            0.45 + 0.1 * values.min().item(), rel=1e-6)
+    before = quantizer.alpha.detach().clone()
+    quantizer([m * 2 for m in matrices])
+    assert torch.equal(before, quantizer.alpha)
+
+
+def test_gsb_levels_and_gradients():
+    a = torch.tensor([[0.02, 0.1, 0.3, 0.4]], dtype=torch.float64, requires_grad=True)
+    c1, c2, c3 = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (.1, .9, 1.2))
+    out = quantize_attention_gsb(a, c1, c2, c3)
+    # u = 0.2, 1, 3, 4 with row maximum 4: 3 is above 0.7 of it, 4 above 0.9
+    assert out.flatten().tolist() == pytest.approx([0, .1, .09, .12])
+    out.backward(torch.tensor([[1., 2., 3., 4.]], dtype=torch.float64))
+    assert a.grad.flatten().tolist() == pytest.approx([0, .2, .27, .48])
+    # 1 - u where 0 <= u <= 1 (here u = 1), else 1
+    assert c1.grad.item() == pytest.approx(2 * 1 * 0 + 3 * .9 + 4 * 1.2)
+    assert (c2.grad.item(), c3.grad.item()) == pytest.approx((.3, .4))
