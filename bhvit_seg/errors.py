@@ -42,7 +42,9 @@ def command(main: Callable) -> Callable:
             user_error = find_user_error(error)
             if user_error is None:
                 raise
-            print(f'error: {user_error}', file=sys.stderr)
+            # torch repeats an error of a worker process with the worker's traceback before it
+            sentence = str(user_error).rpartition('UserError: ')[2].strip()
+            print(f'error: {sentence}', file=sys.stderr)
             sys.exit(2)
 
     return run

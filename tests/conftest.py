@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -76,6 +77,11 @@ custom_hooks = [dict(type='NonFiniteLossHook')]
 """
 
 
+def tiny_text(data: Path) -> str:
+    runtime = REPOSITORY / 'configs' / '_base_' / 'default_runtime.py'
+    return TINY_CONFIG.format(runtime=str(runtime), data_root=str(data))
+
+
 @pytest.fixture(scope='session')
 def repository() -> Path:
     """The checkout that is under test."""
@@ -118,13 +124,52 @@ def tiny_config(tiny_data, tmp_path) -> Callable[..., Path]:
     """A function that writes the tiny experiment, with more lines at its end, and names it."""
 
     def write(*lines: str, name: str = 'tiny') -> Path:
-        runtime = str(REPOSITORY / 'configs' / '_base_' / 'default_runtime.py')
-        text = TINY_CONFIG.format(runtime=runtime, data_root=str(tiny_data))
         path = tmp_path / f'{name}.py'
-        path.write_text('\n'.join([text, *lines]) + '\n')
+        path.write_text('\n'.join([tiny_text(tiny_data), *lines]) + '\n')
         return path
 
     return write
+
+
+@pytest.fixture(scope='session')
+def trained(tiny_data, tmp_path_factory) -> tuple[Path, Path]:
+    """The tiny experiment's config, and its checkpoint after four iterations."""
+    from bhvit_seg.apis.train import train
+
+    folder = tmp_path_factory.mktemp('trained')
+    config = folder / 'tiny.py'
+    config.write_text(tiny_text(tiny_data) + 'train_cfg.update(max_iters=4)\n')
+    train(config, work_dir=folder / 'work')
+    return config, folder / 'work' / 'iter_4.pth'
+
+
+@pytest.fixture
+def tool() -> Callable[..., Callable]:
+    """A function that returns the ``main`` of a tool of the checkout, to call in this process."""
+
+    def load(name: str) -> Callable:
+        spec = importlib.util.spec_from_file_location(Path(name).stem, REPOSITORY / name)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.main
+
+    return load
+
+
+@pytest.fixture
+def sentence(capsys) -> Callable[..., str]:
+    """A function that runs a command that has to fail, and returns the one line it says why."""
+
+    def run(main: Callable, *args) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(arg) for arg in args])
+        errors = [line for line in capsys.readouterr().err.splitlines()
+                  if line.startswith('error: ')]
+        assert end.value.code not in (0, None) and len(errors) == 1
+        return errors[0]
+
+    return run
 
 
 @pytest.fixture

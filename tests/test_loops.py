@@ -139,7 +139,7 @@ def test_workers_load_what_one_process_loads(num_workers):
 def test_derived_seeds_differ_and_are_the_same_everywhere():
     seeds = {derive_seed(*numbers) for numbers in itertools.product(range(10), repeat=3)}
     assert len(seeds) == 1000
-    assert derive_seed(1, 2) == 2625399463 == derive_seed(1, 2)
+    assert derive_seed(1, 2) == 1596810411
 
 
 @pytest.mark.parametrize('change, words', [

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.mm import first_line
+from bhvit_seg.mm import allow_mmengine_checkpoints, first_line
 
 SHOWN = 3
 
@@ -36,6 +36,8 @@ def load_checkpoint_safely(path: str | Path, map_location: str = 'cpu') -> dict[
     path = Path(path)
     if not path.is_file():
         raise UserError(f'no checkpoint at {path}: give the path of a .pth file')
+    # Again: the fork, each time it loads a checkpoint, takes back what it allows for the while.
+    allow_mmengine_checkpoints()
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:

@@ -43,7 +43,8 @@ class PerClassMetric(IoUMetric):
         if self.label_dir is None:
             return
         for sample in data_samples:
-            labels = sample['pred_sem_seg']['data'].squeeze().cpu().numpy()
+            labels = sample['pred_sem_seg']['data'].cpu().numpy()
+            labels = labels.reshape(labels.shape[-2:])
             path = Path(sample['img_path'])
             name = Path(path.name)
             if self.image_dir and Path(self.image_dir) in path.parents:

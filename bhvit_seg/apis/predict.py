@@ -117,7 +117,7 @@ def build_pipeline(cfg: Config) -> list:
 def find_palette(cfg: Config, meta: dict | None, num_classes: int) -> Palette:
     """Return the colours of the classes: of the checkpoint, the config or the dataset's class."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    known = DATASETS.get(dataset.get('type', ''))
+    known = DATASETS.get(dataset['type']) if 'type' in dataset else None
     for source in (meta, dataset.get('metainfo'), getattr(known, 'METAINFO', None)):
         palette = (source or {}).get('palette')
         if palette and len(palette) >= num_classes:
@@ -187,8 +187,9 @@ def predict(inputs: Sequence[str | Path],
         except Exception as error:
             # Whatever is wrong with one image, the others are to be predicted.
             known = find_user_error(error)
-            report.failed[image] = str(known) if known else (
-                f'{image}: {type(error).__name__}: {first_line(error)}')
+            sentence = str(known) if known else f'{type(error).__name__}: {first_line(error)}'
+            report.failed[image] = (
+                sentence if str(image) in sentence else f'{image}: {sentence}')
         else:
             report.written.append(image)
     return report

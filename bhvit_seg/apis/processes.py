@@ -24,5 +24,5 @@ def start_processes(cfg: Config, launcher: str) -> None:
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group('gloo')
         cfg.setdefault('model_wrapper_cfg', {
-            'type': 'MMDistributedDataParallel',
+            'type': 'MMDistributedDataParallel', 'device_ids': None, 'broadcast_buffers': False,
             'find_unused_parameters': cfg.get('find_unused_parameters', False)})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import tokenize
 import warnings
 import zlib
 from typing import NamedTuple
@@ -118,7 +119,7 @@ def read_raster(path: str, backend_args: dict | None = None) -> tuple[np.ndarray
     if content.startswith(b'\x93NUMPY'):
         try:
             raster = np.load(io.BytesIO(content), allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
             raise _undecodable(path, 'LiDAR raster', str(error)) from error
     elif content.startswith(TIFF_SIGNATURES):
         tags = _tiff_tags(content, path, 'LiDAR raster')

@@ -78,6 +78,9 @@ class ResumableCheckpointHook(CheckpointHook):
         self._check_intervals(runner)
         super().before_train(runner)
         self.file_backend = PostponedRemovals(self.file_backend)
+        if not self.by_epoch and self.file_backend.isfile(self._path(runner.iter)):
+            # Resumed from it; a validation that is repeated now stores its best score there.
+            self.last_ckpt = self._path(runner.iter)
         if is_main_process():
             for folder in {str(runner.work_dir), str(self.out_dir)}:
                 for leftover in remove_leftovers(folder):

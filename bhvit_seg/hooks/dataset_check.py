@@ -88,4 +88,4 @@ class DatasetCheckHook(Hook):
             runner.logger.info(f'{split} data checked: {report.num_images} images, see {where}.txt')
             return None
         runner.logger.error(report.summary())
-        return f'{report.first_problem()}; {where}.txt lists all of the {split} data'
+        return f'{report.first_problem()}; {where}.txt lists all that was found'

@@ -161,6 +161,15 @@ def test_npy_of_something_else_is_refused(tmp_path, content):
         read_raster(str(tmp_path / 'a.npy'))
 
 
+def test_npy_of_a_damaged_header_is_named(tmp_path):
+    path = tmp_path / 'a.npy'
+    np.save(path, np.zeros((3, 3)))
+    path.write_bytes(path.read_bytes().replace(b'(3, 3)', b'(3, 3 '))
+    with pytest.raises(UserError, match='a.npy') as error:
+        read_raster(str(path))
+    assert says_one_sentence(error, path)
+
+
 def test_npy_with_python_objects_is_never_loaded(tmp_path):
     np.save(tmp_path / 'a.npy', np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match='a.npy'):

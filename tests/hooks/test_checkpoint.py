@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import itertools
 import os
 from pathlib import Path
@@ -30,7 +31,6 @@ class Runner:
         self.val_loop, self.val_interval = object(), val_interval
 
     def save_checkpoint(self, out_dir, filename, *args, backend_args=None, meta=None, **kwargs):
-        import io
         content = io.BytesIO()
         torch.save({'iter': meta['iter'], 'message_hub': self.message_hub.state_dict()}, content)
         path = os.path.join(out_dir, filename)
@@ -54,17 +54,24 @@ def run_to(work_dir: Path, iterations: int) -> None:
             hook.after_val_epoch(runner, {'mIoU': float(runner.iter)})
 
 
+def mortal(operation, operations, number: int):
+    """Return ``operation``, ending the process instead when it is the given one."""
+
+    def perform(*args, **kwargs):
+        if next(operations) == number:
+            os._exit(9)
+        return operation(*args, **kwargs)
+
+    return perform
+
+
 def die_at(number: int, work_dir: Path) -> bool:
     """Run in a process that ends itself at the given file operation; tell whether it did."""
     child = os.fork()
     if not child:
         operations = itertools.count()
         for name in ('replace', 'remove', 'fsync'):
-            def mortal(*args, original=getattr(os, name), **kwargs):
-                if next(operations) == number:
-                    os._exit(9)
-                return original(*args, **kwargs)
-            setattr(os, name, mortal)
+            setattr(os, name, mortal(getattr(os, name), operations, number))
         try:
             run_to(work_dir, 9)
         finally:

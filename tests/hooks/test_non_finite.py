@@ -73,7 +73,8 @@ def test_hook_is_gone_after_training():
 
 
 def test_training_stops_before_the_weights_are_spoilt(tiny_config, tmp_path):
-    config = tiny_config("optim_wrapper = dict(type='OptimWrapper', _delete_=True, "
-                         "optimizer=dict(type='SGD', lr=1e30))", 'param_scheduler = []')
+    config = tiny_config(
+        "optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1e30))",
+        'param_scheduler = []')
     with pytest.raises(UserError, match=r'not finite at iteration \d+ .*lower learning rate'):
         train(config, work_dir=tmp_path)

@@ -23,7 +23,7 @@ EMA_ACCUMULATION = (
     "custom_hooks = [dict(type='EMAHook', momentum=0.1)]",
     'optim_wrapper.update(accumulative_counts=2)',
     'randomness = dict(seed=None, _delete_=True)')
-KILLS = 5
+KILLS = 4
 
 
 @pytest.fixture(scope='module')
@@ -136,8 +136,26 @@ def test_killed_training_equals_undisturbed(lines, tiny_config, tmp_path, start)
     assert not list(killed.glob('.*partial*'))
 
 
+NO_VALIDATION = ('val_cfg = None', 'val_dataloader = None', 'val_evaluator = None')
+
+
 def test_resuming_with_nothing_there_starts_anew(tiny_config, tmp_path, capsys):
-    runner = train(tiny_config('train_cfg.max_iters = 1', 'val_cfg = None', 'val_dataloader = None',
-                               'val_evaluator = None'), work_dir=tmp_path / 'new', resume=True)
+    config = tiny_config('train_cfg.update(max_iters=1)', *NO_VALIDATION)
+    runner = train(config, work_dir=tmp_path / 'new', resume=True)
     assert 'nothing to resume from' in capsys.readouterr().out
     assert runner.iter == 1
+
+
+def test_validation_that_was_cut_off_is_made_up_for(tiny_config, tmp_path):
+    # As if killed between the checkpoint and the validation of iteration 4.
+    short = 'train_cfg.update(max_iters=4)'
+    train(tiny_config(short, *NO_VALIDATION), work_dir=tmp_path)
+    assert not list(tmp_path.glob('best_*'))
+    for _ in range(2):
+        train(tiny_config(short), work_dir=tmp_path, resume=True)
+        checkpoint = load_checkpoint_safely(tmp_path / 'iter_4.pth')
+        information = checkpoint['message_hub']['runtime_info']
+        assert information['best_ckpt'] == str(tmp_path / 'best_mIoU_iter_4.pth')
+        assert (tmp_path / 'best_mIoU_iter_4.pth').is_file()
+        # Once: the second time it is known to be done.
+        assert len(checkpoint['message_hub']['log_scalars']['val/mIoU'].data[0]) == 1

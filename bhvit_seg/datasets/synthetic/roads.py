@@ -117,7 +117,7 @@ def _street(rng: np.random.Generator, start, end, metres: float, bend: float) ->
 
 
 def _draw_tracks(canvas: Canvas, street: Street, surface: np.ndarray, tone: float) -> None:
-    """Wheels polish two strips a lane; patches and seams differ in tone."""
+    """Wheels polish two strips a lane: lighter on dark asphalt, darker on light."""
     tracks = np.zeros(canvas.size, np.float32)
     for offset in (-0.32, -0.14, 0.14, 0.32):
         shifted = Street(street.points + _across(street) * (street.width * offset)[:, None],

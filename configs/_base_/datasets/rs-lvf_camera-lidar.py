@@ -1,61 +1,18 @@
 # As rs-lvf_camera.py, and a raster of the same grid and name for every image:
 #   DATA_ROOT/lidar/{train,val}/*.tif (or .npy, .png)
-# The pipelines are those of rs-lvf_camera.py with `load_lidar` after the image: configs can not
-# insert into a list of their base.
 _base_ = './rs-lvf_camera.py'
 
-crop_size = (448, 448)
+# Height above ground in metres: one mean and deviation for each channel of the rasters, which
+# `bhvit-seg check-dataset` prints. The backbone's in_channels is 3 more than their number.
+lidar_mean = [2.5]
+lidar_std = [4.0]
+
+data_preprocessor = dict(mean=_base_.img_mean + lidar_mean, std=_base_.img_std + lidar_std)
+
 load_lidar = dict(type='LoadLidarChannels', channels=None, fill=0.0)
-
-# Camera red, green, blue, then each channel of the rasters (here: height above ground in metres),
-# with the figures that `bhvit-seg check-dataset` prints; the backbone's in_channels counts them.
-data_preprocessor = dict(
-    mean=[123.675, 116.28, 103.53, 2.5],
-    std=[58.395, 57.12, 57.375, 4.0])
-
-train_pipeline = [
-    dict(type='LoadAerialImage'),
-    load_lidar,
-    dict(type='LoadAerialAnnotations'),
-    dict(
-        type='RandomScaleCrop',
-        crop_size=crop_size,
-        ratio_range=(0.5, 2.0),
-        favoured_classes=[1],
-        favour_prob=0.5),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='RandomRotFlip', rotate_prob=0.0, flip_prob=1.0),
-    dict(
-        type='CameraPhotoMetricDistortion',
-        brightness_delta=16,
-        contrast_range=(0.75, 1.25),
-        saturation_range=(0.75, 1.25),
-        hue_delta=9),
-    dict(type='PackSegInputs')
-]
-test_pipeline = [
-    dict(type='LoadAerialImage'),
-    load_lidar,
-    dict(type='LoadAerialAnnotations'),
-    dict(type='PackSegInputs')
-]
-tta_pipeline = [
-    dict(type='LoadAerialImage'),
-    load_lidar,
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type='Resize', scale_factor=ratio, keep_ratio=True)
-             for ratio in (0.75, 1.0, 1.25)],
-            [
-                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
-                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
-                dict(type='RandomFlip', prob=1.0, direction='vertical')
-            ],
-            [dict(type='LoadAerialAnnotations')],
-            [dict(type='PackSegInputs')]
-        ])
-]
+train_pipeline = [_base_.train_pipeline[0], load_lidar, *_base_.train_pipeline[1:]]
+test_pipeline = [_base_.test_pipeline[0], load_lidar, *_base_.test_pipeline[1:]]
+tta_pipeline = [_base_.tta_pipeline[0], load_lidar, *_base_.tta_pipeline[1:]]
 
 train_dataloader = dict(
     dataset=dict(data_prefix=dict(lidar_path='lidar/train'), pipeline=train_pipeline))

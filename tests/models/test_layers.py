@@ -1,0 +1,129 @@
+"""Registered layers: alone, and inside mmseg's own heads by config."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_activation_layer, build_conv_layer
+from mmseg.registry import MODELS
+from torch import nn
+
+from bhvit_seg.models.layers import (
+    BinaryConv2d,
+    BinaryLinear,
+    LayerScale,
+    RPReLU,
+    build_token_norm,
+    normalize,
+)
+
+
+def signs(x):
+    return torch.where(x >= 0, 1., -1.)
+
+
+def test_convolution_pads_zeros_after_the_sign():
+    conv = BinaryConv2d(2, 3, 3, padding=1, bias=False)
+    with torch.no_grad():
+        conv.input_bias.copy_(torch.tensor([0.3, -0.4]))
+    x = torch.randn(2, 2, 5, 6)
+    bits = signs(x + conv.input_bias.view(-1, 1, 1))
+    latent = conv.weight.detach()
+    binary = (latent.abs().mean((1, 2, 3), keepdim=True)
+              * signs(latent - latent.mean((1, 2, 3), keepdim=True)))
+    torch.testing.assert_close(conv(x), F.conv2d(F.pad(bits, (1, 1, 1, 1)), binary))
+
+
+def test_linear_is_a_product_of_bits():
+    linear = BinaryLinear(64, 3)
+    x = torch.randn(5, 64)
+    out = linear(x) / linear.weight.abs().mean(1)
+    torch.testing.assert_close(out, out.round(), rtol=0, atol=1e-4)
+    assert (out.round() % 2 == 0).all() and out.abs().max() <= 64
+
+
+@pytest.mark.parametrize('layer,plain', [
+    (BinaryConv2d(4, 6, 3, binary=False), nn.Conv2d(4, 6, 3)),
+    (BinaryConv2d(4, 6, 1, groups=2, binary=False), nn.Conv2d(4, 6, 1, groups=2)),
+])
+def test_full_precision_twin_is_the_plain_layer_behind_a_bias(layer, plain):
+    plain.load_state_dict({n: t for n, t in layer.state_dict().items() if n != 'input_bias'})
+    nn.init.normal_(layer.input_bias)
+    x = torch.randn(2, 4, 5, 5)
+    torch.testing.assert_close(layer(x), plain(x + layer.input_bias.view(-1, 1, 1)))
+
+
+def test_other_padding_modes_are_refused():
+    with pytest.raises(ValueError, match="padding_mode='reflect'"):
+        BinaryConv2d(2, 2, 3, padding=1, padding_mode='reflect')
+
+
+def test_rprelu():
+    act = RPReLU(2)
+    with torch.no_grad():
+        act.shift_in.copy_(torch.tensor([1., -1.]))
+        act.shift_out.copy_(torch.tensor([10., 20.]))
+        act.slope.copy_(torch.tensor([0.5, 0.25]))
+    x = torch.tensor([[0., 0.], [3., -5.]]).view(2, 2, 1, 1)
+    assert act(x).flatten().tolist() == [9.5, 21., 12., 19.]
+    assert RPReLU()(torch.randn(2, 7, 3, 3)).shape == (2, 7, 3, 3)
+
+
+def test_layer_scale_after_an_activation_does_both():
+    scale, act, x = LayerScale(3), RPReLU(3), torch.randn(4, 3)
+    for parameter in (scale.scale, scale.bias, act.shift_out):
+        nn.init.normal_(parameter)
+    factor, bias = scale.after(act)
+    torch.testing.assert_close(x * factor + bias, scale(x + act.shift_out))
+
+
+@pytest.mark.parametrize('kind', ['BN', 'SyncBN', 'LN'])
+@pytest.mark.parametrize('train', [False, True])
+def test_folding_a_shift_changes_nothing(kind, train):
+    norm = build_token_norm(dict(type=kind), 6).train(train)
+    if kind == 'SyncBN' and train:
+        pytest.skip('SyncBatchNorm needs a GPU and a process group to train')
+    nn.init.normal_(norm.weight)
+    twin = build_token_norm(dict(type=kind), 6).train(train)
+    twin.load_state_dict(norm.state_dict())
+    x, shift = torch.randn(9, 6), torch.randn(6)
+    torch.testing.assert_close(normalize(norm, x, shift), twin(x) + shift)
+    torch.testing.assert_close(norm.state_dict(), twin.state_dict())
+
+
+def test_unknown_norms_are_named():
+    with pytest.raises(ValueError, match="'GN'.*'BN', 'LN', 'SyncBN'"):
+        build_token_norm(dict(type='GN'), 8)
+
+
+def test_mmcv_builds_them_with_and_without_a_scope():
+    assert isinstance(build_conv_layer(dict(type='BinaryConv2d'), 2, 4, 3), BinaryConv2d)
+    assert isinstance(build_activation_layer(dict(type='RPReLU', num_parameters=4)), RPReLU)
+    assert MODELS.get('BinaryLinear') is BinaryLinear
+
+
+CONV_HEADS = [
+    dict(type='FCNHead', num_convs=2),
+    dict(type='ASPPHead', dilations=(1, 2)),
+    dict(type='PSPHead', pool_scales=(1, 2)),
+    dict(type='UPerHead', in_channels=[8, 16], in_index=[0, 1], pool_scales=(1, 2)),
+    dict(type='FPNHead', in_channels=[8, 16], in_index=[0, 1], feature_strides=[4, 8]),
+]
+
+
+@pytest.mark.parametrize('cfg', CONV_HEADS, ids=lambda c: c['type'])
+def test_conv_cfg_binarizes_heads_of_mmseg(cfg):
+    """All convolutions but the classifier become binary, and all of them learn."""
+    head = MODELS.build(dict(
+        dict(in_channels=16, in_index=1, channels=12, num_classes=3, dropout_ratio=0,
+             conv_cfg=dict(type='BinaryConv2d'), norm_cfg=dict(type='BN'),
+             act_cfg=dict(type='RPReLU', num_parameters=12)), **cfg))
+    convs = [m for m in head.modules() if isinstance(m, nn.Conv2d)]
+    assert [m for m in convs if not isinstance(m, BinaryConv2d)] == [head.conv_seg]
+    assert len(convs) > 1
+    features = [torch.randn(2, 8, 16, 16), torch.randn(2, 16, 8, 8)]
+    head(features).square().mean().backward()
+    for module in head.modules():
+        if isinstance(module, BinaryConv2d):
+            assert module.weight.grad.abs().sum() > 0
