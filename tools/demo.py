@@ -8,7 +8,7 @@ from pathlib import Path
 from bhvit_seg.errors import command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-CONFIG = REPOSITORY / 'configs' / 'demo' / 'bhvit-mini_segformer_1xb8-600_rs-lvf-224x224.py'
+CONFIG = REPOSITORY / 'configs' / 'demo' / 'bhvit-mini_segformer_1xb8-500_rs-lvf-224x224.py'
 
 
 @command

@@ -61,7 +61,6 @@ class TrainingStep:
         init_default_scope('mmseg')
         self.device = torch.device(device)
         self.model: nn.Module = MODELS.build(model).to(self.device)
-        self.model.init_weights()
         optimizer = dict(cfg.optim_wrapper)
         if amp:
             optimizer['type'] = 'AmpOptimWrapper'

@@ -19,10 +19,10 @@ from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 from rich.console import Console
 from rich.progress import track
 
-from bhvit_seg.apis.checkpoint import load_weights
 from bhvit_seg.apis.config import explain_config_errors, load_config, require_settings
 from bhvit_seg.apis.inputs import find_images
 from bhvit_seg.apis.pictures import Palette, write_labels, write_overlay
+from bhvit_seg.checkpoint import load_weights
 from bhvit_seg.datasets import CenterCropEvaluation, LoadLidarChannels
 from bhvit_seg.datasets.decoding import read_image
 from bhvit_seg.datasets.rs_lvf import LIDAR_SUFFIXES

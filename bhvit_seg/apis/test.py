@@ -12,7 +12,6 @@ from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from bhvit_seg.apis.checkpoint import load_weights
 from bhvit_seg.apis.config import (
     explain_config_errors,
     load_config,
@@ -21,6 +20,7 @@ from bhvit_seg.apis.config import (
 )
 from bhvit_seg.apis.metric import PerClassMetric
 from bhvit_seg.apis.processes import start_processes
+from bhvit_seg.checkpoint import load_weights
 from bhvit_seg.datasets.checks import require_folders
 from bhvit_seg.fileio import make_output_folder, write_json
 

@@ -11,12 +11,6 @@ from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from bhvit_seg.apis.checkpoint import (
-    check_fit,
-    find_resumable,
-    load_checkpoint_safely,
-    state_dict_of,
-)
 from bhvit_seg.apis.config import (
     explain_config_errors,
     load_config,
@@ -24,6 +18,12 @@ from bhvit_seg.apis.config import (
     work_dir_of,
 )
 from bhvit_seg.apis.processes import start_processes
+from bhvit_seg.checkpoint import (
+    check_fit,
+    find_resumable,
+    load_checkpoint_safely,
+    state_dict_of,
+)
 from bhvit_seg.datasets.checks import require_folders
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import make_output_folder

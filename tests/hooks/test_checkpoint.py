@@ -11,8 +11,8 @@ import torch
 from mmengine.fileio import get_file_backend
 from mmengine.logging import MessageHub, MMLogger
 
-from bhvit_seg.apis.checkpoint import find_resumable, load_checkpoint_safely
 from bhvit_seg.apis.train import train
+from bhvit_seg.checkpoint import find_resumable, load_checkpoint_safely
 from bhvit_seg.errors import UserError
 from bhvit_seg.hooks.checkpoint import ResumableCheckpointHook
 

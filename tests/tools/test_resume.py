@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bhvit_seg.apis.checkpoint import load_checkpoint_safely
 from bhvit_seg.apis.train import train
+from bhvit_seg.checkpoint import load_checkpoint_safely
 
 ITERATIONS = 12
 # What a clock decides, not the training.

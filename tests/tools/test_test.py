@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from bhvit_seg.apis.checkpoint import load_checkpoint_safely
 from bhvit_seg.apis.metric import PerClassMetric, class_table
 from bhvit_seg.apis.test import test as run_test
+from bhvit_seg.checkpoint import load_checkpoint_safely
 
 
 @pytest.fixture

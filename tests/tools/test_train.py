@@ -11,9 +11,9 @@ import mmseg
 import pytest
 import torch
 
-from bhvit_seg.apis.checkpoint import load_checkpoint_safely
 from bhvit_seg.apis.config import load_config, parse_options
 from bhvit_seg.apis.train import train
+from bhvit_seg.checkpoint import load_checkpoint_safely
 from bhvit_seg.errors import UserError
 
 SHORT = 'train_cfg.update(max_iters=2, val_interval=2)'

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,9 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from bhvit_seg.checkpoint import check_fit, load_checkpoint_safely, state_dict_of
 from bhvit_seg.errors import UserError
+from bhvit_seg.fileio import write_atomically
 
 _RPRELU = {'move1': 'shift_in', 'prelu.weight': 'slope', 'move2': 'shift_out'}
 _SHIFT_BRANCHES = ('h3', 'w3', 'h5', 'w5', 'ch3', 'ch5')
@@ -162,8 +166,9 @@ def convert_checkpoint(published_state_dict: Mapping[str, Tensor]) -> dict[str, 
             continue
         converted[ours] = _fit_shape(ours, tensor)
     if unknown:
-        raise UserError(f'{len(unknown)} tensors are not part of a published BHViT, the first is '
-                        f'{unknown[0]!r}; give the file that the authors released.')
+        raise UserError(f'the checkpoint holds tensors that no published BHViT has, such as '
+                        f'{unknown[0]!r} ({len(unknown)} in all); give a file that the authors '
+                        'released.')
     leaves = {'alpha': 'scale', 'move': 'bias'}
     for name, branches in shifts.items():
         prefix, leaf = name.rsplit('.', 1)
@@ -217,19 +222,6 @@ def adapt_state_dict(backbone: nn.Module, state: dict[str, Tensor], prefix: str)
             state.setdefault(norms + name, own)
 
 
-def describe_misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
-    """Say which tensors of ``state`` do not fit ``own`` and why, or return None if all do."""
-    problems = [f'{name} is missing' for name in own if name not in state]
-    problems += [f'{name} is not part of the model' for name in state if name not in own]
-    problems += [
-        f'{name} has shape {tuple(state[name].shape)} instead of {tuple(own[name].shape)}'
-        for name in own if name in state and own[name].shape != state[name].shape]
-    if not problems:
-        return None
-    more = f' and {len(problems) - 3} more' if len(problems) > 3 else ''
-    return '; '.join(problems[:3]) + more
-
-
 def load_pretrained(backbone: nn.Module, init_cfg: dict) -> None:
     """Load the checkpoint of ``init_cfg`` into a backbone.
 
@@ -239,21 +231,43 @@ def load_pretrained(backbone: nn.Module, init_cfg: dict) -> None:
             ``backbone.`` is taken) or a published classifier.
 
     Raises:
-        UserError: Tensors do not fit; the first are named with the reason.
+        UserError: The file is missing or damaged, or tensors do not fit; the first are named
+            with the reason.
     """
     path = init_cfg['checkpoint']
-    state = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    state = state.get('state_dict', state.get('model', state))
+    if '://' in path:
+        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    else:
+        checkpoint = load_checkpoint_safely(path)
+    state = state_dict_of(checkpoint)
     prefix = init_cfg.get('prefix', 'backbone').rstrip('.') + '.'
     if any(name.startswith(prefix) for name in state):
         state = {n[len(prefix):]: t for n, t in state.items() if n.startswith(prefix)}
     elif any('patch_embeddings.proj' in name for name in state):
         state = convert_checkpoint(state)
-    state = dict(state)
     adapt_state_dict(backbone, state, '')
-    misfit = describe_misfit(backbone.state_dict(), state)
-    if misfit:
-        raise UserError(f'checkpoint {path} does not fit the backbone: {misfit}; set arch, '
-                        'downsampling, norm_cfg and attention as it was trained.')
+    check_fit(backbone, state, path)
     backbone.load_state_dict(state)
     print_log(f'BHViT loaded {len(state)} tensors from {path}', logger='current')
+
+
+def convert_file(src: str | Path, dst: str | Path) -> dict[str, Tensor]:
+    """Convert a file that the authors released and write it for ``init_cfg``.
+
+    Args:
+        src: The published checkpoint.
+        dst: The file to write.
+
+    Returns:
+        The state dict that was written.
+
+    Raises:
+        UserError: ``src`` is missing, damaged or not a published BHViT.
+    """
+    # their training script keeps its command line beside the weights
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        checkpoint = load_checkpoint_safely(src)
+    converted = convert_checkpoint(state_dict_of(checkpoint))
+    with write_atomically(dst) as partial:
+        torch.save(dict(state_dict=converted, meta=dict()), partial)
+    return converted

@@ -60,8 +60,11 @@ def load_checkpoint_safely(path: str | Path, map_location: str = 'cpu') -> dict[
 
 
 def state_dict_of(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Return the weights of a checkpoint, without the prefix that DDP adds."""
-    state_dict = checkpoint.get('state_dict', checkpoint)
+    """Return the weights of a checkpoint, without the prefix that DDP adds.
+
+    mmengine keeps them under ``state_dict``, training scripts after DeiT's under ``model``.
+    """
+    state_dict = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
     return {name[7:] if name.startswith('module.') else name: value
             for name, value in state_dict.items()}
 

@@ -1,0 +1,162 @@
+"""Published checkpoints: names, adaptation to a backbone, and what does not fit."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmseg.registry import MODELS
+from plain_bhvit import published_manifest
+
+import bhvit_seg.models  # noqa: F401
+from bhvit_seg.checkpoint import load_checkpoint_safely
+from bhvit_seg.errors import UserError
+from bhvit_seg.models.backbones.bhvit import ARCHITECTURES, convert_checkpoint
+
+ARCH = dict(depths=(1, 1, 1, 1), channels=(8, 16, 32, 64), mlp_channels=(16, 32, 64, 128),
+            num_heads=(1, 1, 2, 4))
+
+
+def build(**cfg):
+    return MODELS.build(dict(dict(type='BHViT', arch=ARCH), **cfg))
+
+
+def published(norm='BN', attention='qd', full_precision_downsampling=True, arch=ARCH):
+    manifest = published_manifest(arch['depths'], arch['channels'], arch['mlp_channels'],
+                                  arch['num_heads'], norm, attention, full_precision_downsampling)
+    state = {name: torch.randn(shape) for name, shape in manifest.items()}
+    return dict(state, **{'classifier.weight': torch.randn(10, 64), 'classifier.bias':
+                          torch.randn(10)})
+
+
+@pytest.mark.parametrize('output_norm', [False, True])
+@pytest.mark.parametrize('norm', ['BN', 'LN'])
+@pytest.mark.parametrize('attention', ['qd', 'gsb'])
+@pytest.mark.parametrize('downsampling', ['full_precision', 'binary'])
+def test_every_option_loads_strictly(output_norm, norm, attention, downsampling):
+    state = published(norm, attention, downsampling == 'full_precision')
+    model = build(norm_cfg=dict(type=norm), attention=attention, downsampling=downsampling,
+                  output_norm=output_norm)
+    model.load_state_dict(convert_checkpoint(state), strict=True)
+    assert torch.equal(model.stages[2][0].mlp.fc1.weight,
+                       state['vit.encoder.layerB.0.intermediate.dense.weight'])
+    if output_norm:
+        assert torch.equal(model.output_norms['3'].weight, state['vit.layernorm.weight'])
+
+
+def test_no_tensor_is_lost_or_invented():
+    state = published()
+    converted = convert_checkpoint(state)
+    assert (sum(t.numel() for n, t in state.items() if not n.startswith('classifier'))
+            == sum(t.numel() for t in converted.values()))
+
+
+def test_published_sizes():
+    """13.2 M and 22.1 M parameters, the classifier not counted."""
+    for name, millions in (('tiny', 13.2), ('small', 22.1)):
+        manifest = published_manifest(*(ARCHITECTURES[name][k] for k in (
+            'depths', 'channels', 'mlp_channels', 'num_heads')))
+        ours = sum(p.numel() for p in build(arch=name, output_norm=False).parameters())
+        final_norm = 2 * 512
+        assert (ours + final_norm) / 1e6 == pytest.approx(millions, abs=0.15)
+        buffers = ('running_mean', 'running_var', 'num_batches_tracked', 'init_state')
+        assert ours + final_norm == sum(torch.Size(shape).numel() for n, shape in manifest.items()
+                                        if not n.endswith(buffers))
+
+
+def test_data_parallel_prefix_is_dropped():
+    state = published()
+    wrapped = convert_checkpoint({f'module.{n}': t for n, t in state.items()})
+    assert wrapped.keys() == convert_checkpoint(state).keys()
+
+
+@pytest.mark.parametrize('channels', [1, 2, 3, 4, 6])
+def test_stem_is_inflated(channels):
+    """A grey image, repeated into every channel, gives what it gives the RGB stem."""
+    state = convert_checkpoint(published())
+    model, rgb = build(in_channels=channels), build()
+    model.load_state_dict(dict(state))
+    rgb.load_state_dict(dict(state))
+    grey = torch.randn(1, 1, 16, 16)
+    torch.testing.assert_close(
+        model.patch_embed.projection(grey.expand(-1, channels, -1, -1)),
+        rgb.patch_embed.projection(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-4)
+    if channels > 3:
+        torch.testing.assert_close(model.patch_embed.projection.weight[:, :3],
+                                   rgb.patch_embed.projection.weight * 3 / channels)
+
+
+def test_position_embeddings_are_stretched():
+    model = build(pretrain_img_size=448)
+    state = convert_checkpoint(published())
+    state['patch_embed.position.weight'] = torch.full((1, 8, 56, 56), 0.5)
+    model.load_state_dict(state)
+    assert model.patch_embed.position.weight.shape == (1, 8, 112, 112)
+    torch.testing.assert_close(model.patch_embed.position.weight.mean(), torch.tensor(0.5))
+
+
+def test_foreign_checkpoints_are_refused():
+    with pytest.raises(UserError, match="not a published BHViT[^$]*'layer1.conv.weight'"):
+        convert_checkpoint({'layer1.conv.weight': torch.zeros(1)})
+    with pytest.raises(UserError, match="no published BHViT has, such as 'encoder.layerA.0.extra'"):
+        convert_checkpoint(dict(published(), **{'vit.encoder.layerA.0.extra': torch.zeros(1)}))
+
+
+def pretrained(path, **cfg):
+    model = build(init_cfg=dict(type='Pretrained', checkpoint=str(path)), **cfg)
+    model.init_weights()
+    return model
+
+
+def test_init_cfg_takes_backbones_segmentors_and_published_files(tmp_path):
+    state = published()
+    converted = convert_checkpoint(state)
+    torch.save(dict(state_dict=converted), tmp_path / 'backbone.pth')
+    torch.save(dict(state_dict=dict({f'backbone.{n}': t for n, t in converted.items()},
+                                    **{'decode_head.x': torch.zeros(1)})), tmp_path / 'seg.pth')
+    torch.save(dict(model=state), tmp_path / 'published.pth')
+    for name in ('backbone', 'seg', 'published'):
+        model = pretrained(tmp_path / f'{name}.pth', in_channels=4)
+        assert torch.equal(model.stages[0][0].mlp.fc1.weight,
+                           converted['stages.0.0.mlp.fc1.weight'])
+        assert model.patch_embed.projection.in_channels == 4
+
+
+@pytest.mark.parametrize('cfg,words', [
+    (dict(downsampling='binary'), ['downsamplings.0.input_bias']),
+    (dict(arch='tiny'), ['stages.0.1.norm1.weight', 'of another shape']),
+    (dict(norm_cfg=dict(type='LN')), ['running_mean']),
+    (dict(attention='gsb'), ['quantizer.c1', 'quantizer.alpha']),
+])
+def test_init_cfg_says_what_does_not_fit(tmp_path, cfg, words):
+    torch.save(dict(state_dict=convert_checkpoint(published())), tmp_path / 'x.pth')
+    with pytest.raises(UserError) as caught:
+        pretrained(tmp_path / 'x.pth', **cfg)
+    assert all(word in str(caught.value) for word in [*words, 'x.pth'])
+
+
+def test_converter_tool(tmp_path, repository):
+    tool = repository / 'tools' / 'model_converters' / 'bhvit2mmseg.py'
+    torch.save(dict(model=published(), args=argparse.Namespace(lr=5e-4)), tmp_path / 'src.pth')
+
+    def run(*args):
+        return subprocess.run([sys.executable, str(tool), *map(str, args)], text=True,
+                              capture_output=True, cwd=tmp_path,
+                              env=dict(os.environ, PYTHONPATH=str(repository)))
+
+    done = run('src.pth', 'dst.pth')
+    assert done.returncode == 0, done.stderr
+    assert "depths [1, 1, 1, 1] and downsampling='full_precision'" in done.stdout
+    converted = load_checkpoint_safely(tmp_path / 'dst.pth')['state_dict']
+    build().load_state_dict(converted)
+    (tmp_path / 'broken.pth').write_bytes(b'no checkpoint')
+    for name in ('missing.pth', 'broken.pth'):
+        failed = run(name, 'other.pth')
+        assert failed.returncode == 2 and failed.stderr.startswith('error: ')
+        assert len(failed.stderr.splitlines()) == 1 and name in failed.stderr
+        assert not Path(tmp_path / 'other.pth').exists()
