@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from .quantizers import polynomial_gradient_
+from .quantizers import polynomial_gradient_, sign
 
 _BLOCK_ELEMENTS = 1 << 17  # 512 KiB of float32: two such buffers fit a core's second-level cache
 
@@ -94,10 +94,11 @@ class _HiddenActivation(Function):
         ctx.ratio = ratio
         bits = torch.empty_like(x)
         pooled = x.new_empty(x.shape[0], x.shape[1] // ratio)
+        threshold = -bias
         for rows in _row_blocks(x):
             block = F.prelu(x[rows], slope)
             torch.mean(block.unflatten(1, (-1, ratio)), 2, out=pooled[rows])
-            torch.ge(block.add_(bias), 0, out=bits[rows]).mul_(2).sub_(1)
+            sign(block, threshold, out=bits[rows])
         return bits, pooled
 
     @staticmethod

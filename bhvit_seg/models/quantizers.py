@@ -18,14 +18,19 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 
-def sign_(x: Tensor) -> Tensor:
-    """Replace ``x`` by its signs, ±1 with ``sign(0) = +1``."""
-    return x.ge_(0).mul_(2).sub_(1)
+def sign(x: Tensor, threshold: Tensor | float = 0, out: Tensor | None = None) -> Tensor:
+    """Return ±1 for every element: ``sign(x − threshold)`` with ``sign(0) = +1``; no gradient.
 
+    Comparing with a threshold takes one pass less than subtracting it, and floating-point
+    subtraction never changes the sign of the exact difference.
 
-def sign(x: Tensor) -> Tensor:
-    """Return ±1 for every element of ``x``, with ``sign(0) = +1``; no gradient."""
-    return sign_(x.detach().clone())
+    Args:
+        x: Any shape.
+        threshold: A number, or a tensor that broadcasts to ``x``.
+        out: Where to write the result; may be ``x``.
+    """
+    out = torch.empty_like(x) if out is None else out
+    return torch.ge(x.detach(), threshold, out=out).mul_(2).sub_(1)
 
 
 def polynomial_gradient_(x: Tensor) -> Tensor:
@@ -43,7 +48,7 @@ class _BinarizeActivation(Function):
     @staticmethod
     def forward(ctx, x: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, bias)
-        return sign_(x + bias)
+        return sign(x, -bias)
 
     @staticmethod
     def backward(ctx, grad_bits: Tensor):
@@ -74,11 +79,10 @@ class _BinarizeWeight(Function):
     @staticmethod
     def forward(ctx, weight: Tensor, rectify: bool) -> Tensor:
         flat = weight.flatten(1)
-        scale = flat.abs().mean(1, keepdim=True)
-        centred = flat - flat.mean(1, keepdim=True)
+        scale = torch.linalg.vector_norm(flat, 1, 1, keepdim=True) / flat.shape[1]
         ctx.rectify = rectify
         ctx.save_for_backward(weight)
-        return sign_(centred).mul_(scale).view_as(weight)
+        return sign(flat, flat.mean(1, keepdim=True)).mul_(scale).view_as(weight)
 
     @staticmethod
     def backward(ctx, grad_binary: Tensor):
