@@ -29,7 +29,8 @@ STACK = ('torch', 'mmengine', 'mmcv', 'mmseg', 'mmseg.models', 'mmseg.datasets')
 # Said on every run, and nothing a user could act upon.
 POINTLESS_WARNINGS = (
     'For binary segmentation, we suggest', 'Default ``avg_non_ignore`` is False',
-    '``build_loss`` would be deprecated', 'The draw is False', 'The shape of value will convert')
+    'This DataLoader will create', '``build_loss`` would be deprecated', 'The draw is False',
+    'The shape of value will convert')
 
 
 class StackError(UserError, ImportError):

@@ -10,7 +10,7 @@ from bhvit_seg.errors import UserError
 
 from .fused import add_tiled_, prelu
 from .layers import BinaryConv2d, RPReLU, build_token_norm, normalize
-from .token_mixers import MapShape, to_rows
+from .tokens import MapShape, to_rows
 
 
 class BinaryConvModule(nn.Module):

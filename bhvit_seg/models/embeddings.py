@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .fused import add_tiled_, prelu
 from .layers import BinaryConv2d, RPReLU, build_token_norm, normalize
 from .quantizers import binarize_activation
-from .token_mixers import MapShape, to_rows
+from .tokens import MapShape, to_rows
 
 
 class PositionEmbedding(nn.Module):

@@ -1,16 +1,11 @@
 """The two token mixers of BHViT: MSGDC (section 3.1) and MSMHA (section 3.2).
 
 Both take token rows ``(B · H · W, C)`` in row-major order and return the same.
-
-MSMHA splits the map into windows. Where the window size does not divide the map, the windows at
-the lower and right border are smaller instead of padded, so nothing but real tokens is ever
-attended to, quantized or counted in batch statistics.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,23 +14,7 @@ from torch import Tensor, nn
 from .fused import prelu
 from .layers import BinaryConv2d, BinaryLinear, LayerScale, RPReLU, build_token_norm, normalize
 from .quantizers import AttentionQuantizer, GroupSuperpositionQuantizer, binarize_activation
-
-
-class MapShape(NamedTuple):
-    """Layout of token rows: batch size, height and width of the map in tokens."""
-
-    batch: int
-    height: int
-    width: int
-
-    def to_map(self, rows: Tensor) -> Tensor:
-        """View rows ``(B · H · W, C)`` as a map ``(B, C, H, W)`` in channels-last memory."""
-        return rows.view(*self, rows.shape[1]).permute(0, 3, 1, 2)
-
-
-def to_rows(maps: Tensor) -> Tensor:
-    """Turn a map ``(B, C, H, W)`` into rows ``(B · H · W, C)``; a view if it is channels-last."""
-    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+from .tokens import MapShape, tile, to_rows
 
 
 class MSGDC(nn.Module):
@@ -87,52 +66,6 @@ class _Projection(nn.Module):
         """Map rows ``(N, C)`` to the same shape, before the RPReLU's output shift."""
         out = normalize(self.norm, self.linear(x), -self.act.shift_in)
         return prelu(out.add_(x), self.act.slope)
-
-
-class _Windows(NamedTuple):
-    """Windows of one size: which part of the map they tile, and how many there are."""
-
-    rows: slice
-    cols: slice
-    grid: tuple[int, int]
-    size: tuple[int, int]
-
-    @property
-    def count(self) -> int:
-        return self.grid[0] * self.grid[1]
-
-    @property
-    def tokens(self) -> int:
-        return self.size[0] * self.size[1]
-
-    def split(self, maps: Tensor) -> Tensor:
-        """Cut ``(B, H, W, C)`` into ``(B, windows, tokens, C)``."""
-        part = maps[:, self.rows, self.cols].unflatten(2, (self.grid[1], self.size[1]))
-        part = part.unflatten(1, (self.grid[0], self.size[0])).transpose(2, 3)
-        return part.flatten(1, 2).flatten(2, 3)
-
-    def join(self, windows: Tensor) -> Tensor:
-        """Undo :meth:`split`: ``(B, rows, cols, C)`` of this part of the map."""
-        part = windows.unflatten(2, self.size).unflatten(1, self.grid).transpose(2, 3)
-        return part.flatten(3, 4).flatten(1, 2)
-
-
-def _tile(height: int, width: int, window: int) -> list[list[_Windows]]:
-    """Tile a map with windows; a border that they do not divide gets smaller ones.
-
-    Returns:
-        Parts of the map in row-major order, one to two rows of one to two parts each.
-    """
-
-    def cut(length: int) -> list[tuple[slice, int, int]]:
-        whole = length // window
-        parts = [(slice(0, whole * window), whole, window)] if whole else []
-        if length % window:
-            parts.append((slice(whole * window, length), 1, length % window))
-        return parts
-
-    return [[_Windows(r, c, (nr, nc), (hr, wc)) for c, nc, wc in cut(width)]
-            for r, nr, hr in cut(height)]
 
 
 class MSMHA(nn.Module):
@@ -224,7 +157,7 @@ class MSMHA(nn.Module):
         channels = x.shape[1]
         maps = x.view(*shape, channels)
         pooled = self._pool(maps)
-        tiling = _tile(shape.height, shape.width, self.window_size)
+        tiling = tile(shape.height, shape.width, self.window_size)
         parts = [part for row in tiling for part in row]
         sets = [torch.cat([part.split(maps),
                            pooled.unsqueeze(1).expand(-1, part.count, -1, -1)], 2).flatten(0, 1)

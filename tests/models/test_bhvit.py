@@ -14,6 +14,7 @@ import bhvit_seg.models  # noqa: F401
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.backbones.bhvit import convert_checkpoint
 from bhvit_seg.models.token_mixers import MSMHA
+from bhvit_seg.models.tokens import MapShape
 
 SMALL = dict(depths=(1, 2, 1, 2), channels=(8, 16, 32, 64), mlp_channels=(32, 32, 64, 256),
              num_heads=(1, 1, 2, 4))
@@ -189,7 +190,6 @@ def test_batch_statistics_count_real_tokens_only():
         rows['h'] = args[0]
 
     mixer.query.register_forward_hook(record)
-    from bhvit_seg.models.token_mixers import MapShape
     mixer(x, MapShape(2, 10, 9))
     assert rows['h'].shape == (2 * (90 + 4 * 4), 16)
     product = mixer.query.linear(rows['h'])
@@ -205,7 +205,6 @@ def test_small_windows_at_the_border_attend_like_a_map_of_their_own():
     window of 3×7 tokens that sees itself and the two pooled tokens."""
     torch.manual_seed(3)
     mixer = MSMHA(16, 2, dict(type='LN')).eval()
-    from bhvit_seg.models.token_mixers import MapShape
     with torch.no_grad():
         mixer.window_balance.fill_(1.)  # window tokens alone
         mixer.quantizer.alpha.fill_(0.2)
@@ -249,7 +248,6 @@ def test_drop_path_leaves_out_whole_samples():
     model = build(drop_path_rate=0.999).train()
     block = model.stages[3][1]
     assert block.drop_path_rate == pytest.approx(0.999)
-    from bhvit_seg.models.token_mixers import MapShape
     block.norm1 = block.norm2 = torch.nn.LayerNorm(64)
     x = torch.randn(4 * 4, 64)
     with torch.no_grad():

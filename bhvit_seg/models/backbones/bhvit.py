@@ -25,7 +25,8 @@ from bhvit_seg.errors import UserError
 from ..embeddings import Downsampling, PatchEmbedding
 from ..layers import build_token_norm, normalize
 from ..mlp import BinaryMLP, ShiftBranches
-from ..token_mixers import MSGDC, MSMHA, MapShape, to_rows
+from ..token_mixers import MSGDC, MSMHA
+from ..tokens import MapShape, to_rows
 from .published import adapt_state_dict, convert_checkpoint, load_pretrained
 
 __all__ = ['BHViT', 'convert_checkpoint']

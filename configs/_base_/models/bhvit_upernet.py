@@ -1,28 +1,8 @@
 # BHViT-Small, full-precision downsampling (marked † in the paper), with a binary UPerNet head.
+_base_ = './bhvit_segformer.py'
+
 model = dict(
-    type='EncoderDecoder',
-    backbone=dict(
-        type='BHViT',
-        arch='small',
-        downsampling='full_precision',
-        norm_cfg=dict(type='BN'),
-        attention='qd',
-        binary=True,
-        in_channels=3,
-        window_size=7,
-        drop_path_rate=0.1),
-    decode_head=dict(
-        type='BinaryUPerHead',
-        in_channels=[64, 128, 256, 512],
-        in_index=[0, 1, 2, 3],
-        pool_scales=(1, 2, 3, 6),
-        channels=256,
-        dropout_ratio=0.1,
-        num_classes=150,
-        norm_cfg=dict(type='BN'),
-        binary=True,
-        align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
+    decode_head=dict(type='BinaryUPerHead', pool_scales=(1, 2, 3, 6)),
     auxiliary_head=dict(
         type='FCNHead',
         in_channels=256,
@@ -36,6 +16,4 @@ model = dict(
         norm_cfg=dict(type='BN'),
         act_cfg=dict(type='RPReLU', num_parameters=256),
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4)),
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'))
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4)))

@@ -1,0 +1,48 @@
+"""Geometry of windows, by property."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bhvit_seg.models.tokens import MapShape, tile, to_rows
+
+sides = st.integers(1, 30)
+
+
+@given(sides, sides, st.integers(1, 9))
+@settings(deadline=None)
+def test_windows_cover_every_token_once_and_join_to_the_map(height, width, window):
+    maps = torch.arange(2 * height * width * 3).view(2, height, width, 3)
+    rows = tile(height, width, window)
+    seen, joined = [], []
+    for row in rows:
+        parts = []
+        for part in row:
+            assert max(part.size) <= window
+            windows = part.split(maps)
+            assert windows.shape == (2, part.count, part.tokens, 3)
+            seen.append(windows.flatten())
+            parts.append(part.join(windows))
+        joined.append(torch.cat(parts, 2))
+    assert torch.equal(torch.cat(seen).sort()[0], maps.flatten())
+    assert torch.equal(torch.cat(joined, 1), maps)
+    count = sum(part.count for row in rows for part in row)
+    assert count == -(-height // window) * -(-width // window)
+
+
+def test_windows_are_rectangles_in_row_major_order():
+    maps = torch.arange(4 * 6).view(1, 4, 6, 1)
+    (part,), = tile(4, 6, 2)[:1]
+    assert part.split(maps)[0, :4, :, 0].tolist() == [
+        [0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11], [12, 13, 18, 19]]
+
+
+def test_rows_and_maps_are_views_of_one_memory():
+    rows = torch.randn(2 * 3 * 5, 4)
+    maps = MapShape(2, 3, 5).to_map(rows)
+    assert maps.shape == (2, 4, 3, 5)
+    assert maps.is_contiguous(memory_format=torch.channels_last)
+    assert to_rows(maps).data_ptr() == rows.data_ptr()
+    assert torch.equal(to_rows(maps), rows)
