@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import multiprocessing
 import resource
 import statistics
@@ -93,13 +92,15 @@ class TrainingStep:
         return time.perf_counter() - start
 
 
-def _peak_memory(arguments: dict[str, Any], threads: int | None) -> int:
+def _peak_memory(config: str | Path, cfg_options: dict[str, Any] | None, twin: bool,
+                 arguments: dict[str, Any], threads: int | None) -> int:
     """Bytes that a training step adds to the process at its peak; runs in a process of its own."""
+    cfg = load_config(config, cfg_options)
     if threads:
         torch.set_num_threads(threads)
     on_gpu = arguments['device'].startswith('cuda')
     before = 0 if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step = TrainingStep(**arguments)
+    step = TrainingStep(cfg, full_precision_twin(cfg.model) if twin else cfg.model, **arguments)
     for _ in range(WARM_UP):
         step.train()
     if on_gpu:
@@ -147,13 +148,13 @@ def benchmark_training(config: str | Path,
         raise UserError(f'--device {device} needs a GPU, and torch finds none: leave it out')
     if threads:
         torch.set_num_threads(threads)
-    arguments = dict(cfg=cfg, device=device, amp=amp,
+    arguments = dict(device=device, amp=amp,
                      size=tuple(size or cfg.get('crop_size') or (512, 512)),
                      batch_size=batch_size or cfg.train_dataloader.batch_size)
     models = {'binary': cfg.model, 'full precision': full_precision_twin(cfg.model)}
     times: dict[str, dict[str, list[float]]] = {}
     with explain_config_errors():
-        steps = {name: TrainingStep(model=model, **arguments) for name, model in models.items()}
+        steps = {name: TrainingStep(cfg, model, **arguments) for name, model in models.items()}
     for kind in ('train', 'evaluate'):
         for i in range(WARM_UP + iterations):
             for name, step in steps.items():
@@ -163,10 +164,10 @@ def benchmark_training(config: str | Path,
     del steps
     peaks = {}
     context = multiprocessing.get_context('spawn')
-    for name, model in models.items():
+    for name in models:
         with context.Pool(1) as pool:
-            peaks[name] = pool.apply(functools.partial(
-                _peak_memory, {**arguments, 'model': model}, threads))
+            peaks[name] = pool.apply(_peak_memory, (
+                str(config), cfg_options, name == 'full precision', arguments, threads))
     return {name: {
         'train_ms': min(times[name]['train']),
         'train_median_ms': statistics.median(times[name]['train']),

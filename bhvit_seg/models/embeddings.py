@@ -1,4 +1,4 @@
-"""Stem, downsampling and position embeddings of BHViT (section 3.4).
+"""Stem, downsampling and position embeddings of BHViT (arXiv 2503.02394).
 
 All take any map size: what 4 or 2 does not divide is padded at the bottom and right with zeros,
 after the sign where there is one, so that padding adds nothing to a convolution.

@@ -1,4 +1,4 @@
-"""The shift-enhanced binary MLP (BHViT, section 3.3).
+"""The shift-enhanced binary MLP (BHViT, arXiv 2503.02394).
 
 Two binary linear layers, each with a norm, a shortcut and an RPReLU. The shortcut of the first
 repeats its input along channels, that of the second averages adjacent channels. Six branches that

@@ -1,4 +1,4 @@
-"""The two token mixers of BHViT: MSGDC (section 3.1) and MSMHA (section 3.2).
+"""The two token mixers of BHViT (arXiv 2503.02394): MSGDC and MSMHA.
 
 Both take token rows ``(B · H · W, C)`` in row-major order and return the same.
 """

@@ -1,4 +1,4 @@
-"""Regularization of latent weights (BHViT, section 3.5).
+"""Regularization of latent weights (BHViT, arXiv 2503.02394).
 
 Under Adam, latent weights that hover around 0 flip their sign ever more often late in training.
 Drawing ``|w|`` towards 1 takes them out of that zone.

@@ -1,0 +1,51 @@
+"""The demonstration from the sample set to the contact sheet, with few scenes and iterations."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from bhvit_seg.apis import demo
+from bhvit_seg.apis.contact_sheet import HEADER, MARGIN, SheetRow, write_contact_sheet
+
+
+def test_contact_sheet_shows_each_picture_in_its_place(tmp_path):
+    colours = [[(255, 0, 0), (0, 255, 0)], [(0, 0, 255), (9, 9, 9)]]
+    rows = [SheetRow([np.full((40, 60, 3), colour, np.uint8) for colour in row], 'caption')
+            for row in colours]
+    write_contact_sheet(tmp_path / 'sheet.png', ('left', 'right'), rows, 'headline')
+    sheet = np.asarray(Image.open(tmp_path / 'sheet.png'))
+    for i, row in enumerate(colours):
+        for j, colour in enumerate(row):
+            top, left = 2 * HEADER + i * (40 + HEADER), MARGIN + j * (60 + MARGIN)
+            assert (sheet[top:top + 40, left:left + 60] == colour).all()
+
+
+def test_demo_leaves_its_picture_and_goes_on_where_it_stopped(tmp_path, repository, monkeypatch,
+                                                             capsys):
+    monkeypatch.setattr(demo, 'N_TRAIN', 4)
+    monkeypatch.setattr(demo, 'N_VAL', 2)
+    monkeypatch.setattr(demo, 'SIZE', 64)
+    base = repository / 'configs/demo/bhvit-mini_segformer_1xb8-500_rs-lvf-224x224.py'
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f'_base_ = {str(base)!r}\n'
+        'model = dict(data_preprocessor=dict(size=(64, 64)))\n'
+        'train_pipeline = _base_.train_pipeline\n'
+        'train_pipeline[2].update(crop_size=(64, 64))\n'
+        'train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False,\n'
+        '                        dataset=dict(pipeline=train_pipeline))\n'
+        'val_dataloader = dict(num_workers=0, persistent_workers=False)\n'
+        'test_dataloader = val_dataloader\n'
+        'train_cfg = dict(max_iters=2, val_interval=2)\n')
+    sheet = demo.run_demo(config, tmp_path / 'out')
+    assert sheet == tmp_path / 'out' / 'contact_sheet.png'
+    width, height = Image.open(sheet).size
+    assert (width, height) == (4 * (64 + MARGIN) + MARGIN, 2 * HEADER + 2 * (64 + HEADER) + MARGIN)
+    before = (tmp_path / 'out' / 'work_dir' / 'iter_2.pth').stat().st_mtime_ns
+    sheet.unlink()
+    capsys.readouterr()
+    demo.run_demo(config, tmp_path / 'out')
+    assert sheet.exists()
+    assert (tmp_path / 'out' / 'work_dir' / 'iter_2.pth').stat().st_mtime_ns == before
+    assert 'road IoU' in capsys.readouterr().out
