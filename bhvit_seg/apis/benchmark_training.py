@@ -92,6 +92,18 @@ class TrainingStep:
         return time.perf_counter() - start
 
 
+def _highest_memory() -> int:
+    """Bytes of resident memory that this process had at its peak.
+
+    ``getrusage`` would also count what the parent process had before it started this one.
+    """
+    status = Path('/proc/self/status')
+    if status.exists():
+        line, = (line for line in status.read_text().splitlines() if line.startswith('VmHWM'))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
 def _peak_memory(config: str | Path, cfg_options: dict[str, Any] | None, twin: bool,
                  arguments: dict[str, Any], threads: int | None) -> int:
     """Bytes that a training step adds to the process at its peak; runs in a process of its own."""
@@ -99,14 +111,14 @@ def _peak_memory(config: str | Path, cfg_options: dict[str, Any] | None, twin: b
     if threads:
         torch.set_num_threads(threads)
     on_gpu = arguments['device'].startswith('cuda')
-    before = 0 if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _highest_memory()
     step = TrainingStep(cfg, full_precision_twin(cfg.model) if twin else cfg.model, **arguments)
     for _ in range(WARM_UP):
         step.train()
     if on_gpu:
         return torch.cuda.max_memory_allocated()
-    # kilobytes on Linux; weights, gradients and optimizer state are part of what a step needs
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    # weights, gradients and the optimizer's state are part of what a step needs
+    return _highest_memory() - before
 
 
 def benchmark_training(config: str | Path,
