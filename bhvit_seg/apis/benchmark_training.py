@@ -92,7 +92,7 @@ class TrainingStep:
         return time.perf_counter() - start
 
 
-def _highest_memory() -> int:
+def highest_memory() -> int:
     """Bytes of resident memory that this process had at its peak.
 
     ``getrusage`` would also count what the parent process had before it started this one.
@@ -111,14 +111,14 @@ def _peak_memory(config: str | Path, cfg_options: dict[str, Any] | None, twin: b
     if threads:
         torch.set_num_threads(threads)
     on_gpu = arguments['device'].startswith('cuda')
-    before = _highest_memory()
+    before = highest_memory()
     step = TrainingStep(cfg, full_precision_twin(cfg.model) if twin else cfg.model, **arguments)
     for _ in range(WARM_UP):
         step.train()
     if on_gpu:
         return torch.cuda.max_memory_allocated()
     # weights, gradients and the optimizer's state are part of what a step needs
-    return _highest_memory() - before
+    return highest_memory() - before
 
 
 def benchmark_training(config: str | Path,
