@@ -63,6 +63,7 @@ def train(work_dir, iterations=10, begin=0.5, optimizer=None, hooks=(), **settin
         optim_wrapper=optimizer or dict(type='OptimWrapper',
                                         optimizer=dict(type='SGD', lr=LEARNING_RATE)),
         custom_hooks=[WeightRegularizationHook(weight=WEIGHT, begin=begin), record, *hooks],
+        default_scope='mmseg',
         default_hooks=dict(logger=None, checkpoint=dict(type='CheckpointHook', by_epoch=False,
                                                         interval=4)),
         experiment_name=f'{work_dir.name}{os.getpid()}{id(record)}', **settings)

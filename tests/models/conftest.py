@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import init_default_scope
 
 
 @pytest.fixture(scope='session')
@@ -23,5 +24,7 @@ def parity_cases() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def fixed_seed():
+def fixed_start():
+    """A fixed seed, and the scope that a runner of an earlier test may have left."""
+    init_default_scope('mmseg')
     torch.manual_seed(0)
