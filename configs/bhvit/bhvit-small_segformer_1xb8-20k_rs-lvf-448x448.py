@@ -5,4 +5,5 @@ _base_ = [
 
 model = dict(
     data_preprocessor=_base_.data_preprocessor,
-    decode_head=dict(num_classes=2))
+    decode_head=dict(
+        num_classes=2, loss_decode=dict(_delete_=True, type='WeightedCrossEntropyLoss')))

@@ -6,4 +6,5 @@ _base_ = [
 model = dict(
     data_preprocessor=_base_.data_preprocessor,
     backbone=dict(in_channels=4),
-    decode_head=dict(num_classes=2))
+    decode_head=dict(
+        num_classes=2, loss_decode=dict(_delete_=True, type='WeightedCrossEntropyLoss')))

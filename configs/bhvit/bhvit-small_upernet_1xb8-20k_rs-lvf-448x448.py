@@ -5,5 +5,9 @@ _base_ = [
 
 model = dict(
     data_preprocessor=_base_.data_preprocessor,
-    decode_head=dict(num_classes=2),
-    auxiliary_head=dict(num_classes=2))
+    decode_head=dict(
+        num_classes=2, loss_decode=dict(_delete_=True, type='WeightedCrossEntropyLoss')),
+    auxiliary_head=dict(
+        num_classes=2,
+        loss_decode=dict(
+            _delete_=True, type='WeightedCrossEntropyLoss', loss_weight=0.4)))

@@ -13,7 +13,10 @@ model = dict(
     data_preprocessor={**_base_.data_preprocessor, **data_preprocessor},
     backbone=dict(arch='tiny', drop_path_rate=0.0),
     decode_head=dict(
-        channels=128, num_classes=2, loss_decode=dict(class_weight=[1.0, 2.0])))
+        channels=128,
+        num_classes=2,
+        loss_decode=dict(
+            _delete_=True, type='WeightedCrossEntropyLoss', class_weight=[1.0, 2.0])))
 train_dataloader = dict(
     batch_size=4, num_workers=2, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(num_workers=1)

@@ -176,9 +176,10 @@ def test_distributed_step_equals_a_step_alone(tmp_path):
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
-    with mp.get_context('spawn').Manager() as manager:
+    # forked: mmsegmentation 1.2 installs a package named `tests`, which would be imported instead
+    with mp.get_context('fork').Manager() as manager:
         results = manager.dict()
-        mp.spawn(distributed_step, (port, results), 2)
+        mp.start_processes(distributed_step, (port, results), 2, start_method='fork')
         for rank in range(2):
             names, weight = results[rank]
             assert names == ['loss', 'loss_toy', 'loss_weight_regularization']
