@@ -60,6 +60,8 @@ class TrainingStep:
         init_default_scope('mmseg')
         self.device = torch.device(device)
         self.model: nn.Module = MODELS.build(model).to(self.device)
+        # training pads to the config's crop, which is not what is asked for here
+        self.model.data_preprocessor.size = size
         optimizer = dict(cfg.optim_wrapper)
         if amp:
             optimizer['type'] = 'AmpOptimWrapper'
