@@ -44,7 +44,7 @@ def test_a_step_changes_the_weights_and_an_evaluation_does_not(repository):
 
 
 def test_benchmark_measures_both(repository):
-    results = benchmark_training(repository / DEMO, batch_size=1, size=(32, 32), iterations=2,
+    results = benchmark_training(repository / DEMO, batch_size=2, size=(32, 32), iterations=2,
                                  threads=1)
     assert list(results) == ['binary', 'full precision']
     for figures in results.values():
