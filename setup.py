@@ -1,13 +1,73 @@
-"""Package metadata: what installs with which extra. Tools' settings are in pyproject.toml."""
+"""Package metadata, what installs with which extra, and the build of the engine.
+
+Tools' settings are in pyproject.toml.
+"""
 
 from __future__ import annotations
 
+import os
+import platform
 import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CCompilerError, ExecError, PlatformError
 
 HERE = Path(__file__).resolve().parent
+CSRC = Path('bhvit_seg') / 'csrc'
+
+# No -march=native: what is installed runs on every processor of its kind, and each file of
+# kernels says which instructions it may use. Fused multiply-adds stand where the source has them.
+COMPILE = ['-std=c++17', '-O3', '-fvisibility=hidden', '-ffp-contract=off', '-pthread',
+           '-g0', '-Wall', '-Wextra', '-Wno-maybe-uninitialized']
+COMPILE_ISA = {
+    'avx2.cc': ['-mavx2', '-mfma'],
+    'avx512.cc': ['-mavx2', '-mfma', '-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq',
+                  '-mavx512vpopcntdq'],
+}
+
+
+class BuildEngine(build_ext):
+    """Compiles each source with flags of its own, side by side; a failure leaves the engine out."""
+
+    def build_extension(self, extension: Extension) -> None:
+        x86 = platform.machine().lower() in ('x86_64', 'amd64')
+
+        def compile_one(source: str) -> list[str]:
+            flags = COMPILE_ISA.get(Path(source).name, []) if x86 else []
+            return self.compiler.compile(
+                [source], output_dir=self.build_temp, include_dirs=extension.include_dirs,
+                extra_postargs=COMPILE + flags, depends=extension.depends)
+
+        try:
+            with ThreadPoolExecutor(os.cpu_count()) as executor:
+                objects = sum(executor.map(compile_one, extension.sources), [])
+            self.compiler.link_shared_object(
+                objects, self.get_ext_fullpath(extension.name), target_lang='c++',
+                extra_postargs=['-pthread'])
+        except (CCompilerError, ExecError, PlatformError, OSError,
+                subprocess.SubprocessError) as error:
+            print(f'warning: the packed engine could not be compiled ({error}); bhvit_seg installs '
+                  'without it, everything else works', file=sys.stderr)
+
+
+def engine() -> list[Extension]:
+    """Return the extension module, or nothing where pybind11 is missing."""
+    try:
+        import pybind11
+    except ImportError:
+        print('warning: pybind11 is missing; bhvit_seg installs without the packed engine',
+              file=sys.stderr)
+        return []
+    return [Extension(
+        'bhvit_seg.native._engine',
+        sources=sorted(str(path.relative_to(HERE)) for path in (HERE / CSRC).rglob('*.cc')),
+        depends=sorted(str(path.relative_to(HERE)) for path in (HERE / CSRC).rglob('*.h')),
+        include_dirs=[str(CSRC), pybind11.get_include()])]
 
 
 def read_version() -> str:
@@ -59,5 +119,7 @@ setup(
         'Programming Language :: Python :: 3',
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
+    ext_modules=engine(),
+    cmdclass={'build_ext': BuildEngine},
     zip_safe=False,
 )

@@ -1,0 +1,141 @@
+// The engine as the Python module bhvit_seg.native._engine.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <limits>
+
+#include "dispatch.h"
+#include "error.h"
+#include "model.h"
+
+namespace py = pybind11;
+
+namespace bhvit {
+namespace {
+
+template <typename T>
+using Array = py::array_t<T, py::array::c_style>;
+
+Image image_of(const py::array& array, int channels) {
+  if (array.ndim() != 3 || array.shape(2) != channels) {
+    throw Error("an image is an array of height x width x " + std::to_string(channels) +
+                " for this model, and this one has " + std::to_string(array.ndim()) +
+                " dimensions" +
+                (array.ndim() == 3 ? " and " + std::to_string(array.shape(2)) + " channels" : ""));
+  }
+  Model::check_size(array.shape(0), array.shape(1));
+  Image image = {nullptr, nullptr, static_cast<int>(array.shape(0)),
+                 static_cast<int>(array.shape(1))};
+  if (!(array.flags() & py::array::c_style)) {
+    throw Error("an image has to be contiguous: pass numpy.ascontiguousarray(image)");
+  }
+  if (py::isinstance<py::array_t<uint8_t>>(array)) {
+    image.bytes = static_cast<const uint8_t*>(array.data());
+  } else if (py::isinstance<py::array_t<float>>(array)) {
+    image.floats = static_cast<const float*>(array.data());
+  } else {
+    throw Error("an image has values of type uint8 or float32, and this one has " +
+                std::string(py::str(array.dtype())));
+  }
+  return image;
+}
+
+Array<uint8_t> predict(Model& model, const py::array& array) {
+  const Image image = image_of(array, model.architecture().in_channels);
+  Array<uint8_t> labels({image.height, image.width});
+  uint8_t* const out = labels.mutable_data();
+  const py::gil_scoped_release release;
+  model.predict(image, out);
+  return labels;
+}
+
+Array<float> logits(Model& model, const py::array& array) {
+  const Image image = image_of(array, model.architecture().in_channels);
+  Array<float> values(
+      {model.architecture().classes, div_up(image.height, 4), div_up(image.width, 4)});
+  float* const out = values.mutable_data();
+  const py::gil_scoped_release release;
+  model.logits(image, out);
+  return values;
+}
+
+Profile profile(Model& model, const py::array& array) {
+  const Image image = image_of(array, model.architecture().in_channels);
+  const py::gil_scoped_release release;
+  return model.profile(image);
+}
+
+// Integer products of a binary convolution, [height][width][outputs], for tests of exported
+// weights against the simulated network.
+Array<int32_t> convolve(const std::string& isa, const Array<uint32_t>& activations,
+                        const Array<uint32_t>& weights, int kernel, int dilation, int groups) {
+  if (activations.ndim() != 3 || weights.ndim() != 2 || (kernel != 1 && kernel != 3)) {
+    throw Error("convolve takes activations [height, width, words], weights [outputs, words] and "
+                "a kernel of 1 or 3");
+  }
+  const Kernels& kernels = choose_kernels(isa);
+  const int height = static_cast<int>(activations.shape(0));
+  const int width = static_cast<int>(activations.shape(1));
+  const int words = static_cast<int>(activations.shape(2));
+  const int inputs = 32 * words, outputs = static_cast<int>(weights.shape(0));
+  const int per_group = groups > 0 ? inputs / groups : 0;
+  if (height < 1 || width < 1 || words < 1 || dilation < 1 || dilation > kLanes || groups < 1 ||
+      inputs % groups || outputs % groups || outputs / groups % kBlock ||
+      (per_group % 32 && per_group != 8 && per_group != 16) ||
+      weights.shape(1) != div_up(kernel * kernel * per_group, 32)) {
+    throw Error("convolve got sizes that do not fit one another");
+  }
+  Aligned<uint32_t> memory(planes_size(height, width, words) + 2 * kLanes, 0);
+  const BitMap map = make_planes(memory.data(), height, width, words);
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x)
+      for (int w = 0; w < words; ++w) *map.at(y, w, x) = activations.at(y, x, w);
+  const BinaryConvolution layer =
+      make_convolution({weights.data(), weights.data() + weights.size()}, kernel, groups, inputs,
+                       outputs);
+  Aligned<uint32_t> scratch(static_cast<size_t>(groups) * layer.layer.words * kLanes);
+  Aligned<int32_t> tile(static_cast<size_t>(outputs) * kLanes);
+  Array<int32_t> out({height, width, outputs});
+  auto values = out.mutable_unchecked<3>();
+  for (int y = 0; y < height; ++y) {
+    TapRows taps = taps_of(map, y, dilation);
+    if (kernel == 1) {
+      taps.state = 1;
+      taps.rows[0] = map.at(y, 0, 0);
+      taps.first[0] = 0;
+      taps.last[0] = width;
+    }
+    for (int x = 0; x < width; x += kLanes) {
+      kernels.accumulate(layer.layer, taps, x, scratch.data(), tile.data());
+      for (int i = 0; i < kLanes && x + i < width; ++i)
+        for (int o = 0; o < outputs; ++o) values(y, x + i, o) = -2 * tile[o * kLanes + i];
+    }
+  }
+  return out;
+}
+
+}  // namespace
+}  // namespace bhvit
+
+PYBIND11_MODULE(_engine, m) {
+  using namespace bhvit;
+  m.doc() = "Runs packed segmenters; use bhvit_seg.native.";
+  py::register_exception<Error>(m, "Error", PyExc_ValueError);
+  m.def("instruction_sets", &instruction_sets, "Those this processor can run, best first.");
+  m.def("known_instruction_sets", &known_instruction_sets, "Those of all processors.");
+  m.def("convolve", &convolve, py::arg("isa"), py::arg("activations"), py::arg("weights"),
+        py::arg("kernel") = 1, py::arg("dilation") = 1, py::arg("groups") = 1);
+  py::class_<Model>(m, "Engine")
+      .def(py::init<const std::string&, int, const std::string&>(), py::arg("path"),
+           py::arg("threads"), py::arg("isa") = "", py::call_guard<py::gil_scoped_release>())
+      .def("predict", &predict, py::arg("image"))
+      .def("logits", &logits, py::arg("image"))
+      .def("profile", &profile, py::arg("image"))
+      .def_property_readonly("in_channels",
+                             [](const Model& model) { return model.architecture().in_channels; })
+      .def_property_readonly("classes",
+                             [](const Model& model) { return model.architecture().classes; })
+      .def_property_readonly("threads", &Model::threads)
+      .def_property_readonly("isa", &Model::instruction_set);
+}

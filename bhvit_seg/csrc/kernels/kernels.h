@@ -1,0 +1,198 @@
+// What a kernel computes; kernels/serial.cc is the plain version of each and the oracle.
+//
+// Kernels work on tiles: `vectors` times 16 tokens side by side in lanes, all channels below one
+// another, element (c, lane) at tile[c * stride + lane]. One token never touches another's lane,
+// so every instruction set does for each token exactly what the serial loop does, in the same
+// order and with fused multiply-adds at the same places: results are equal to the bit.
+//
+// Binary products. Bits are 1 for +1 and 0 for -1, inputs k of an output in bit k % 32 of word
+// k / 32, bits beyond the last input 0 in both operands. With p = popcount(a xor w) over K bits
+// the product is K - 2p; kernels carry the accumulator p - K/2 and multiply by -2 * scale, which
+// the loader has prepared (`scale` below). A tap outside the map has bits 0, which xor counts as
+// -1 where nothing should count: the accumulator of such a token starts with a correction of
+// -sum(w)/2 for each missing tap (`Border`).
+//
+// Weights of products are blocked: [outputs / 8][words][8].
+#pragma once
+
+#include <cstdint>
+
+#include "../maps.h"
+
+namespace bhvit {
+
+constexpr int kBlock = 8;       // outputs that a micro-kernel computes together
+constexpr int kMaxVectors = 2;  // vectors of a tile
+
+// Where a tile lies in a map: tokens [token, token + count) in row-major order.
+struct Tokens {
+  int token, count;
+  BHVIT_INLINE int vectors() const { return div_up(count, kLanes); }
+};
+
+struct HiddenChannel {
+  float scale, bias, slope, threshold;
+};
+
+// y = prelu(scale * accumulator + bias + shortcut, slope), out = post_scale * y + post_bias.
+struct OutputChannel {
+  float scale, bias, slope, post_scale, post_bias;
+};
+
+// Shift-enhanced MLP with both shortcuts; see docs/packed.md for the formulas.
+struct Mlp {
+  int channels, hidden;
+  const float *in_scale, *in_bias, *input_bias;
+  const uint32_t* weights1;      // channels -> hidden
+  const HiddenChannel* hidden_channels;
+  const uint32_t* weights2;      // hidden -> channels
+  const OutputChannel* outputs;  // post_scale, post_bias: LayerScale
+  const float* taps;             // [channels][9]: centre, dy -1 +1 -2 +2, dx -1 +1 -2 +2
+};
+
+// Bits of scale * x + bias >= 0, for whoever convolves a map next.
+struct Binarizer {
+  const float *scale, *bias;
+};
+
+// Corrections for taps outside the map: `state` has a bit for each row of taps that lies inside.
+struct Border {
+  const int32_t* start;    // [states][outputs]: accumulator to start with, -K/2 included
+  const int32_t* missing;  // [states][columns of taps][outputs]: added where a column is outside
+};
+
+// Binary convolution with kernel k x k; weights [outputs / 8][words][8] with inputs in the order
+// (ky, kx, channel in group).
+struct Convolution {
+  int kernel, groups, inputs, outputs;  // inputs of all groups
+  int words;                            // of a group: ceil(k * k * inputs / groups / 32)
+  const uint32_t* weights;
+  Border border;
+};
+
+// Where the taps of a row of outputs lie.
+struct TapRows {
+  const uint32_t* rows[9];   // (ky, kx): word plane 0 at output column 0; null outside the map
+  ptrdiff_t plane[3];        // from one word plane to the next, for each kx
+  int first[3], last[3];     // output columns [first, last) for which column kx lies inside
+  int state;                 // bit ky: the row lies inside
+};
+
+struct GroupedBranch {
+  Convolution convolution;
+  const float *scale, *bias, *slope;
+};
+
+// x += out_scale * sum over branches of prelu(scale * accumulator + bias, slope) + out_bias.
+struct MultiScaleConvolution {
+  GroupedBranch branches[3];
+  const float *out_scale, *out_bias;
+};
+
+// Rows and columns between which a value of an enlarged map lies.
+struct Enlargement {
+  const int* y0;        // [height]; the other is y1
+  const int* y1;
+  const float* y_weight;  // of y1
+  const int* base;      // [tiles of 16 columns]: first source column that the tile reads
+  const uint32_t* x0;   // [width rounded up]: lanes relative to base
+  const uint32_t* x1;
+  const float* x_weight;
+};
+
+struct Attention {
+  int head_words, head_channels;  // head_channels = 32 * head_words
+  float exponent_scale, exponent_bias;  // softmax term = 2^(scale * p + bias), p = popcount(q ^ k)
+  float level_scale;                    // 3 / alpha
+  float zero_point;
+};
+
+struct Kernels {
+  const char* name;
+
+  // Tokens of a map into a tile, as scale * x + bias, or as they are if scale is null.
+  void (*load_tile)(const Map& map, int channels, Tokens tokens, const float* scale,
+                    const float* bias, float* tile, int stride);
+  // The reverse; `add`: onto what is there; `wrap`: keep the circular border.
+  void (*store_tile)(const float* tile, int stride, int channels, const Map& map, Tokens tokens,
+                     bool add, bool wrap);
+  // Bits of tile * scale + bias >= 0 (of tile + bias if scale is null): [channels / 32][stride].
+  void (*pack_tile)(const float* tile, int stride, int channels, int vectors, const float* scale,
+                    const float* bias, uint32_t* bits);
+  // LayerNorm of each token, in place.
+  void (*normalize_tile)(float* tile, int stride, int channels, int vectors, const float* weight,
+                         const float* bias, float epsilon);
+  // out = x -> x * Phi(x), in place.
+  void (*gelu_tile)(float* tile, int stride, int channels, int vectors);
+  // window = spread + balance * (window - spread) + shift, in place.
+  void (*mix_tile)(float* window, const float* spread, int stride, int channels, int vectors,
+                   const float* balance, const float* shift);
+  // Tokens of a pooled map [channels][plane], each value for a cell of `size` x `size` tokens.
+  void (*spread_tile)(const float* pooled, ptrdiff_t plane, int cells_across, int size,
+                      int channels, int width, Tokens tokens, float* tile, int stride);
+  // float out = weights * tile + bias; weights [outputs / 8][inputs][8].
+  void (*multiply)(const float* tile, int stride, int inputs, int vectors, const float* weights,
+                   const float* bias, int outputs, float* out);
+  // Tokens (2y + ky, 2x + kx) of a map for output tokens in a row: tile [(ky, kx, channel)],
+  // as scale * x + bias; zero outside the map.
+  void (*load_patches)(const Map& map, int channels, int y, int x, const float* scale,
+                       const float* bias, float* tile, int stride);
+
+  void (*mlp)(const Mlp& mlp, const Map& in, const Map& out, const Binarizer* next,
+              const BitMap* next_bits, Tokens tokens, float* scratch);
+
+  // One vector of outputs of a row, x in place (with its circular border).
+  void (*multi_scale)(const MultiScaleConvolution& layer, const TapRows* taps, const Map& map,
+                      int y, int x, int count, uint32_t* scratch);
+  // One vector of outputs of a row: out tile [outputs][16] = post(prelu(... + shortcut)).
+  // The shortcut tile has `shortcut_channels` channels, repeated or averaged to the outputs.
+  void (*convolve)(const Convolution& layer, const OutputChannel* outputs, const TapRows& taps,
+                   int x, const float* shortcut, int shortcut_channels, uint32_t* scratch,
+                   float* out);
+  // Accumulators alone, [outputs][16]: for tests.
+  void (*accumulate)(const Convolution& layer, const TapRows& taps, int x, uint32_t* scratch,
+                     int32_t* out);
+
+  // The 1x1 case on tiles; bits [inputs / 32][stride].
+  void (*project)(const uint32_t* bits, int inputs, const uint32_t* weights,
+                  const OutputChannel* outputs, int number, const float* shortcut,
+                  int shortcut_channels, int stride, int vectors, float* out);
+
+  // Accumulates prelu(...) into `sum` (first: overwrites) and writes the bits of it + bit_bias.
+  void (*project_bits)(const uint32_t* bits, int channels, const uint32_t* weights,
+                       const OutputChannel* outputs, const float* shortcut, int stride,
+                       int vectors, bool first, float* sum, uint32_t* out_bits);
+
+  // One vector of queries of a head in a window with `keys` tokens.
+  // queries, keys: [head_words][stride], values: [head_channels][ceil(keys / 32)] (bit = key).
+  // out[c * stride + lane] = the integer sum over keys of level * value.
+  void (*attend)(const Attention& head, const uint32_t* queries, const uint32_t* keys,
+                 const uint32_t* values, int number, int stride, float* scratch, int32_t* out);
+  // context = prelu(scale * sums + bias + rest, slope) in place of rest; post_* are not used.
+  void (*finish_context)(const int32_t* sums, const OutputChannel* channels, int number, int stride,
+                         int vectors, float* rest);
+
+  // Maximum and sum of scale * x + bias over the rows [y0, y1) of one channel: [width] each.
+  void (*pool_rows)(const Map& map, int channel, int y0, int y1, float scale, float bias,
+                    float* highest, float* sum);
+
+  // A row's tile of an enlarged map: [channels][stride] for 16 columns from 16 * column_tile.
+  void (*enlarge_tile)(const Map& map, int channels, const Enlargement& to, int y, int column_tile,
+                       float* tile, int stride);
+  // Labels of the rows [y_begin, y_end), all between the same two rows of logits.
+  void (*label_rows)(const Map& logits, int classes, const Enlargement& to, int y_begin, int y_end,
+                     int width, uint8_t* labels, ptrdiff_t labels_stride);
+};
+
+// Floats of scratch that mlp needs.
+static inline size_t mlp_scratch(int channels, int hidden) {
+  const size_t lanes = kMaxVectors * kLanes;
+  return lanes * (3 * static_cast<size_t>(channels) + 2 * (channels / 32) + hidden / 32) +
+         8 * kLanes;
+}
+// Floats of scratch that attend needs for so many keys.
+static inline size_t attend_scratch(int keys) {
+  return static_cast<size_t>(kLanes) * (round_up(keys, 32) + 2 * div_up(keys, 32)) + kLanes;
+}
+
+}  // namespace bhvit

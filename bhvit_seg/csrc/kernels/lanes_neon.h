@@ -1,0 +1,142 @@
+// Sixteen lanes in four NEON registers (arm64).
+#pragma once
+
+#include <arm_neon.h>
+
+#include <cstdint>
+
+#include "../maps.h"
+
+namespace bhvit {
+namespace neon {
+
+struct F { float32x4_t v[4]; };
+struct U { uint32x4_t v[4]; };
+struct M { uint32x4_t v[4]; };  // all bits of a lane
+constexpr int kOutputs = 4;
+constexpr int kTokens = 1;
+
+#define BHVIT_EACH(type, expression)                 \
+  type r;                                            \
+  for (int i = 0; i < 4; ++i) r.v[i] = (expression); \
+  return r
+
+BHVIT_INLINE M below(int n) {
+  const uint32_t first[4] = {0, 1, 2, 3};
+  const int32x4_t lane = vreinterpretq_s32_u32(vld1q_u32(first)), limit = vdupq_n_s32(n);
+  BHVIT_EACH(M, vcgtq_s32(limit, vaddq_s32(lane, vdupq_n_s32(4 * i))));
+}
+BHVIT_INLINE M either(M x, M y) { BHVIT_EACH(M, vorrq_u32(x.v[i], y.v[i])); }
+BHVIT_INLINE M both(M x, M y) { BHVIT_EACH(M, vandq_u32(x.v[i], y.v[i])); }
+BHVIT_INLINE M invert(M x) { BHVIT_EACH(M, vmvnq_u32(x.v[i])); }
+BHVIT_INLINE bool any(M x) {
+  return vmaxvq_u32(vorrq_u32(vorrq_u32(x.v[0], x.v[1]), vorrq_u32(x.v[2], x.v[3]))) != 0;
+}
+
+BHVIT_INLINE F load(const float* p) { BHVIT_EACH(F, vld1q_f32(p + 4 * i)); }
+BHVIT_INLINE F load_first(const float* p, int n) {
+  float all[kLanes] = {};
+  for (int i = 0; i < n && i < kLanes; ++i) all[i] = p[i];
+  return load(all);
+}
+BHVIT_INLINE void store(float* p, F x) {
+  for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, x.v[i]);
+}
+BHVIT_INLINE void store_first(float* p, F x, int n) {
+  if (n >= kLanes) return store(p, x);
+  float all[kLanes];
+  store(all, x);
+  for (int i = 0; i < n; ++i) p[i] = all[i];
+}
+BHVIT_INLINE F spread(float x) { BHVIT_EACH(F, vdupq_n_f32(x)); }
+BHVIT_INLINE F add(F x, F y) { BHVIT_EACH(F, vaddq_f32(x.v[i], y.v[i])); }
+BHVIT_INLINE F subtract(F x, F y) { BHVIT_EACH(F, vsubq_f32(x.v[i], y.v[i])); }
+BHVIT_INLINE F multiply(F x, F y) { BHVIT_EACH(F, vmulq_f32(x.v[i], y.v[i])); }
+BHVIT_INLINE F divide(F x, F y) { BHVIT_EACH(F, vdivq_f32(x.v[i], y.v[i])); }
+BHVIT_INLINE F fma(F x, F y, F z) { BHVIT_EACH(F, vfmaq_f32(z.v[i], x.v[i], y.v[i])); }
+BHVIT_INLINE F square_root(F x) { BHVIT_EACH(F, vsqrtq_f32(x.v[i])); }
+BHVIT_INLINE F larger(F x, F y) {
+  BHVIT_EACH(F, vbslq_f32(vcgtq_f32(x.v[i], y.v[i]), x.v[i], y.v[i]));
+}
+BHVIT_INLINE M at_least(F x, F y) { BHVIT_EACH(M, vcgeq_f32(x.v[i], y.v[i])); }
+BHVIT_INLINE M above(F x, F y) { BHVIT_EACH(M, vcgtq_f32(x.v[i], y.v[i])); }
+BHVIT_INLINE F select(M m, F yes, F no) {
+  BHVIT_EACH(F, vbslq_f32(m.v[i], yes.v[i], no.v[i]));
+}
+BHVIT_INLINE F prelu(F x, F slope) { return select(above(x, spread(0.0f)), x, multiply(x, slope)); }
+BHVIT_INLINE F permute(F x, U lanes) {
+  uint8x16x4_t table;
+  for (int i = 0; i < 4; ++i) table.val[i] = vreinterpretq_u8_f32(x.v[i]);
+  // byte numbers of a lane: 4 * lane + (0, 1, 2, 3)
+  const uint32x4_t bytes = vdupq_n_u32(0x03020100);
+  BHVIT_EACH(F, vreinterpretq_f32_u8(vqtbl4q_u8(
+                    table, vreinterpretq_u8_u32(
+                               vmlaq_n_u32(bytes, lanes.v[i], 0x04040404)))));
+}
+BHVIT_INLINE void load_pairs(const float* p, F& even, F& odd) {
+  for (int i = 0; i < 4; ++i) {
+    const float32x4x2_t pair = vld2q_f32(p + 8 * i);
+    even.v[i] = pair.val[0];
+    odd.v[i] = pair.val[1];
+  }
+}
+
+BHVIT_INLINE U load(const uint32_t* p) { BHVIT_EACH(U, vld1q_u32(p + 4 * i)); }
+BHVIT_INLINE U load(const int32_t* p) {
+  BHVIT_EACH(U, vreinterpretq_u32_s32(vld1q_s32(p + 4 * i)));
+}
+BHVIT_INLINE void store(uint32_t* p, U x) {
+  for (int i = 0; i < 4; ++i) vst1q_u32(p + 4 * i, x.v[i]);
+}
+BHVIT_INLINE void store(int32_t* p, U x) {
+  for (int i = 0; i < 4; ++i) vst1q_s32(p + 4 * i, vreinterpretq_s32_u32(x.v[i]));
+}
+BHVIT_INLINE U spread(uint32_t x) { BHVIT_EACH(U, vdupq_n_u32(x)); }
+BHVIT_INLINE U spread(int32_t x) { return spread(static_cast<uint32_t>(x)); }
+BHVIT_INLINE U exclusive_or(U x, U y) { BHVIT_EACH(U, veorq_u32(x.v[i], y.v[i])); }
+BHVIT_INLINE U bit_and(U x, U y) { BHVIT_EACH(U, vandq_u32(x.v[i], y.v[i])); }
+BHVIT_INLINE U bit_or(U x, U y) { BHVIT_EACH(U, vorrq_u32(x.v[i], y.v[i])); }
+BHVIT_INLINE U shift_left(U x, int n) { BHVIT_EACH(U, vshlq_u32(x.v[i], vdupq_n_s32(n))); }
+BHVIT_INLINE U shift_right(U x, int n) { BHVIT_EACH(U, vshlq_u32(x.v[i], vdupq_n_s32(-n))); }
+BHVIT_INLINE U add(U x, U y) { BHVIT_EACH(U, vaddq_u32(x.v[i], y.v[i])); }
+BHVIT_INLINE U subtract(U x, U y) { BHVIT_EACH(U, vsubq_u32(x.v[i], y.v[i])); }
+BHVIT_INLINE U add_where(M m, U x, U y) {
+  BHVIT_EACH(U, vaddq_u32(x.v[i], vandq_u32(m.v[i], y.v[i])));
+}
+BHVIT_INLINE U or_where(M m, U x, U bits) {
+  BHVIT_EACH(U, vorrq_u32(x.v[i], vandq_u32(m.v[i], bits.v[i])));
+}
+BHVIT_INLINE U select(M m, U yes, U no) {
+  BHVIT_EACH(U, vbslq_u32(m.v[i], yes.v[i], no.v[i]));
+}
+BHVIT_INLINE F to_float(U x) { BHVIT_EACH(F, vcvtq_f32_s32(vreinterpretq_s32_u32(x.v[i]))); }
+BHVIT_INLINE U as_words(F x) { BHVIT_EACH(U, vreinterpretq_u32_f32(x.v[i])); }
+BHVIT_INLINE F as_floats(U x) { BHVIT_EACH(F, vreinterpretq_f32_u32(x.v[i])); }
+BHVIT_INLINE void store_bytes(uint8_t* p, U x, int n) {
+  uint32_t words[kLanes];
+  store(words, x);
+  for (int i = 0; i < n; ++i) p[i] = static_cast<uint8_t>(words[i]);
+}
+
+// Counts set bits of words, lane by lane, in bytes.
+class Counter {
+ public:
+  static constexpr int kMost = 31;  // 31 words of at most 8 bits a byte fit a byte
+  BHVIT_INLINE Counter() {
+    for (auto& bytes : sum_) bytes = vdupq_n_u8(0);
+  }
+  BHVIT_INLINE void add_bits(U x) {
+    for (int i = 0; i < 4; ++i) {
+      sum_[i] = vaddq_u8(sum_[i], vcntq_u8(vreinterpretq_u8_u32(x.v[i])));
+    }
+  }
+  BHVIT_INLINE U read() const { BHVIT_EACH(U, vpaddlq_u16(vpaddlq_u8(sum_[i]))); }
+
+ private:
+  uint8x16_t sum_[4];
+};
+
+#undef BHVIT_EACH
+
+}  // namespace neon
+}  // namespace bhvit

@@ -1,0 +1,718 @@
+// The kernels over vectors of tokens, for whichever instruction set's lanes were included before:
+// BHVIT_ISA names the namespace. Order of operations and places of fused multiply-adds are those
+// of serial.cc.
+#pragma once
+
+#include "constants.h"
+#include "kernels.h"
+
+namespace bhvit {
+namespace BHVIT_ISA {
+namespace {
+
+constexpr int kMostSpans = kMaxVectors * kLanes;
+
+BHVIT_INLINE F exp2_lanes(F x) {
+  const F rounded = subtract(add(x, spread(kRound)), spread(kRound));
+  const F f = subtract(x, rounded);
+  F p = spread(kExp2[6]);
+  for (int i = 5; i >= 0; --i) p = fma(p, f, spread(kExp2[i]));
+  // rounded + kRound has the integer in its low bits
+  const U exponent = shift_left(as_words(add(rounded, spread(kRound))), 23);
+  return as_floats(add(as_words(p), exponent));
+}
+
+BHVIT_INLINE int32_t half(int inputs) { return inputs / 2; }
+
+// acc[o][t] = start[o] + popcount over words of (activations[t] xor weights[o]).
+// activations: [words][stride]; weights: [words][8], first of them at `weights`.
+template <int T, int O>
+BHVIT_INLINE void count_differences(const uint32_t* activations, int stride,
+                                    const uint32_t* weights, int words, U (&acc)[O][T]) {
+  for (int from = 0; from < words; from += Counter::kMost) {
+    const int to = words - from < Counter::kMost ? words : from + Counter::kMost;
+    Counter counters[O][T];
+    for (int k = from; k < to; ++k) {
+      U a[T];
+      for (int t = 0; t < T; ++t) a[t] = load(activations + k * stride + t * kLanes);
+#pragma GCC unroll 8
+      for (int o = 0; o < O; ++o) {
+        const U w = spread(weights[k * kBlock + o]);
+        for (int t = 0; t < T; ++t) counters[o][t].add_bits(exclusive_or(a[t], w));
+      }
+    }
+#pragma GCC unroll 8
+    for (int o = 0; o < O; ++o)
+      for (int t = 0; t < T; ++t) acc[o][t] = add(acc[o][t], counters[o][t].read());
+  }
+}
+
+// All outputs of a product on tiles of T vectors; finish(output, t, accumulator) takes each.
+template <int T, typename Finish>
+BHVIT_INLINE void for_outputs(const uint32_t* bits, int stride, int inputs, const uint32_t* weights,
+                              int outputs, Finish&& finish) {
+  const int words = inputs / 32;
+  const U start = spread(-half(inputs));
+  for (int block = 0; block < outputs; block += kBlock, weights += words * kBlock) {
+#pragma GCC unroll 2
+    for (int part = 0; part < kBlock; part += kOutputs) {
+      U acc[kOutputs][T];
+      for (auto& row : acc)
+        for (auto& x : row) x = start;
+      count_differences<T, kOutputs>(bits, stride, weights + part, words, acc);
+#pragma GCC unroll 8
+      for (int o = 0; o < kOutputs; ++o)
+        for (int t = 0; t < T; ++t) finish(block + part + o, t, acc[o][t]);
+    }
+  }
+}
+
+// Numbers of vectors as types.
+struct One {
+  static constexpr int kSize = 1;
+};
+struct Two {
+  static constexpr int kSize = 2;
+};
+
+// Calls run(first vector, number) until all vectors are done.
+template <typename Run>
+BHVIT_INLINE void for_vectors(int vectors, Run&& run) {
+  int v = 0;
+  if constexpr (kTokens == 2) {
+    for (; v + 2 <= vectors; v += 2) run(v, Two());
+  }
+  for (; v < vectors; ++v) run(v, One());
+}
+
+void load_tile(const Map& map, int channels, Tokens tokens, const float* scale, const float* bias,
+               float* tile, int stride) {
+  Span spans[kMostSpans];
+  const int number = cut_into_spans(tokens.token, tokens.count, map.width, spans);
+  for (int c = 0; c < channels; ++c) {
+    for (int s = 0; s < number; ++s) {
+      F x = load_first(map.at(spans[s].y, c, spans[s].x), spans[s].count);
+      if (scale) x = fma(x, spread(scale[c]), spread(bias[c]));
+      // what a short run writes beyond itself belongs to the run or channel that comes next
+      store(tile + c * stride + spans[s].lane, x);
+    }
+  }
+}
+
+// Copies columns that the circular border repeats: -2, -1, width, width + 1.
+BHVIT_INLINE void wrap_span(const Map& map, int channels, const Span& span) {
+  const int borders[4] = {-2, -1, map.width, map.width + 1};
+  for (int border : borders) {
+    const int x = (border + 2 * map.width) % map.width;
+    if (x < span.x || x >= span.x + span.count) continue;
+    float* row = map.at(span.y, 0, 0);
+    for (int c = 0; c < channels; ++c, row += map.plane) row[border] = row[x];
+  }
+}
+
+void store_tile(const float* tile, int stride, int channels, const Map& map, Tokens tokens,
+                bool accumulate, bool wrap) {
+  Span spans[kMostSpans];
+  const int number = cut_into_spans(tokens.token, tokens.count, map.width, spans);
+  for (int c = 0; c < channels; ++c) {
+    for (int s = 0; s < number; ++s) {
+      float* to = map.at(spans[s].y, c, spans[s].x);
+      F x = load(tile + c * stride + spans[s].lane);
+      if (accumulate) x = add(x, load_first(to, spans[s].count));
+      store_first(to, x, spans[s].count);
+    }
+  }
+  if (wrap)
+    for (int s = 0; s < number; ++s) wrap_span(map, channels, spans[s]);
+}
+
+void pack_tile(const float* tile, int stride, int channels, int vectors, const float* scale,
+               const float* bias, uint32_t* bits) {
+  const F zero = spread(0.0f);
+  for (int word = 0; word < channels / 32; ++word) {
+    for (int v = 0; v < vectors; ++v) {
+      U packed = spread(0u);
+      for (int i = 0; i < 32; ++i) {
+        const int c = 32 * word + i;
+        const F x = load(tile + c * stride + v * kLanes);
+        const F y = scale ? fma(x, spread(scale[c]), spread(bias[c])) : add(x, spread(bias[c]));
+        packed = or_where(at_least(y, zero), packed, spread(1u << i));
+      }
+      store(bits + word * stride + v * kLanes, packed);
+    }
+  }
+}
+
+void normalize_tile(float* tile, int stride, int channels, int vectors, const float* weight,
+                    const float* bias, float epsilon) {
+  const F one = spread(1.0f), count = spread(static_cast<float>(channels));
+  for (int v = 0; v < vectors; ++v) {
+    float* column = tile + v * kLanes;
+    F sums[4] = {spread(0.0f), spread(0.0f), spread(0.0f), spread(0.0f)};
+    for (int c = 0; c < channels; c += 4)
+      for (int i = 0; i < 4; ++i) sums[i] = add(sums[i], load(column + (c + i) * stride));
+    const F mean = divide(add(add(sums[0], sums[1]), add(sums[2], sums[3])), count);
+    for (auto& sum : sums) sum = spread(0.0f);
+    for (int c = 0; c < channels; c += 4)
+      for (int i = 0; i < 4; ++i) {
+        const F centred = subtract(load(column + (c + i) * stride), mean);
+        sums[i] = fma(centred, centred, sums[i]);
+      }
+    const F variance = divide(add(add(sums[0], sums[1]), add(sums[2], sums[3])), count);
+    const F factor = divide(one, square_root(add(variance, spread(epsilon))));
+    for (int c = 0; c < channels; ++c) {
+      float* at = column + c * stride;
+      const F x = multiply(subtract(load(at), mean), factor);
+      store(at, fma(x, spread(weight[c]), spread(bias[c])));
+    }
+  }
+}
+
+void gelu_tile(float* tile, int stride, int channels, int vectors) {
+  const F zero = spread(0.0f), end = spread(kErfcEnd), one = spread(1.0f), half = spread(0.5f);
+  for (int c = 0; c < channels; ++c) {
+    for (int v = 0; v < vectors; ++v) {
+      float* at = tile + c * stride + v * kLanes;
+      const F x = load(at);
+      const F size = larger(x, subtract(zero, x));
+      const F u = select(above(size, end), end, size);
+      F p = spread(kErfc[10]);
+      for (int i = 9; i >= 0; --i) p = fma(p, u, spread(kErfc[i]));
+      const F tail = multiply(half, exp2_lanes(subtract(zero, multiply(u, p))));
+      store(at, multiply(x, select(above(x, zero), subtract(one, tail), tail)));
+    }
+  }
+}
+
+void mix_tile(float* window, const float* pooled, int stride, int channels, int vectors,
+              const float* balance, const float* shift) {
+  for (int c = 0; c < channels; ++c) {
+    for (int v = 0; v < vectors; ++v) {
+      float* at = window + c * stride + v * kLanes;
+      const F p = load(pooled + c * stride + v * kLanes);
+      const F mixed = fma(spread(balance[c]), subtract(load(at), p), p);
+      store(at, add(mixed, spread(shift[c])));
+    }
+  }
+}
+
+void spread_tile(const float* pooled, ptrdiff_t plane, int cells_across, int size, int channels,
+                 int width, Tokens tokens, float* tile, int stride) {
+  Span spans[kMostSpans];
+  const int number = cut_into_spans(tokens.token, tokens.count, width, spans);
+  U lanes[kMostSpans];
+  int first[kMostSpans];
+  for (int s = 0; s < number; ++s) {
+    uint32_t cells[kLanes];
+    const int cell = spans[s].x / size;
+    for (int i = 0; i < kLanes; ++i)
+      cells[i] = i < spans[s].count ? (spans[s].x + i) / size - cell : 0;
+    lanes[s] = load(cells);
+    first[s] = spans[s].y / size * cells_across + cell;
+  }
+  for (int c = 0; c < channels; ++c)
+    for (int s = 0; s < number; ++s)
+      store(tile + c * stride + spans[s].lane, permute(load(pooled + c * plane + first[s]), lanes[s]));
+}
+
+template <int T>
+BHVIT_INLINE void multiply_column(const float* tile, int stride, int inputs, const float* weights,
+                                  const float* bias, int outputs, float* out) {
+  for (int block = 0; block < outputs; block += kBlock, weights += inputs * kBlock) {
+#pragma GCC unroll 2
+    for (int part = 0; part < kBlock; part += kOutputs) {
+      F acc[kOutputs][T];
+      for (int o = 0; o < kOutputs; ++o)
+        for (auto& x : acc[o]) x = spread(bias[block + part + o]);
+      for (int k = 0; k < inputs; ++k) {
+        F a[T];
+        for (int t = 0; t < T; ++t) a[t] = load(tile + k * stride + t * kLanes);
+#pragma GCC unroll 8
+        for (int o = 0; o < kOutputs; ++o) {
+          const F w = spread(weights[k * kBlock + part + o]);
+          for (int t = 0; t < T; ++t) acc[o][t] = fma(a[t], w, acc[o][t]);
+        }
+      }
+#pragma GCC unroll 8
+      for (int o = 0; o < kOutputs; ++o)
+        for (int t = 0; t < T; ++t) store(out + (block + part + o) * stride + t * kLanes, acc[o][t]);
+    }
+  }
+}
+
+void multiply_tile(const float* tile, int stride, int inputs, int vectors, const float* weights,
+                   const float* bias, int outputs, float* out) {
+  for_vectors(vectors, [&](int v, auto size) {
+    multiply_column<decltype(size)::kSize>(tile + v * kLanes, stride, inputs, weights, bias,
+                                           outputs, out + v * kLanes);
+  });
+}
+
+void load_patches(const Map& map, int channels, int y, int x, const float* scale,
+                  const float* bias, float* tile, int stride) {
+  const F zero = spread(0.0f);
+  for (int ky = 0; ky < 2; ++ky) {
+    float* taps[2] = {tile + 2 * ky * channels * stride, tile + (2 * ky + 1) * channels * stride};
+    const bool inside = 2 * y + ky < map.height;
+    // columns 2x + 1 lie inside for this many outputs
+    const M odd_inside = below(map.width / 2 - x);
+    for (int c = 0; c < channels; ++c) {
+      F even = zero, odd = zero;
+      if (inside) {
+        load_pairs(map.at(2 * y + ky, c, 2 * x), even, odd);
+        const F s = spread(scale[c]), b = spread(bias[c]);
+        even = fma(even, s, b);
+        odd = select(odd_inside, fma(odd, s, b), zero);
+      }
+      store(taps[0] + c * stride, even);
+      store(taps[1] + c * stride, odd);
+    }
+  }
+}
+
+template <int T>
+BHVIT_INLINE void mlp_tile(const Mlp& mlp, const Map& in, const Map& out, const Binarizer* next,
+                           const BitMap* next_bits, Tokens tokens, float* scratch) {
+  constexpr int L = T * kLanes;
+  const int channels = mlp.channels, hidden = mlp.hidden, ratio = hidden / channels;
+  float* normed = scratch;
+  float* result = normed + channels * L + kLanes;
+  float* pooled = result + channels * L + kLanes;
+  uint32_t* bits = reinterpret_cast<uint32_t*>(pooled + channels * L + kLanes);
+  uint32_t* hidden_bits = bits + channels / 32 * L;
+  uint32_t* out_bits = hidden_bits + hidden / 32 * L;
+  const F zero = spread(0.0f);
+
+  Span spans[T * kLanes];
+  const int number = cut_into_spans(tokens.token, tokens.count, in.width, spans);
+  const float* rows[T * kLanes][5];
+  for (int s = 0; s < number; ++s)
+    for (int dy = -2; dy <= 2; ++dy) {
+      const int y = (spans[s].y + dy + 2 * in.height) % in.height;
+      rows[s][dy + 2] = in.at(y, 0, spans[s].x);
+    }
+  for (int c = 0; c < channels; ++c) {
+    const ptrdiff_t plane = c * in.plane;
+    const float* taps = mlp.taps + 9 * c;
+    const F shift = spread(mlp.outputs[c].post_bias);
+    const F scale = spread(mlp.in_scale[c]), bias = spread(mlp.in_bias[c]);
+    for (int s = 0; s < number; ++s) {
+      const float* const* row = rows[s];
+      const float* centre = row[2] + plane;
+      const F x = load(centre);
+      F sum = fma(x, spread(taps[0]), shift);
+      sum = fma(load(row[1] + plane), spread(taps[1]), sum);
+      sum = fma(load(row[3] + plane), spread(taps[2]), sum);
+      sum = fma(load(row[0] + plane), spread(taps[3]), sum);
+      sum = fma(load(row[4] + plane), spread(taps[4]), sum);
+      sum = fma(load(centre - 1), spread(taps[5]), sum);
+      sum = fma(load(centre + 1), spread(taps[6]), sum);
+      sum = fma(load(centre - 2), spread(taps[7]), sum);
+      sum = fma(load(centre + 2), spread(taps[8]), sum);
+      store(result + c * L + spans[s].lane, sum);
+      store(normed + c * L + spans[s].lane, fma(x, scale, bias));
+    }
+  }
+  pack_tile(normed, L, channels, T, nullptr, mlp.input_bias, bits);
+
+  U word[T];
+  F pool[T];
+  int in_pool = 0, pool_channel = 0, wrapped = 0;
+  for (int t = 0; t < T; ++t) {
+    word[t] = spread(0u);
+    pool[t] = zero;
+  }
+  for_outputs<T>(bits, L, channels, mlp.weights1, hidden, [&](int o, int t, U acc) {
+    const HiddenChannel& h = mlp.hidden_channels[o];
+    const F y = add(fma(to_float(acc), spread(h.scale), spread(h.bias)),
+                    load(normed + wrapped * L + t * kLanes));
+    const F p = prelu(y, spread(h.slope));
+    pool[t] = add(pool[t], p);
+    word[t] = or_where(at_least(p, spread(h.threshold)), word[t], spread(1u << (o % 32)));
+    if (t + 1 < T) return;
+    if (++wrapped == channels) wrapped = 0;
+    if (++in_pool == ratio) {
+      for (int u = 0; u < T; ++u) {
+        store(pooled + pool_channel * L + u * kLanes, pool[u]);
+        pool[u] = zero;
+      }
+      in_pool = 0;
+      ++pool_channel;
+    }
+    if (o % 32 == 31) {
+      for (int u = 0; u < T; ++u) {
+        store(hidden_bits + o / 32 * L + u * kLanes, word[u]);
+        word[u] = spread(0u);
+      }
+    }
+  });
+
+  const F share = spread(1.0f / static_cast<float>(ratio));
+  for_outputs<T>(hidden_bits, L, hidden, mlp.weights2, channels, [&](int o, int t, U acc) {
+    const OutputChannel& p = mlp.outputs[o];
+    F y = fma(to_float(acc), spread(p.scale), spread(p.bias));
+    y = prelu(fma(load(pooled + o * L + t * kLanes), share, y), spread(p.slope));
+    float* at = result + o * L + t * kLanes;
+    const F x = fma(y, spread(p.post_scale), load(at));
+    store(at, x);
+    if (!next) return;
+    const M set = at_least(fma(x, spread(next->scale[o]), spread(next->bias[o])), zero);
+    word[t] = or_where(set, word[t], spread(1u << (o % 32)));
+    if (o % 32 == 31) {
+      store(out_bits + o / 32 * L + t * kLanes, word[t]);
+      word[t] = spread(0u);
+    }
+  });
+
+  for (int c = 0; c < channels; ++c)
+    for (int s = 0; s < number; ++s)
+      store_first(out.at(spans[s].y, c, spans[s].x), load(result + c * L + spans[s].lane),
+                  spans[s].count);
+  for (int s = 0; s < number; ++s) wrap_span(out, channels, spans[s]);
+  if (!next) return;
+  for (int w = 0; w < channels / 32; ++w)
+    for (int s = 0; s < number; ++s) {
+      uint32_t* to = next_bits->at(spans[s].y, w, spans[s].x);
+      for (int i = 0; i < spans[s].count; ++i) to[i] = out_bits[w * L + spans[s].lane + i];
+    }
+}
+
+void mlp(const Mlp& layer, const Map& in, const Map& out, const Binarizer* next,
+         const BitMap* next_bits, Tokens tokens, float* scratch) {
+  for (int done = 0; done < tokens.count; done += kTokens * kLanes) {
+    const int left = tokens.count - done;
+    const Tokens part = {tokens.token + done, left < kTokens * kLanes ? left : kTokens * kLanes};
+    if (kTokens == 2 && part.count > kLanes)
+      mlp_tile<kTokens>(layer, in, out, next, next_bits, part, scratch);
+    else
+      mlp_tile<1>(layer, in, out, next, next_bits, part, scratch);
+  }
+}
+
+// Words of all groups for one vector of outputs: [groups][words][16].
+BHVIT_INLINE void gather_words(const Convolution& layer, const TapRows& taps, int x,
+                               uint32_t* gathered) {
+  const int inputs = layer.inputs / layer.groups;  // of a group
+  const int number = layer.kernel * layer.kernel;
+  for (int g = 0; g < layer.groups; ++g) {
+    uint32_t* to = gathered + g * layer.words * kLanes;
+    if (inputs % 32 == 0) {
+      const int words = inputs / 32;
+      for (int tap = 0; tap < number; ++tap) {
+        const uint32_t* row = taps.rows[tap];
+        const ptrdiff_t plane = taps.plane[tap % layer.kernel];
+        for (int w = 0; w < words; ++w, to += kLanes)
+          store(to, row ? load(row + (g * words + w) * plane + x) : spread(0u));
+      }
+      continue;
+    }
+    const int fields = 32 / inputs, shift = g * inputs % 32;  // of a group in the map's word
+    const U field = spread((1u << inputs) - 1);
+    U word = spread(0u);
+    for (int tap = 0; tap < number; ++tap) {
+      if (taps.rows[tap]) {
+        const uint32_t* row = taps.rows[tap] + g * inputs / 32 * taps.plane[tap % layer.kernel];
+        const U bits = bit_and(shift_right(load(row + x), shift), field);
+        word = bit_or(word, shift_left(bits, tap % fields * inputs));
+      }
+      if (tap % fields == fields - 1 || tap == number - 1) {
+        store(to, word);
+        to += kLanes;
+        word = spread(0u);
+      }
+    }
+  }
+}
+
+// Accumulators of `O` outputs from `output` on, corrected for taps outside the map.
+template <int O>
+BHVIT_INLINE void accumulate_block(const Convolution& layer, const TapRows& taps, int x,
+                                   const uint32_t* gathered, int output, U (&acc)[O][1]) {
+  const int outputs = layer.outputs, group = output / (outputs / layer.groups);
+  const int32_t* start = layer.border.start + taps.state * outputs + output;
+  for (int o = 0; o < O; ++o) acc[o][0] = spread(start[o]);
+  const uint32_t* weights = layer.weights + output / kBlock * layer.words * kBlock + output % kBlock;
+  count_differences<1, O>(gathered + group * layer.words * kLanes, kLanes, weights, layer.words,
+                          acc);
+  for (int kx = 0; kx < layer.kernel; ++kx) {
+    if (x >= taps.first[kx] && x + kLanes <= taps.last[kx]) continue;
+    const M outside = either(below(taps.first[kx] - x), invert(below(taps.last[kx] - x)));
+    const int32_t* missing =
+        layer.border.missing + (taps.state * layer.kernel + kx) * outputs + output;
+    for (int o = 0; o < O; ++o) acc[o][0] = add_where(outside, acc[o][0], spread(missing[o]));
+  }
+}
+
+void multi_scale(const MultiScaleConvolution& layer, const TapRows* taps, const Map& map, int y,
+                 int x, int count, uint32_t* scratch) {
+  const Convolution& first = layer.branches[0].convolution;
+  const int words = first.groups * first.words * kLanes;
+  for (int d = 0; d < 3; ++d)
+    gather_words(layer.branches[d].convolution, taps[d], x, scratch + d * words);
+  constexpr int O = kBlock < 2 * kOutputs ? kBlock : kOutputs;
+  for (int output = 0; output < first.outputs; output += O) {
+    F total[O];
+    for (int d = 0; d < 3; ++d) {
+      const GroupedBranch& branch = layer.branches[d];
+      U acc[O][1];
+      accumulate_block<O>(branch.convolution, taps[d], x, scratch + d * words, output, acc);
+#pragma GCC unroll 8
+      for (int o = 0; o < O; ++o) {
+        const F z = fma(to_float(acc[o][0]), spread(branch.scale[output + o]),
+                        spread(branch.bias[output + o]));
+        const F p = prelu(z, spread(branch.slope[output + o]));
+        total[o] = d ? add(total[o], p) : p;
+      }
+    }
+    for (int o = 0; o < O; ++o) {
+      float* at = map.at(y, output + o, x);
+      const F residual = add(load_first(at, count), spread(layer.out_bias[output + o]));
+      store_first(at, fma(total[o], spread(layer.out_scale[output + o]), residual), count);
+    }
+  }
+  wrap_span(map, first.outputs, {y, x, 0, count});
+}
+
+// Value of the shortcut for one output: repeated, or averaged over adjacent channels.
+BHVIT_INLINE F shortcut_of(const float* tile, int channels, int outputs, int output, int stride) {
+  if (channels <= outputs) return load(tile + output % channels * stride);
+  const int ratio = channels / outputs;
+  F sum = load(tile + output * ratio * stride);
+  for (int i = 1; i < ratio; ++i) sum = add(sum, load(tile + (output * ratio + i) * stride));
+  return multiply(sum, spread(1.0f / static_cast<float>(ratio)));
+}
+
+BHVIT_INLINE F activate(const OutputChannel& p, U acc, F shortcut) {
+  const F y = add(fma(to_float(acc), spread(p.scale), spread(p.bias)), shortcut);
+  return prelu(y, spread(p.slope));
+}
+
+void convolve(const Convolution& layer, const OutputChannel* outputs, const TapRows& taps, int x,
+              const float* shortcut, int shortcut_channels, uint32_t* scratch, float* out) {
+  gather_words(layer, taps, x, scratch);
+  for (int output = 0; output < layer.outputs; output += kOutputs) {
+    U acc[kOutputs][1];
+    accumulate_block<kOutputs>(layer, taps, x, scratch, output, acc);
+    for (int o = 0; o < kOutputs; ++o) {
+      const OutputChannel& p = outputs[output + o];
+      const F y = activate(p, acc[o][0], shortcut_of(shortcut, shortcut_channels, layer.outputs,
+                                                     output + o, kLanes));
+      store(out + (output + o) * kLanes, fma(y, spread(p.post_scale), spread(p.post_bias)));
+    }
+  }
+}
+
+void accumulate(const Convolution& layer, const TapRows& taps, int x, uint32_t* scratch,
+                int32_t* out) {
+  gather_words(layer, taps, x, scratch);
+  for (int output = 0; output < layer.outputs; output += kOutputs) {
+    U acc[kOutputs][1];
+    accumulate_block<kOutputs>(layer, taps, x, scratch, output, acc);
+    for (int o = 0; o < kOutputs; ++o) store(out + (output + o) * kLanes, acc[o][0]);
+  }
+}
+
+void project(const uint32_t* bits, int inputs, const uint32_t* weights,
+             const OutputChannel* outputs, int number, const float* shortcut, int shortcut_channels,
+             int stride, int vectors, float* out) {
+  for_vectors(vectors, [&](int v, auto size) {
+    constexpr int T = decltype(size)::kSize;
+    for_outputs<T>(bits + v * kLanes, stride, inputs, weights, number, [&](int o, int t, U acc) {
+      const int lane = (v + t) * kLanes;
+      const F y = activate(outputs[o], acc, shortcut_of(shortcut + lane, shortcut_channels, number,
+                                                        o, stride));
+      store(out + o * stride + lane,
+            fma(y, spread(outputs[o].post_scale), spread(outputs[o].post_bias)));
+    });
+  });
+}
+
+void project_bits(const uint32_t* bits, int channels, const uint32_t* weights,
+                  const OutputChannel* outputs, const float* shortcut, int stride, int vectors,
+                  bool first, float* sum, uint32_t* out_bits) {
+  const F zero = spread(0.0f);
+  for_vectors(vectors, [&](int v, auto size) {
+    constexpr int T = decltype(size)::kSize;
+    U word[T];
+    for (auto& w : word) w = spread(0u);
+    for_outputs<T>(bits + v * kLanes, stride, channels, weights, channels,
+                   [&](int o, int t, U acc) {
+      const int lane = (v + t) * kLanes;
+      const F y = activate(outputs[o], acc, load(shortcut + o * stride + lane));
+      float* at = sum + o * stride + lane;
+      store(at, first ? y : add(load(at), y));
+      const M set = at_least(add(y, spread(outputs[o].post_bias)), zero);
+      word[t] = or_where(set, word[t], spread(1u << (o % 32)));
+      if (o % 32 == 31) {
+        store(out_bits + o / 32 * stride + lane, word[t]);
+        word[t] = spread(0u);
+      }
+    });
+  });
+}
+
+void attend(const Attention& head, const uint32_t* queries, const uint32_t* keys,
+            const uint32_t* values, int number, int stride, float* scratch, int32_t* out) {
+  const int words = div_up(number, 32);
+  float* terms = scratch;
+  uint32_t* low = reinterpret_cast<uint32_t*>(terms + round_up(number, 32) * kLanes);
+  uint32_t* high = low + words * kLanes;
+
+  F sum = spread(0.0f);
+  const F scale = spread(head.exponent_scale), bias = spread(head.exponent_bias);
+  for (int j = 0; j < number; ++j) {
+    Counter differences;
+    for (int w = 0; w < head.head_words; ++w)
+      differences.add_bits(exclusive_or(load(queries + w * stride), spread(keys[w * stride + j])));
+    const F term = exp2_lanes(fma(to_float(differences.read()), scale, bias));
+    sum = add(sum, term);
+    store(terms + j * kLanes, term);
+  }
+
+  const F factor = divide(spread(head.level_scale), sum), zero_point = spread(head.zero_point);
+  const F half = spread(0.5f), one_half = spread(1.5f), two_half = spread(2.5f);
+  U low_total = spread(0u), high_total = spread(0u);
+  for (int w = 0; w < words; ++w) {
+    U low_word = spread(0u), high_word = spread(0u);
+    const int last = number - 32 * w < 32 ? number - 32 * w : 32;
+    for (int i = 0; i < last; ++i) {
+      const F level = fma(load(terms + (32 * w + i) * kLanes), factor, zero_point);
+      // rounding to even takes 0.5 down, 1.5 up and 2.5 down
+      const M two = at_least(level, one_half);
+      const M odd = either(both(above(level, half), invert(two)), above(level, two_half));
+      const U bit = spread(1u << i);
+      low_word = or_where(odd, low_word, bit);
+      high_word = or_where(two, high_word, bit);
+    }
+    store(low + w * kLanes, low_word);
+    store(high + w * kLanes, high_word);
+    Counter low_count, high_count;
+    low_count.add_bits(low_word);
+    high_count.add_bits(high_word);
+    low_total = add(low_total, low_count.read());
+    high_total = add(high_total, high_count.read());
+  }
+  const U levels = add(low_total, add(high_total, high_total));
+
+  for (int c = 0; c < head.head_channels; ++c) {
+    U low_sum = spread(0u), high_sum = spread(0u);
+    for (int from = 0; from < words; from += Counter::kMost) {
+      const int to = words - from < Counter::kMost ? words : from + Counter::kMost;
+      Counter low_count, high_count;
+      for (int w = from; w < to; ++w) {
+        const U v = spread(values[c * words + w]);
+        low_count.add_bits(bit_and(load(low + w * kLanes), v));
+        high_count.add_bits(bit_and(load(high + w * kLanes), v));
+      }
+      low_sum = add(low_sum, low_count.read());
+      high_sum = add(high_sum, high_count.read());
+    }
+    const U positive = add(low_sum, add(high_sum, high_sum));
+    store(out + c * stride, subtract(add(positive, positive), levels));
+  }
+}
+
+void finish_context(const int32_t* sums, const OutputChannel* channels, int number, int stride,
+                    int vectors, float* rest) {
+  for (int c = 0; c < number; ++c)
+    for (int v = 0; v < vectors; ++v) {
+      float* at = rest + c * stride + v * kLanes;
+      store(at, activate(channels[c], load(sums + c * stride + v * kLanes), load(at)));
+    }
+}
+
+void pool_rows(const Map& map, int channel, int y0, int y1, float scale, float bias, float* highest,
+               float* sum) {
+  const F s = spread(scale), b = spread(bias);
+  for (int x = 0; x < map.width; x += kLanes) {
+    const int count = map.width - x < kLanes ? map.width - x : kLanes;
+    F most = fma(load(map.at(y0, channel, x)), s, b), total = most;
+    for (int y = y0 + 1; y < y1; ++y) {
+      const F v = fma(load(map.at(y, channel, x)), s, b);
+      most = larger(v, most);
+      total = add(total, v);
+    }
+    store_first(highest + x, most, count);
+    store_first(sum + x, total, count);
+  }
+}
+
+// One row of 16 enlarged columns between two rows of a map.
+struct Columns {
+  U left, right;
+  F weight;
+  BHVIT_INLINE Columns(const Enlargement& to, int tile)
+      : left(load(to.x0 + tile * kLanes)),
+        right(load(to.x1 + tile * kLanes)),
+        weight(load(to.x_weight + tile * kLanes)) {}
+  BHVIT_INLINE F enlarge(const float* row) const {
+    const F source = load(row);
+    const F a = permute(source, left);
+    return fma(weight, subtract(permute(source, right), a), a);
+  }
+};
+
+void enlarge_tile(const Map& map, int channels, const Enlargement& to, int y, int column_tile,
+                  float* tile, int stride) {
+  const Columns columns(to, column_tile);
+  const int x = to.base[column_tile];
+  const float* top = map.at(to.y0[y], 0, x);
+  const float* bottom = map.at(to.y1[y], 0, x);
+  const F weight = spread(to.y_weight[y]);
+  for (int c = 0; c < channels; ++c, top += map.plane, bottom += map.plane) {
+    const F a = columns.enlarge(top);
+    store(tile + c * stride, fma(weight, subtract(columns.enlarge(bottom), a), a));
+  }
+}
+
+template <int R>
+BHVIT_INLINE void label_some_rows(const Map& logits, int classes, const Enlargement& to, int y,
+                                  int width, uint8_t* labels, ptrdiff_t stride) {
+  F weights[R];
+  for (int r = 0; r < R; ++r) weights[r] = spread(to.y_weight[y + r]);
+  for (int tile = 0; tile * kLanes < width; ++tile) {
+    const Columns columns(to, tile);
+    const float* top = logits.at(to.y0[y], 0, to.base[tile]);
+    const float* bottom = logits.at(to.y1[y], 0, to.base[tile]);
+    F best[R];
+    U label[R];
+    for (int c = 0; c < classes; ++c, top += logits.plane, bottom += logits.plane) {
+      const F a = columns.enlarge(top);
+      const F difference = subtract(columns.enlarge(bottom), a);
+      const U name = spread(c);
+      for (int r = 0; r < R; ++r) {
+        const F value = fma(weights[r], difference, a);
+        if (c == 0) {
+          best[r] = value;
+          label[r] = name;
+          continue;
+        }
+        const M better = above(value, best[r]);
+        best[r] = select(better, value, best[r]);
+        label[r] = select(better, name, label[r]);
+      }
+    }
+    const int x = tile * kLanes, count = width - x < kLanes ? width - x : kLanes;
+    for (int r = 0; r < R; ++r) store_bytes(labels + r * stride + x, label[r], count);
+  }
+}
+
+void label_rows(const Map& logits, int classes, const Enlargement& to, int y_begin, int y_end,
+                int width, uint8_t* labels, ptrdiff_t stride) {
+  int y = y_begin;
+  for (; y + 4 <= y_end; y += 4)
+    label_some_rows<4>(logits, classes, to, y, width, labels + (y - y_begin) * stride, stride);
+  for (; y < y_end; ++y)
+    label_some_rows<1>(logits, classes, to, y, width, labels + (y - y_begin) * stride, stride);
+}
+
+constexpr Kernels make_kernels(const char* name) {
+  return {name,         load_tile,   store_tile,   pack_tile,    normalize_tile, gelu_tile,
+          mix_tile,     spread_tile, multiply_tile, load_patches, mlp,            multi_scale,
+          convolve,     accumulate,  project,      project_bits, attend,         finish_context,
+          pool_rows,    enlarge_tile, label_rows};
+}
+
+}  // namespace
+}  // namespace BHVIT_ISA
+}  // namespace bhvit

@@ -1,0 +1,158 @@
+// The stem and the downsampling between stages, each with its position embedding.
+#include <vector>
+
+#include "run.h"
+
+namespace bhvit {
+namespace {
+
+// Adds the position embedding to tokens of a stage, stores them, and packs what its first block
+// convolves.
+void finish_tokens(const Run& run, int stage, float* tile, int stride, Tokens tokens,
+                   float* scratch) {
+  const StagePlan& plan = run.plan.stages[stage];
+  const int channels = plan.x.planes;
+  run.kernels.load_tile(plan.position, channels, tokens, nullptr, nullptr, scratch, stride);
+  for (int c = 0; c < channels; ++c)
+    for (int i = 0; i < tokens.count; ++i) tile[c * stride + i] += scratch[c * stride + i];
+  const auto& blocks = run.parameters.stages[stage];
+  run.kernels.store_tile(tile, stride, channels, plan.x, tokens, false, true);
+  if (stage > 1 || blocks.empty()) return;
+  uint32_t* bits = reinterpret_cast<uint32_t*>(scratch);
+  const Affine& in = blocks[0].msgdc.in;
+  run.kernels.pack_tile(tile, stride, channels, tokens.vectors(), in.scale.data(), in.bias.data(),
+                        bits);
+  store_bits(bits, stride, plan.bits, tokens);
+}
+
+// Normalised values of the pixels below a row of patches, [(ky, kx, channel)][stride].
+class PatchReader {
+ public:
+  PatchReader(const Run& run, const Image& image)
+      : image_(image), channels_(run.parameters.arch.in_channels), parameters_(run.parameters) {
+    if (!image.bytes) return;
+    table_.resize(static_cast<size_t>(channels_) * 256);
+    for (int c = 0; c < channels_; ++c)
+      for (int v = 0; v < 256; ++v)
+        table_[c * 256 + v] = normalized(static_cast<float>(v), c);
+  }
+
+  void read(int y, int x, int count, float* tile, int stride) const {
+    for (int ky = 0; ky < 4; ++ky)
+      for (int kx = 0; kx < 4; ++kx)
+        for (int i = 0; i < count; ++i)
+          read_pixel(4 * y + ky, 4 * (x + i) + kx, tile + (ky * 4 + kx) * channels_ * stride + i,
+                     stride);
+  }
+
+ private:
+  float normalized(float value, int channel) const {
+    return (value - parameters_.mean[channel]) / parameters_.deviation[channel];
+  }
+
+  void read_pixel(int y, int x, float* tile, int stride) const {
+    if (y >= image_.height || x >= image_.width) {
+      for (int c = 0; c < channels_; ++c) tile[c * stride] = 0.0f;
+      return;
+    }
+    const size_t at = (static_cast<size_t>(y) * image_.width + x) * channels_;
+    for (int c = 0; c < channels_; ++c)
+      tile[c * stride] = image_.bytes ? table_[c * 256 + image_.bytes[at + c]]
+                                      : normalized(image_.floats[at + c], c);
+  }
+
+  const Image& image_;
+  const int channels_;
+  const Parameters& parameters_;
+  std::vector<float> table_;
+};
+
+void run_full_precision(const Run& run, int s) {
+  const DownsamplingParameters& layer = run.parameters.downsamplings[s - 1];
+  const Map& from = run.plan.stages[s - 1].x;
+  const Map& to = run.plan.stages[s].x;
+  run.region("downsampling", tiles_of(to), [&](int piece, float* scratch) {
+    const Tokens tokens = tile_of(to, piece);
+    float* patches = scratch;
+    float* out = patches + 4 * from.planes * kWideStride;
+    Span spans[kTileLanes];
+    const int number = cut_into_spans(tokens.token, tokens.count, to.width, spans);
+    for (int i = 0; i < number; ++i)
+      run.kernels.load_patches(from, from.planes, spans[i].y, spans[i].x, layer.in.scale.data(),
+                               layer.in.bias.data(), patches + spans[i].lane, kWideStride);
+    run.kernels.multiply(patches, kWideStride, layer.dense.inputs, tokens.vectors(),
+                         layer.dense.weights.data(), layer.dense.bias.data(), to.planes, out);
+    finish_tokens(run, s, out, kWideStride, tokens, out + to.planes * kWideStride);
+  });
+}
+
+void run_binary(const Run& run, int s) {
+  const DownsamplingParameters& layer = run.parameters.downsamplings[s - 1];
+  const Map& from = run.plan.stages[s - 1].x;
+  const Map& to = run.plan.stages[s].x;
+  const int columns = div_up(to.width, kLanes), channels = from.planes, words = channels / 32;
+  run.region("downsampling", to.height * columns, [&](int piece, float* scratch) {
+    const int y = piece / columns, x = piece % columns * kLanes;
+    const int count = to.width - x < kLanes ? to.width - x : kLanes;
+    float* patches = scratch;                          // [4][channels][16]
+    float* mean = patches + 4 * channels * kLanes;     // [channels][16]
+    float* out = mean + channels * kLanes;             // [outputs][16]
+    uint32_t* bits = reinterpret_cast<uint32_t*>(out + 2 * to.planes * kLanes);  // [4][words][16]
+    uint32_t* gathered = bits + 4 * words * kLanes;
+    run.kernels.load_patches(from, channels, y, x, layer.in.scale.data(), layer.in.bias.data(),
+                             patches, kLanes);
+    const int rows = 2 * y + 1 < from.height ? 2 : 1;
+    const int whole = from.width / 2 - x;  // outputs with two columns below them
+    for (int c = 0; c < channels; ++c)
+      for (int i = 0; i < kLanes; ++i) {
+        float sum = 0.0f;
+        for (int tap = 0; tap < 4; ++tap) sum += patches[(tap * channels + c) * kLanes + i];
+        mean[c * kLanes + i] = sum / static_cast<float>(rows * (i < whole ? 2 : 1));
+      }
+    TapRows taps;
+    taps.state = rows == 2 ? 3 : 1;
+    for (int tap = 0; tap < 4; ++tap) {
+      uint32_t* const of_tap = bits + tap * words * kLanes;
+      run.kernels.pack_tile(patches + tap * channels * kLanes, kLanes, channels, 1, nullptr,
+                            layer.binary.input_bias.data(), of_tap);
+      for (int w = 0; w < words && tap % 2; ++w)
+        for (int i = whole > 0 ? whole : 0; i < kLanes; ++i) of_tap[w * kLanes + i] = 0;
+      taps.rows[tap] = tap / 2 < rows ? of_tap : nullptr;
+      taps.plane[tap % 2] = kLanes;
+      taps.first[tap % 2] = 0;
+      taps.last[tap % 2] = tap % 2 ? whole : kLanes;
+    }
+    run.kernels.convolve(layer.binary.convolution.layer, layer.binary.outputs.data(), taps, 0, mean,
+                         channels, gathered, out);
+    finish_tokens(run, s, out, kLanes, {y * to.width + x, count}, out + to.planes * kLanes);
+  });
+}
+
+}  // namespace
+
+void run_stem(const Run& run, const Image& image) {
+  const Map& to = run.plan.stages[0].x;
+  const Dense& stem = run.parameters.stem;
+  const PatchReader reader(run, image);
+  run.region("stem", tiles_of(to), [&](int piece, float* scratch) {
+    const Tokens tokens = tile_of(to, piece);
+    float* out = scratch + stem.inputs * kWideStride;
+    Span spans[kTileLanes];
+    const int number = cut_into_spans(tokens.token, tokens.count, to.width, spans);
+    for (int i = 0; i < number; ++i)
+      reader.read(spans[i].y, spans[i].x, spans[i].count, scratch + spans[i].lane, kWideStride);
+    run.kernels.multiply(scratch, kWideStride, stem.inputs, tokens.vectors(), stem.weights.data(),
+                         stem.bias.data(), to.planes, out);
+    run.kernels.gelu_tile(out, kWideStride, to.planes, tokens.vectors());
+    finish_tokens(run, 0, out, kWideStride, tokens, out + to.planes * kWideStride);
+  });
+}
+
+void run_downsampling(const Run& run, int stage) {
+  if (run.parameters.arch.binary_downsampling)
+    run_binary(run, stage);
+  else
+    run_full_precision(run, stage);
+}
+
+}  // namespace bhvit

@@ -1,0 +1,155 @@
+#include "plan.h"
+
+#include <algorithm>
+
+namespace bhvit {
+namespace {
+
+template <typename T>
+Planes<T> take_planes(Arena& arena, int height, int width, int planes) {
+  return make_planes(arena.take<T>(planes_size(height, width, planes)), height, width, planes);
+}
+
+void fill_position(const Position& position, const Map& map) {
+  std::vector<float> plane(static_cast<size_t>(map.height) * map.width);
+  for (int c = 0; c < map.planes; ++c) {
+    stretch(position.values.data() + static_cast<size_t>(c) * position.size * position.size,
+            position.size, map.height, map.width, plane.data());
+    for (int y = 0; y < map.height; ++y)
+      std::copy_n(plane.data() + static_cast<size_t>(y) * map.width, map.width, map.at(y, c, 0));
+  }
+}
+
+}  // namespace
+
+Plan::Plan(const Parameters& parameters, int height, int width, int threads)
+    : height(height), width(width) {
+  const Architecture& arch = parameters.arch;
+  Arena measure;
+  lay_out(parameters, measure, threads);
+  bytes = measure.used();
+  memory_.assign(bytes, 0);  // zeros: the borders of bit maps stay as they are
+  Arena arena(memory_.data());
+  lay_out(parameters, arena, threads);
+
+  for (int s = 0; s < kStages; ++s) {
+    const StagePlan& stage = stages[s];
+    fill_position(s ? parameters.downsamplings[s - 1].position : parameters.stem_position,
+                  stage.position);
+    from_stage[s] = Resize(stage.height, stage.width, stages[0].height, stages[0].width,
+                           arch.align_corners);
+  }
+  to_labels = Resize(stages[0].height, stages[0].width, height, width, arch.align_corners);
+  for (int s = 0; s + 1 < kStages; ++s)
+    from_above.emplace_back(stages[s + 1].height, stages[s + 1].width, stages[s].height,
+                            stages[s].width, arch.align_corners);
+  for (int scale : parameters.head.pool_scales)
+    from_square.emplace_back(scale, scale, stages[3].height, stages[3].width, arch.align_corners);
+}
+
+void Plan::lay_out(const Parameters& parameters, Arena& arena, int threads) {
+  for (int s = 0; s < kStages; ++s) {
+    stages[s].height = s ? div_up(stages[s - 1].height, 2) : div_up(height, 4);
+    stages[s].width = s ? div_up(stages[s - 1].width, 2) : div_up(width, 4);
+    lay_out_stage(parameters, s, arena);
+  }
+  lay_out_head(parameters, arena);
+  const size_t size = scratch_size(parameters);
+  scratch.clear();
+  for (int i = 0; i < threads; ++i) scratch.push_back(arena.take<float>(size));
+}
+
+void Plan::lay_out_stage(const Parameters& parameters, int s, Arena& arena) {
+  StagePlan& stage = stages[s];
+  const Architecture& arch = parameters.arch;
+  const int h = stage.height, w = stage.width, channels = arch.channels[s];
+  stage.x = take_planes<float>(arena, h, w, channels);
+  stage.y = take_planes<float>(arena, h, w, channels);
+  stage.position = take_planes<float>(arena, h, w, channels);
+  if (s < 2) {
+    stage.bits = take_planes<uint32_t>(arena, h, w, channels / 32);
+    return;
+  }
+  stage.cells_down = div_up(h, arch.window);
+  stage.cells_across = div_up(w, arch.window);
+  const int cells = stage.cells();
+  stage.groups = std::min(cells, kWindowGroups);
+  stage.cell_stride = round_up(cells, kLanes) + kLanes;
+  stage.pooled = take_planes<float>(arena, 1, cells, channels);
+  stage.rest = take_planes<float>(arena, h, w, channels);
+  stage.pooled_rest = take_planes<float>(arena, 1, cells, channels);
+  for (BitMap* bits : {&stage.query, &stage.key, &stage.value})
+    *bits = take_planes<uint32_t>(arena, h, w, channels / 32);
+  for (BitMap* bits : {&stage.pooled_query, &stage.pooled_key, &stage.pooled_value})
+    *bits = take_planes<uint32_t>(arena, 1, cells, channels / 32);
+  stage.context = take_planes<float>(arena, h, w, channels);
+  const size_t size = static_cast<size_t>(channels) * stage.cell_stride;
+  stage.pooled_context = arena.take<float>(stage.groups * size);
+  stage.pooled_mean = arena.take<float>(size + kLanes);
+}
+
+void Plan::lay_out_head(const Parameters& parameters, Arena& arena) {
+  const Architecture& arch = parameters.arch;
+  const HeadParameters& head = parameters.head;
+  const int channels = arch.head_channels, h = stages[0].height, w = stages[0].width;
+  levels.clear();
+  for (int s = 0; s < kStages; ++s)
+    levels.push_back(take_planes<float>(arena, stages[s].height, stages[s].width, channels));
+  logits = take_planes<float>(arena, h, w, head.classifier.outputs);
+  if (!arch.uper_head) return;
+  squares.clear();
+  pooled.clear();
+  outputs.clear();
+  for (int scale : head.pool_scales) {
+    squares.push_back(take_planes<float>(arena, scale, scale, arch.channels[3]));
+    pooled.push_back(take_planes<float>(arena, scale, scale, channels));
+  }
+  const int all = arch.channels[3] + static_cast<int>(head.pool_scales.size()) * channels;
+  pyramid = take_planes<float>(arena, stages[3].height, stages[3].width, all);
+  joined = take_planes<float>(arena, h, w, kStages * channels);
+  top = take_planes<float>(arena, h, w, channels);
+  level_bits.clear();
+  for (int s = 0; s + 1 < kStages; ++s) {
+    const StagePlan& stage = stages[s];
+    outputs.push_back(take_planes<float>(arena, stage.height, stage.width, channels));
+    level_bits.push_back(
+        take_planes<uint32_t>(arena, stage.height, stage.width, channels / 32));
+  }
+  pyramid_bits = take_planes<uint32_t>(arena, stages[3].height, stages[3].width, all / 32);
+  joined_bits = take_planes<uint32_t>(arena, h, w, kStages * channels / 32);
+}
+
+size_t Plan::scratch_size(const Parameters& parameters) const {
+  const Architecture& arch = parameters.arch;
+  size_t most = static_cast<size_t>(kWideStride) *
+                (16 * arch.in_channels + 2 * static_cast<size_t>(arch.channels[0]));
+  const auto need = [&](size_t floats) { most = std::max(most, floats); };
+  for (int s = 0; s < kStages; ++s) {
+    const size_t c = arch.channels[s];
+    need(mlp_scratch(arch.channels[s], arch.hidden[s]));
+    if (s < 2) need(3 * kLanes * (c + static_cast<size_t>(kGroups) * div_up(9 * (c / kGroups), 32)));
+    if (s) {
+      const size_t before = arch.channels[s - 1];
+      need(kWideStride * (5 * before + before / 8 + 3 * c) + 16 * c);  // patches, bits, words
+    }
+    if (s >= 2) {
+      const StagePlan& stage = stages[s];
+      need(2 * static_cast<size_t>(round_up(stage.width, kLanes) + kLanes));
+      need(kTileLanes * (3 * c + 3 * c / 32) + kLanes);
+      need(kTileLanes * (4 * c + c / 32) + kLanes);
+      const int tokens = arch.window * arch.window + stage.cells();
+      const size_t lanes = round_up(tokens, kLanes) + 2 * kLanes, size = c / arch.heads[s];
+      need(lanes * (3 * (size / 32) + 2 * size) + size * div_up(tokens, 32) + 4 * kLanes +
+           attend_scratch(tokens));
+    }
+  }
+  const size_t channels = arch.head_channels;
+  size_t inputs = kStages * channels;  // of a convolution in the head
+  for (int s = 0; s < kStages; ++s) inputs = std::max<size_t>(inputs, arch.channels[s]);
+  inputs = std::max(inputs, arch.channels[3] + parameters.head.pool_scales.size() * channels);
+  need(kTileLanes * (inputs + inputs / 32 + channels + parameters.head.classifier.outputs) +
+       kLanes * (9 * inputs / 32 + 8));
+  return most + 8 * kLanes;
+}
+
+}  // namespace bhvit

@@ -1,0 +1,196 @@
+#include "tensor_file.h"
+
+#include <array>
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <memory>
+
+#include "error.h"
+
+namespace bhvit {
+namespace {
+
+constexpr char kMagic[] = "BHVITSEG";
+constexpr uint32_t kVersion = 1;
+constexpr uint32_t kByteOrder = 0x01020304;
+constexpr size_t kHeader = 40;
+constexpr uint64_t kMostBytes = uint64_t{1} << 31;
+constexpr uint32_t kMostTensors = 1 << 16;
+
+uint32_t crc32(const uint8_t* bytes, size_t number) {
+  static const std::array<uint32_t, 256> table = [] {
+    std::array<uint32_t, 256> t{};
+    for (uint32_t i = 0; i < 256; ++i) {
+      uint32_t c = i;
+      for (int k = 0; k < 8; ++k) c = c & 1 ? 0xedb88320u ^ (c >> 1) : c >> 1;
+      t[i] = c;
+    }
+    return t;
+  }();
+  uint32_t crc = ~0u;
+  for (size_t i = 0; i < number; ++i) crc = table[(crc ^ bytes[i]) & 0xff] ^ (crc >> 8);
+  return ~crc;
+}
+
+template <typename T>
+T read_at(const uint8_t* p) {
+  T value;
+  std::memcpy(&value, p, sizeof(T));
+  return value;
+}
+
+float widen(uint16_t half) {
+  const uint32_t sign = static_cast<uint32_t>(half >> 15) << 31;
+  const int exponent = half >> 10 & 31;
+  const int mantissa = half & 1023;
+  float value;
+  if (exponent == 31) {
+    value = mantissa ? NAN : INFINITY;
+  } else if (exponent == 0) {
+    value = std::ldexp(static_cast<float>(mantissa), -24);
+  } else {
+    value = std::ldexp(static_cast<float>(mantissa + 1024), exponent - 25);
+  }
+  return sign ? -value : value;
+}
+
+std::string describe(const Shape& shape) {
+  std::string text;
+  for (int64_t size : shape) text += (text.empty() ? "" : "x") + std::to_string(size);
+  return text;
+}
+
+}  // namespace
+
+void TensorFile::damaged(const std::string& what) const {
+  throw Error(path_ + " is damaged (" + what + "): copy it again, or export it again with "
+              "tools/export_packed.py");
+}
+
+TensorFile::TensorFile(const std::string& path) : path_(path) {
+  const std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
+  if (!file) throw Error("cannot open " + path + ": " + std::strerror(errno));
+  std::array<uint8_t, 1 << 16> part;
+  while (const size_t got = std::fread(part.data(), 1, part.size(), file.get())) {
+    bytes_.insert(bytes_.end(), part.begin(), part.begin() + got);
+    if (bytes_.size() > kMostBytes) throw Error(path + " is too large to be a packed model");
+  }
+  if (std::ferror(file.get())) throw Error("cannot read " + path + ": " + std::strerror(errno));
+
+  if (bytes_.size() < 8 || std::memcmp(bytes_.data(), kMagic, 8) != 0) {
+    throw Error(path + " is not a packed model: give a file made by tools/export_packed.py");
+  }
+  if (bytes_.size() < kHeader) damaged("it ends in its header");
+  const uint8_t* p = bytes_.data();
+  const uint32_t version = read_at<uint32_t>(p + 8);
+  const uint32_t order = read_at<uint32_t>(p + 12);
+  if (order == __builtin_bswap32(kByteOrder)) {
+    throw Error(path + " has the other byte order than this processor: export it again on a "
+                "little-endian machine");
+  }
+  if (version != kVersion) {
+    throw Error(path + " has version " + std::to_string(version) + " of the format and this "
+                "package reads version " + std::to_string(kVersion) +
+                ": export it again with tools/export_packed.py");
+  }
+  if (order != kByteOrder) damaged("its byte order mark is wrong");
+  if (read_at<uint64_t>(p + 16) != bytes_.size()) {
+    damaged("it has " + std::to_string(bytes_.size()) + " bytes instead of " +
+            std::to_string(read_at<uint64_t>(p + 16)));
+  }
+  if (read_at<uint32_t>(p + 24) != crc32(p + 28, bytes_.size() - 28)) {
+    damaged("its checksum does not fit");
+  }
+  const uint32_t number = read_at<uint32_t>(p + 28);
+  const uint64_t meta = read_at<uint32_t>(p + 32), directory = read_at<uint32_t>(p + 36);
+  if (kHeader + meta + directory > bytes_.size()) damaged("its directory lies outside");
+  if (number > kMostTensors) damaged("it names too many tensors");
+  read_directory(kHeader + meta, directory, number);
+}
+
+void TensorFile::read_directory(size_t offset, size_t length, uint32_t number) {
+  const uint8_t* p = bytes_.data() + offset;
+  const uint8_t* const end = p + length;
+  const auto need = [&](size_t n) {
+    if (static_cast<size_t>(end - p) < n) damaged("its directory ends early");
+  };
+  for (uint32_t i = 0; i < number; ++i) {
+    need(2);
+    const uint16_t name_length = read_at<uint16_t>(p);
+    p += 2;
+    need(name_length + size_t{2});
+    const std::string name(reinterpret_cast<const char*>(p), name_length);
+    p += name_length;
+    Tensor tensor;
+    const uint8_t type = p[0], dimensions = p[1];
+    p += 2;
+    if (type > kInt32 || dimensions < 1 || dimensions > 4) damaged("its directory is wrong");
+    tensor.type = static_cast<Type>(type);
+    need(4 * size_t{dimensions} + 8);
+    tensor.number = 1;
+    for (int d = 0; d < dimensions; ++d, p += 4) {
+      const uint32_t size = read_at<uint32_t>(p);
+      tensor.shape.push_back(size);
+      tensor.number *= size;  // at most 2^32 times what was checked to be below 2^31
+      if (tensor.number > kMostBytes) damaged("a tensor is too large");
+    }
+    tensor.offset = read_at<uint64_t>(p);
+    p += 8;
+    const uint64_t bytes = tensor.number * (tensor.type == kFloat16 ? 2 : 4);
+    if (tensor.offset > bytes_.size() || bytes > bytes_.size() - tensor.offset) {
+      damaged("a tensor lies outside");
+    }
+    tensors_[name] = tensor;
+  }
+}
+
+const TensorFile::Tensor& TensorFile::find(const std::string& name) const {
+  const auto at = tensors_.find(name);
+  if (at == tensors_.end()) damaged("it lacks " + name);
+  return at->second;
+}
+
+const TensorFile::Tensor& TensorFile::find(const std::string& name, const Shape& shape) const {
+  const Tensor& tensor = find(name);
+  if (tensor.shape != shape) {
+    damaged(name + " is " + describe(tensor.shape) + " and should be " + describe(shape));
+  }
+  return tensor;
+}
+
+const Shape& TensorFile::shape(const std::string& name) const { return find(name).shape; }
+
+Aligned<float> TensorFile::floats(const std::string& name, const Shape& shape) const {
+  const Tensor& tensor = find(name, shape);
+  Aligned<float> values(tensor.number);
+  const uint8_t* from = bytes_.data() + tensor.offset;
+  if (tensor.type == kFloat32) {
+    if (tensor.number) std::memcpy(values.data(), from, tensor.number * 4);
+  } else if (tensor.type == kFloat16) {
+    for (size_t i = 0; i < tensor.number; ++i) values[i] = widen(read_at<uint16_t>(from + 2 * i));
+  } else {
+    damaged(name + " has the wrong type");
+  }
+  return values;
+}
+
+Aligned<uint32_t> TensorFile::words(const std::string& name, const Shape& shape) const {
+  const Tensor& tensor = find(name, shape);
+  if (tensor.type != kUint32) damaged(name + " has the wrong type");
+  Aligned<uint32_t> values(tensor.number);
+  if (tensor.number)
+    std::memcpy(values.data(), bytes_.data() + tensor.offset, tensor.number * 4);
+  return values;
+}
+
+std::vector<int32_t> TensorFile::integers(const std::string& name, const Shape& shape) const {
+  const Tensor& tensor = find(name, shape);
+  if (tensor.type != kInt32) damaged(name + " has the wrong type");
+  std::vector<int32_t> values(tensor.number);
+  if (tensor.number)
+    std::memcpy(values.data(), bytes_.data() + tensor.offset, tensor.number * 4);
+  return values;
+}
+
+}  // namespace bhvit
