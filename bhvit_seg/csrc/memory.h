@@ -1,10 +1,15 @@
 // Aligned memory.
 #pragma once
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <vector>
 
@@ -34,6 +39,31 @@ struct AlignedAllocator {
 template <typename T>
 using Aligned = std::vector<T, AlignedAllocator<T>>;
 
+// One block of zeros for the maps of an image size. Maps are walked in long strides, which costs a
+// look into the page tables at every step unless pages are huge.
+class Block {
+ public:
+  Block() = default;
+  explicit Block(size_t bytes) {
+    constexpr size_t kHugePage = size_t{1} << 21;
+    const size_t alignment = bytes < kHugePage ? kAlignment : kHugePage;
+    bytes = (bytes + alignment - 1) / alignment * alignment;
+    data_.reset(static_cast<uint8_t*>(std::aligned_alloc(alignment, bytes ? bytes : alignment)));
+    if (!data_) throw std::bad_alloc();
+#if defined(__linux__)
+    if (alignment == kHugePage) madvise(data_.get(), bytes, MADV_HUGEPAGE);
+#endif
+    std::memset(data_.get(), 0, bytes);
+  }
+  uint8_t* data() const { return data_.get(); }
+
+ private:
+  struct Free {
+    void operator()(uint8_t* p) const { std::free(p); }
+  };
+  std::unique_ptr<uint8_t, Free> data_;
+};
+
 // Hands out parts of one block of memory. Asked twice in the same order, first without a block to
 // learn how large it has to be, then with it.
 class Arena {
@@ -48,7 +78,6 @@ class Arena {
     return part;
   }
   size_t used() const { return used_; }
-  bool measuring() const { return !block_; }
 
  private:
   uint8_t* block_;

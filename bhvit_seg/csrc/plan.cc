@@ -28,7 +28,7 @@ Plan::Plan(const Parameters& parameters, int height, int width, int threads)
   Arena measure;
   lay_out(parameters, measure, threads);
   bytes = measure.used();
-  memory_.assign(bytes, 0);  // zeros: the borders of bit maps stay as they are
+  memory_ = Block(bytes);  // zeros: the borders of bit maps stay as they are
   Arena arena(memory_.data());
   lay_out(parameters, arena, threads);
 
@@ -147,7 +147,7 @@ size_t Plan::scratch_size(const Parameters& parameters) const {
   size_t inputs = kStages * channels;  // of a convolution in the head
   for (int s = 0; s < kStages; ++s) inputs = std::max<size_t>(inputs, arch.channels[s]);
   inputs = std::max(inputs, arch.channels[3] + parameters.head.pool_scales.size() * channels);
-  need(kTileLanes * (inputs + inputs / 32 + channels + parameters.head.classifier.outputs) +
+  need(kTileLanes * (2 * inputs + inputs / 32 + channels + parameters.head.classifier.outputs) +
        kLanes * (9 * inputs / 32 + 8));
   return most + 8 * kLanes;
 }

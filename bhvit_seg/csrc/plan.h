@@ -64,7 +64,7 @@ struct Plan {
   void lay_out_head(const Parameters& parameters, Arena& arena);
   size_t scratch_size(const Parameters& parameters) const;
 
-  Aligned<uint8_t> memory_;
+  Block memory_;
 };
 
 }  // namespace bhvit

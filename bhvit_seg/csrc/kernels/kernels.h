@@ -116,6 +116,8 @@ struct Kernels {
   // The reverse; `add`: onto what is there; `wrap`: keep the circular border.
   void (*store_tile)(const float* tile, int stride, int channels, const Map& map, Tokens tokens,
                      bool add, bool wrap);
+  // Adds tokens of a map to a tile.
+  void (*add_map)(const Map& map, int channels, Tokens tokens, float* tile, int stride);
   // Bits of tile * scale + bias >= 0 (of tile + bias if scale is null): [channels / 32][stride].
   void (*pack_tile)(const float* tile, int stride, int channels, int vectors, const float* scale,
                     const float* bias, uint32_t* bits);

@@ -148,6 +148,9 @@ class Counter {
     a_ = _mm256_add_epi8(a_, bytes(x.a));
     b_ = _mm256_add_epi8(b_, bytes(x.b));
   }
+  // Counting that goes on from `sum`; finish takes the same.
+  BHVIT_INLINE void start(U) {}
+  BHVIT_INLINE U finish(U sum) const { return add(sum, read()); }
   BHVIT_INLINE U read() const { return {sum(a_), sum(b_)}; }
 
  private:

@@ -78,6 +78,9 @@ class Counter {
  public:
   static constexpr int kMost = 1 << 30;  // words that may be added before reading
   BHVIT_INLINE Counter() : sum_(_mm512_setzero_si512()) {}
+  // Counting that goes on from `sum`; finish takes the same.
+  BHVIT_INLINE void start(U sum) { sum_ = sum; }
+  BHVIT_INLINE U finish(U) const { return sum_; }
   BHVIT_INLINE void add_bits(U x) { sum_ = _mm512_add_epi32(sum_, _mm512_popcnt_epi32(x)); }
   BHVIT_INLINE U read() const { return sum_; }
 

@@ -130,6 +130,9 @@ class Counter {
       sum_[i] = vaddq_u8(sum_[i], vcntq_u8(vreinterpretq_u8_u32(x.v[i])));
     }
   }
+  // Counting that goes on from `sum`; finish takes the same.
+  BHVIT_INLINE void start(U) {}
+  BHVIT_INLINE U finish(U sum) const { return add(sum, read()); }
   BHVIT_INLINE U read() const { BHVIT_EACH(U, vpaddlq_u16(vpaddlq_u8(sum_[i]))); }
 
  private:

@@ -69,6 +69,13 @@ void store_tile(const float* tile, int stride, int channels, const Map& map, Tok
     }
 }
 
+void add_map(const Map& map, int channels, Tokens tokens, float* tile, int stride) {
+  for (int c = 0; c < channels; ++c)
+    for (int i = 0; i < tokens.count; ++i)
+      tile[c * stride + i] +=
+          *map.at((tokens.token + i) / map.width, c, (tokens.token + i) % map.width);
+}
+
 void pack_tile(const float* tile, int stride, int channels, int vectors, const float* scale,
                const float* bias, uint32_t* bits) {
   for (int word = 0; word < channels / 32; ++word)
@@ -364,9 +371,13 @@ void enlarge_tile(const Map& map, int channels, const Enlargement& to, int y, in
   for (int c = 0; c < channels; ++c)
     for (int lane = 0; lane < kLanes; ++lane) {
       const int x = column_tile * kLanes + lane;
-      const float a = enlarge(map.at(to.y0[y], c, 0), to, x);
-      const float b = enlarge(map.at(to.y1[y], c, 0), to, x);
-      tile[c * stride + lane] = fused(to.y_weight[y], b - a, a);
+      const float* top = map.at(to.y0[y], c, to.base[column_tile]);
+      const float* bottom = map.at(to.y1[y], c, to.base[column_tile]);
+      const auto column = [&](uint32_t i) {
+        return fused(to.y_weight[y], bottom[i] - top[i], top[i]);
+      };
+      const float a = column(to.x0[x]);
+      tile[c * stride + lane] = fused(to.x_weight[x], column(to.x1[x]) - a, a);
     }
 }
 
@@ -393,7 +404,7 @@ void label_rows(const Map& logits, int classes, const Enlargement& to, int y_beg
 
 extern const Kernels kSerialKernels;
 const Kernels kSerialKernels = {
-    "serial",     load_tile,    store_tile, pack_tile,    normalize_tile, gelu_tile,
+    "serial",     load_tile,    store_tile, add_map, pack_tile,    normalize_tile, gelu_tile,
     mix_tile,     spread_tile,  multiply,   load_patches, mlp,            multi_scale,
     convolve,     accumulate,   project,    project_bits, attend,         finish_context,
     pool_rows,    enlarge_tile, label_rows};

@@ -11,6 +11,9 @@ namespace BHVIT_ISA {
 namespace {
 
 constexpr int kMostSpans = kMaxVectors * kLanes;
+// Planes of a row lie too far apart for the processor to foresee the next one; the next tile's
+// values are asked for while this one is worked on.
+constexpr int kAhead = kMaxVectors * kLanes;
 
 BHVIT_INLINE F exp2_lanes(F x) {
   const F rounded = subtract(add(x, spread(kRound)), spread(kRound));
@@ -24,7 +27,7 @@ BHVIT_INLINE F exp2_lanes(F x) {
 
 BHVIT_INLINE int32_t half(int inputs) { return inputs / 2; }
 
-// acc[o][t] = start[o] + popcount over words of (activations[t] xor weights[o]).
+// acc[o][t] += popcount over words of (activations[t] xor weights[o]).
 // activations: [words][stride]; weights: [words][8], first of them at `weights`.
 template <int T, int O>
 BHVIT_INLINE void count_differences(const uint32_t* activations, int stride,
@@ -32,6 +35,9 @@ BHVIT_INLINE void count_differences(const uint32_t* activations, int stride,
   for (int from = 0; from < words; from += Counter::kMost) {
     const int to = words - from < Counter::kMost ? words : from + Counter::kMost;
     Counter counters[O][T];
+#pragma GCC unroll 8
+    for (int o = 0; o < O; ++o)
+      for (int t = 0; t < T; ++t) counters[o][t].start(acc[o][t]);
     for (int k = from; k < to; ++k) {
       U a[T];
       for (int t = 0; t < T; ++t) a[t] = load(activations + k * stride + t * kLanes);
@@ -43,7 +49,7 @@ BHVIT_INLINE void count_differences(const uint32_t* activations, int stride,
     }
 #pragma GCC unroll 8
     for (int o = 0; o < O; ++o)
-      for (int t = 0; t < T; ++t) acc[o][t] = add(acc[o][t], counters[o][t].read());
+      for (int t = 0; t < T; ++t) acc[o][t] = counters[o][t].finish(acc[o][t]);
   }
 }
 
@@ -91,7 +97,9 @@ void load_tile(const Map& map, int channels, Tokens tokens, const float* scale, 
   const int number = cut_into_spans(tokens.token, tokens.count, map.width, spans);
   for (int c = 0; c < channels; ++c) {
     for (int s = 0; s < number; ++s) {
-      F x = load_first(map.at(spans[s].y, c, spans[s].x), spans[s].count);
+      const float* from = map.at(spans[s].y, c, spans[s].x);
+      __builtin_prefetch(from + kAhead);
+      F x = load_first(from, spans[s].count);
       if (scale) x = fma(x, spread(scale[c]), spread(bias[c]));
       // what a short run writes beyond itself belongs to the run or channel that comes next
       store(tile + c * stride + spans[s].lane, x);
@@ -124,6 +132,18 @@ void store_tile(const float* tile, int stride, int channels, const Map& map, Tok
   }
   if (wrap)
     for (int s = 0; s < number; ++s) wrap_span(map, channels, spans[s]);
+}
+
+void add_map(const Map& map, int channels, Tokens tokens, float* tile, int stride) {
+  Span spans[kMostSpans];
+  const int number = cut_into_spans(tokens.token, tokens.count, map.width, spans);
+  for (int c = 0; c < channels; ++c)
+    for (int s = 0; s < number; ++s) {
+      const float* from = map.at(spans[s].y, c, spans[s].x);
+      __builtin_prefetch(from + kAhead);
+      float* at = tile + c * stride + spans[s].lane;
+      store_first(at, add(load(at), load_first(from, spans[s].count)), spans[s].count);
+    }
 }
 
 void pack_tile(const float* tile, int stride, int channels, int vectors, const float* scale,
@@ -286,11 +306,14 @@ BHVIT_INLINE void mlp_tile(const Mlp& mlp, const Map& in, const Map& out, const 
   Span spans[T * kLanes];
   const int number = cut_into_spans(tokens.token, tokens.count, in.width, spans);
   const float* rows[T * kLanes][5];
-  for (int s = 0; s < number; ++s)
+  const float* out_rows[T * kLanes];
+  for (int s = 0; s < number; ++s) {
+    out_rows[s] = out.at(spans[s].y, 0, spans[s].x);
     for (int dy = -2; dy <= 2; ++dy) {
       const int y = (spans[s].y + dy + 2 * in.height) % in.height;
       rows[s][dy + 2] = in.at(y, 0, spans[s].x);
     }
+  }
   for (int c = 0; c < channels; ++c) {
     const ptrdiff_t plane = c * in.plane;
     const float* taps = mlp.taps + 9 * c;
@@ -299,6 +322,8 @@ BHVIT_INLINE void mlp_tile(const Mlp& mlp, const Map& in, const Map& out, const 
     for (int s = 0; s < number; ++s) {
       const float* const* row = rows[s];
       const float* centre = row[2] + plane;
+      __builtin_prefetch(row[4] + plane + kAhead);
+      __builtin_prefetch(out_rows[s] + c * out.plane, 1);
       const F x = load(centre);
       F sum = fma(x, spread(taps[0]), shift);
       sum = fma(load(row[1] + plane), spread(taps[1]), sum);
@@ -466,6 +491,7 @@ void multi_scale(const MultiScaleConvolution& layer, const TapRows* taps, const 
     }
     for (int o = 0; o < O; ++o) {
       float* at = map.at(y, output + o, x);
+      __builtin_prefetch(at + kLanes, 1);
       const F residual = add(load_first(at, count), spread(layer.out_bias[output + o]));
       store_first(at, fma(total[o], spread(layer.out_scale[output + o]), residual), count);
     }
@@ -637,7 +663,7 @@ void pool_rows(const Map& map, int channel, int y0, int y1, float scale, float b
   }
 }
 
-// One row of 16 enlarged columns between two rows of a map.
+// Sixteen columns of an enlarged row.
 struct Columns {
   U left, right;
   F weight;
@@ -645,8 +671,7 @@ struct Columns {
       : left(load(to.x0 + tile * kLanes)),
         right(load(to.x1 + tile * kLanes)),
         weight(load(to.x_weight + tile * kLanes)) {}
-  BHVIT_INLINE F enlarge(const float* row) const {
-    const F source = load(row);
+  BHVIT_INLINE F enlarge(F source) const {
     const F a = permute(source, left);
     return fma(weight, subtract(permute(source, right), a), a);
   }
@@ -660,8 +685,8 @@ void enlarge_tile(const Map& map, int channels, const Enlargement& to, int y, in
   const float* bottom = map.at(to.y1[y], 0, x);
   const F weight = spread(to.y_weight[y]);
   for (int c = 0; c < channels; ++c, top += map.plane, bottom += map.plane) {
-    const F a = columns.enlarge(top);
-    store(tile + c * stride, fma(weight, subtract(columns.enlarge(bottom), a), a));
+    const F a = load(top);
+    store(tile + c * stride, columns.enlarge(fma(weight, subtract(load(bottom), a), a)));
   }
 }
 
@@ -677,8 +702,8 @@ BHVIT_INLINE void label_some_rows(const Map& logits, int classes, const Enlargem
     F best[R];
     U label[R];
     for (int c = 0; c < classes; ++c, top += logits.plane, bottom += logits.plane) {
-      const F a = columns.enlarge(top);
-      const F difference = subtract(columns.enlarge(bottom), a);
+      const F a = columns.enlarge(load(top));
+      const F difference = subtract(columns.enlarge(load(bottom)), a);
       const U name = spread(c);
       for (int r = 0; r < R; ++r) {
         const F value = fma(weights[r], difference, a);
@@ -707,7 +732,7 @@ void label_rows(const Map& logits, int classes, const Enlargement& to, int y_beg
 }
 
 constexpr Kernels make_kernels(const char* name) {
-  return {name,         load_tile,   store_tile,   pack_tile,    normalize_tile, gelu_tile,
+  return {name,         load_tile,   store_tile,   add_map, pack_tile,    normalize_tile, gelu_tile,
           mix_tile,     spread_tile, multiply_tile, load_patches, mlp,            multi_scale,
           convolve,     accumulate,  project,      project_bits, attend,         finish_context,
           pool_rows,    enlarge_tile, label_rows};

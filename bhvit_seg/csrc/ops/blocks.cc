@@ -1,5 +1,6 @@
 // The blocks of a stage: a token mixer (MSGDC, or MSMHA with its windows) and the MLP.
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "run.h"
@@ -95,15 +96,34 @@ void run_projections(const Run& run, const MsmhaParameters& mixer, const StagePl
   });
 }
 
+// Copies a run of values in whole vectors: reads and writes up to a vector beyond its end.
+template <typename T>
+T* copy_vectors(const T* from, int number, T* to) {
+  for (int i = 0; i < number; i += kLanes) std::memcpy(to + i, from + i, kLanes * sizeof(T));
+  return to + number;
+}
+
+// Copies a short run without a function call, and nothing beyond it.
+void copy_run(const float* from, int number, float* to) {
+  constexpr int kFour = 4;
+  if (number < kFour) {
+    for (int i = 0; i < number; ++i) to[i] = from[i];
+    return;
+  }
+  for (int i = 0; i + kFour < number; i += kFour) std::memcpy(to + i, from + i, sizeof(float[kFour]));
+  std::memcpy(to + number - kFour, from + number - kFour, sizeof(float[kFour]));
+}
+
 // Planes of a window's tokens, row by row, followed by the pooled tokens: out[plane][stride].
+// What is written beyond one run belongs to the next run or plane.
 template <typename T>
 void gather_window(const Planes<T>& map, const Planes<T>& pooled, int first, int planes,
                    const Window& window, T* out, int stride) {
   for (int p = 0; p < planes; ++p) {
     T* to = out + p * stride;
     for (int y = 0; y < window.rows; ++y)
-      to = std::copy_n(map.at(window.y + y, first + p, window.x), window.columns, to);
-    std::copy_n(pooled.at(0, first + p, 0), pooled.width, to);
+      to = copy_vectors(map.at(window.y + y, first + p, window.x), window.columns, to);
+    copy_vectors(pooled.at(0, first + p, 0), pooled.width, to);
   }
 }
 
@@ -158,7 +178,7 @@ void attend_window(const Run& run, const MsmhaParameters& mixer, const StagePlan
   for (int c = 0; c < size; ++c) {
     const float* from = context + c * stride;
     for (int y = 0; y < window.rows; ++y, from += window.columns)
-      std::copy_n(from, window.columns, plan.context.at(window.y + y, first + c, window.x));
+      copy_run(from, window.columns, plan.context.at(window.y + y, first + c, window.x));
     float* to = pooled_sum + (first + c) * plan.cell_stride;
     for (int i = 0; i < cells; ++i) to[i] += from[i];
   }

@@ -12,9 +12,7 @@ void finish_tokens(const Run& run, int stage, float* tile, int stride, Tokens to
                    float* scratch) {
   const StagePlan& plan = run.plan.stages[stage];
   const int channels = plan.x.planes;
-  run.kernels.load_tile(plan.position, channels, tokens, nullptr, nullptr, scratch, stride);
-  for (int c = 0; c < channels; ++c)
-    for (int i = 0; i < tokens.count; ++i) tile[c * stride + i] += scratch[c * stride + i];
+  run.kernels.add_map(plan.position, channels, tokens, tile, stride);
   const auto& blocks = run.parameters.stages[stage];
   run.kernels.store_tile(tile, stride, channels, plan.x, tokens, false, true);
   if (stage > 1 || blocks.empty()) return;

@@ -6,23 +6,27 @@
 namespace bhvit {
 namespace {
 
-// A 1x1 module from map to map; `in`: an affine step before it, or null.
+// A 1x1 module on tokens of a map; `in`: an affine step before it, or null. Writes [outputs][32].
+void pointwise_tile(const Kernels& k, const BinaryModule& module, const Affine* in, const Map& from,
+                    Tokens tokens, float* out, float* scratch) {
+  const int inputs = module.convolution.layer.inputs, outputs = module.convolution.layer.outputs;
+  uint32_t* bits = reinterpret_cast<uint32_t*>(scratch + inputs * kTileLanes + kLanes);
+  k.load_tile(from, inputs, tokens, in ? in->scale.data() : nullptr,
+              in ? in->bias.data() : nullptr, scratch, kTileLanes);
+  k.pack_tile(scratch, kTileLanes, inputs, tokens.vectors(), nullptr, module.input_bias.data(),
+              bits);
+  k.project(bits, inputs, module.convolution.weights.data(), module.outputs.data(), outputs,
+            scratch, inputs, kTileLanes, tokens.vectors(), out);
+}
+
+// The same from map to map.
 void run_pointwise(const Run& run, const char* name, const BinaryModule& module, const Affine* in,
                    const Map& from, const Map& to) {
-  const Kernels& k = run.kernels;
   run.region(name, tiles_of(to), [&](int piece, float* scratch) {
     const Tokens tokens = tile_of(to, piece);
-    const int inputs = module.convolution.layer.inputs, outputs = module.convolution.layer.outputs;
-    float* tile = scratch;
-    float* out = tile + inputs * kTileLanes + kLanes;
-    uint32_t* bits = reinterpret_cast<uint32_t*>(out + outputs * kTileLanes);
-    k.load_tile(from, inputs, tokens, in ? in->scale.data() : nullptr,
-                in ? in->bias.data() : nullptr, tile, kTileLanes);
-    k.pack_tile(tile, kTileLanes, inputs, tokens.vectors(), nullptr, module.input_bias.data(),
-                bits);
-    k.project(bits, inputs, module.convolution.weights.data(), module.outputs.data(), outputs, tile,
-              inputs, kTileLanes, tokens.vectors(), out);
-    k.store_tile(out, kTileLanes, outputs, to, tokens, false, false);
+    pointwise_tile(run.kernels, module, in, from, tokens, scratch,
+                   scratch + to.planes * kTileLanes);
+    run.kernels.store_tile(scratch, kTileLanes, to.planes, to, tokens, false, false);
   });
 }
 
@@ -78,7 +82,7 @@ void run_segformer(const Run& run) {
   Plan& plan = run.plan;
   const HeadParameters& head = run.parameters.head;
   const int channels = run.parameters.arch.head_channels;
-  for (int s = 0; s < kStages; ++s)
+  for (int s = 1; s < kStages; ++s)
     run_pointwise(run, "head levels", head.levels[s], &run.parameters.out[s], plan.stages[s].x,
                   plan.levels[s]);
   const Map& to = plan.logits;
@@ -91,7 +95,9 @@ void run_segformer(const Run& run) {
     float* tile = scratch;
     float* fused = tile + inputs * kTileLanes + kLanes;
     uint32_t* bits = reinterpret_cast<uint32_t*>(fused + channels * kTileLanes);
-    k.load_tile(plan.levels[0], channels, tokens, nullptr, nullptr, tile, kTileLanes);
+    // the first stage's level is as large as all others together: it never goes to memory
+    pointwise_tile(k, head.levels[0], &run.parameters.out[0], plan.stages[0].x, tokens, tile,
+                   tile + inputs * kTileLanes);
     for (int s = 1; s < kStages; ++s)
       for (int v = 0; v < vectors; ++v)
         k.enlarge_tile(plan.levels[s], channels, plan.from_stage[s].view(), y, x / kLanes + v,
