@@ -11,8 +11,8 @@ import bhvit_seg.mm  # noqa: F401  isort: skip
 import torch
 from torch import nn
 
-from bhvit_seg.errors import UserError
-from bhvit_seg.mm import allow_mmengine_checkpoints, first_line
+from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.mm import allow_mmengine_checkpoints
 
 SHOWN = 3
 

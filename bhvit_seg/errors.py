@@ -31,6 +31,11 @@ def find_user_error(error: BaseException | None) -> UserError | None:
     return found
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type when it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def command(main: Callable) -> Callable:
     """Decorate an entry point so that a :class:`UserError` ends it with one line and status 2."""
 

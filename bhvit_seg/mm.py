@@ -20,7 +20,7 @@ import warnings
 from typing import Any, Callable
 
 from bhvit_seg.doctor import install_line
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, first_line
 
 # In the order in which they need each other; the subpackages are those that are noisy.
 STACK = ('torch', 'mmengine', 'mmcv', 'mmseg', 'mmseg.models', 'mmseg.datasets')
@@ -57,11 +57,6 @@ def require_mm_stack() -> None:
                 raise StackError(
                     f'{name} is installed but does not import ({first_line(error)}); '
                     '`bhvit-seg doctor` tells what does not fit and how to mend it') from error
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type when it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def allow_mmengine_checkpoints() -> None:

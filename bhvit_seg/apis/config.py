@@ -16,8 +16,7 @@ import bhvit_seg.mm  # noqa: F401  isort: skip
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
-from bhvit_seg.errors import UserError, find_user_error
-from bhvit_seg.mm import first_line
+from bhvit_seg.errors import UserError, find_user_error, first_line
 
 # Top-level settings the runner or the tools read even where no config mentions them.
 OPTIONAL_SETTINGS = {

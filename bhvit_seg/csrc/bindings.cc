@@ -3,7 +3,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <limits>
+#include <algorithm>
+#include <chrono>
+#include <utility>
 
 #include "dispatch.h"
 #include "error.h"
@@ -66,6 +68,26 @@ Profile profile(Model& model, const py::array& array) {
   return model.profile(image);
 }
 
+// Products a second of one core, binary and float, in loops on registers: (binary, float).
+std::pair<double, double> limits(const std::string& isa) {
+  const Kernels& kernels = choose_kernels(isa);
+  alignas(64) uint32_t words[kLanes] = {1, 2, 3};
+  alignas(64) float floats[kLanes] = {0.5f, 0.25f};
+  const auto best = [](auto&& busy) {
+    double most = 0;
+    for (int i = 0; i < 20; ++i) {
+      const auto start = std::chrono::steady_clock::now();
+      const auto products = static_cast<double>(busy());
+      const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+      most = std::max(most, products / seconds.count());
+    }
+    return most;
+  };
+  const py::gil_scoped_release release;
+  return {best([&] { return kernels.busy_count(1 << 20, words); }),
+          best([&] { return kernels.busy_multiply(1 << 20, floats); })};
+}
+
 // Integer products of a binary convolution, [height][width][outputs], for tests of exported
 // weights against the simulated network.
 Array<int32_t> convolve(const std::string& isa, const Array<uint32_t>& activations,
@@ -124,6 +146,8 @@ PYBIND11_MODULE(_engine, m) {
   py::register_exception<Error>(m, "Error", PyExc_ValueError);
   m.def("instruction_sets", &instruction_sets, "Those this processor can run, best first.");
   m.def("known_instruction_sets", &known_instruction_sets, "Those of all processors.");
+  m.def("limits", &limits, py::arg("isa") = "",
+        "Binary and float products a second of one core, at best.");
   m.def("convolve", &convolve, py::arg("isa"), py::arg("activations"), py::arg("weights"),
         py::arg("kernel") = 1, py::arg("dilation") = 1, py::arg("groups") = 1);
   py::class_<Model>(m, "Engine")

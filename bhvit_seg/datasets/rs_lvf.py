@@ -15,10 +15,10 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from bhvit_seg.datasets.masks import MaskEncoding
+from bhvit_seg.decoding import LIDAR_SUFFIXES
 from bhvit_seg.errors import UserError
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff')
-LIDAR_SUFFIXES = ('.tif', '.tiff', '.npy', '.png')
 
 
 @DATASETS.register_module()

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from bhvit_seg.datasets.decoding import COLOUR_FLAGS, read_image, read_mask
 from bhvit_seg.datasets.masks import IGNORE, MaskEncoding, label_table
 from bhvit_seg.datasets.transforms.loading import LoadLidarChannels
+from bhvit_seg.decoding import COLOUR_FLAGS, read_image, read_mask
 from bhvit_seg.errors import UserError
 
 # The stem cuts images into patches of this side.

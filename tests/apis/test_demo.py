@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
+import pytest
 from PIL import Image
 
+import bhvit_seg.native
 from bhvit_seg.apis import demo
 from bhvit_seg.apis.contact_sheet import HEADER, MARGIN, SheetRow, write_contact_sheet
+
+
+def sheet_size(columns):
+    return columns * (64 + MARGIN) + MARGIN, 2 * HEADER + 2 * (64 + HEADER) + MARGIN
 
 
 def test_contact_sheet_shows_each_picture_in_its_place(tmp_path):
@@ -38,14 +46,25 @@ def test_demo_leaves_its_picture_and_goes_on_where_it_stopped(tmp_path, reposito
         'val_dataloader = dict(num_workers=0, persistent_workers=False)\n'
         'test_dataloader = val_dataloader\n'
         'train_cfg = dict(max_iters=2, val_interval=2)\n')
-    sheet = demo.run_demo(config, tmp_path / 'out')
+    # Without the engine first: the demonstration has to go on.
+    with monkeypatch.context() as without_engine:
+        without_engine.setitem(sys.modules, 'bhvit_seg.native._engine', None)
+        without_engine.delattr(bhvit_seg.native, '_engine', raising=False)
+        sheet = demo.run_demo(config, tmp_path / 'out')
     assert sheet == tmp_path / 'out' / 'contact_sheet.png'
-    width, height = Image.open(sheet).size
-    assert (width, height) == (4 * (64 + MARGIN) + MARGIN, 2 * HEADER + 2 * (64 + HEADER) + MARGIN)
+    assert Image.open(sheet).size == sheet_size(columns=4)
+    assert 'left out: the engine' in capsys.readouterr().out
     before = (tmp_path / 'out' / 'work_dir' / 'iter_2.pth').stat().st_mtime_ns
     sheet.unlink()
-    capsys.readouterr()
+    pytest.importorskip('bhvit_seg.native._engine', reason='the engine is not built')
     demo.run_demo(config, tmp_path / 'out')
-    assert sheet.exists()
+    assert Image.open(sheet).size == sheet_size(columns=5)
     assert (tmp_path / 'out' / 'work_dir' / 'iter_2.pth').stat().st_mtime_ns == before
-    assert 'road IoU' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert 'road IoU' in printed and 'from bits: ' in printed and 'ms an image' in printed
+    labels, from_bits = ([np.asarray(Image.open(path)) for path in sorted(
+        (tmp_path / 'out' / name / 'labels').iterdir())]
+        for name in ('predictions', 'predictions_from_bits'))
+    assert len(labels) == len(from_bits) == 2
+    # Two iterations in: a network that knows nothing yet is as sensitive as can be.
+    assert np.mean([a != b for a, b in zip(labels, from_bits)]) < 0.1

@@ -152,12 +152,26 @@ def test_image_smaller_than_a_patch_is_named(tmp_path):
     (['IMAGE', '--checkpoint', 'none.pth'], 'no checkpoint at none.pth'),
     (['IMAGE', '--out', '/dev/null/x'], '--out'),
     (['IMAGE', '--device', 'cuda:77'], 'cuda:77'),
+    (['IMAGE', '--packed', 'none.bhv'], '--packed and --config'),
+    (['IMAGE', '--threads', '2'], '--threads'),
+    (['IMAGE', '--cfg-options', 'model'], 'KEY=VALUE'),
 ])
 def test_bad_input_is_one_sentence(options, words, model, tiny_data, tmp_path, main, sentence):
     image = tiny_data / 'images' / 'val' / '0.png'
     usual = ['--config', model['config'], '--checkpoint', model['checkpoint'], '--out', 'out']
     given = [image if option == 'IMAGE' else option for option in options]
     assert words in sentence(main, given[0], *usual, *given[1:])
+
+
+@pytest.mark.parametrize('options, words', [
+    ([], '--config and --checkpoint, or --packed'),
+    (['--config', 'x.py'], '--config and --checkpoint, or --packed'),
+    (['--packed', 'x.bhv', '--checkpoint', 'x.pth'], '--packed and --checkpoint'),
+    (['--packed', 'x.bhv', '--device', 'cpu'], '--packed and --device'),
+    (['--packed', 'x.bhv', '--cfg-options', 'a=1'], '--packed and --cfg-options'),
+])
+def test_exactly_one_way_to_predict_is_given(options, words, main, sentence):
+    assert words in sentence(main, 'image.png', '--out', 'out', *options)
 
 
 def test_images_are_found_in_files_folders_and_patterns(tmp_path):

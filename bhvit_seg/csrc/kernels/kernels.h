@@ -23,6 +23,7 @@ namespace bhvit {
 
 constexpr int kBlock = 8;       // outputs that a micro-kernel computes together
 constexpr int kMaxVectors = 2;  // vectors of a tile
+constexpr int kPartialSum = 128;  // float products are summed in parts: rounding grows with length
 
 // Where a tile lies in a map: tokens [token, token + count) in row-major order.
 struct Tokens {
@@ -132,7 +133,8 @@ struct Kernels {
   // Tokens of a pooled map [channels][plane], each value for a cell of `size` x `size` tokens.
   void (*spread_tile)(const float* pooled, ptrdiff_t plane, int cells_across, int size,
                       int channels, int width, Tokens tokens, float* tile, int stride);
-  // float out = weights * tile + bias; weights [outputs / 8][inputs][8].
+  // float out = weights * tile + bias, summed kPartialSum inputs at a time;
+  // weights [outputs / 8][inputs][8].
   void (*multiply)(const float* tile, int stride, int inputs, int vectors, const float* weights,
                    const float* bias, int outputs, float* out);
   // Tokens (2y + ky, 2x + kx) of a map for output tokens in a row: tile [(ky, kx, channel)],
@@ -184,6 +186,10 @@ struct Kernels {
   // Labels of the rows [y_begin, y_end), all between the same two rows of logits.
   void (*label_rows)(const Map& logits, int classes, const Enlargement& to, int y_begin, int y_end,
                      int width, uint8_t* labels, ptrdiff_t labels_stride);
+
+  // What the processor can do at best, for profiles: products per call of a loop on registers.
+  int64_t (*busy_count)(int rounds, uint32_t* sink);
+  int64_t (*busy_multiply)(int rounds, float* sink);
 };
 
 // Floats of scratch that mlp needs.

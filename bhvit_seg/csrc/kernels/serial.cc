@@ -149,7 +149,12 @@ void multiply(const float* tile, int stride, int inputs, int vectors, const floa
     const float* row = weights + o / kBlock * inputs * kBlock + o % kBlock;
     for (int lane = 0; lane < vectors * kLanes; ++lane) {
       float sum = bias[o];
-      for (int k = 0; k < inputs; ++k) sum = fused(tile[k * stride + lane], row[k * kBlock], sum);
+      for (int from = 0; from < inputs; from += kPartialSum) {
+        float partial = 0.0f;
+        for (int k = from; k < from + kPartialSum && k < inputs; ++k)
+          partial = fused(tile[k * stride + lane], row[k * kBlock], partial);
+        sum += partial;
+      }
       out[o * stride + lane] = sum;
     }
   }
@@ -400,6 +405,22 @@ void label_rows(const Map& logits, int classes, const Enlargement& to, int y_beg
     }
 }
 
+int64_t busy_count(int rounds, uint32_t* sink) {
+  uint32_t sums[4] = {};
+  for (int k = 0; k < rounds; ++k)
+    for (int i = 0; i < 4; ++i) sums[i] += popcount(sink[i] ^ static_cast<uint32_t>(k));
+  sink[0] = sums[0] + sums[1] + sums[2] + sums[3];
+  return int64_t{rounds} * 4 * 32;
+}
+
+int64_t busy_multiply(int rounds, float* sink) {
+  float sums[4] = {};
+  for (int k = 0; k < rounds; ++k)
+    for (float& sum : sums) sum = fused(sum, 0.5f, sink[0]);
+  sink[0] = sums[0] + sums[1] + sums[2] + sums[3];
+  return int64_t{rounds} * 4;
+}
+
 }  // namespace
 
 extern const Kernels kSerialKernels;
@@ -407,6 +428,6 @@ const Kernels kSerialKernels = {
     "serial",     load_tile,    store_tile, add_map, pack_tile,    normalize_tile, gelu_tile,
     mix_tile,     spread_tile,  multiply,   load_patches, mlp,            multi_scale,
     convolve,     accumulate,   project,    project_bits, attend,         finish_context,
-    pool_rows,    enlarge_tile, label_rows};
+    pool_rows,    enlarge_tile, label_rows, busy_count,   busy_multiply};
 
 }  // namespace bhvit

@@ -241,21 +241,29 @@ BHVIT_INLINE void multiply_column(const float* tile, int stride, int inputs, con
   for (int block = 0; block < outputs; block += kBlock, weights += inputs * kBlock) {
 #pragma GCC unroll 2
     for (int part = 0; part < kBlock; part += kOutputs) {
-      F acc[kOutputs][T];
-      for (int o = 0; o < kOutputs; ++o)
-        for (auto& x : acc[o]) x = spread(bias[block + part + o]);
-      for (int k = 0; k < inputs; ++k) {
-        F a[T];
-        for (int t = 0; t < T; ++t) a[t] = load(tile + k * stride + t * kLanes);
+      for (int from = 0; from < inputs; from += kPartialSum) {
+        const int to = inputs - from < kPartialSum ? inputs : from + kPartialSum;
+        F acc[kOutputs][T];
+        for (auto& row : acc)
+          for (auto& x : row) x = spread(0.0f);
+        for (int k = from; k < to; ++k) {
+          F a[T];
+          for (int t = 0; t < T; ++t) a[t] = load(tile + k * stride + t * kLanes);
+#pragma GCC unroll 8
+          for (int o = 0; o < kOutputs; ++o) {
+            const F w = spread(weights[k * kBlock + part + o]);
+            for (int t = 0; t < T; ++t) acc[o][t] = fma(a[t], w, acc[o][t]);
+          }
+        }
 #pragma GCC unroll 8
         for (int o = 0; o < kOutputs; ++o) {
-          const F w = spread(weights[k * kBlock + part + o]);
-          for (int t = 0; t < T; ++t) acc[o][t] = fma(a[t], w, acc[o][t]);
+          const int output = block + part + o;
+          for (int t = 0; t < T; ++t) {
+            float* at = out + output * stride + t * kLanes;
+            store(at, add(from ? load(at) : spread(bias[output]), acc[o][t]));
+          }
         }
       }
-#pragma GCC unroll 8
-      for (int o = 0; o < kOutputs; ++o)
-        for (int t = 0; t < T; ++t) store(out + (block + part + o) * stride + t * kLanes, acc[o][t]);
     }
   }
 }
@@ -731,11 +739,47 @@ void label_rows(const Map& logits, int classes, const Enlargement& to, int y_beg
     label_some_rows<1>(logits, classes, to, y, width, labels + (y - y_begin) * stride, stride);
 }
 
+int64_t busy_count(int rounds, uint32_t* sink) {
+  constexpr int kTogether = kTokens == 2 ? 8 : 2;
+  U a = load(sink), weights[kTogether], sums[kTogether];
+  for (int i = 0; i < kTogether; ++i) {
+    weights[i] = add(a, spread(i));
+    sums[i] = spread(0u);
+  }
+  for (int from = 0; from < rounds; from += 16) {
+    Counter counters[kTogether];
+    for (int i = 0; i < kTogether; ++i) counters[i].start(sums[i]);
+    for (int k = 0; k < 16; ++k) {
+#pragma GCC unroll 8
+      for (int i = 0; i < kTogether; ++i) counters[i].add_bits(exclusive_or(a, weights[i]));
+      a = add(a, sums[0]);
+    }
+    for (int i = 0; i < kTogether; ++i) sums[i] = counters[i].finish(sums[i]);
+  }
+  for (int i = 1; i < kTogether; ++i) sums[0] = add(sums[0], sums[i]);
+  store(sink, sums[0]);
+  return int64_t{rounds} * kTogether * kLanes * 32;
+}
+
+int64_t busy_multiply(int rounds, float* sink) {
+  constexpr int kTogether = kTokens == 2 ? 16 : 6;
+  const F a = load(sink), b = spread(0.5f);
+  F sums[kTogether];
+  for (auto& sum : sums) sum = a;
+  for (int k = 0; k < rounds; ++k) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kTogether; ++i) sums[i] = fma(sums[i], b, a);
+  }
+  for (int i = 1; i < kTogether; ++i) sums[0] = add(sums[0], sums[i]);
+  store(sink, sums[0]);
+  return int64_t{rounds} * kTogether * kLanes;
+}
+
 constexpr Kernels make_kernels(const char* name) {
   return {name,         load_tile,   store_tile,   add_map, pack_tile,    normalize_tile, gelu_tile,
           mix_tile,     spread_tile, multiply_tile, load_patches, mlp,            multi_scale,
           convolve,     accumulate,  project,      project_bits, attend,         finish_context,
-          pool_rows,    enlarge_tile, label_rows};
+          pool_rows,    enlarge_tile, label_rows,  busy_count,   busy_multiply};
 }
 
 }  // namespace

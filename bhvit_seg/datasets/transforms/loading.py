@@ -8,8 +8,8 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
-from bhvit_seg.datasets.decoding import COLOUR_FLAGS, read_image, read_mask, read_raster
 from bhvit_seg.datasets.masks import MaskEncoding, label_table
+from bhvit_seg.decoding import COLOUR_FLAGS, append_lidar, read_image, read_lidar, read_mask
 from bhvit_seg.errors import UserError
 
 
@@ -122,34 +122,13 @@ class LoadLidarChannels(BaseTransform):
             raise UserError(f"image {results.get('img_path')} comes without LiDAR raster: set "
                             'data_prefix.lidar_path to the folder of the rasters')
         raster = self.load(results['lidar_path'])
-        image = results['img']
-        if raster.shape[:2] != image.shape[:2]:
-            raise UserError(
-                f"LiDAR raster {results['lidar_path']} is {raster.shape[0]}x{raster.shape[1]} "
-                f"pixels (height x width), its image {results.get('img_path')} "
-                f'{image.shape[0]}x{image.shape[1]}: resample it to the grid of the image')
-        image = image.reshape(*image.shape[:2], -1).astype(np.float32)
-        results['img'] = np.concatenate([image, raster], axis=2)
+        results['img'] = append_lidar(results['img'], results.get('img_path'), raster,
+                                      results['lidar_path'])
         return results
 
     def load(self, path: str) -> np.ndarray:
         """Return the chosen channels (H, W, C) float32 without gaps."""
-        raster, declared = read_raster(path, self.backend_args)
-        if self.channels is not None:
-            wrong = [c for c in self.channels if not 0 <= c < raster.shape[2]]
-            if wrong:
-                raise UserError(f'LiDAR raster {path} has no channel {wrong[0]}: it has '
-                                f'{raster.shape[2]}, numbered from 0; correct '
-                                'LoadLidarChannels.channels')
-            raster = raster[..., self.channels]
-        missing = np.zeros(raster.shape, bool)
-        for value in (declared, self.nodata):
-            if value is not None:
-                missing |= raster == np.asarray(value, raster.dtype if raster.dtype.kind == 'f'
-                                                else np.float64)
-        raster = raster.astype(np.float32)
-        raster[missing | ~np.isfinite(raster)] = self.fill
-        return raster
+        return read_lidar(path, self.channels, self.fill, self.nodata, self.backend_args)
 
     def __repr__(self) -> str:
         return (f'{type(self).__name__}(channels={self.channels}, fill={self.fill}, '
