@@ -101,6 +101,12 @@ struct Enlargement {
   const float* x_weight;
 };
 
+// A window of tokens: the rows and columns of it that lie in the map. Its tokens are followed by
+// all pooled tokens.
+struct Window {
+  int y, x, rows, columns;
+};
+
 struct Attention {
   int head_words, head_channels;  // head_channels = 32 * head_words
   float exponent_scale, exponent_bias;  // softmax term = 2^(scale * p + bias), p = popcount(q ^ k)
@@ -167,6 +173,13 @@ struct Kernels {
                        const OutputChannel* outputs, const float* shortcut, int stride,
                        int vectors, bool first, float* sum, uint32_t* out_bits);
 
+  // Planes [first, first + planes) of a window's tokens, row by row, and of the pooled tokens:
+  // out[plane][stride]. Writes up to a vector beyond the last plane.
+  void (*load_window)(const BitMap& map, const BitMap& pooled, int first, int planes,
+                      const Window& window, uint32_t* out, int stride);
+  // The reverse for floats; values of pooled tokens are added to pooled[plane][pooled_stride].
+  void (*store_window)(const float* tile, int stride, const Map& map, int first, int planes,
+                       const Window& window, float* pooled, int pooled_stride, int cells);
   // One vector of queries of a head in a window with `keys` tokens.
   // queries, keys: [head_words][stride], values: [head_channels][ceil(keys / 32)] (bit = key).
   // out[c * stride + lane] = the integer sum over keys of level * value.

@@ -148,6 +148,7 @@ class Counter {
     a_ = _mm256_add_epi8(a_, bytes(x.a));
     b_ = _mm256_add_epi8(b_, bytes(x.b));
   }
+  BHVIT_INLINE void add_differences(U a, U b) { add_bits(exclusive_or(a, b)); }
   // Counting that goes on from `sum`; finish takes the same.
   BHVIT_INLINE void start(U) {}
   BHVIT_INLINE U finish(U sum) const { return add(sum, read()); }

@@ -82,6 +82,16 @@ class Counter {
   BHVIT_INLINE void start(U sum) { sum_ = sum; }
   BHVIT_INLINE U finish(U) const { return sum_; }
   BHVIT_INLINE void add_bits(U x) { sum_ = _mm512_add_epi32(sum_, _mm512_popcnt_epi32(x)); }
+  // add_bits(a xor b). Compilers compute all differences of a block ahead and run out of
+  // registers for the sums, which costs a fifth of the speed; this keeps the three together.
+  BHVIT_INLINE void add_differences(U a, U b) {
+    U difference;
+    asm("vpxord %[b], %[a], %[difference]\n\t"
+        "vpopcntd %[difference], %[difference]\n\t"
+        "vpaddd %[difference], %[sum], %[sum]"
+        : [difference] "=&v"(difference), [sum] "+v"(sum_)
+        : [a] "v"(a), [b] "v"(b));
+  }
   BHVIT_INLINE U read() const { return sum_; }
 
  private:

@@ -130,6 +130,7 @@ class Counter {
       sum_[i] = vaddq_u8(sum_[i], vcntq_u8(vreinterpretq_u8_u32(x.v[i])));
     }
   }
+  BHVIT_INLINE void add_differences(U a, U b) { add_bits(exclusive_or(a, b)); }
   // Counting that goes on from `sum`; finish takes the same.
   BHVIT_INLINE void start(U) {}
   BHVIT_INLINE U finish(U sum) const { return add(sum, read()); }

@@ -313,6 +313,28 @@ void project_bits(const uint32_t* bits, int channels, const uint32_t* weights,
     }
 }
 
+void load_window(const BitMap& map, const BitMap& pooled, int first, int planes,
+                 const Window& window, uint32_t* out, int stride) {
+  const int inside = window.rows * window.columns;
+  for (int p = 0; p < planes; ++p) {
+    for (int i = 0; i < inside; ++i)
+      out[p * stride + i] =
+          *map.at(window.y + i / window.columns, first + p, window.x + i % window.columns);
+    for (int i = 0; i < pooled.width; ++i) out[p * stride + inside + i] = *pooled.at(0, first + p, i);
+  }
+}
+
+void store_window(const float* tile, int stride, const Map& map, int first, int planes,
+                  const Window& window, float* pooled, int pooled_stride, int cells) {
+  const int inside = window.rows * window.columns;
+  for (int p = 0; p < planes; ++p) {
+    for (int i = 0; i < inside; ++i)
+      *map.at(window.y + i / window.columns, first + p, window.x + i % window.columns) =
+          tile[p * stride + i];
+    for (int i = 0; i < cells; ++i) pooled[p * pooled_stride + i] += tile[p * stride + inside + i];
+  }
+}
+
 void attend(const Attention& head, const uint32_t* queries, const uint32_t* keys,
             const uint32_t* values, int number, int stride, float* scratch, int32_t* out) {
   const int words = div_up(number, 32);
@@ -427,7 +449,7 @@ extern const Kernels kSerialKernels;
 const Kernels kSerialKernels = {
     "serial",     load_tile,    store_tile, add_map, pack_tile,    normalize_tile, gelu_tile,
     mix_tile,     spread_tile,  multiply,   load_patches, mlp,            multi_scale,
-    convolve,     accumulate,   project,    project_bits, attend,         finish_context,
+    convolve,     accumulate,   project,    project_bits, load_window, store_window, attend,         finish_context,
     pool_rows,    enlarge_tile, label_rows, busy_count,   busy_multiply};
 
 }  // namespace bhvit

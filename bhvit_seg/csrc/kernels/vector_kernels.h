@@ -44,7 +44,7 @@ BHVIT_INLINE void count_differences(const uint32_t* activations, int stride,
 #pragma GCC unroll 8
       for (int o = 0; o < O; ++o) {
         const U w = spread(weights[k * kBlock + o]);
-        for (int t = 0; t < T; ++t) counters[o][t].add_bits(exclusive_or(a[t], w));
+        for (int t = 0; t < T; ++t) counters[o][t].add_differences(a[t], w);
       }
     }
 #pragma GCC unroll 8
@@ -422,6 +422,11 @@ void mlp(const Mlp& layer, const Map& in, const Map& out, const Binarizer* next,
   }
 }
 
+BHVIT_INLINE U load_tap(const TapRows& taps, int tap, int plane, int kernel, int x) {
+  const uint32_t* row = taps.rows[tap];
+  return row ? load(row + plane * taps.plane[tap % kernel] + x) : spread(0u);
+}
+
 // Words of all groups for one vector of outputs: [groups][words][16].
 BHVIT_INLINE void gather_words(const Convolution& layer, const TapRows& taps, int x,
                                uint32_t* gathered) {
@@ -431,11 +436,23 @@ BHVIT_INLINE void gather_words(const Convolution& layer, const TapRows& taps, in
     uint32_t* to = gathered + g * layer.words * kLanes;
     if (inputs % 32 == 0) {
       const int words = inputs / 32;
-      for (int tap = 0; tap < number; ++tap) {
-        const uint32_t* row = taps.rows[tap];
-        const ptrdiff_t plane = taps.plane[tap % layer.kernel];
+      for (int tap = 0; tap < number; ++tap)
         for (int w = 0; w < words; ++w, to += kLanes)
-          store(to, row ? load(row + (g * words + w) * plane + x) : spread(0u));
+          store(to, load_tap(taps, tap, g * words + w, layer.kernel, x));
+      continue;
+    }
+    if (inputs == 16) {
+      // two groups share the words of the map, and two taps the words of a group
+      if (g % 2) continue;
+      uint32_t* odd = to + layer.words * kLanes;
+      const int plane = g / 2;
+      const U low = spread(0xffffu), high = spread(0xffff0000u);
+      for (int tap = 0; tap < number; tap += 2, to += kLanes, odd += kLanes) {
+        const U first = load_tap(taps, tap, plane, layer.kernel, x);
+        const U second = tap + 1 < number ? load_tap(taps, tap + 1, plane, layer.kernel, x)
+                                          : spread(0u);
+        store(to, bit_or(bit_and(first, low), shift_left(second, 16)));
+        store(odd, bit_or(shift_right(first, 16), bit_and(second, high)));
       }
       continue;
     }
@@ -443,11 +460,9 @@ BHVIT_INLINE void gather_words(const Convolution& layer, const TapRows& taps, in
     const U field = spread((1u << inputs) - 1);
     U word = spread(0u);
     for (int tap = 0; tap < number; ++tap) {
-      if (taps.rows[tap]) {
-        const uint32_t* row = taps.rows[tap] + g * inputs / 32 * taps.plane[tap % layer.kernel];
-        const U bits = bit_and(shift_right(load(row + x), shift), field);
-        word = bit_or(word, shift_left(bits, tap % fields * inputs));
-      }
+      const U bits = load_tap(taps, tap, g * inputs / 32, layer.kernel, x);
+      word = bit_or(word, shift_left(bit_and(shift_right(bits, shift), field),
+                                     tap % fields * inputs));
       if (tap % fields == fields - 1 || tap == number - 1) {
         store(to, word);
         to += kLanes;
@@ -583,6 +598,32 @@ void project_bits(const uint32_t* bits, int channels, const uint32_t* weights,
       }
     });
   });
+}
+
+void load_window(const BitMap& map, const BitMap& pooled, int first, int planes,
+                 const Window& window, uint32_t* out, int stride) {
+  // what a run writes beyond its end belongs to the next run or plane
+  const uint32_t* from = map.at(window.y, first, window.x);
+  const uint32_t* extra = pooled.at(0, first, 0);
+  for (int p = 0; p < planes; ++p, from += map.plane, extra += pooled.plane) {
+    uint32_t* to = out + p * stride;
+    for (int y = 0; y < window.rows; ++y, to += window.columns)
+      for (int i = 0; i < window.columns; i += kLanes) store(to + i, load(from + y * map.row + i));
+    for (int i = 0; i < pooled.width; i += kLanes) store(to + i, load(extra + i));
+  }
+}
+
+void store_window(const float* tile, int stride, const Map& map, int first, int planes,
+                  const Window& window, float* pooled, int pooled_stride, int cells) {
+  float* to = map.at(window.y, first, window.x);
+  for (int p = 0; p < planes; ++p, to += map.plane, pooled += pooled_stride) {
+    const float* from = tile + p * stride;
+    for (int y = 0; y < window.rows; ++y, from += window.columns)
+      for (int i = 0; i < window.columns; i += kLanes)
+        store_first(to + y * map.row + i, load(from + i), window.columns - i);
+    for (int i = 0; i < cells; i += kLanes)
+      store_first(pooled + i, add(load(pooled + i), load(from + i)), cells - i);
+  }
 }
 
 void attend(const Attention& head, const uint32_t* queries, const uint32_t* keys,
@@ -751,7 +792,7 @@ int64_t busy_count(int rounds, uint32_t* sink) {
     for (int i = 0; i < kTogether; ++i) counters[i].start(sums[i]);
     for (int k = 0; k < 16; ++k) {
 #pragma GCC unroll 8
-      for (int i = 0; i < kTogether; ++i) counters[i].add_bits(exclusive_or(a, weights[i]));
+      for (int i = 0; i < kTogether; ++i) counters[i].add_differences(a, weights[i]);
       a = add(a, sums[0]);
     }
     for (int i = 0; i < kTogether; ++i) sums[i] = counters[i].finish(sums[i]);
@@ -778,7 +819,7 @@ int64_t busy_multiply(int rounds, float* sink) {
 constexpr Kernels make_kernels(const char* name) {
   return {name,         load_tile,   store_tile,   add_map, pack_tile,    normalize_tile, gelu_tile,
           mix_tile,     spread_tile, multiply_tile, load_patches, mlp,            multi_scale,
-          convolve,     accumulate,  project,      project_bits, attend,         finish_context,
+          convolve,     accumulate,  project,      project_bits, load_window, store_window, attend,         finish_context,
           pool_rows,    enlarge_tile, label_rows,  busy_count,   busy_multiply};
 }
 

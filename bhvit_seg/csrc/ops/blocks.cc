@@ -1,6 +1,5 @@
 // The blocks of a stage: a token mixer (MSGDC, or MSMHA with its windows) and the MLP.
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "run.h"
@@ -8,11 +7,7 @@
 namespace bhvit {
 namespace {
 
-// A window of tokens, and how many rows and columns of it lie in the map.
-struct Window {
-  int y, x, rows, columns;
-};
-
+// The index-th window of a map.
 Window window_of(const StagePlan& plan, int size, int index) {
   const int y = index / plan.cells_across * size, x = index % plan.cells_across * size;
   return {y, x, std::min(size, plan.height - y), std::min(size, plan.width - x)};
@@ -96,37 +91,6 @@ void run_projections(const Run& run, const MsmhaParameters& mixer, const StagePl
   });
 }
 
-// Copies a run of values in whole vectors: reads and writes up to a vector beyond its end.
-template <typename T>
-T* copy_vectors(const T* from, int number, T* to) {
-  for (int i = 0; i < number; i += kLanes) std::memcpy(to + i, from + i, kLanes * sizeof(T));
-  return to + number;
-}
-
-// Copies a short run without a function call, and nothing beyond it.
-void copy_run(const float* from, int number, float* to) {
-  constexpr int kFour = 4;
-  if (number < kFour) {
-    for (int i = 0; i < number; ++i) to[i] = from[i];
-    return;
-  }
-  for (int i = 0; i + kFour < number; i += kFour) std::memcpy(to + i, from + i, sizeof(float[kFour]));
-  std::memcpy(to + number - kFour, from + number - kFour, sizeof(float[kFour]));
-}
-
-// Planes of a window's tokens, row by row, followed by the pooled tokens: out[plane][stride].
-// What is written beyond one run belongs to the next run or plane.
-template <typename T>
-void gather_window(const Planes<T>& map, const Planes<T>& pooled, int first, int planes,
-                   const Window& window, T* out, int stride) {
-  for (int p = 0; p < planes; ++p) {
-    T* to = out + p * stride;
-    for (int y = 0; y < window.rows; ++y)
-      to = copy_vectors(map.at(window.y + y, first + p, window.x), window.columns, to);
-    copy_vectors(pooled.at(0, first + p, 0), pooled.width, to);
-  }
-}
-
 // Bit j of out[i] is bit i of in[j].
 void transpose_bits(const uint32_t* in, uint32_t* out) {
   std::copy_n(in, 32, out);
@@ -151,6 +115,12 @@ void transpose_values(const uint32_t* rows, int stride, int words, int tokens, u
     }
 }
 
+// The same memory: windows of floats and of bits are loaded alike.
+BitMap as_words(const Map& map) {
+  return {reinterpret_cast<uint32_t*>(map.data), map.row, map.plane, map.height, map.width,
+          map.planes};
+}
+
 // One head in one window.
 void attend_window(const Run& run, const MsmhaParameters& mixer, const StagePlan& plan,
                    const Window& window, int head_index, float* pooled_sum, float* scratch) {
@@ -167,21 +137,17 @@ void attend_window(const Run& run, const MsmhaParameters& mixer, const StagePlan
   float* context = reinterpret_cast<float*>(sums + size * stride);
   float* terms = context + size * stride;
   const int word = first / 32;
-  gather_window(plan.query, plan.pooled_query, word, words, window, queries, stride);
-  gather_window(plan.key, plan.pooled_key, word, words, window, keys, stride);
-  gather_window(plan.value, plan.pooled_value, word, words, window, rows, stride);
-  gather_window(plan.rest, plan.pooled_rest, first, size, window, context, stride);
+  k.load_window(plan.query, plan.pooled_query, word, words, window, queries, stride);
+  k.load_window(plan.key, plan.pooled_key, word, words, window, keys, stride);
+  k.load_window(plan.value, plan.pooled_value, word, words, window, rows, stride);
+  k.load_window(as_words(plan.rest), as_words(plan.pooled_rest), first, size, window,
+                reinterpret_cast<uint32_t*>(context), stride);
   transpose_values(rows, stride, words, tokens, values);
   for (int lane = 0; lane < tokens; lane += kLanes)
     k.attend(head, queries + lane, keys, values, tokens, stride, terms, sums + lane);
   k.finish_context(sums, mixer.context.data() + first, size, stride, stride / kLanes, context);
-  for (int c = 0; c < size; ++c) {
-    const float* from = context + c * stride;
-    for (int y = 0; y < window.rows; ++y, from += window.columns)
-      copy_run(from, window.columns, plan.context.at(window.y + y, first + c, window.x));
-    float* to = pooled_sum + (first + c) * plan.cell_stride;
-    for (int i = 0; i < cells; ++i) to[i] += from[i];
-  }
+  k.store_window(context, stride, plan.context, first, size, window,
+                 pooled_sum + first * plan.cell_stride, plan.cell_stride, cells);
 }
 
 void run_attention(const Run& run, const MsmhaParameters& mixer, const StagePlan& plan) {

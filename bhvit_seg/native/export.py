@@ -1,0 +1,354 @@
+"""Folds a trained segmentor into the tensors of a packed model.
+
+Everything between two signs is affine per channel, so norms, scaling factors, shifts, LayerScale
+and biases end in a few numbers a channel; one function for each kind of module says how. All of
+it is computed in float64 and rounded once, when the file is written. ``docs/packed.md`` has the
+formulas that the tensors stand in.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import bhvit_seg.mm  # noqa: F401  isort: skip
+import numpy as np
+import torch
+from mmseg.models import EncoderDecoder
+from torch import Tensor, nn
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.models.backbones.bhvit import BHViT, Block
+from bhvit_seg.models.conv_module import BinaryConvModule
+from bhvit_seg.models.decode_heads import BinarySegformerHead, BinaryUPerHead
+from bhvit_seg.models.embeddings import Downsampling, PatchEmbedding
+from bhvit_seg.models.layers import BinaryConv2d, BinaryLinear, RPReLU
+from bhvit_seg.models.mlp import BinaryMLP, ShiftBranches
+from bhvit_seg.models.quantizers import AttentionQuantizer, sign
+from bhvit_seg.models.token_mixers import MSGDC, MSMHA
+
+from .file_format import WORD_BITS, pack_bits
+
+Tensors = dict[str, np.ndarray]
+
+MAX_CLASSES = 256
+HEADS = {BinarySegformerHead: 0, BinaryUPerHead: 1}
+# Offsets of the nine taps of the shift branches in their 5×5 kernel: the centre, then up, down,
+# two up, two down, and the same to the left and right.
+TAPS = ((2, 2), (1, 2), (3, 2), (0, 2), (4, 2), (2, 1), (2, 3), (2, 0), (2, 4))
+
+
+@torch.no_grad()
+def fold_segmentor(model: EncoderDecoder) -> Tensors:
+    """Return the tensors of the packed model, floating-point ones in float64.
+
+    Raises:
+        UserError: The model has something that the packed format does not express.
+    """
+    check_exportable(model)
+    model = copy.deepcopy(model).cpu().double()
+    backbone, head = model.backbone, model.decode_head
+    preprocessing, order = _preprocessing(model)
+    tensors = {'architecture': _architecture(backbone, head),
+               **_named('preprocess', preprocessing),
+               **_named('stem', _stem(backbone.patch_embed, order))}
+    for i, downsampling in enumerate(backbone.downsamplings):
+        tensors.update(_named(f'down{i}', _downsampling(downsampling)))
+    for s, stage in enumerate(backbone.stages):
+        for b, block in enumerate(stage):
+            tensors.update(_named(f'stage{s}.block{b}', _block(block)))
+    for i, channels in enumerate(backbone.arch['channels']):
+        norm = backbone.output_norms[str(i)] if backbone.output_norms else None
+        scale, bias = _affine(norm) if norm else (np.ones(channels), np.zeros(channels))
+        tensors.update(_named(f'out{i}', {'scale': scale, 'bias': bias}))
+    tensors.update(_named('head', _head(head)))
+    for name, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise UserError(f'the folded model has a value in {name} that is not finite: the '
+                            'checkpoint holds NaN or infinity, train again from an earlier one')
+    return tensors
+
+
+def uninitialized_quantizers(model: nn.Module) -> int:
+    """Count attention quantizers that no training step has set."""
+    return sum(isinstance(m, AttentionQuantizer) and not m.initialized for m in model.modules())
+
+
+def _named(prefix: str, tensors: Tensors) -> Tensors:
+    return {f'{prefix}.{name}': array for name, array in tensors.items()}
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().numpy()
+
+
+# ---------------------------------------------------------------------------- what is refused
+
+
+def check_exportable(model: nn.Module) -> None:
+    """See that the packed format expresses a model.
+
+    Raises:
+        UserError: It does not; the sentence says what stands in the way.
+    """
+    # A subclass may compute something else: the classes have to be exactly these.
+    if type(model) is not EncoderDecoder or model.with_neck:
+        raise UserError(f'the segmentor is a {type(model).__name__}'
+                        f'{" with a neck" if getattr(model, "with_neck", False) else ""}: only an '
+                        'EncoderDecoder of BHViT and a binary head can be packed')
+    backbone, head = model.backbone, model.decode_head
+    if type(backbone) is not BHViT:
+        raise UserError(f'the backbone is a {type(backbone).__name__}: only BHViT can be packed')
+    if type(head) not in HEADS:
+        raise UserError(f'the decode head is a {type(head).__name__}: only '
+                        f'{" and ".join(kind.__name__ for kind in HEADS)} can be packed')
+    network = nn.ModuleList([backbone, head])
+    for module in network.modules():
+        if isinstance(module, (BinaryConv2d, BinaryLinear)) and not module.binary:
+            raise UserError('the model is the full-precision twin (binary=False): only the binary '
+                            'network can be packed')
+        if isinstance(module, MSMHA) and not isinstance(module.quantizer, AttentionQuantizer):
+            raise UserError("the backbone quantizes attention with 'gsb': only attention='qd' can "
+                            'be packed')
+    stages = tuple(range(len(backbone.stages)))
+    if tuple(head.in_index) != stages or backbone.out_indices != stages:
+        raise UserError(f'the head takes the maps {tuple(head.in_index)} of the backbone\'s '
+                        f'{backbone.out_indices}: only all four stages in order can be packed')
+    if getattr(head, 'interpolate_mode', 'bilinear') != 'bilinear':
+        raise UserError(f'the head enlarges maps with interpolate_mode={head.interpolate_mode!r}: '
+                        "only 'bilinear' can be packed")
+    if head.out_channels == 1:
+        raise UserError('the head has one output channel and a threshold (out_channels=1): only '
+                        'one channel for each class can be packed')
+    if head.out_channels > MAX_CLASSES:
+        raise UserError(f'the head has {head.out_channels} classes: labels are 8-bit, so that at '
+                        f'most {MAX_CLASSES} can be packed')
+    if getattr(model.data_preprocessor, 'test_cfg', None):
+        raise UserError(f'data_preprocessor.test_cfg is {model.data_preprocessor.test_cfg}, which '
+                        'pads images before the network sees them: leave it out, the packed model '
+                        'takes images of any size')
+    _check_widths(backbone, head)
+
+
+def _check_widths(backbone: BHViT, head: nn.Module) -> None:
+    channels, heads = backbone.arch['channels'], backbone.arch['num_heads']
+    for i, width in enumerate(channels):
+        if width % WORD_BITS:
+            raise UserError(f'stage {i + 1} of the backbone has {width} channels: bits are packed '
+                            f'{WORD_BITS} to a word, so that only multiples of {WORD_BITS} can be '
+                            'packed')
+        group = width // 4
+        if i < 2 and group not in (8, 16) and group % WORD_BITS:
+            raise UserError(f'stage {i + 1} of the backbone has {width} channels, {group} in each '
+                            f'group: only groups of 8, 16 or a multiple of {WORD_BITS} channels '
+                            'can be packed')
+        if i >= 2 and (width // heads[i]) % WORD_BITS:
+            raise UserError(f'stage {i + 1} of the backbone has {width // heads[i]} channels a '
+                            f'head: only multiples of {WORD_BITS} can be packed')
+    if head.channels % WORD_BITS:
+        raise UserError(f'the decode head has {head.channels} channels: only multiples of '
+                        f'{WORD_BITS} can be packed')
+
+
+# ------------------------------------------------------------------------------- the pieces
+
+
+def _affine(norm: nn.Module) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and bias ``(C,)`` of a norm that uses running statistics."""
+    if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or not norm.track_running_stats:
+        raise UserError(f'the model has a {type(norm).__name__} whose statistics depend on the '
+                        "image: only norm_cfg=dict(type='BN') or 'SyncBN' can be packed")
+    scale = 1 / np.sqrt(_numpy(norm.running_var) + norm.eps)
+    if norm.affine:
+        scale = scale * _numpy(norm.weight)
+    bias = -_numpy(norm.running_mean) * scale
+    return scale, bias + _numpy(norm.bias) if norm.affine else bias
+
+
+def _weight(layer: BinaryConv2d | BinaryLinear) -> tuple[np.ndarray, np.ndarray]:
+    """Bits ``(outputs, words)``, inputs in the order (ky, kx, channel), and scaling factors."""
+    weight = layer.weight.detach()
+    flat = weight.flatten(1)
+    positive = sign(flat, flat.mean(1, keepdim=True)).view_as(weight) > 0
+    if positive.dim() == 4:
+        positive = positive.permute(0, 2, 3, 1)
+    return pack_bits(positive.flatten(1).numpy()), _numpy(flat.abs().mean(1))
+
+
+def _act(act: RPReLU, channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Shift before, slope and shift behind, ``(C,)`` each."""
+    shift_in, slope, shift_out = (
+        np.broadcast_to(_numpy(p), (channels,)) for p in (act.shift_in, act.slope, act.shift_out))
+    return shift_in, slope, shift_out
+
+
+def _product(layer: BinaryConv2d | BinaryLinear, norm: nn.Module, act: RPReLU) -> Tensors:
+    """``prelu(scale · dot + bias + shortcut, slope)``: the product, its norm and its RPReLU."""
+    bits, factor = _weight(layer)
+    scale, bias = _affine(norm)
+    shift_in, slope, _ = _act(act, len(scale))
+    return {'bits': bits, 'scale': factor * scale, 'bias': bias - shift_in, 'slope': slope}
+
+
+def _binary_conv_module(module: BinaryConvModule) -> Tensors:
+    return {'input_bias': _numpy(module.conv.input_bias),
+            **_product(module.conv, module.norm, module.act),
+            'shift': _act(module.act, module.conv.out_channels)[2]}
+
+
+# ------------------------------------------------------------------------- input and backbone
+
+
+def _architecture(backbone: BHViT, head: nn.Module) -> np.ndarray:
+    arch = backbone.arch
+    window_size, = {m.window_size for m in backbone.modules() if isinstance(m, MSMHA)}
+    binary_downsampling = backbone.downsamplings[0].act is not None
+    return np.array([
+        backbone.in_channels, *arch['depths'], *arch['channels'], *arch['mlp_channels'],
+        *arch['num_heads'], window_size, int(binary_downsampling), HEADS[type(head)],
+        head.channels, head.out_channels, int(head.align_corners)], np.int32)
+
+
+def _preprocessing(model: EncoderDecoder) -> tuple[Tensors, list[int]]:
+    """Mean and deviation of each channel, and where the model expects it.
+
+    Image readers of OpenMMLab give blue first. The packed model takes red first, so that a model
+    that does not exchange them gets the channels of its first layer exchanged instead. Which one
+    it is shows when the preprocessor is tried.
+    """
+    preprocessor, channels = model.data_preprocessor, model.backbone.in_channels
+    mean, std = torch.zeros(channels).double(), torch.ones(channels).double()
+    if getattr(preprocessor, '_enable_normalize', False):
+        mean, std = preprocessor.mean.flatten(), preprocessor.std.flatten()
+        if len(mean) not in (1, channels):
+            raise UserError(f'data_preprocessor has the mean of {len(mean)} channels and the '
+                            f'backbone {channels} in_channels: give one for each')
+        mean, std = mean.expand(channels), std.expand(channels)
+    exchanged = [2, 1, 0, *range(3, channels)] if channels >= 3 else list(range(channels))
+    image = torch.arange(channels * 16).view(channels, 4, 4).byte()
+    output, = preprocessor({'inputs': [image]})['inputs']
+    for read, order in ((exchanged, list(range(channels))), (list(range(channels)), exchanged)):
+        normalised = (image[read] - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
+        if normalised.shape == output.shape and torch.allclose(output.double(), normalised):
+            return {'mean': _numpy(mean)[order], 'std': _numpy(std)[order]}, order
+    raise UserError(f'the data_preprocessor {type(preprocessor).__name__} does more than to '
+                    'normalise channels and exchange red and blue: only that can be packed')
+
+
+def _stem(stem: PatchEmbedding, order: list[int]) -> Tensors:
+    scale, bias = _affine(stem.norm)
+    weight = _numpy(stem.projection.weight)[:, order].transpose(0, 2, 3, 1)
+    if stem.projection.bias is not None:
+        bias = bias + scale * _numpy(stem.projection.bias)
+    return {'weight': weight * scale[:, None, None, None], 'bias': bias,
+            'position': _numpy(stem.position.weight)[0]}
+
+
+def _downsampling(downsampling: Downsampling) -> Tensors:
+    conv, act = downsampling.conv, downsampling.act
+    in_scale, in_bias = _affine(downsampling.norm_in)
+    tensors = {'in_scale': in_scale, 'in_bias': in_bias,
+               'position': _numpy(downsampling.position.weight)[0]}
+    if act is None:
+        scale, bias = _affine(downsampling.norm_out)
+        weight = _numpy(conv.weight).transpose(0, 2, 3, 1)
+        return {**tensors, 'weight': weight * scale[:, None, None, None], 'bias': bias}
+    return {**tensors, 'input_bias': _numpy(downsampling.input_bias),
+            **_product(conv, downsampling.norm_out, act),
+            'shift': _act(act, conv.out_channels)[2]}
+
+
+def _block(block: Block) -> Tensors:
+    fold = _msgdc if isinstance(block.token_mixer, MSGDC) else _msmha
+    return {**_named('mixer', fold(block.token_mixer, block.norm1)),
+            **_named('mlp', _mlp(block.mlp, block.shifts, block.norm2))}
+
+
+def _msgdc(mixer: MSGDC, norm: nn.Module) -> Tensors:
+    in_scale, in_bias = _affine(norm)
+    out_scale, out_bias = _affine(mixer.norm)
+    branches = []
+    for conv, act in zip(mixer.convs, mixer.acts):
+        bits, scale = _weight(conv)
+        shift_in, slope, shift_out = _act(act, len(scale))
+        bias = _numpy(conv.bias) - shift_in
+        branches.append({'bits': bits, 'scale': scale, 'bias': bias, 'slope': slope})
+        out_bias = out_bias + out_scale * shift_out
+    return {'in_scale': in_scale, 'in_bias': in_bias + _numpy(mixer.input_bias),
+            **{name: np.stack([branch[name] for branch in branches]) for name in branches[0]},
+            'out_scale': out_scale, 'out_bias': out_bias}
+
+
+def _msmha(mixer: MSMHA, norm: nn.Module) -> Tensors:
+    in_scale, in_bias = _affine(norm)
+    tensors = {'in_scale': in_scale, 'in_bias': in_bias,
+               'pool_balance': _numpy(mixer.pool_balance),
+               'norm_weight': _numpy(mixer.token_norm.weight),
+               'norm_bias': _numpy(mixer.token_norm.bias),
+               'norm_eps': np.array([mixer.token_norm.eps])}
+    channels = len(in_scale)
+    scale, bias = _affine(mixer.context_norm)
+    for index, name in enumerate(('query', 'key', 'value')):
+        projection = getattr(mixer, name)
+        shift_out = _act(projection.act, channels)[2]
+        tensors.update(_named(name, {
+            'input_bias': _numpy(projection.linear.input_bias),
+            **_product(projection.linear, projection.norm, projection.act),
+            'bit_bias': shift_out + _numpy(mixer.bit_bias[index])}))
+        bias = bias + shift_out
+    alpha = _numpy(mixer.quantizer.alpha)
+    shift_in, slope, shift_out = _act(mixer.context_act, channels)
+    layer_scale, layer_bias = (_numpy(t) for t in mixer.output_affine())
+    return {**tensors, 'alpha': alpha, 'zero_point': _numpy(mixer.quantizer.zero_point),
+            'context_scale': scale * np.repeat(alpha, channels // len(alpha)),
+            'context_bias': bias - shift_in, 'context_slope': slope,
+            'window_balance': _numpy(mixer.window_balance), 'context_shift': shift_out,
+            **_named('output', {
+                'input_bias': _numpy(mixer.output.linear.input_bias),
+                **_product(mixer.output.linear, mixer.output.norm, mixer.output.act),
+                'layer_scale': layer_scale, 'layer_bias': layer_bias})}
+
+
+def _mlp(mlp: BinaryMLP, shifts: ShiftBranches, norm: nn.Module) -> Tensors:
+    in_scale, in_bias = _affine(norm)
+    hidden, channels = mlp.fc1.out_features, mlp.fc1.in_features
+    hidden_shift = _act(mlp.act1, hidden)[2]
+    second = _product(mlp.fc2, mlp.norm2, mlp.act2)
+    # the first layer's output shift reaches the pooled shortcut as a constant per channel
+    second['bias'] = second['bias'] + hidden_shift.reshape(channels, -1).mean(1)
+    kernel = _numpy(((shifts.scale / shifts.divisors)[:, :, None, None] * shifts.taps).sum(0))
+    taps = np.stack([kernel[:, i, j] for i, j in TAPS], 1)
+    layer_scale, layer_bias = (_numpy(t) for t in mlp.output_affine())
+    layer_bias = layer_bias + _numpy(shifts.bias.sum(0)) + in_bias * taps.sum(1)
+    # the branches read the normalised map, the packed stencil reads the map itself
+    taps = taps * in_scale[:, None]
+    taps[:, 0] += 1
+    return {'in_scale': in_scale, 'in_bias': in_bias,
+            **_named('fc1', {
+                'input_bias': _numpy(mlp.fc1.input_bias),
+                **_product(mlp.fc1, mlp.norm1, mlp.act1),
+                'threshold': -(hidden_shift + _numpy(mlp.fc2.input_bias))}),
+            **_named('fc2', second),
+            'taps': taps, 'layer_scale': layer_scale, 'layer_bias': layer_bias}
+
+
+# ------------------------------------------------------------------------------------- heads
+
+
+def _head(head: nn.Module) -> Tensors:
+    if isinstance(head, BinarySegformerHead):
+        modules = {**{f'conv{i}': conv for i, conv in enumerate(head.convs)},
+                   'fusion': head.fusion_conv}
+        tensors = {}
+    else:
+        modules = {**{f'psp{k}': branch[1] for k, branch in enumerate(head.psp_modules)},
+                   'bottleneck': head.bottleneck,
+                   **{f'lateral{i}': conv for i, conv in enumerate(head.lateral_convs)},
+                   **{f'fpn{i}': conv for i, conv in enumerate(head.fpn_convs)},
+                   'fpn_bottleneck': head.fpn_bottleneck}
+        tensors = {'pool_scales': np.array(head.psp_modules.pool_scales, np.int32)}
+    for name, module in modules.items():
+        assert isinstance(module, BinaryConvModule)
+        tensors.update(_named(name, _binary_conv_module(module)))
+    classifier = head.conv_seg
+    return {**tensors, 'classifier.weight': _numpy(classifier.weight)[:, :, 0, 0],
+            'classifier.bias': _numpy(classifier.bias)}

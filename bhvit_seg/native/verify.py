@@ -1,0 +1,145 @@
+"""Compares a packed model with the simulated network that it was folded from.
+
+The yardstick is torch itself: rounding moves a value across a threshold now and then, and the bit
+that flips moves others, so that float32 labels differ from float64 labels in a few pixels. A packed
+model may do so in twice as many.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import bhvit_seg.mm  # noqa: F401  isort: skip
+import numpy as np
+import torch
+from torch import nn
+
+from . import PackedSegmentor
+from .file_format import may_be_narrow, write_packed
+
+# A single bit that flips early changes this share of an image's labels: less tells nothing.
+ALLOWANCE = 0.001
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Pixels whose label is not that of the simulation in float64.
+
+    Attributes:
+        images: How many images were compared.
+        pixels: Pixels of all of them.
+        packed: Differing labels of the packed model.
+        torch_float32: Differing labels of the simulation in float32.
+    """
+
+    images: int
+    pixels: int
+    packed: int
+    torch_float32: int
+
+    @property
+    def allowed(self) -> int:
+        """Differing labels that rounding explains."""
+        return 2 * self.torch_float32 + int(ALLOWANCE * self.pixels)
+
+    @property
+    def passed(self) -> bool:
+        return self.packed <= self.allowed
+
+
+@torch.no_grad()
+def torch_labels(model: nn.Module, image: np.ndarray) -> np.ndarray:
+    """Return the labels ``(H, W)`` of the simulation, in the dtype of its parameters.
+
+    Args:
+        model: The segmentor.
+        image: ``(H, W, C)``, red first, as a packed model takes it.
+    """
+    order = range(image.shape[2]) if image.shape[2] < 3 else [2, 1, 0, *range(3, image.shape[2])]
+    blue_first = torch.from_numpy(np.ascontiguousarray(image[..., list(order)].transpose(2, 0, 1)))
+    inputs = model.data_preprocessor({'inputs': [blue_first]})['inputs']
+    inputs = torch.stack(list(inputs)).to(next(model.parameters()).dtype)
+    size = tuple(image.shape[:2])
+    logits = model.whole_inference(inputs, [dict(img_shape=size, ori_shape=size, pad_shape=size)])
+    return logits.argmax(1)[0].numpy().astype(np.uint8)
+
+
+def packed_labels(tensors: Mapping[str, np.ndarray], images: Sequence[np.ndarray],
+                  threads: int | None = None) -> list[np.ndarray]:
+    """Return the labels ``(H, W)`` that the engine gives images, with these tensors."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'model.bhv'
+        write_packed(path, tensors, {})
+        segmentor = PackedSegmentor(path, threads)
+        return [segmentor.predict(image) for image in images]
+
+
+def count_changes(labels: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> int:
+    """Count the pixels in which two lists of label maps differ."""
+    return sum(int((a != b).sum()) for a, b in zip(labels, others))
+
+
+def compare_with_simulation(model: nn.Module, labels: Sequence[np.ndarray],
+                            images: Sequence[np.ndarray]) -> Verification:
+    """Compare labels of a packed model with the simulation's.
+
+    Args:
+        model: The segmentor.
+        labels: What the packed model says about each image.
+        images: ``(H, W, C)``, red first.
+    """
+    single = copy.deepcopy(model).cpu().float().eval()
+    double = copy.deepcopy(single).double()
+    exact = [torch_labels(double, image) for image in images]
+    rounded = [torch_labels(single, image) for image in images]
+    return Verification(len(images), sum(map(np.size, exact)), count_changes(labels, exact),
+                        count_changes(rounded, exact))
+
+
+def narrow(tensors: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the tensors with those of these names in 16 bits."""
+    # a value beyond the range becomes infinite, which the caller sees
+    with np.errstate(over='ignore'):
+        return {name: array.astype(np.float16) if name in names else array
+                for name, array in tensors.items()}
+
+
+def narrow_where_harmless(tensors: Mapping[str, np.ndarray], images: Sequence[np.ndarray],
+                          labels: Sequence[np.ndarray], threads: int | None = None
+                          ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Store in 16 bits what may be, as far as no label changes.
+
+    First all of it together, then one tensor after the other, the largest first, each in addition
+    to those that have proved harmless.
+
+    Args:
+        tensors: By name.
+        images: ``(H, W, C)``, red first.
+        labels: What the packed model says about each image with these tensors.
+        threads: How many threads compute.
+
+    Returns:
+        The tensors, and how many labels each one would change that kept its 32 bits.
+    """
+    def changes(names: list[str]) -> int:
+        trial = narrow(tensors, names)
+        if not all(np.isfinite(trial[name]).all() for name in names):
+            return sum(map(np.size, labels))
+        return count_changes(packed_labels(trial, images, threads), labels)
+
+    names = sorted(filter(may_be_narrow, tensors), key=lambda name: -tensors[name].size)
+    if not changes(names):
+        return narrow(tensors, names), {}
+    harmless: list[str] = []
+    kept = {}
+    for name in names:
+        changed = changes([*harmless, name])
+        if changed:
+            kept[name] = changed
+        else:
+            harmless.append(name)
+    return narrow(tensors, harmless), kept

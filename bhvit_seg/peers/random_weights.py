@@ -1,0 +1,60 @@
+"""A network of random weights that behaves like a trained one: for latency without a checkpoint."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from mmseg.models import EncoderDecoder
+from torch import nn
+
+from bhvit_seg.models.conv_module import BinaryConvModule
+from bhvit_seg.models.embeddings import Downsampling
+from bhvit_seg.models.layers import LayerScale
+from bhvit_seg.models.token_mixers import MSGDC
+
+from .exports import quiet
+from .folded import Pixels
+from .labels import center_classes
+
+BRANCH = 0.1
+
+
+@torch.no_grad()
+def randomize(model: EncoderDecoder, images: list[np.ndarray], seed: int = 0) -> None:
+    """Give a segmentor random parameters, and statistics and quantizers that fit images.
+
+    What binary products add to their shortcuts is small: in a random network of large ones a
+    single bit that rounding flips changes most of the labels, and none could be compared.
+
+    Args:
+        model: Is changed, and is in evaluation mode afterwards.
+        images: Two or more, ``(H, W, C)`` uint8, red first, of one size.
+        seed: What the weights follow from.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        with quiet():
+            model.init_weights()
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.empty_like(parameter).uniform_(-0.1, 0.1))
+        for module in model.modules():
+            if isinstance(module, (MSGDC, BinaryConvModule)):
+                module.norm.weight.mul_(BRANCH)
+            elif isinstance(module, Downsampling) and module.act is not None:
+                module.norm_out.weight.mul_(BRANCH)
+            elif isinstance(module, LayerScale):
+                module.scale.mul_(BRANCH)
+        pixels = Pixels.of(model)
+        batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)[:, pixels.order]
+        batch = ((batch - pixels.mean) / pixels.std).float()
+        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        momenta = [norm.momentum for norm in norms]
+        model.train()
+        for norm in norms:
+            norm.momentum = 1.0
+        model(batch, mode='tensor')
+        for norm, momentum in zip(norms, momenta):
+            norm.momentum = momentum
+        model.eval()
+        center_classes(model.decode_head.conv_seg, model(batch[:1], mode='tensor'))
