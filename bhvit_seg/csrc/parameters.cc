@@ -2,8 +2,6 @@
 
 #include <cmath>
 
-#include "error.h"
-
 namespace bhvit {
 namespace {
 
@@ -24,10 +22,8 @@ Dense make_dense(const Aligned<float>& rows, const Aligned<float>& bias, int inp
   return dense;
 }
 
-[[noreturn]] void unsupported(const std::string& what) {
-  throw Error("the packed model cannot be run: " + what +
-              "; export it again with tools/export_packed.py");
-}
+// 2^(1.44 sqrt(size)) has to be a float.
+constexpr int kMostHeadChannels = 4096;
 
 Architecture read_architecture(const TensorFile& file) {
   const std::vector<int32_t> n = file.integers("architecture", {23});
@@ -45,12 +41,12 @@ Architecture read_architecture(const TensorFile& file) {
   a.head_channels = n[20];
   a.classes = n[21];
   a.align_corners = n[22] == 1;
-  const auto range = [](const std::string& what, int value, int low, int high) {
-    if (value < low || value > high) unsupported(what + " is " + std::to_string(value));
+  const auto range = [&](const std::string& what, int value, int low, int high) {
+    if (value < low || value > high) file.unsupported(what + " is " + std::to_string(value));
   };
   const auto channels = [&](const std::string& what, int value, int most) {
     range(what, value, 32, most);
-    if (value % 32) unsupported(what + " is " + std::to_string(value) + ", no multiple of 32");
+    if (value % 32) file.unsupported(what + " is " + std::to_string(value) + ", no multiple of 32");
   };
   range("in_channels", a.in_channels, 1, 1024);
   range("window_size", a.window, 1, 256);
@@ -64,20 +60,21 @@ Architecture read_architecture(const TensorFile& file) {
     range("the depth" + stage, a.depths[s], 0, 1024);
     channels("the number of channels" + stage, a.channels[s], 1 << 14);
     channels("the number of hidden channels" + stage, a.hidden[s], 1 << 17);
-    if (a.hidden[s] % a.channels[s]) unsupported("the expansion ratio" + stage + " is not whole");
+    if (a.hidden[s] % a.channels[s]) file.unsupported("the expansion ratio" + stage + " is not whole");
     if (s && a.channels[s] % a.channels[s - 1])
-      unsupported("the number of channels" + stage + " is no multiple of that before");
+      file.unsupported("the number of channels" + stage + " is no multiple of that before");
     if (s < 2) {
       const int group = a.channels[s] / kGroups;
       if (group % 32 && group != 8 && group != 16)
-        unsupported("the number of channels" + stage + " is " + std::to_string(a.channels[s]));
+        file.unsupported("the number of channels" + stage + " is " + std::to_string(a.channels[s]));
     } else {
       range("the number of heads" + stage, a.heads[s], 1, a.channels[s] / 32);
-      if (a.channels[s] % (32 * a.heads[s]))
-        unsupported("the number of heads" + stage + " is " + std::to_string(a.heads[s]));
+      const int size = a.channels[s] / a.heads[s];
+      if (a.channels[s] % (32 * a.heads[s]) || size > kMostHeadChannels)
+        file.unsupported("the number of heads" + stage + " is " + std::to_string(a.heads[s]));
     }
     const int c = a.channels[s], h = a.head_channels;
-    if (c % h && h % c) unsupported("the head's number of channels does not fit" + stage);
+    if (c % h && h % c) file.unsupported("the head's number of channels does not fit" + stage);
   }
   return a;
 }
@@ -95,6 +92,7 @@ class Reader {
   Position position(const std::string& name, int channels) const {
     const Shape& shape = file_.shape(name);
     const int64_t size = shape.size() == 3 ? shape[1] : 0;
+    if (size < 1) file_.unsupported(name + " is no square map");
     return {static_cast<int>(size), file_.floats(name, {channels, size, size})};
   }
   Aligned<uint32_t> blocked_bits(const std::string& name, int inputs, int outputs) const {
@@ -217,14 +215,14 @@ class Reader {
     };
     if (a.uper_head) {
       const Shape& shape = file_.shape("head.pool_scales");
-      if (shape.size() != 1 || shape[0] > 64) unsupported("head.pool_scales is wrong");
+      if (shape.size() != 1 || shape[0] > 64) file_.unsupported("head.pool_scales is wrong");
       for (int scale : file_.integers("head.pool_scales", shape)) {
-        if (scale < 1 || scale > kLanes) unsupported("head.pool_scales is wrong");
+        if (scale < 1 || scale > kLanes) file_.unsupported("head.pool_scales is wrong");
         h.pool_scales.push_back(scale);
         h.pooled.push_back(module(numbered("psp", h.pooled.size()), 1, a.channels[3], channels));
       }
       const int all = a.channels[3] + static_cast<int>(h.pool_scales.size()) * channels;
-      if (all % channels && channels % all) unsupported("the head's channels have no shortcut");
+      if (all % channels && channels % all) file_.unsupported("the head's channels have no shortcut");
       h.bottleneck = module("head.bottleneck.", 3, all, channels);
       for (int i = 0; i < kStages - 1; ++i) {
         h.levels.push_back(module(numbered("lateral", i), 1, a.channels[i], channels));
@@ -267,7 +265,12 @@ BinaryConvolution make_convolution(const Aligned<uint32_t>& rows, int kernel, in
   BinaryConvolution c;
   const int of_group = inputs / groups, taps = kernel * kernel;
   const int words = div_up(taps * of_group, 32), states = 1 << kernel;
-  c.weights = block_rows(rows, outputs, words);
+  Aligned<uint32_t> clean = rows;
+  if (const int used = taps * of_group % 32) {  // bits beyond the last input count nowhere
+    for (int o = 0; o < outputs; ++o)
+      clean[static_cast<size_t>(o + 1) * words - 1] &= (uint32_t{1} << used) - 1;
+  }
+  c.weights = block_rows(clean, outputs, words);
   c.start.assign(static_cast<size_t>(states) * outputs, 0);
   c.missing.assign(static_cast<size_t>(states) * kernel * outputs, 0);
   for (int o = 0; o < outputs; ++o) {

@@ -68,6 +68,11 @@ void TensorFile::damaged(const std::string& what) const {
               "tools/export_packed.py");
 }
 
+void TensorFile::unsupported(const std::string& what) const {
+  throw Error(path_ + " cannot be run (" + what + "): export it again with "
+              "tools/export_packed.py");
+}
+
 TensorFile::TensorFile(const std::string& path) : path_(path) {
   const std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
   if (!file) throw Error("cannot open " + path + ": " + std::strerror(errno));

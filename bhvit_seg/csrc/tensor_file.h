@@ -17,7 +17,6 @@ class TensorFile {
   // Throws Error if the file can't be read, is no packed model, or is damaged.
   explicit TensorFile(const std::string& path);
 
-  bool has(const std::string& name) const { return tensors_.count(name) != 0; }
   // Shape of a tensor, for those whose shape is free. Throws Error if it is missing.
   const Shape& shape(const std::string& name) const;
 
@@ -25,6 +24,9 @@ class TensorFile {
   Aligned<float> floats(const std::string& name, const Shape& shape) const;
   Aligned<uint32_t> words(const std::string& name, const Shape& shape) const;
   std::vector<int32_t> integers(const std::string& name, const Shape& shape) const;
+
+  // For contents that make no model: throws Error.
+  [[noreturn]] void unsupported(const std::string& what) const;
 
  private:
   enum Type : uint8_t { kFloat32 = 0, kFloat16 = 1, kUint32 = 2, kInt32 = 3 };

@@ -1,6 +1,12 @@
 #include "thread_pool.h"
 
+#include <unistd.h>
+
 #include <chrono>
+#include <string>
+#include <system_error>
+
+#include "error.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -35,11 +41,23 @@ bool spin_until(const Condition& condition) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { serve(i); });
+ThreadPool::ThreadPool(int threads) : process_(getpid()) {
+  try {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { serve(i); });
+  } catch (const std::system_error& error) {
+    const size_t started = workers_.size() + 1;
+    stop();
+    throw Error("only " + std::to_string(started) + " of " + std::to_string(threads) +
+                " threads could be started (" + error.code().message() + "): ask for fewer");
+  }
 }
 
 ThreadPool::~ThreadPool() {
+  if (getpid() == process_) return stop();
+  for (auto& worker : workers_) worker.detach();
+}
+
+void ThreadPool::stop() {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;

@@ -18,7 +18,7 @@ namespace bhvit {
 
 class ThreadPool {
  public:
-  // `threads`: how many work, the caller's among them.
+  // `threads`: how many work, the caller's among them. Throws Error if they can't be started.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -40,6 +40,7 @@ class ThreadPool {
 
   void run_erased(int pieces, Function function, const void* context);
   bool work_on_piece(int thread);
+  void stop();
   void serve(int thread);
 
   // The number of the layer in the high half, pieces that nobody has taken in the low half: who
@@ -55,6 +56,7 @@ class ThreadPool {
   std::atomic<int> sleeping_{0};
   std::atomic<bool> stop_{false};
   std::vector<std::thread> workers_;
+  const int process_;  // a forked process has a copy of this object and none of its threads
 };
 
 }  // namespace bhvit

@@ -20,6 +20,7 @@ from .file_format import read_packed
 __all__ = ['PackedSegmentor', 'instruction_sets', 'processor_limits', 'usable_cores']
 
 PATCH = 4
+MAX_THREADS = 256
 
 
 def _load_engine() -> ModuleType:
@@ -78,7 +79,8 @@ class PackedSegmentor:
 
     Args:
         path: A file that ``tools/export_packed.py`` wrote.
-        threads: How many threads compute. Defaults to the cores that this process may use.
+        threads: How many threads compute, at most 256. Defaults to the cores that this process
+            may use.
         isa: One of :func:`instruction_sets`; by default that of the environment variable
             ``BHVIT_ISA``, else the best.
 
@@ -94,9 +96,9 @@ class PackedSegmentor:
     def __init__(self, path: str | os.PathLike, threads: int | None = None,
                  isa: str | None = None) -> None:
         engine = _load_engine()
-        threads = usable_cores() if threads is None else threads
-        if not isinstance(threads, (int, np.integer)) or threads < 1:
-            raise UserError(f'threads={threads!r}: expected a number of threads from 1')
+        threads = min(usable_cores(), MAX_THREADS) if threads is None else threads
+        if not isinstance(threads, (int, np.integer)) or not 1 <= threads <= MAX_THREADS:
+            raise UserError(f'threads={threads!r}: expected a number from 1 to {MAX_THREADS}')
         self.meta: dict[str, Any] = read_packed(path).meta
         self._error = engine.Error
         self._engine = self._run(engine.Engine, os.fspath(path), int(threads), isa or '')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable
 
@@ -12,10 +13,10 @@ from .folding import Form
 
 Predict = Callable[[np.ndarray], np.ndarray]
 FORM = Form(vertical=True, planar=True)
-# What else NNCF would quantize costs more passes than it saves, and argmax needs its precision.
-NOT_QUANTIZED = dict(
-    types=['Add', 'Multiply', 'Subtract', 'PRelu', 'Interpolate', 'ReduceMean', 'MVN', 'Gelu'],
-    patterns=['/labels/.*'])
+# The largest logit needs its precision.
+NOT_QUANTIZED = ['/labels/.*']
+# Around binary products, what else NNCF would quantize costs more passes than it saves.
+GLUE = ['Add', 'Multiply', 'Subtract', 'PRelu', 'Interpolate', 'ReduceMean', 'MVN', 'Gelu']
 
 
 def supports_bf16() -> bool:
@@ -41,8 +42,14 @@ def _compile(model: Any, threads: int, precision: str) -> Predict:
     return predict
 
 
-def quantize(exports: Exports, onnx: Path) -> Path:
-    """Quantize an ONNX file by NNCF's post-training quantization, unless that was done."""
+def quantize(exports: Exports, onnx: Path, not_types: Sequence[str] = ()) -> Path:
+    """Quantize an ONNX file by NNCF's post-training quantization, unless that was done.
+
+    Args:
+        exports: Where images for calibration are.
+        onnx: The file.
+        not_types: Operations that stay as they are.
+    """
     import nncf
     import openvino
 
@@ -52,7 +59,8 @@ def quantize(exports: Exports, onnx: Path) -> Path:
             model = nncf.quantize(
                 openvino.Core().read_model(onnx), nncf.Dataset(exports.images),
                 subset_size=len(exports.images),
-                ignored_scope=nncf.IgnoredScope(**NOT_QUANTIZED, validate=False))
+                ignored_scope=nncf.IgnoredScope(patterns=NOT_QUANTIZED, types=list(not_types),
+                                               validate=False))
             openvino.save_model(model, path, compress_to_fp16=False)
     return path
 
@@ -66,12 +74,12 @@ def bf16(exports: Exports, threads: int) -> Predict:
 
 
 def int8(exports: Exports, threads: int) -> Predict:
-    return _compile(quantize(exports, exports.onnx('openvino', FORM)), threads, 'f32')
+    return _compile(quantize(exports, exports.onnx('openvino', FORM), GLUE), threads, 'f32')
 
 
 def int8_bf16(exports: Exports, threads: int) -> Predict:
     """What is not int8 is bf16."""
-    return _compile(quantize(exports, exports.onnx('openvino', FORM)), threads, 'bf16')
+    return _compile(quantize(exports, exports.onnx('openvino', FORM), GLUE), threads, 'bf16')
 
 
 def segformer_fp32(exports: Exports, threads: int) -> Predict:

@@ -94,7 +94,8 @@ void run_segformer(const Run& run) {
     const int vectors = tokens.vectors();
     float* tile = scratch;
     float* fused = tile + inputs * kTileLanes + kLanes;
-    uint32_t* bits = reinterpret_cast<uint32_t*>(fused + channels * kTileLanes);
+    float* out = fused + channels * kTileLanes;
+    uint32_t* bits = reinterpret_cast<uint32_t*>(out + classifier.outputs * kTileLanes);
     // the first stage's level is as large as all others together: it never goes to memory
     pointwise_tile(k, head.levels[0], &run.parameters.out[0], plan.stages[0].x, tokens, tile,
                    tile + inputs * kTileLanes);
@@ -106,8 +107,8 @@ void run_segformer(const Run& run) {
     k.project(bits, inputs, head.fusion.convolution.weights.data(), head.fusion.outputs.data(),
               channels, tile, inputs, kTileLanes, vectors, fused);
     k.multiply(fused, kTileLanes, channels, vectors, classifier.weights.data(),
-               classifier.bias.data(), classifier.outputs, tile);
-    k.store_tile(tile, kTileLanes, classifier.outputs, to, tokens, false, false);
+               classifier.bias.data(), classifier.outputs, out);
+    k.store_tile(out, kTileLanes, classifier.outputs, to, tokens, false, false);
   });
 }
 
