@@ -53,8 +53,11 @@ ThreadPool::ThreadPool(int threads) : process_(getpid()) {
 }
 
 ThreadPool::~ThreadPool() {
-  if (getpid() == process_) return stop();
-  for (auto& worker : workers_) worker.detach();
+  if (getpid() == process_) {
+    stop();
+  } else {
+    for (auto& worker : workers_) worker.detach();
+  }
 }
 
 void ThreadPool::stop() {

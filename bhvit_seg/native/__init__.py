@@ -101,7 +101,7 @@ class PackedSegmentor:
             raise UserError(f'threads={threads!r}: expected a number from 1 to {MAX_THREADS}')
         self.meta: dict[str, Any] = read_packed(path).meta
         self._error = engine.Error
-        self._engine = self._run(engine.Engine, os.fspath(path), int(threads), isa or '')
+        self._engine = self._run(engine.Engine, os.fsdecode(path), int(threads), isa or '')
 
     @property
     def instruction_set(self) -> str:

@@ -130,7 +130,7 @@ def read_packed(path: str | os.PathLike) -> PackedModel:
     Raises:
         UserError: The file is missing, no packed model, damaged, or of another version.
     """
-    path = Path(path)
+    path = Path(os.fsdecode(path))
     try:
         content = path.read_bytes()
     except OSError as error:
