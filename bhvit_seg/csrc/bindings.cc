@@ -93,8 +93,9 @@ std::pair<double, double> limits(const std::string& isa) {
 Array<int32_t> convolve(const std::string& isa, const Array<uint32_t>& activations,
                         const Array<uint32_t>& weights, int kernel, int dilation, int groups) {
   if (activations.ndim() != 3 || weights.ndim() != 2 || (kernel != 1 && kernel != 3)) {
-    throw Error("convolve takes activations [height, width, words], weights [outputs, words] and "
-                "a kernel of 1 or 3");
+    throw Error(
+        "convolve takes activations [height, width, words], weights [outputs, words] and "
+        "a kernel of 1 or 3");
   }
   const Kernels& kernels = choose_kernels(isa);
   const int height = static_cast<int>(activations.shape(0));
@@ -113,9 +114,8 @@ Array<int32_t> convolve(const std::string& isa, const Array<uint32_t>& activatio
   for (int y = 0; y < height; ++y)
     for (int x = 0; x < width; ++x)
       for (int w = 0; w < words; ++w) *map.at(y, w, x) = activations.at(y, x, w);
-  const BinaryConvolution layer =
-      make_convolution({weights.data(), weights.data() + weights.size()}, kernel, groups, inputs,
-                       outputs);
+  const BinaryConvolution layer = make_convolution(
+      {weights.data(), weights.data() + weights.size()}, kernel, groups, inputs, outputs);
   Aligned<uint32_t> scratch(static_cast<size_t>(groups) * layer.layer.words * kLanes);
   Aligned<int32_t> tile(static_cast<size_t>(outputs) * kLanes);
   Array<int32_t> out({height, width, outputs});

@@ -18,7 +18,9 @@ namespace bhvit {
 
 constexpr int kLanes = 16;  // tokens in a vector, whatever the instruction set
 
-static inline int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
+static inline int round_up(int value, int multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
 static inline int div_up(int value, int divisor) { return (value + divisor - 1) / divisor; }
 
 template <typename T>
@@ -31,8 +33,9 @@ struct Planes {
   BHVIT_INLINE T* at(int y, int p, int x) const { return data + y * row + p * plane + x; }
 };
 
-using Map = Planes<float>;      // planes are channels
-using BitMap = Planes<uint32_t>;  // planes are words of 32 channels: bit i of word w is channel 32w+i
+using Map = Planes<float>;  // planes are channels
+using BitMap =
+    Planes<uint32_t>;  // planes are words of 32 channels: bit i of word w is channel 32w+i
 
 // Floats or words that a map needs: see above; the first and last pad belong to the borders.
 static inline ptrdiff_t plane_stride(int width) { return round_up(width, kLanes) + kLanes; }
@@ -41,7 +44,8 @@ static inline size_t planes_size(int height, int width, int planes) {
 }
 template <typename T>
 BHVIT_INLINE Planes<T> make_planes(T* memory, int height, int width, int planes) {
-  return {memory + kLanes, planes * plane_stride(width), plane_stride(width), height, width, planes};
+  return {memory + kLanes, planes * plane_stride(width), plane_stride(width), height, width,
+          planes};
 }
 
 // A run of tokens in one row of a map, and the lane of the tile that the first of them has.

@@ -23,16 +23,20 @@ int checked_threads(int threads) {
 }  // namespace
 
 Model::Model(const std::string& path, int threads, const std::string& isa)
-    : parameters_(TensorFile(path)), kernels_(choose_kernels(isa)), pool_(checked_threads(threads)) {}
+    : parameters_(TensorFile(path)),
+      kernels_(choose_kernels(isa)),
+      pool_(checked_threads(threads)) {}
 
 void Model::check_size(int64_t height, int64_t width) {
   const std::string size = std::to_string(height) + "x" + std::to_string(width);
   if (height < 4 || width < 4) {
-    throw Error("the image is " + size + " pixels (height x width), smaller than one 4x4 patch: "
+    throw Error("the image is " + size +
+                " pixels (height x width), smaller than one 4x4 patch: "
                 "give a larger image");
   }
   if (height > kMostPixels / width) {
-    throw Error("the image is " + size + " pixels (height x width), more than fit in memory: "
+    throw Error("the image is " + size +
+                " pixels (height x width), more than fit in memory: "
                 "cut it into windows");
   }
 }

@@ -60,7 +60,8 @@ Architecture read_architecture(const TensorFile& file) {
     range("the depth" + stage, a.depths[s], 0, 1024);
     channels("the number of channels" + stage, a.channels[s], 1 << 14);
     channels("the number of hidden channels" + stage, a.hidden[s], 1 << 17);
-    if (a.hidden[s] % a.channels[s]) file.unsupported("the expansion ratio" + stage + " is not whole");
+    if (a.hidden[s] % a.channels[s])
+      file.unsupported("the expansion ratio" + stage + " is not whole");
     if (s && a.channels[s] % a.channels[s - 1])
       file.unsupported("the number of channels" + stage + " is no multiple of that before");
     if (s < 2) {
@@ -104,10 +105,10 @@ class Reader {
                                      const std::string& post_bias) const {
     const auto scale = floats(prefix + "scale", channels), bias = floats(prefix + "bias", channels);
     const auto slope = floats(prefix + "slope", channels);
-    const auto after = post_scale.empty() ? Aligned<float>(channels, 1.0f)
-                                          : floats(post_scale, channels);
-    const auto shift = post_bias.empty() ? Aligned<float>(channels, 0.0f)
-                                         : floats(post_bias, channels);
+    const auto after =
+        post_scale.empty() ? Aligned<float>(channels, 1.0f) : floats(post_scale, channels);
+    const auto shift =
+        post_bias.empty() ? Aligned<float>(channels, 0.0f) : floats(post_bias, channels);
     std::vector<OutputChannel> all(channels);
     for (int c = 0; c < channels; ++c)
       all[c] = {-2.0f * scale[c], bias[c], slope[c], after[c], shift[c]};
@@ -222,7 +223,8 @@ class Reader {
         h.pooled.push_back(module(numbered("psp", h.pooled.size()), 1, a.channels[3], channels));
       }
       const int all = a.channels[3] + static_cast<int>(h.pool_scales.size()) * channels;
-      if (all % channels && channels % all) file_.unsupported("the head's channels have no shortcut");
+      if (all % channels && channels % all)
+        file_.unsupported("the head's channels have no shortcut");
       h.bottleneck = module("head.bottleneck.", 3, all, channels);
       for (int i = 0; i < kStages - 1; ++i) {
         h.levels.push_back(module(numbered("lateral", i), 1, a.channels[i], channels));
@@ -253,9 +255,16 @@ void point_to_arrays(MsgdcParameters& m) {
 }
 
 void point_to_arrays(MlpParameters& m) {
-  m.layer = {static_cast<int>(m.outputs.size()), static_cast<int>(m.hidden.size()),
-             m.in.scale.data(), m.in.bias.data(), m.input_bias.data(), m.weights1.data(),
-             m.hidden.data(), m.weights2.data(), m.outputs.data(), m.taps.data()};
+  m.layer = {static_cast<int>(m.outputs.size()),
+             static_cast<int>(m.hidden.size()),
+             m.in.scale.data(),
+             m.in.bias.data(),
+             m.input_bias.data(),
+             m.weights1.data(),
+             m.hidden.data(),
+             m.weights2.data(),
+             m.outputs.data(),
+             m.taps.data()};
 }
 
 }  // namespace
@@ -293,8 +302,8 @@ BinaryConvolution make_convolution(const Aligned<uint32_t>& rows, int kernel, in
       c.start[static_cast<size_t>(state) * outputs + o] = start;
     }
   }
-  c.layer = {kernel, groups, inputs, outputs, words, c.weights.data(),
-             {c.start.data(), c.missing.data()}};
+  c.layer = {
+      kernel, groups, inputs, outputs, words, c.weights.data(), {c.start.data(), c.missing.data()}};
   return c;
 }
 
@@ -310,9 +319,9 @@ Parameters::Parameters(const TensorFile& file) : arch(read_architecture(file)) {
     const std::string number = std::to_string(s);
     const int channels = arch.channels[s];
     if (s)
-      downsamplings[s - 1] = read.downsampling("down" + std::to_string(s - 1) + ".",
-                                               arch.channels[s - 1], channels,
-                                               arch.binary_downsampling);
+      downsamplings[s - 1] =
+          read.downsampling("down" + std::to_string(s - 1) + ".", arch.channels[s - 1], channels,
+                            arch.binary_downsampling);
     for (int b = 0; b < arch.depths[s]; ++b) {
       const std::string prefix = "stage" + number + ".block" + std::to_string(b) + ".";
       BlockParameters block;

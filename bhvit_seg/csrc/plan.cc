@@ -36,8 +36,8 @@ Plan::Plan(const Parameters& parameters, int height, int width, int threads)
     const StagePlan& stage = stages[s];
     fill_position(s ? parameters.downsamplings[s - 1].position : parameters.stem_position,
                   stage.position);
-    from_stage[s] = Resize(stage.height, stage.width, stages[0].height, stages[0].width,
-                           arch.align_corners);
+    from_stage[s] =
+        Resize(stage.height, stage.width, stages[0].height, stages[0].width, arch.align_corners);
   }
   to_labels = Resize(stages[0].height, stages[0].width, height, width, arch.align_corners);
   for (int s = 0; s + 1 < kStages; ++s)
@@ -112,8 +112,7 @@ void Plan::lay_out_head(const Parameters& parameters, Arena& arena) {
   for (int s = 0; s + 1 < kStages; ++s) {
     const StagePlan& stage = stages[s];
     outputs.push_back(take_planes<float>(arena, stage.height, stage.width, channels));
-    level_bits.push_back(
-        take_planes<uint32_t>(arena, stage.height, stage.width, channels / 32));
+    level_bits.push_back(take_planes<uint32_t>(arena, stage.height, stage.width, channels / 32));
   }
   pyramid_bits = take_planes<uint32_t>(arena, stages[3].height, stages[3].width, all / 32);
   joined_bits = take_planes<uint32_t>(arena, h, w, kStages * channels / 32);
@@ -127,7 +126,8 @@ size_t Plan::scratch_size(const Parameters& parameters) const {
   for (int s = 0; s < kStages; ++s) {
     const size_t c = arch.channels[s];
     need(mlp_scratch(arch.channels[s], arch.hidden[s]));
-    if (s < 2) need(3 * kLanes * (c + static_cast<size_t>(kGroups) * div_up(9 * (c / kGroups), 32)));
+    if (s < 2)
+      need(3 * kLanes * (c + static_cast<size_t>(kGroups) * div_up(9 * (c / kGroups), 32)));
     if (s) {
       const size_t before = arch.channels[s - 1];
       need(kWideStride * (5 * before + before / 8 + 3 * c) + 16 * c);  // patches, bits, words

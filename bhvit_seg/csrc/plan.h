@@ -18,17 +18,17 @@ constexpr int kWindowGroups = 8;
 
 struct StagePlan {
   int height, width;
-  Map x, y;         // tokens, before and after: a block's MLP reads one and writes the other
-  Map position;     // empty for a stage without
-  BitMap bits;      // stages 1 and 2: what MSGDC convolves
+  Map x, y;      // tokens, before and after: a block's MLP reads one and writes the other
+  Map position;  // empty for a stage without
+  BitMap bits;   // stages 1 and 2: what MSGDC convolves
   // stages 3 and 4
-  int cells_down, cells_across;           // windows, and pooled tokens
-  int groups;                             // of windows, whose pooled contexts are summed together
-  Map pooled, rest, pooled_rest;          // rest: sum of queries, keys and values
+  int cells_down, cells_across;   // windows, and pooled tokens
+  int groups;                     // of windows, whose pooled contexts are summed together
+  Map pooled, rest, pooled_rest;  // rest: sum of queries, keys and values
   BitMap query, key, value, pooled_query, pooled_key, pooled_value;
-  Map context;                            // of window tokens
-  float* pooled_context;                  // [groups][channels][cell_stride]
-  float* pooled_mean;                     // [channels][cell_stride]
+  Map context;            // of window tokens
+  float* pooled_context;  // [groups][channels][cell_stride]
+  float* pooled_mean;     // [channels][cell_stride]
   int cell_stride;
 
   int cells() const { return cells_down * cells_across; }
@@ -41,21 +41,21 @@ struct Plan {
 
   int height, width;
   StagePlan stages[kStages];
-  std::vector<Map> levels;      // the head's maps of each stage
+  std::vector<Map> levels;  // the head's maps of each stage
   Map logits;
   Resize to_labels;
-  Resize from_stage[kStages];   // to the first stage's size
+  Resize from_stage[kStages];  // to the first stage's size
   // UPerNet
   std::vector<Map> squares, pooled;  // averages of the last map, and their convolutions
   std::vector<Resize> from_square;
-  std::vector<Resize> from_above;    // stage i + 1 to stage i
-  Map pyramid, joined, top;          // joined: all levels at the first stage's size
+  std::vector<Resize> from_above;  // stage i + 1 to stage i
+  Map pyramid, joined, top;        // joined: all levels at the first stage's size
   // what 3x3 convolutions read; maps of one's own, since their borders have to stay zero
   BitMap pyramid_bits, joined_bits;
   std::vector<BitMap> level_bits;
-  std::vector<Map> outputs;          // of the FPN's convolutions
+  std::vector<Map> outputs;  // of the FPN's convolutions
 
-  std::vector<float*> scratch;       // one for each thread
+  std::vector<float*> scratch;  // one for each thread
   size_t bytes;
 
  private:

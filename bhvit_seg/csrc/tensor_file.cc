@@ -64,12 +64,14 @@ std::string describe(const Shape& shape) {
 }  // namespace
 
 void TensorFile::damaged(const std::string& what) const {
-  throw Error(path_ + " is damaged (" + what + "): copy it again, or export it again with "
+  throw Error(path_ + " is damaged (" + what +
+              "): copy it again, or export it again with "
               "tools/export_packed.py");
 }
 
 void TensorFile::unsupported(const std::string& what) const {
-  throw Error(path_ + " cannot be run (" + what + "): export it again with "
+  throw Error(path_ + " cannot be run (" + what +
+              "): export it again with "
               "tools/export_packed.py");
 }
 
@@ -91,13 +93,15 @@ TensorFile::TensorFile(const std::string& path) : path_(path) {
   const uint32_t version = read_at<uint32_t>(p + 8);
   const uint32_t order = read_at<uint32_t>(p + 12);
   if (order == __builtin_bswap32(kByteOrder)) {
-    throw Error(path + " has the other byte order than this processor: export it again on a "
+    throw Error(path +
+                " has the other byte order than this processor: export it again on a "
                 "little-endian machine");
   }
   if (version != kVersion) {
-    throw Error(path + " has version " + std::to_string(version) + " of the format and this "
-                "package reads version " + std::to_string(kVersion) +
-                ": export it again with tools/export_packed.py");
+    throw Error(path + " has version " + std::to_string(version) +
+                " of the format and this "
+                "package reads version " +
+                std::to_string(kVersion) + ": export it again with tools/export_packed.py");
   }
   if (order != kByteOrder) damaged("its byte order mark is wrong");
   if (read_at<uint64_t>(p + 16) != bytes_.size()) {
@@ -184,8 +188,7 @@ Aligned<uint32_t> TensorFile::words(const std::string& name, const Shape& shape)
   const Tensor& tensor = find(name, shape);
   if (tensor.type != kUint32) damaged(name + " has the wrong type");
   Aligned<uint32_t> values(tensor.number);
-  if (tensor.number)
-    std::memcpy(values.data(), bytes_.data() + tensor.offset, tensor.number * 4);
+  if (tensor.number) std::memcpy(values.data(), bytes_.data() + tensor.offset, tensor.number * 4);
   return values;
 }
 
@@ -193,8 +196,7 @@ std::vector<int32_t> TensorFile::integers(const std::string& name, const Shape& 
   const Tensor& tensor = find(name, shape);
   if (tensor.type != kInt32) damaged(name + " has the wrong type");
   std::vector<int32_t> values(tensor.number);
-  if (tensor.number)
-    std::memcpy(values.data(), bytes_.data() + tensor.offset, tensor.number * 4);
+  if (tensor.number) std::memcpy(values.data(), bytes_.data() + tensor.offset, tensor.number * 4);
   return values;
 }
 

@@ -83,7 +83,9 @@ void ThreadPool::run_erased(int pieces, Function function, const void* context) 
   ticket_.store(layer << 32 | static_cast<uint32_t>(pieces));
   if (sleeping_.load()) {
     // taking the mutex makes sure that a thread which saw no work is asleep by now
-    { const std::lock_guard<std::mutex> lock(mutex_); }
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+    }
     wake_.notify_all();
   }
   while (work_on_piece(0)) {

@@ -30,9 +30,12 @@ class ThreadPool {
   // thread < size() tells whose scratch memory may be used. One caller at a time.
   template <typename Work>
   void run(int pieces, const Work& work) {
-    run_erased(pieces, [](const void* context, int piece, int thread) {
-      (*static_cast<const Work*>(context))(piece, thread);
-    }, &work);
+    run_erased(
+        pieces,
+        [](const void* context, int piece, int thread) {
+          (*static_cast<const Work*>(context))(piece, thread);
+        },
+        &work);
   }
 
  private:

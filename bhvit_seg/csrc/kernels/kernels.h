@@ -21,8 +21,8 @@
 
 namespace bhvit {
 
-constexpr int kBlock = 8;       // outputs that a micro-kernel computes together
-constexpr int kMaxVectors = 2;  // vectors of a tile
+constexpr int kBlock = 8;         // outputs that a micro-kernel computes together
+constexpr int kMaxVectors = 2;    // vectors of a tile
 constexpr int kPartialSum = 128;  // float products are summed in parts: rounding grows with length
 
 // Where a tile lies in a map: tokens [token, token + count) in row-major order.
@@ -44,7 +44,7 @@ struct OutputChannel {
 struct Mlp {
   int channels, hidden;
   const float *in_scale, *in_bias, *input_bias;
-  const uint32_t* weights1;      // channels -> hidden
+  const uint32_t* weights1;  // channels -> hidden
   const HiddenChannel* hidden_channels;
   const uint32_t* weights2;      // hidden -> channels
   const OutputChannel* outputs;  // post_scale, post_bias: LayerScale
@@ -73,10 +73,10 @@ struct Convolution {
 
 // Where the taps of a row of outputs lie.
 struct TapRows {
-  const uint32_t* rows[9];   // (ky, kx): word plane 0 at output column 0; null outside the map
-  ptrdiff_t plane[3];        // from one word plane to the next, for each kx
-  int first[3], last[3];     // output columns [first, last) for which column kx lies inside
-  int state;                 // bit ky: the row lies inside
+  const uint32_t* rows[9];  // (ky, kx): word plane 0 at output column 0; null outside the map
+  ptrdiff_t plane[3];       // from one word plane to the next, for each kx
+  int first[3], last[3];    // output columns [first, last) for which column kx lies inside
+  int state;                // bit ky: the row lies inside
 };
 
 struct GroupedBranch {
@@ -92,11 +92,11 @@ struct MultiScaleConvolution {
 
 // Rows and columns between which a value of an enlarged map lies.
 struct Enlargement {
-  const int* y0;        // [height]; the other is y1
+  const int* y0;  // [height]; the other is y1
   const int* y1;
   const float* y_weight;  // of y1
-  const int* base;      // [tiles of 16 columns]: first source column that the tile reads
-  const uint32_t* x0;   // [width rounded up]: lanes relative to base
+  const int* base;        // [tiles of 16 columns]: first source column that the tile reads
+  const uint32_t* x0;     // [width rounded up]: lanes relative to base
   const uint32_t* x1;
   const float* x_weight;
 };
@@ -108,7 +108,7 @@ struct Window {
 };
 
 struct Attention {
-  int head_words, head_channels;  // head_channels = 32 * head_words
+  int head_words, head_channels;        // head_channels = 32 * head_words
   float exponent_scale, exponent_bias;  // softmax term = 2^(scale * p + bias), p = popcount(q ^ k)
   float level_scale;                    // 3 / alpha
   float zero_point;
@@ -170,8 +170,8 @@ struct Kernels {
 
   // Accumulates prelu(...) into `sum` (first: overwrites) and writes the bits of it + bit_bias.
   void (*project_bits)(const uint32_t* bits, int channels, const uint32_t* weights,
-                       const OutputChannel* outputs, const float* shortcut, int stride,
-                       int vectors, bool first, float* sum, uint32_t* out_bits);
+                       const OutputChannel* outputs, const float* shortcut, int stride, int vectors,
+                       bool first, float* sum, uint32_t* out_bits);
 
   // Planes [first, first + planes) of a window's tokens, row by row, and of the pooled tokens:
   // out[plane][stride]. Writes up to a vector beyond the last plane.

@@ -10,9 +10,15 @@
 namespace bhvit {
 namespace avx2 {
 
-struct F { __m256 a, b; };
-struct U { __m256i a, b; };
-struct M { __m256i a, b; };  // all bits of a lane
+struct F {
+  __m256 a, b;
+};
+struct U {
+  __m256i a, b;
+};
+struct M {
+  __m256i a, b;
+};  // all bits of a lane
 constexpr int kOutputs = 4;
 constexpr int kTokens = 1;
 
@@ -35,9 +41,7 @@ BHVIT_INLINE M invert(M x) {
   const __m256i ones = _mm256_set1_epi32(-1);
   return {_mm256_xor_si256(x.a, ones), _mm256_xor_si256(x.b, ones)};
 }
-BHVIT_INLINE bool any(M x) {
-  return _mm256_movemask_epi8(_mm256_or_si256(x.a, x.b)) != 0;
-}
+BHVIT_INLINE bool any(M x) { return _mm256_movemask_epi8(_mm256_or_si256(x.a, x.b)) != 0; }
 
 BHVIT_INLINE F load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 BHVIT_INLINE F load_first(const float* p, int n) {
@@ -87,10 +91,10 @@ BHVIT_INLINE F permute(F x, U lanes) {
 BHVIT_INLINE void load_pairs(const float* p, F& even, F& odd) {
   const F first = load(p), second = load(p + 16);
   const auto split = [](__m256 x, __m256 y, __m256& e, __m256& o) {
-    e = _mm256_castpd_ps(_mm256_permute4x64_pd(
-        _mm256_castps_pd(_mm256_shuffle_ps(x, y, 0x88)), 0xd8));
-    o = _mm256_castpd_ps(_mm256_permute4x64_pd(
-        _mm256_castps_pd(_mm256_shuffle_ps(x, y, 0xdd)), 0xd8));
+    e = _mm256_castpd_ps(
+        _mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(x, y, 0x88)), 0xd8));
+    o = _mm256_castpd_ps(
+        _mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(x, y, 0xdd)), 0xd8));
   };
   split(first.a, first.b, even.a, odd.a);
   split(second.a, second.b, even.b, odd.b);

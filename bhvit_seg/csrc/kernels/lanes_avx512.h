@@ -10,9 +10,9 @@
 namespace bhvit {
 namespace avx512 {
 
-using F = __m512;      // floats
-using U = __m512i;     // 32-bit words
-using M = __mmask16;   // a truth value for each lane
+using F = __m512;            // floats
+using U = __m512i;           // 32-bit words
+using M = __mmask16;         // a truth value for each lane
 constexpr int kOutputs = 8;  // of a micro-kernel with two vectors of tokens
 constexpr int kTokens = 2;
 

@@ -10,9 +10,15 @@
 namespace bhvit {
 namespace neon {
 
-struct F { float32x4_t v[4]; };
-struct U { uint32x4_t v[4]; };
-struct M { uint32x4_t v[4]; };  // all bits of a lane
+struct F {
+  float32x4_t v[4];
+};
+struct U {
+  uint32x4_t v[4];
+};
+struct M {
+  uint32x4_t v[4];
+};  // all bits of a lane
 constexpr int kOutputs = 4;
 constexpr int kTokens = 1;
 
@@ -60,9 +66,7 @@ BHVIT_INLINE F larger(F x, F y) {
 }
 BHVIT_INLINE M at_least(F x, F y) { BHVIT_EACH(M, vcgeq_f32(x.v[i], y.v[i])); }
 BHVIT_INLINE M above(F x, F y) { BHVIT_EACH(M, vcgtq_f32(x.v[i], y.v[i])); }
-BHVIT_INLINE F select(M m, F yes, F no) {
-  BHVIT_EACH(F, vbslq_f32(m.v[i], yes.v[i], no.v[i]));
-}
+BHVIT_INLINE F select(M m, F yes, F no) { BHVIT_EACH(F, vbslq_f32(m.v[i], yes.v[i], no.v[i])); }
 BHVIT_INLINE F prelu(F x, F slope) { return select(above(x, spread(0.0f)), x, multiply(x, slope)); }
 BHVIT_INLINE F permute(F x, U lanes) {
   uint8x16x4_t table;
@@ -70,8 +74,7 @@ BHVIT_INLINE F permute(F x, U lanes) {
   // byte numbers of a lane: 4 * lane + (0, 1, 2, 3)
   const uint32x4_t bytes = vdupq_n_u32(0x03020100);
   BHVIT_EACH(F, vreinterpretq_f32_u8(vqtbl4q_u8(
-                    table, vreinterpretq_u8_u32(
-                               vmlaq_n_u32(bytes, lanes.v[i], 0x04040404)))));
+                    table, vreinterpretq_u8_u32(vmlaq_n_u32(bytes, lanes.v[i], 0x04040404)))));
 }
 BHVIT_INLINE void load_pairs(const float* p, F& even, F& odd) {
   for (int i = 0; i < 4; ++i) {
@@ -106,9 +109,7 @@ BHVIT_INLINE U add_where(M m, U x, U y) {
 BHVIT_INLINE U or_where(M m, U x, U bits) {
   BHVIT_EACH(U, vorrq_u32(x.v[i], vandq_u32(m.v[i], bits.v[i])));
 }
-BHVIT_INLINE U select(M m, U yes, U no) {
-  BHVIT_EACH(U, vbslq_u32(m.v[i], yes.v[i], no.v[i]));
-}
+BHVIT_INLINE U select(M m, U yes, U no) { BHVIT_EACH(U, vbslq_u32(m.v[i], yes.v[i], no.v[i])); }
 BHVIT_INLINE F to_float(U x) { BHVIT_EACH(F, vcvtq_f32_s32(vreinterpretq_s32_u32(x.v[i]))); }
 BHVIT_INLINE U as_words(F x) { BHVIT_EACH(U, vreinterpretq_u32_f32(x.v[i])); }
 BHVIT_INLINE F as_floats(U x) { BHVIT_EACH(F, vreinterpretq_f32_u32(x.v[i])); }

@@ -160,8 +160,8 @@ void multiply(const float* tile, int stride, int inputs, int vectors, const floa
   }
 }
 
-void load_patches(const Map& map, int channels, int y, int x, const float* scale,
-                  const float* bias, float* tile, int stride) {
+void load_patches(const Map& map, int channels, int y, int x, const float* scale, const float* bias,
+                  float* tile, int stride) {
   for (int tap = 0; tap < 4; ++tap)
     for (int c = 0; c < channels; ++c)
       for (int lane = 0; lane < kLanes; ++lane) {
@@ -248,8 +248,8 @@ void multi_scale(const MultiScaleConvolution& layer, const TapRows* taps, const 
       for (int d = 0; d < 3; ++d) {
         const GroupedBranch& branch = layer.branches[d];
         const int32_t acc = convolve_token(branch.convolution, taps[d], x + i, o);
-        const float p = prelu(fused(static_cast<float>(acc), branch.scale[o], branch.bias[o]),
-                              branch.slope[o]);
+        const float p =
+            prelu(fused(static_cast<float>(acc), branch.scale[o], branch.bias[o]), branch.slope[o]);
         total = d ? total + p : p;
       }
       const float residual = *map.at(y, o, x + i) + layer.out_bias[o];
@@ -273,9 +273,9 @@ void convolve(const Convolution& layer, const OutputChannel* outputs, const TapR
               const float* shortcut, int shortcut_channels, uint32_t*, float* out) {
   for (int o = 0; o < layer.outputs; ++o)
     for (int lane = 0; lane < kLanes; ++lane) {
-      const float y = activate(outputs[o], convolve_token(layer, taps, x + lane, o),
-                               shortcut_of(shortcut + lane, shortcut_channels, layer.outputs, o,
-                                           kLanes));
+      const float y =
+          activate(outputs[o], convolve_token(layer, taps, x + lane, o),
+                   shortcut_of(shortcut + lane, shortcut_channels, layer.outputs, o, kLanes));
       out[o * kLanes + lane] = fused(y, outputs[o].post_scale, outputs[o].post_bias);
     }
 }
@@ -320,7 +320,8 @@ void load_window(const BitMap& map, const BitMap& pooled, int first, int planes,
     for (int i = 0; i < inside; ++i)
       out[p * stride + i] =
           *map.at(window.y + i / window.columns, first + p, window.x + i % window.columns);
-    for (int i = 0; i < pooled.width; ++i) out[p * stride + inside + i] = *pooled.at(0, first + p, i);
+    for (int i = 0; i < pooled.width; ++i)
+      out[p * stride + inside + i] = *pooled.at(0, first + p, i);
   }
 }
 
@@ -447,9 +448,10 @@ int64_t busy_multiply(int rounds, float* sink) {
 
 extern const Kernels kSerialKernels;
 const Kernels kSerialKernels = {
-    "serial",     load_tile,    store_tile, add_map, pack_tile,    normalize_tile, gelu_tile,
-    mix_tile,     spread_tile,  multiply,   load_patches, mlp,            multi_scale,
-    convolve,     accumulate,   project,    project_bits, load_window, store_window, attend,         finish_context,
-    pool_rows,    enlarge_tile, label_rows, busy_count,   busy_multiply};
+    "serial",     load_tile,    store_tile,     add_map,   pack_tile,    normalize_tile,
+    gelu_tile,    mix_tile,     spread_tile,    multiply,  load_patches, mlp,
+    multi_scale,  convolve,     accumulate,     project,   project_bits, load_window,
+    store_window, attend,       finish_context, pool_rows, enlarge_tile, label_rows,
+    busy_count,   busy_multiply};
 
 }  // namespace bhvit

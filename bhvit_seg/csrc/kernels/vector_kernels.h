@@ -232,7 +232,8 @@ void spread_tile(const float* pooled, ptrdiff_t plane, int cells_across, int siz
   }
   for (int c = 0; c < channels; ++c)
     for (int s = 0; s < number; ++s)
-      store(tile + c * stride + spans[s].lane, permute(load(pooled + c * plane + first[s]), lanes[s]));
+      store(tile + c * stride + spans[s].lane,
+            permute(load(pooled + c * plane + first[s]), lanes[s]));
 }
 
 template <int T>
@@ -276,8 +277,8 @@ void multiply_tile(const float* tile, int stride, int inputs, int vectors, const
   });
 }
 
-void load_patches(const Map& map, int channels, int y, int x, const float* scale,
-                  const float* bias, float* tile, int stride) {
+void load_patches(const Map& map, int channels, int y, int x, const float* scale, const float* bias,
+                  float* tile, int stride) {
   const F zero = spread(0.0f);
   for (int ky = 0; ky < 2; ++ky) {
     float* taps[2] = {tile + 2 * ky * channels * stride, tile + (2 * ky + 1) * channels * stride};
@@ -449,8 +450,8 @@ BHVIT_INLINE void gather_words(const Convolution& layer, const TapRows& taps, in
       const U low = spread(0xffffu), high = spread(0xffff0000u);
       for (int tap = 0; tap < number; tap += 2, to += kLanes, odd += kLanes) {
         const U first = load_tap(taps, tap, plane, layer.kernel, x);
-        const U second = tap + 1 < number ? load_tap(taps, tap + 1, plane, layer.kernel, x)
-                                          : spread(0u);
+        const U second =
+            tap + 1 < number ? load_tap(taps, tap + 1, plane, layer.kernel, x) : spread(0u);
         store(to, bit_or(bit_and(first, low), shift_left(second, 16)));
         store(odd, bit_or(shift_right(first, 16), bit_and(second, high)));
       }
@@ -461,8 +462,8 @@ BHVIT_INLINE void gather_words(const Convolution& layer, const TapRows& taps, in
     U word = spread(0u);
     for (int tap = 0; tap < number; ++tap) {
       const U bits = load_tap(taps, tap, g * inputs / 32, layer.kernel, x);
-      word = bit_or(word, shift_left(bit_and(shift_right(bits, shift), field),
-                                     tap % fields * inputs));
+      word =
+          bit_or(word, shift_left(bit_and(shift_right(bits, shift), field), tap % fields * inputs));
       if (tap % fields == fields - 1 || tap == number - 1) {
         store(to, word);
         to += kLanes;
@@ -479,7 +480,8 @@ BHVIT_INLINE void accumulate_block(const Convolution& layer, const TapRows& taps
   const int outputs = layer.outputs, group = output / (outputs / layer.groups);
   const int32_t* start = layer.border.start + taps.state * outputs + output;
   for (int o = 0; o < O; ++o) acc[o][0] = spread(start[o]);
-  const uint32_t* weights = layer.weights + output / kBlock * layer.words * kBlock + output % kBlock;
+  const uint32_t* weights =
+      layer.weights + output / kBlock * layer.words * kBlock + output % kBlock;
   count_differences<1, O>(gathered + group * layer.words * kLanes, kLanes, weights, layer.words,
                           acc);
   for (int kx = 0; kx < layer.kernel; ++kx) {
@@ -544,8 +546,9 @@ void convolve(const Convolution& layer, const OutputChannel* outputs, const TapR
     accumulate_block<kOutputs>(layer, taps, x, scratch, output, acc);
     for (int o = 0; o < kOutputs; ++o) {
       const OutputChannel& p = outputs[output + o];
-      const F y = activate(p, acc[o][0], shortcut_of(shortcut, shortcut_channels, layer.outputs,
-                                                     output + o, kLanes));
+      const F y =
+          activate(p, acc[o][0],
+                   shortcut_of(shortcut, shortcut_channels, layer.outputs, output + o, kLanes));
       store(out + (output + o) * kLanes, fma(y, spread(p.post_scale), spread(p.post_bias)));
     }
   }
@@ -568,8 +571,8 @@ void project(const uint32_t* bits, int inputs, const uint32_t* weights,
     constexpr int T = decltype(size)::kSize;
     for_outputs<T>(bits + v * kLanes, stride, inputs, weights, number, [&](int o, int t, U acc) {
       const int lane = (v + t) * kLanes;
-      const F y = activate(outputs[o], acc, shortcut_of(shortcut + lane, shortcut_channels, number,
-                                                        o, stride));
+      const F y = activate(outputs[o], acc,
+                           shortcut_of(shortcut + lane, shortcut_channels, number, o, stride));
       store(out + o * stride + lane,
             fma(y, spread(outputs[o].post_scale), spread(outputs[o].post_bias)));
     });
@@ -586,17 +589,17 @@ void project_bits(const uint32_t* bits, int channels, const uint32_t* weights,
     for (auto& w : word) w = spread(0u);
     for_outputs<T>(bits + v * kLanes, stride, channels, weights, channels,
                    [&](int o, int t, U acc) {
-      const int lane = (v + t) * kLanes;
-      const F y = activate(outputs[o], acc, load(shortcut + o * stride + lane));
-      float* at = sum + o * stride + lane;
-      store(at, first ? y : add(load(at), y));
-      const M set = at_least(add(y, spread(outputs[o].post_bias)), zero);
-      word[t] = or_where(set, word[t], spread(1u << (o % 32)));
-      if (o % 32 == 31) {
-        store(out_bits + o / 32 * stride + lane, word[t]);
-        word[t] = spread(0u);
-      }
-    });
+                     const int lane = (v + t) * kLanes;
+                     const F y = activate(outputs[o], acc, load(shortcut + o * stride + lane));
+                     float* at = sum + o * stride + lane;
+                     store(at, first ? y : add(load(at), y));
+                     const M set = at_least(add(y, spread(outputs[o].post_bias)), zero);
+                     word[t] = or_where(set, word[t], spread(1u << (o % 32)));
+                     if (o % 32 == 31) {
+                       store(out_bits + o / 32 * stride + lane, word[t]);
+                       word[t] = spread(0u);
+                     }
+                   });
   });
 }
 
@@ -817,10 +820,11 @@ int64_t busy_multiply(int rounds, float* sink) {
 }
 
 constexpr Kernels make_kernels(const char* name) {
-  return {name,         load_tile,   store_tile,   add_map, pack_tile,    normalize_tile, gelu_tile,
-          mix_tile,     spread_tile, multiply_tile, load_patches, mlp,            multi_scale,
-          convolve,     accumulate,  project,      project_bits, load_window, store_window, attend,         finish_context,
-          pool_rows,    enlarge_tile, label_rows,  busy_count,   busy_multiply};
+  return {name,         load_tile,    store_tile,     add_map,       pack_tile,    normalize_tile,
+          gelu_tile,    mix_tile,     spread_tile,    multiply_tile, load_patches, mlp,
+          multi_scale,  convolve,     accumulate,     project,       project_bits, load_window,
+          store_window, attend,       finish_context, pool_rows,     enlarge_tile, label_rows,
+          busy_count,   busy_multiply};
 }
 
 }  // namespace

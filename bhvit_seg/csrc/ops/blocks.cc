@@ -82,8 +82,8 @@ void run_projections(const Run& run, const MsmhaParameters& mixer, const StagePl
     for (int p = 0; p < 3; ++p) {
       k.pack_tile(tile, kTileLanes, channels, vectors, nullptr, projections[p]->input_bias.data(),
                   bits);
-      k.project_bits(bits, channels, projections[p]->weights.data(),
-                     projections[p]->outputs.data(), tile, kTileLanes, vectors, p == 0, sum, out);
+      k.project_bits(bits, channels, projections[p]->weights.data(), projections[p]->outputs.data(),
+                     tile, kTileLanes, vectors, p == 0, sum, out);
       store_bits(out, kTileLanes, *maps[p], tokens);
     }
     k.store_tile(sum, kTileLanes, channels, pooled ? plan.pooled_rest : plan.rest, tokens, false,
@@ -117,8 +117,8 @@ void transpose_values(const uint32_t* rows, int stride, int words, int tokens, u
 
 // The same memory: windows of floats and of bits are loaded alike.
 BitMap as_words(const Map& map) {
-  return {reinterpret_cast<uint32_t*>(map.data), map.row, map.plane, map.height, map.width,
-          map.planes};
+  return {
+      reinterpret_cast<uint32_t*>(map.data), map.row, map.plane, map.height, map.width, map.planes};
 }
 
 // One head in one window.
@@ -169,8 +169,8 @@ void run_attention(const Run& run, const MsmhaParameters& mixer, const StagePlan
       for (int i = 0; i < cells; ++i) {
         float total = 0.0f;
         for (int g = 0; g < plan.groups; ++g)
-          total += plan.pooled_context[(static_cast<size_t>(g) * channels + c) * plan.cell_stride +
-                                       i];
+          total +=
+              plan.pooled_context[(static_cast<size_t>(g) * channels + c) * plan.cell_stride + i];
         plan.pooled_mean[c * plan.cell_stride + i] = total / static_cast<float>(cells);
       }
   });
@@ -187,11 +187,12 @@ void run_output_projection(const Run& run, const MsmhaParameters& mixer, const S
     float* out = spread + channels * kTileLanes + kLanes;
     uint32_t* bits = reinterpret_cast<uint32_t*>(out + channels * kTileLanes);
     k.load_tile(plan.context, channels, tokens, nullptr, nullptr, mixed, kTileLanes);
-    k.spread_tile(plan.pooled_mean, plan.cell_stride, plan.cells_across,
-                  run.parameters.arch.window, channels, plan.width, tokens, spread, kTileLanes);
+    k.spread_tile(plan.pooled_mean, plan.cell_stride, plan.cells_across, run.parameters.arch.window,
+                  channels, plan.width, tokens, spread, kTileLanes);
     k.mix_tile(mixed, spread, kTileLanes, channels, vectors, mixer.window_balance.data(),
                mixer.context_shift.data());
-    k.pack_tile(mixed, kTileLanes, channels, vectors, nullptr, mixer.output.input_bias.data(), bits);
+    k.pack_tile(mixed, kTileLanes, channels, vectors, nullptr, mixer.output.input_bias.data(),
+                bits);
     k.project(bits, channels, mixer.output.weights.data(), mixer.output.outputs.data(), channels,
               mixed, channels, kTileLanes, vectors, out);
     k.store_tile(out, kTileLanes, channels, plan.x, tokens, true, true);
@@ -218,8 +219,8 @@ void run_blocks(const Run& run, int stage) {
       next = {blocks[b + 1].msgdc.in.scale.data(), blocks[b + 1].msgdc.in.bias.data()};
     const int pieces = tiles_of(plan.x);
     run.region("mlp", pieces, [&](int piece, float* scratch) {
-      run.kernels.mlp(blocks[b].mlp.layer, plan.x, plan.y, next.scale ? &next : nullptr,
-                      &plan.bits, tile_of(plan.x, piece), scratch);
+      run.kernels.mlp(blocks[b].mlp.layer, plan.x, plan.y, next.scale ? &next : nullptr, &plan.bits,
+                      tile_of(plan.x, piece), scratch);
     });
     std::swap(plan.x, plan.y);
   }

@@ -31,8 +31,7 @@ class PatchReader {
     if (!image.bytes) return;
     table_.resize(static_cast<size_t>(channels_) * 256);
     for (int c = 0; c < channels_; ++c)
-      for (int v = 0; v < 256; ++v)
-        table_[c * 256 + v] = normalized(static_cast<float>(v), c);
+      for (int v = 0; v < 256; ++v) table_[c * 256 + v] = normalized(static_cast<float>(v), c);
   }
 
   void read(int y, int x, int count, float* tile, int stride) const {
@@ -92,9 +91,9 @@ void run_binary(const Run& run, int s) {
   run.region("downsampling", to.height * columns, [&](int piece, float* scratch) {
     const int y = piece / columns, x = piece % columns * kLanes;
     const int count = to.width - x < kLanes ? to.width - x : kLanes;
-    float* patches = scratch;                          // [4][channels][16]
-    float* mean = patches + 4 * channels * kLanes;     // [channels][16]
-    float* out = mean + channels * kLanes;             // [outputs][16]
+    float* patches = scratch;                       // [4][channels][16]
+    float* mean = patches + 4 * channels * kLanes;  // [channels][16]
+    float* out = mean + channels * kLanes;          // [outputs][16]
     uint32_t* bits = reinterpret_cast<uint32_t*>(out + 2 * to.planes * kLanes);  // [4][words][16]
     uint32_t* gathered = bits + 4 * words * kLanes;
     run.kernels.load_patches(from, channels, y, x, layer.in.scale.data(), layer.in.bias.data(),

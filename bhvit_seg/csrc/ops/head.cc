@@ -11,8 +11,8 @@ void pointwise_tile(const Kernels& k, const BinaryModule& module, const Affine* 
                     Tokens tokens, float* out, float* scratch) {
   const int inputs = module.convolution.layer.inputs, outputs = module.convolution.layer.outputs;
   uint32_t* bits = reinterpret_cast<uint32_t*>(scratch + inputs * kTileLanes + kLanes);
-  k.load_tile(from, inputs, tokens, in ? in->scale.data() : nullptr,
-              in ? in->bias.data() : nullptr, scratch, kTileLanes);
+  k.load_tile(from, inputs, tokens, in ? in->scale.data() : nullptr, in ? in->bias.data() : nullptr,
+              scratch, kTileLanes);
   k.pack_tile(scratch, kTileLanes, inputs, tokens.vectors(), nullptr, module.input_bias.data(),
               bits);
   k.project(bits, inputs, module.convolution.weights.data(), module.outputs.data(), outputs,
@@ -172,8 +172,9 @@ void run_uper(const Run& run) {
     if (s + 1 < kStages)
       run_neighbourhood(run, "fpn", head.fpn[s], plan.levels[s], plan.level_bits[s],
                         s ? plan.outputs[s] : place);
-    if (s) run_enlarge(run, s + 1 < kStages ? plan.outputs[s] : plan.levels[s], plan.from_stage[s],
-                       place, false);
+    if (s)
+      run_enlarge(run, s + 1 < kStages ? plan.outputs[s] : plan.levels[s], plan.from_stage[s],
+                  place, false);
   }
   run_neighbourhood(run, "fpn bottleneck", head.fusion, plan.joined, plan.joined_bits, plan.top);
   run_classifier(run, plan.top);

@@ -83,7 +83,7 @@ inline TapRows taps_of(const BitMap& bits, int y, int dilation) {
 void run_stem(const Run& run, const Image& image);
 void run_downsampling(const Run& run, int stage);  // from stage - 1 to stage
 void run_blocks(const Run& run, int stage);
-void run_head(const Run& run);                     // to plan.logits
+void run_head(const Run& run);  // to plan.logits
 void run_labels(const Run& run, uint8_t* labels);
 
 }  // namespace bhvit
