@@ -13,6 +13,7 @@ MMCV_WHEEL ?= $(firstword $(wildcard ../shared/wheels/mmcv-2.1.0-*.whl))
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CSRC := $(shell find bhvit_seg/csrc tests/csrc -name '*.cc' -o -name '*.h')
 OPENMMLAB := .venv-openmmlab
 OPENMMLAB_BIN := $(OPENMMLAB)/bin
 OPENMMLAB_STAMP := $(OPENMMLAB)/.installed
@@ -24,7 +25,7 @@ help:
 	@echo 'make test            ruff and the test suite'
 	@echo 'make test-all        the same with the tests marked slow'
 	@echo 'make test-openmmlab  the suite on the original OpenMMLab packages, in an environment of its own'
-	@echo 'make lint            ruff alone'
+	@echo 'make lint            ruff and clang-format alone'
 	@echo 'make install         only the environment, in $(VENV)'
 	@echo 'make clean           removes environments, caches and build products'
 
@@ -39,6 +40,7 @@ test-all: lint
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .
+	$(BIN)/clang-format --dry-run --Werror $(CSRC)
 
 install: $(STAMP)
 
@@ -56,14 +58,15 @@ $(1)/bin/python -m pip install --quiet --upgrade pip
 $(1)/bin/python -m pip install $(TORCH)
 endef
 
-$(STAMP): setup.py pyproject.toml
+# Installing builds the engine, so it depends on the engine's sources as well.
+$(STAMP): setup.py pyproject.toml $(filter bhvit_seg/%,$(CSRC))
 	$(call new_environment,$(VENV))
 	$(BIN)/python -m pip install -e '.[mm,test]'
 	touch $@
 
 # mmcv is compiled against the torch already there, hence without build isolation; its setup.py
 # needs pkg_resources, which newer setuptools no longer have.
-$(OPENMMLAB_STAMP): setup.py pyproject.toml
+$(OPENMMLAB_STAMP): setup.py pyproject.toml $(filter bhvit_seg/%,$(CSRC))
 	$(call new_environment,$(OPENMMLAB))
 	$(OPENMMLAB_BIN)/python -m pip install 'setuptools<80' wheel
 	{ [ -n '$(MMCV_WHEEL)' ] && $(OPENMMLAB_BIN)/python -m pip install '$(MMCV_WHEEL)'; } || \

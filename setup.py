@@ -99,7 +99,16 @@ EXTRAS = {
         'ftfy',
         'regex',
     ],
-    'test': ['pytest>=7', 'hypothesis', 'ruff==0.17.*'],
+    # Other engines to compare with; tried together.
+    'benchmark': [
+        'onnx>=1.23',
+        'onnxscript>=0.7',
+        'onnxruntime>=1.32',
+        'openvino==2026.*',
+        'nncf==3.*',
+        'matplotlib',
+    ],
+    'test': ['pytest>=7', 'hypothesis', 'ruff==0.17.*', 'clang-format==23.1.*'],
 }
 EXTRAS['dev'] = [*EXTRAS['test'], 'pre-commit']
 

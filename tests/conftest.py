@@ -83,6 +83,13 @@ def tiny_text(data: Path) -> str:
 
 
 @pytest.fixture(scope='session')
+def engine():
+    """The compiled engine; tests that ask for it are skipped where it is not built."""
+    return pytest.importorskip('bhvit_seg.native._engine',
+                               reason='the engine is not built: pip install -e . with a compiler')
+
+
+@pytest.fixture(scope='session')
 def repository() -> Path:
     """The checkout that is under test."""
     return REPOSITORY

@@ -18,7 +18,8 @@ from bhvit_seg.apis.predict import Predictor
 from bhvit_seg.apis.predict_packed import blue_first_to_red_first
 from bhvit_seg.apis.prediction import find_raster
 from bhvit_seg.datasets.synthetic import generate_scene
-from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.errors import UserError, find_user_error, first_line
+from bhvit_seg.fileio import make_output_folder
 from bhvit_seg.native.export import fold_segmentor, uninitialized_quantizers
 from bhvit_seg.native.file_format import may_be_narrow, read_packed, write_packed
 from bhvit_seg.native.verify import (
@@ -142,11 +143,15 @@ def pack_model(model: nn.Module,
 
     Raises:
         UserError: The model cannot be packed, ``precision`` is none, the engine that is to verify
-            is not built, or the verification failed; no file is written then.
+            is not built, the verification failed, or ``out`` cannot be written; no file is
+            written then.
     """
     if precision not in PRECISIONS:
         raise UserError(f'precision is {precision!r}: expected one of {", ".join(PRECISIONS)}')
     out = Path(out)
+    if out.is_dir():
+        raise UserError(f'{out} is a folder: give the name of the file to write')
+    make_output_folder(out.parent, 'of the packed model')
     tensors = stored = fold_segmentor(model)
     check, kept, changed = None, {}, 0
     if precision == '16':
@@ -235,7 +240,10 @@ def read_images(predictor: Predictor, inputs: Sequence[str | Path], lidar: str |
         raster = find_raster(Path(lidar), names[path]) if predictor.reads_lidar else None
         try:
             pixels = predictor.load(path, raster)['inputs'].numpy().transpose(1, 2, 0)
-        except (OSError, RuntimeError) as error:
+        except Exception as error:
+            if find_user_error(error):
+                raise
+            # decoders fail in their own ways
             raise UserError(f'image {path} cannot be read: {first_line(error)}') from error
         images.append(blue_first_to_red_first(pixels))
     return images

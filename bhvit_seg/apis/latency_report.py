@@ -72,8 +72,9 @@ def plot(record: dict[str, Any], path: Path) -> None:
         axis.set_xlabel('ms an image, minimum (logarithmic)', fontsize=8)
         axis.tick_params(labelsize=8)
         for i, r in enumerate(results):
+            ms = f'{r["min_ms"]:.{0 if r["min_ms"] >= 100 else 1}f}'
             ratio = '' if r['ratio'] is None else f'  ({r["ratio"]:.1f}×)'
-            axis.text(1.06 * r['min_ms'], i, f'{r["min_ms"]:.3g}{ratio}', va='center', fontsize=8)
+            axis.text(1.06 * r['min_ms'], i, f'{ms}{ratio}', va='center', fontsize=8)
     for axis in axes[len(panels):]:
         axis.set_visible(False)
     present = {r['group'] for r in record['results']}

@@ -15,10 +15,12 @@ from mmseg.datasets.transforms import PackSegInputs, ResizeShortestEdge
 
 from bhvit_seg.apis.predict import Predictor, find_dataset_meta
 from bhvit_seg.datasets import LoadAerialAnnotations, LoadAerialImage, LoadLidarChannels
+from bhvit_seg.decoding import COLOUR_FLAGS
 
+_IMAGE_LOADERS = (LoadAerialImage, LoadImageFromFile)
 # Steps of a test pipeline that prediction from a packed model does, or has no need of.
-_KNOWN_STEPS = (LoadAerialAnnotations, LoadAerialImage, LoadImageFromFile, LoadLidarChannels,
-                MMCVResize, PackSegInputs, ResizeShortestEdge)
+_KNOWN_STEPS = (*_IMAGE_LOADERS, LoadAerialAnnotations, LoadLidarChannels, MMCVResize,
+                PackSegInputs, ResizeShortestEdge)
 
 
 def describe(predictor: Predictor, config: str | Path, checkpoint: str | Path) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def find_window(cfg: Config) -> list[int] | None:
 def find_color_type(pipeline: Sequence[Any]) -> str:
     """Return how images are decoded: ``'color'`` or ``'unchanged'``."""
     for step in pipeline:
-        if isinstance(step, (LoadAerialImage, LoadImageFromFile)):
+        if isinstance(step, _IMAGE_LOADERS) and step.color_type in COLOUR_FLAGS:
             return step.color_type
     return 'color'
 
@@ -79,6 +81,9 @@ def find_differences(predictor: Predictor) -> list[str]:
         sentences.append('the config predicts in sliding windows (model.test_cfg.mode), the packed '
                          'model takes images as a whole: cut large ones yourself')
     for step in predictor.pipeline:
+        if isinstance(step, _IMAGE_LOADERS) and step.color_type not in COLOUR_FLAGS:
+            sentences.append('tools/predict.py --packed reads images in colour, the test pipeline '
+                             f'with color_type={step.color_type!r}')
         relative = isinstance(step, MMCVResize) and step.scale is None
         if relative or not isinstance(step, _KNOWN_STEPS):
             sentences.append(f'tools/predict.py --packed leaves out the step {step!r} of the test '

@@ -38,8 +38,14 @@ class PackedPredictor:
         UserError: The file is no packed model, or the engine is not built.
     """
 
+    needed = ('palette', 'color_type', 'test_scale', 'align_corners', 'lidar')
+
     def __init__(self, packed: str | Path, threads: int | None = None) -> None:
         self.segmentor = PackedSegmentor(packed, threads)
+        missing = [key for key in self.needed if key not in self.segmentor.meta]
+        if missing:
+            raise UserError(f'the packed model {packed} does not say how its images are read '
+                            f'({", ".join(missing)}): export it with tools/export_packed.py')
         self.palette = self.segmentor.meta['palette']
 
     @property

@@ -1,5 +1,4 @@
-"""Where the engine's time goes, beside what the processor could do: what ``tools/profile_packed.py``
-does."""
+"""Where the engine's time goes: what ``tools/profile_packed.py`` does."""
 
 from __future__ import annotations
 

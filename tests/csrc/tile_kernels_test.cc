@@ -1,0 +1,123 @@
+// Kernels from tile to tile.
+#include "testing.h"
+
+namespace bhvit {
+namespace testing {
+namespace {
+
+// Calls test(channels, stride, vectors).
+template <typename Test>
+void for_tiles(const Test& test) {
+  for (int channels : kChannels)
+    for (int stride : kStrides)
+      for (int vectors = 1; vectors <= stride / kLanes; ++vectors)
+        for (int repetition = 0; repetition < 3; ++repetition) test(channels, stride, vectors);
+}
+
+void test_pack(const Pair& k, Random& random) {
+  for_tiles([&](int channels, int stride, int vectors) {
+    Report::context("%s pack_tile channels %d stride %d vectors %d", k.other.name, channels,
+                    stride, vectors);
+    const Filled<float> tile(channels * stride, random), scale(channels, random);
+    const Filled<float> bias(channels, random);
+    Twin<uint32_t> bits(channels / 32 * stride, random);
+    const float* const scales = random.below(2) ? scale.data() : nullptr;
+    k.serial.pack_tile(tile.data(), stride, channels, vectors, scales, bias.data(),
+                       bits.serial.data());
+    k.other.pack_tile(tile.data(), stride, channels, vectors, scales, bias.data(),
+                      bits.other.data());
+    bits.expect_equal("bits");
+  });
+}
+
+void test_normalize(const Pair& k, Random& random) {
+  for_tiles([&](int channels, int stride, int vectors) {
+    Report::context("%s normalize_tile channels %d stride %d vectors %d", k.other.name, channels,
+                    stride, vectors);
+    Twin<float> tile(channels * stride, random);
+    const Filled<float> weight(channels, random), bias(channels, random);
+    k.serial.normalize_tile(tile.serial.data(), stride, channels, vectors, weight.data(),
+                            bias.data(), 1e-5f);
+    k.other.normalize_tile(tile.other.data(), stride, channels, vectors, weight.data(),
+                           bias.data(), 1e-5f);
+    tile.expect_equal("tile");
+  });
+}
+
+void test_gelu(const Pair& k, Random& random) {
+  for_tiles([&](int channels, int stride, int vectors) {
+    Report::context("%s gelu_tile channels %d stride %d vectors %d", k.other.name, channels, stride,
+                    vectors);
+    Twin<float> tile(channels * stride, random);
+    const float widths[] = {1.0f, 0.01f, 5.0f};
+    const float width = random.one_of(widths);
+    for (size_t i = 0; i < tile.serial.size(); ++i) tile.serial[i] *= width;
+    tile.copy();
+    k.serial.gelu_tile(tile.serial.data(), stride, channels, vectors);
+    k.other.gelu_tile(tile.other.data(), stride, channels, vectors);
+    tile.expect_equal("tile");
+  });
+}
+
+void test_mix(const Pair& k, Random& random) {
+  for_tiles([&](int channels, int stride, int vectors) {
+    Report::context("%s mix_tile channels %d stride %d vectors %d", k.other.name, channels, stride,
+                    vectors);
+    Twin<float> window(channels * stride, random);
+    const Filled<float> spread(channels * stride, random), balance(channels, random);
+    const Filled<float> shift(channels, random);
+    k.serial.mix_tile(window.serial.data(), spread.data(), stride, channels, vectors,
+                      balance.data(), shift.data());
+    k.other.mix_tile(window.other.data(), spread.data(), stride, channels, vectors,
+                     balance.data(), shift.data());
+    window.expect_equal("window");
+  });
+}
+
+void test_multiply(const Pair& k, Random& random) {
+  const int input_numbers[] = {1, 8, 48, 64, kPartialSum - 1, kPartialSum, kPartialSum + 1, 300};
+  for (int inputs : input_numbers)
+    for (int outputs : {8, 16, 40})
+      for (int stride : kStrides)
+        for (int vectors = 1; vectors <= stride / kLanes; ++vectors) {
+          Report::context("%s multiply inputs %d outputs %d stride %d vectors %d", k.other.name,
+                          inputs, outputs, stride, vectors);
+          const Filled<float> tile(inputs * stride, random), weights(inputs * outputs, random);
+          const Filled<float> bias(outputs, random);
+          Twin<float> out(outputs * stride, random);
+          k.serial.multiply(tile.data(), stride, inputs, vectors, weights.data(), bias.data(),
+                            outputs, out.serial.data());
+          k.other.multiply(tile.data(), stride, inputs, vectors, weights.data(), bias.data(),
+                           outputs, out.other.data());
+          out.expect_equal("out");
+        }
+}
+
+void test_finish_context(const Pair& k, Random& random) {
+  for_tiles([&](int channels, int stride, int vectors) {
+    Report::context("%s finish_context channels %d stride %d vectors %d", k.other.name, channels,
+                    stride, vectors);
+    const Filled<int32_t> sums(channels * stride, random);
+    const Filled<OutputChannel> parameters(channels, random);
+    Twin<float> rest(channels * stride, random);
+    k.serial.finish_context(sums.data(), parameters.data(), channels, stride, vectors,
+                            rest.serial.data());
+    k.other.finish_context(sums.data(), parameters.data(), channels, stride, vectors,
+                           rest.other.data());
+    rest.expect_equal("context");
+  });
+}
+
+}  // namespace
+
+void test_tile_kernels(const Pair& kernels, Random& random) {
+  test_pack(kernels, random);
+  test_normalize(kernels, random);
+  test_gelu(kernels, random);
+  test_mix(kernels, random);
+  test_multiply(kernels, random);
+  test_finish_context(kernels, random);
+}
+
+}  // namespace testing
+}  // namespace bhvit

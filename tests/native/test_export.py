@@ -1,0 +1,230 @@
+"""Folded tensors, run by their formulas, against the simulated network they are from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmseg.models import EncoderDecoder
+from mmseg.registry import MODELS
+from native.plain_engine import PlainEngine
+from native.segmentors import MINI, WIDE, build_segmentor, randomize, segmentor_config
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.models.data_preprocessor import MultiChannelSegDataPreProcessor
+from bhvit_seg.native.export import check_exportable, fold_segmentor, uninitialized_quantizers
+from bhvit_seg.native.file_format import read_packed, write_packed
+
+SIZES = [(64, 64), (37, 50), (100, 68), (4, 4)]
+
+
+def picture(size, channels, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (*size, channels), np.uint8)
+
+
+@torch.no_grad()
+def simulated_logits(model, image):
+    """Logits of the simulation in float64, through its own preprocessor, of a red-first image."""
+    model = model.double()
+    channels = image.shape[2]
+    order = [2, 1, 0, *range(3, channels)] if channels >= 3 else list(range(channels))
+    files_order = torch.from_numpy(image[..., order].transpose(2, 0, 1).copy())
+    inputs = model.data_preprocessor({'inputs': [files_order]})['inputs']
+    return model(torch.stack(list(inputs)).double())[0].numpy()
+
+
+def largest_difference(model, size, seed=0):
+    engine = PlainEngine(fold_segmentor(model))
+    image = picture(size, engine.in_channels, seed)
+    expected = simulated_logits(model, image)
+    actual = engine.logits(image)
+    assert actual.shape == expected.shape
+    return np.abs(actual - expected).max()
+
+
+@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('head', ['BinarySegformerHead', 'BinaryUPerHead'])
+@pytest.mark.parametrize('downsampling', ['full_precision', 'binary'])
+def test_folded_network_is_the_simulated_one(downsampling, head, size):
+    model = build_segmentor(head=head, backbone=dict(downsampling=downsampling))
+    assert largest_difference(model, size) < 1e-9
+
+
+@pytest.mark.parametrize('downsampling, head', [
+    ('full_precision', 'BinaryUPerHead'), ('binary', 'BinarySegformerHead')])
+def test_the_widths_of_tiny_and_small(downsampling, head):
+    model = build_segmentor(WIDE, head=head, head_channels=128, classes=9,
+                            backbone=dict(downsampling=downsampling))
+    assert largest_difference(model, (100, 68)) < 1e-9
+
+
+@pytest.mark.parametrize('options', [
+    dict(in_channels=4),
+    dict(in_channels=1),
+    dict(in_channels=2, head_channels=32),
+    dict(align_corners=True),
+    dict(align_corners=True, head='BinaryUPerHead'),
+    dict(head='BinaryUPerHead', head_options=dict(pool_scales=(1, 5))),
+    dict(backbone=dict(window_size=4)),
+    dict(backbone=dict(output_norm=False)),
+    dict(backbone=dict(norm_cfg=dict(type='SyncBN', eps=1e-3))),
+    dict(backbone=dict(norm_cfg=dict(type='BN', affine=False))),
+    dict(backbone=dict(rectify_weights=True)),
+    dict(preprocessor=dict(bgr_to_rgb=False)),
+    dict(preprocessor=dict(_delete_=True, type='BaseDataPreprocessor')),
+    dict(preprocessor=dict(_delete_=True, type='SegDataPreProcessor')),
+    dict(preprocessor=dict(_delete_=True, type='SegDataPreProcessor', bgr_to_rgb=True,
+                           mean=[100.], std=[50.])),
+    dict(auxiliary_head=dict(type='FCNHead', in_channels=128, in_index=2, channels=8,
+                             num_classes=5, loss_decode=dict(type='CrossEntropyLoss'))),
+], ids=str)
+def test_every_option_that_can_be_packed(options):
+    preprocessor = options.pop('preprocessor', None)
+    config = segmentor_config(**options)
+    if preprocessor is not None:
+        kept = {} if preprocessor.pop('_delete_', False) else config['data_preprocessor']
+        config['data_preprocessor'] = {**kept, **preprocessor}
+    model = MODELS.build(config).eval()
+    randomize(model)
+    assert largest_difference(model, (45, 70)) < 1e-9
+
+
+def test_exact_zeros_are_plus_one():
+    model = build_segmentor()
+    block = model.backbone.stages[0][0]
+    with torch.no_grad():
+        for zero in (*model.backbone.patch_embed.parameters(), block.norm1.running_mean,
+                     block.norm1.bias, block.token_mixer.input_bias):
+            zero.zero_()
+    tensors = fold_segmentor(model)
+    assert not tensors['stage0.block0.mixer.in_bias'].any()
+    assert largest_difference(model, (37, 50)) < 1e-9
+
+
+def test_model_is_left_as_it_was():
+    model = build_segmentor()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fold_segmentor(model)
+    after = model.state_dict()
+    assert all(after[name].dtype == tensor.dtype and torch.equal(after[name], tensor)
+               for name, tensor in before.items())
+
+
+def test_file_holds_the_tensors_rounded_once(tmp_path):
+    tensors = fold_segmentor(build_segmentor(head='BinaryUPerHead'))
+    write_packed(tmp_path / 'model.bhv', tensors, {'name': 'mini'})
+    stored, meta = read_packed(tmp_path / 'model.bhv')
+    assert meta == {'name': 'mini'} and list(stored) == list(tensors)
+    for name, array in tensors.items():
+        rounded = array.astype(np.float32) if array.dtype == np.float64 else array
+        assert stored[name].dtype == rounded.dtype and np.array_equal(stored[name], rounded)
+
+
+def test_architecture_is_written_out():
+    numbers = fold_segmentor(build_segmentor(in_channels=4, head='BinaryUPerHead', classes=7,
+                                             backbone=dict(downsampling='binary')))['architecture']
+    assert numbers.tolist() == [4, 1, 1, 2, 1, 32, 64, 128, 256, 128, 256, 256, 512, 1, 1, 2, 4,
+                                7, 1, 1, 64, 7, 0]
+
+
+def test_untrained_quantizers_are_counted():
+    model = build_segmentor()
+    assert uninitialized_quantizers(model) == 0
+    assert uninitialized_quantizers(MODELS.build(segmentor_config())) == 3
+
+
+class OtherSegmentor(EncoderDecoder):
+    pass
+
+
+class Halving(MultiChannelSegDataPreProcessor):
+    def forward(self, data, training=False):
+        outputs = super().forward(data, training)
+        return {**outputs, 'inputs': outputs['inputs'] / 2}
+
+
+def arch(**changes):
+    return {**MINI, **changes}
+
+
+@pytest.mark.parametrize('options, words', [
+    (dict(backbone=dict(binary=False)), 'binary=False'),
+    (dict(head_options=dict(binary=False)), 'binary=False'),
+    (dict(backbone=dict(attention='gsb')), "attention='qd'"),
+    (dict(backbone=dict(norm_cfg=dict(type='LN'))), 'LayerNorm'),
+    (dict(backbone=dict(norm_cfg=dict(type='BN', track_running_stats=False))), 'BatchNorm1d'),
+    (dict(head_options=dict(norm_cfg=dict(type='LN'))), 'LayerNorm'),
+    (dict(head_options=dict(type='FCNHead', in_channels=256, in_index=3)), 'FCNHead'),
+    (dict(head_options=dict(in_index=[0, 1, 2], in_channels=[32, 64, 128])), '(0, 1, 2)'),
+    (dict(backbone=dict(out_indices=(0, 1, 2)),
+          head_options=dict(in_index=[0, 1, 2], in_channels=[32, 64, 128])), '(0, 1, 2)'),
+    (dict(head_options=dict(interpolate_mode='nearest')), "'nearest'"),
+    (dict(classes=2, head_options=dict(out_channels=1, threshold=0.3)), 'out_channels=1'),
+    (dict(classes=300), '300 classes'),
+    (dict(preprocessor=dict(test_cfg=dict(size_divisor=32))), 'test_cfg'),
+    (dict(head_channels=16), '16 channels'),
+    (dict(arch=arch(channels=(16, 32, 64, 128), mlp_channels=(32, 64, 128, 256))), '16 channels'),
+    (dict(arch=arch(channels=(96, 192, 384, 768), mlp_channels=(96, 192, 384, 768)),
+          head_channels=96), '24 in each group'),
+    (dict(arch=arch(num_heads=(1, 1, 8, 4))), '16 channels a head'),
+    (dict(neck=dict(type='FPN', in_channels=[32, 64, 128, 256], out_channels=8, num_outs=4)),
+     'neck'),
+], ids=str)
+def test_what_cannot_be_packed_is_named(options, words):
+    model = MODELS.build(segmentor_config(**options)).eval()
+    with pytest.raises(UserError) as error:
+        fold_segmentor(model)
+    assert words in str(error.value) and '\n' not in str(error.value)
+
+
+def test_subclasses_are_not_taken_for_their_bases():
+    model = build_segmentor()
+    model.__class__ = OtherSegmentor
+    with pytest.raises(UserError, match='OtherSegmentor'):
+        check_exportable(model)
+
+
+def test_preprocessors_that_do_more_are_not_taken_for_plain_ones():
+    model = build_segmentor()
+    model.data_preprocessor.__class__ = Halving
+    with pytest.raises(UserError, match='Halving does more'):
+        fold_segmentor(model)
+
+
+def test_values_that_are_not_finite_are_refused():
+    model = build_segmentor()
+    with torch.no_grad():
+        model.backbone.stages[1][0].mlp.act1.slope[3] = float('nan')
+    with pytest.raises(UserError, match=r'stage1\.block0\.mlp\.fc1\.slope.*not finite'):
+        fold_segmentor(model)
+
+
+def shrunken(config):
+    """The model of a config with one block a stage, so that building takes no time."""
+    model = Config.fromfile(str(config)).model
+    small = dict(depths=(1, 1, 1, 1), channels=(64, 128, 256, 512),
+                 mlp_channels=(64, 128, 256, 512), num_heads=(1, 1, 4, 8))
+    assert model.backbone.arch in ('tiny', 'small')
+    model.backbone.arch = small
+    return MODELS.build(model).eval()
+
+
+def test_all_our_configs_of_binary_networks_can_be_packed(repository):
+    configs = sorted((repository / 'configs' / 'bhvit').glob('*.py'))
+    binary = [config for config in configs if '_fp32_' not in config.name]
+    assert len(binary) >= 20 and len(binary) < len(configs)
+    for config in binary:
+        check_exportable(shrunken(config))
+    for config in set(configs) - set(binary):
+        with pytest.raises(UserError, match='full-precision twin'):
+            check_exportable(shrunken(config))
+
+
+@pytest.mark.parametrize('name', [
+    'bhvit-small_upernet_8xb2-160k_ade20k-512x512',
+    'bhvit-tiny_binary-ds_segformer_1xb8-20k_rs-lvf-camera-lidar-448x448'])
+def test_configs_fold_to_what_they_simulate(name, repository):
+    model = shrunken(repository / 'configs' / 'bhvit' / f'{name}.py')
+    randomize(model)
+    assert largest_difference(model, (37, 50)) < 1e-8

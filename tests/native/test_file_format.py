@@ -1,0 +1,184 @@
+"""What is written is read back, as documented, byte by byte; damage is named."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.native.file_format import (
+    may_be_narrow,
+    pack_bits,
+    read_packed,
+    unpack_bits,
+    write_packed,
+)
+
+TENSORS = {
+    'architecture': np.arange(23, dtype=np.int32),
+    'stem.weight': np.linspace(-1, 1, 24).reshape(2, 3, 2, 2).astype(np.float16),
+    'out0.scale': np.array([np.pi, -0.0, 1e-30]),
+    'head.fusion.bits': np.array([[1, 2**32 - 1], [0, 7]], np.uint32),
+}
+META = {'name': 'Straße', 'classes': ['background', 'road'], 'window': None}
+
+
+@pytest.fixture
+def path(tmp_path):
+    write_packed(tmp_path / 'model.bhv', TENSORS, META)
+    return tmp_path / 'model.bhv'
+
+
+def sealed(content: bytearray) -> bytes:
+    """The content with its size and checksum made right."""
+    struct.pack_into('<Q', content, 16, len(content))
+    struct.pack_into('<I', content, 24, zlib.crc32(content[28:]))
+    return bytes(content)
+
+
+def sentence(path):
+    with pytest.raises(UserError) as error:
+        read_packed(path)
+    assert '\n' not in str(error.value) and str(path) in str(error.value)
+    return str(error.value)
+
+
+def test_tensors_and_meta_data_are_read_back(path):
+    tensors, meta = read_packed(path)
+    assert meta == META and list(tensors) == list(TENSORS)
+    for name, array in TENSORS.items():
+        expected = array.astype(np.float32) if array.dtype == np.float64 else array
+        assert tensors[name].dtype == expected.dtype
+        assert tensors[name].tobytes() == expected.tobytes()
+        assert tensors[name].shape == expected.shape
+
+
+def test_layout_is_the_documented_one(path):
+    content = path.read_bytes()
+    assert content[:8] == b'BHVITSEG'
+    assert struct.unpack_from('<II', content, 8) == (1, 0x01020304)
+    assert content[12:16] == b'\x04\x03\x02\x01'
+    size, checksum, count, meta_length, directory_length = struct.unpack_from('<QIIII', content, 16)
+    assert size == len(content) and checksum == zlib.crc32(content[28:]) and count == 4
+    assert json.loads(content[40:40 + meta_length]) == META
+    at, end = 40 + meta_length, 40 + meta_length + directory_length
+    for (name, array), kind in zip(TENSORS.items(), (3, 1, 0, 2)):
+        length, = struct.unpack_from('<H', content, at)
+        assert content[at + 2:at + 2 + length].decode() == name
+        at += 2 + length
+        assert struct.unpack_from('<BB', content, at) == (kind, array.ndim)
+        *dims, offset = struct.unpack_from(f'<{array.ndim}IQ', content, at + 2)
+        at += 2 + 4 * array.ndim + 8
+        assert tuple(dims) == array.shape and offset % 16 == 0 and offset >= end
+    assert at == end
+
+
+def test_same_content_gives_the_same_bytes(path, tmp_path):
+    write_packed(tmp_path / 'again.bhv', TENSORS, dict(reversed(META.items())))
+    assert (tmp_path / 'again.bhv').read_bytes() == path.read_bytes()
+
+
+def test_missing_and_foreign_files_are_named(tmp_path):
+    assert 'cannot be read' in sentence(tmp_path / 'none.bhv')
+    assert 'cannot be read' in sentence(tmp_path)
+    (tmp_path / 'x.bhv').write_bytes(b'PK\x03\x04' * 100)
+    assert 'no packed model' in sentence(tmp_path / 'x.bhv')
+    (tmp_path / 'x.bhv').write_bytes(b'')
+    assert 'no packed model' in sentence(tmp_path / 'x.bhv')
+
+
+def test_truncation_is_noticed_at_every_length(path):
+    content = path.read_bytes()
+    for length in range(8, len(content)):
+        path.write_bytes(content[:length])
+        assert 'truncated' in sentence(path)
+    path.write_bytes(content + b'\0')
+    assert 'should have' in sentence(path)
+
+
+def test_every_flipped_bit_is_noticed(path):
+    content = path.read_bytes()
+    for at in range(len(content)):
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << at % 8
+        path.write_bytes(damaged)
+        sentence(path)
+
+
+def test_another_version_is_to_be_exported_again(path):
+    content = bytearray(path.read_bytes())
+    struct.pack_into('<I', content, 8, 2)
+    path.write_bytes(sealed(content))
+    text = sentence(path)
+    assert 'version 2' in text and 'export it again with tools/export_packed.py' in text
+
+
+def test_another_byte_order_is_to_be_exported_again(path):
+    content = bytearray(path.read_bytes())
+    struct.pack_into('>I', content, 12, 0x01020304)
+    path.write_bytes(sealed(content))
+    text = sentence(path)
+    assert '0x04030201' in text and 'export it again with tools/export_packed.py' in text
+
+
+@pytest.mark.parametrize('at, form, value', [
+    (28, '<I', 5), (28, '<I', 3), (28, '<I', 2**32 - 1), (32, '<I', 2**32 - 1), (32, '<I', 7),
+    (36, '<I', 2**32 - 1), (36, '<I', 3)])
+def test_wrong_numbers_of_a_header_with_the_right_checksum(at, form, value, path):
+    content = bytearray(path.read_bytes())
+    struct.pack_into(form, content, at, value)
+    path.write_bytes(sealed(content))
+    assert 'export it again' in sentence(path)
+
+
+@settings(max_examples=300, deadline=None)
+@given(at=st.integers(28, 330), value=st.integers(0, 255))
+def test_no_damage_with_the_right_checksum_raises_anything_else(at, value, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / 'damaged.bhv'
+    write_packed(path, TENSORS, META)
+    content = bytearray(path.read_bytes())
+    content[at] = value
+    path.write_bytes(sealed(content))
+    try:
+        tensors, _ = read_packed(path)
+    except UserError as error:
+        assert '\n' not in str(error)
+    else:
+        assert len(tensors) == len(TENSORS)
+
+
+@pytest.mark.parametrize('meta', [b'[]', b'3', b'{', b'"\xff"', b'[' * 100_000])
+def test_meta_data_that_are_no_object(meta, path):
+    content = path.read_bytes()
+    old_length, = struct.unpack_from('<I', content, 32)
+    changed = bytearray(content[:40] + meta + content[40 + old_length:])
+    struct.pack_into('<I', changed, 32, len(meta))
+    path.write_bytes(sealed(changed))
+    assert 'export it again' in sentence(path)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 200), st.integers(0, 3), st.randoms(use_true_random=False))
+def test_bits_come_back_and_the_tail_is_clear(inputs, outputs, random):
+    positive = np.array([[random.random() < 0.5 for _ in range(inputs)] for _ in range(outputs)],
+                        bool).reshape(outputs, inputs)
+    words = pack_bits(positive)
+    assert words.dtype == np.uint32 and words.shape == (outputs, -(-inputs // 32))
+    assert np.array_equal(unpack_bits(words, inputs) > 0, positive)
+    for k in range(words.shape[1] * 32):
+        bit = words[:, k // 32] >> np.uint32(k % 32) & 1
+        assert np.array_equal(bit, positive[:, k] if k < inputs else np.zeros(outputs))
+
+
+def test_what_may_be_narrow():
+    narrow = ['stem.weight', 'stem.position', 'down0.weight', 'down2.position',
+              'head.classifier.weight']
+    wide = ['stem.bias', 'down0.bias', 'down0.bits', 'head.classifier.bias', 'out0.scale',
+            'stage0.block0.mlp.fc1.scale', 'preprocess.mean']
+    assert all(map(may_be_narrow, narrow)) and not any(map(may_be_narrow, wide))

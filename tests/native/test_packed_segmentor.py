@@ -1,0 +1,161 @@
+"""The Python face of the engine: what it takes, what it gives, what it refuses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from native.plain_engine import PlainEngine
+
+import bhvit_seg.native
+from bhvit_seg.errors import UserError
+from bhvit_seg.native import PackedSegmentor, instruction_sets, usable_cores
+from bhvit_seg.native.file_format import read_packed
+
+MODELS = {
+    'mini': {},
+    'binary-ds': dict(backbone=dict(downsampling='binary'), classes=150),
+    'uper': dict(head='BinaryUPerHead', backbone=dict(window_size=4)),
+    'four': dict(in_channels=4, align_corners=True),
+}
+
+
+def picture(size, channels=3, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (*size, channels), np.uint8)
+
+
+@pytest.mark.parametrize('size', [(64, 64), (37, 50), (100, 68), (4, 5)])
+@pytest.mark.parametrize('name', MODELS)
+def test_logits_and_labels_are_those_of_the_formulas(name, size, engine, packed):
+    path = packed(name, **MODELS[name])
+    plain = PlainEngine(read_packed(path).tensors, np.float32)
+    segmentor = PackedSegmentor(path, threads=2)
+    image = picture(size, plain.in_channels)
+    expected, logits = plain.logits(image), segmentor.logits(image)
+    assert logits.shape == expected.shape and logits.dtype == np.float32
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
+    labels = segmentor.predict(image)
+    assert labels.shape == size and labels.dtype == np.uint8
+    assert (labels != plain.labels(image)).mean() < 0.002
+
+
+def test_batch_is_its_images_one_by_one(engine, packed):
+    segmentor = PackedSegmentor(packed('mini'))
+    batch = np.stack([picture((40, 56), seed=seed) for seed in range(3)])
+    labels, logits = segmentor.predict(batch), segmentor.logits(batch)
+    assert labels.shape == (3, 40, 56) and logits.shape == (3, 5, 10, 14)
+    for image, one, scores in zip(batch, labels, logits):
+        assert np.array_equal(segmentor.predict(image), one)
+        assert np.array_equal(segmentor.logits(image), scores)
+    assert segmentor.predict(batch[:0]).shape == (0, 40, 56)
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float64, np.float16, '>f4'])
+def test_floats_of_whole_numbers_are_as_good_as_bytes(dtype, engine, packed):
+    segmentor = PackedSegmentor(packed('mini'))
+    image = picture((48, 64))
+    assert np.array_equal(segmentor.logits(image.astype(dtype)), segmentor.logits(image))
+
+
+def test_views_are_read_as_what_they_show(engine, packed):
+    segmentor = PackedSegmentor(packed('mini'))
+    image = picture((60, 80))
+    for view in (image[::-1, :, ::-1], image[3:-5, 2:-2], image.swapaxes(0, 1)):
+        assert np.array_equal(segmentor.predict(view), segmentor.predict(view.copy()))
+
+
+def test_one_object_takes_any_size_after_any_other(engine, packed):
+    segmentor = PackedSegmentor(packed('mini'))
+    sizes = [(64, 64), (37, 50), (128, 32), (64, 64), (4, 4), (64, 64)]
+    first = {}
+    for size in sizes:
+        labels = segmentor.predict(picture(size))
+        assert np.array_equal(first.setdefault(size, labels), labels)
+
+
+def test_two_models_in_two_threads_give_what_each_gives_alone(engine, packed):
+    segmentors = [PackedSegmentor(packed(name, **MODELS[name]), threads=1)
+                  for name in ('mini', 'uper')]
+    image = picture((64, 96))
+    alone = [segmentor.logits(image) for segmentor in segmentors]
+
+    def often(index):
+        return all(np.array_equal(segmentors[index].logits(image), alone[index])
+                   for _ in range(10))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(often, [0, 1, 0, 1]))
+
+
+def test_attributes(engine, packed):
+    segmentor = PackedSegmentor(packed('mini'), threads=2, isa='serial')
+    assert segmentor.meta['name'] == 'mini'
+    assert segmentor.threads == 2 and segmentor.instruction_set == 'serial'
+    assert 'mini' in repr(segmentor) and 'serial' in repr(segmentor)
+    assert PackedSegmentor(packed('mini')).threads == usable_cores()
+    assert instruction_sets()[-1] == 'serial'
+    assert PackedSegmentor(packed('mini')).instruction_set == (
+        os.environ.get('BHVIT_ISA') or instruction_sets()[0])
+
+
+@pytest.mark.parametrize('image, words', [
+    (np.zeros((32, 32, 4), np.uint8), '4 channels'),
+    (np.zeros((3, 32, 32), np.uint8), '32 channels'),
+    (np.zeros((32, 32), np.uint8), 'shape (32, 32)'),
+    (np.zeros((1, 1, 32, 32, 3), np.uint8), '(1, 1, 32, 32, 3)'),
+    (np.zeros((32, 32, 3), np.int64), 'int64'),
+    (np.zeros((32, 32, 3), np.uint16), 'uint16'),
+    (np.zeros((32, 32, 3), complex), 'complex128'),
+    (np.zeros((3, 32, 3), np.uint8), '3×32 pixels'),
+    (np.zeros((2, 32, 0, 3), np.uint8), '32×0 pixels'),
+    ([[[0, 0, 0]]], 'list'),
+])
+@pytest.mark.parametrize('method', ['predict', 'logits'])
+def test_images_that_do_not_suit_are_named(method, image, words, engine, packed):
+    with pytest.raises(UserError) as error:
+        getattr(PackedSegmentor(packed('mini')), method)(image)
+    assert words in str(error.value) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('options, words', [
+    (dict(threads=0), 'threads=0'),
+    (dict(threads=-1), 'threads=-1'),
+    (dict(threads=1.5), 'threads=1.5'),
+    (dict(threads=2**40), 'from 1 to 256'),
+    (dict(isa='sse9'), 'sse9'),
+])
+def test_wrong_arguments_are_named(options, words, engine, packed):
+    with pytest.raises(UserError) as error:
+        PackedSegmentor(packed('mini'), **options)
+    assert words in str(error.value) and '\n' not in str(error.value)
+
+
+def test_forced_instruction_set_that_is_none_is_named(engine, packed, monkeypatch):
+    monkeypatch.setenv('BHVIT_ISA', 'sse9')
+    with pytest.raises(UserError, match='sse9'):
+        PackedSegmentor(packed('mini'))
+
+
+def test_damaged_file_is_named(engine, packed, tmp_path):
+    content = packed('mini').read_bytes()
+    (tmp_path / 'half.bhv').write_bytes(content[:len(content) // 2])
+    with pytest.raises(UserError, match='half.bhv'):
+        PackedSegmentor(tmp_path / 'half.bhv')
+
+
+def test_missing_engine_says_what_to_install(monkeypatch, packed):
+    monkeypatch.setitem(sys.modules, 'bhvit_seg.native._engine', None)
+    monkeypatch.delattr(bhvit_seg.native, '_engine', raising=False)
+    with pytest.raises(UserError, match=r'compiler .* pip install'):
+        PackedSegmentor(packed('mini'))
+
+
+def test_import_is_light():
+    code = ('import sys, bhvit_seg.native; print([name for name in ("torch", "mmengine", "mmcv", '
+            '"mmseg", "cv2", "PIL", "rich") if name in sys.modules])')
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert (run.returncode, run.stdout.strip()) == (0, '[]'), run.stderr

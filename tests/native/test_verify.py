@@ -1,0 +1,93 @@
+"""The comparison with the simulation, with labels from the plain engine."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from native.plain_engine import PlainEngine
+from native.segmentors import build_segmentor
+
+from bhvit_seg.native import verify
+from bhvit_seg.native.export import fold_segmentor
+from bhvit_seg.native.file_format import may_be_narrow
+
+
+@pytest.fixture(scope='module')
+def model():
+    return build_segmentor()
+
+
+@pytest.fixture(scope='module')
+def images():
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((64, 64), (37, 50))]
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """Let the plain engine stand in for the compiled one."""
+    def labels(tensors, images, threads=None):
+        return [PlainEngine(tensors).labels(image) for image in images]
+
+    monkeypatch.setattr(verify, 'packed_labels', labels)
+    return labels
+
+
+def test_folded_labels_are_the_simulation_s(model, images, plain):
+    labels = plain(fold_segmentor(model), images)
+    check = verify.compare_with_simulation(model, labels, images)
+    assert (check.images, check.pixels, check.packed) == (2, 64 * 64 + 37 * 50, 0)
+    assert check.passed and check.torch_float32 < 0.01 * check.pixels
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_wrong_labels_do_not_pass(model, images, plain):
+    tensors = fold_segmentor(model)
+    tensors['stage2.block1.mlp.fc1.bias'] = tensors['stage2.block1.mlp.fc1.bias'] + 0.5
+    check = verify.compare_with_simulation(model, plain(tensors, images), images)
+    assert not check.passed
+
+
+def test_single_pixels_are_allowed_and_many_are_not():
+    def check(packed, torch_float32):
+        return verify.Verification(1, 100_000, packed, torch_float32)
+
+    assert check(100, 0).passed and not check(101, 0).passed
+    assert check(300, 100).passed and not check(301, 100).passed
+
+
+def test_harmless_tensors_are_narrowed_alone(model, images, plain):
+    tensors = fold_segmentor(model)
+    # One tensor that 16 bits hold exactly, another that needs every bit: the rest is of the first
+    # kind, too.
+    for name in filter(may_be_narrow, tensors):
+        tensors[name] = tensors[name].astype(np.float16).astype(np.float64)
+    tensors['stem.weight'] = tensors['stem.weight'] * 1.0003
+    labels = plain(tensors, images)
+    changed = verify.count_changes(plain(verify.narrow(tensors, ['stem.weight']), images), labels)
+    assert changed
+    narrowed, kept = verify.narrow_where_harmless(tensors, images, labels)
+    assert kept == {'stem.weight': changed}
+    assert {name for name, array in narrowed.items() if array.dtype == np.float16} == {
+        name for name in filter(may_be_narrow, tensors) if name != 'stem.weight'}
+    assert verify.count_changes(plain(narrowed, images), labels) == 0
+
+
+def test_all_is_narrowed_at_once_where_nothing_changes(model, images, plain):
+    tensors = fold_segmentor(model)
+    for name in filter(may_be_narrow, tensors):
+        tensors[name] = tensors[name].astype(np.float16).astype(np.float64)
+    narrowed, kept = verify.narrow_where_harmless(tensors, images, plain(tensors, images))
+    assert not kept and all(narrowed[name].dtype == np.float16
+                            for name in filter(may_be_narrow, tensors))
+
+
+def test_values_beyond_16_bits_stay_wide(model, images, plain):
+    tensors = fold_segmentor(model)
+    for name in filter(may_be_narrow, tensors):
+        tensors[name] = tensors[name].astype(np.float16).astype(np.float64)
+    tensors['head.classifier.weight'] = tensors['head.classifier.weight'] * 1e9
+    narrowed, kept = verify.narrow_where_harmless(tensors, images, plain(tensors, images))
+    assert list(kept) == ['head.classifier.weight']
+    assert narrowed['head.classifier.weight'].dtype == np.float64
