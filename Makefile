@@ -18,13 +18,15 @@ OPENMMLAB := .venv-openmmlab
 OPENMMLAB_BIN := $(OPENMMLAB)/bin
 OPENMMLAB_STAMP := $(OPENMMLAB)/.installed
 
-.PHONY: help demo test test-all lint install test-openmmlab clean
+.PHONY: help demo test test-all lint install test-openmmlab test-sanitize test-neon clean
 
 help:
 	@echo 'make demo            sample set, training, test, prediction and a contact sheet (minutes)'
 	@echo 'make test            ruff and the test suite'
 	@echo 'make test-all        the same with the tests marked slow'
 	@echo 'make test-openmmlab  the suite on the original OpenMMLab packages, in an environment of its own'
+	@echo 'make test-sanitize   the engine under sanitizers, with thousands of damaged files (minutes)'
+	@echo 'make test-neon       the NEON kernels, cross-compiled for arm64 and run by qemu'
 	@echo 'make lint            ruff and clang-format alone'
 	@echo 'make install         only the environment, in $(VENV)'
 	@echo 'make clean           removes environments, caches and build products'
@@ -46,6 +48,12 @@ install: $(STAMP)
 
 test-openmmlab: $(OPENMMLAB_STAMP)
 	$(OPENMMLAB_BIN)/python -m pytest
+
+test-sanitize: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m csrc.checks sanitize
+
+test-neon: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m csrc.checks neon
 
 # $(1): the folder of the new environment.
 define new_environment

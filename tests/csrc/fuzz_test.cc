@@ -88,10 +88,33 @@ void seal(Bytes& bytes) {
 }
 
 uint64_t extreme(uint64_t usual, Random& random) {
-  const uint64_t values[] = {0, 1, 2, 3, 4, 31, 33, 255, 256, 0x7fff, 0xffff, 0x7fffffff,
-                             0x80000000, 0xfffffffc, 0xffffffff, uint64_t{1} << 62,
-                             uint64_t{1} << 63, ~uint64_t{3}, ~uint64_t{0}, usual + 1, usual - 1,
-                             usual + 4, usual - 4, 2 * usual, usual / 2, 0 - usual, random.word()};
+  const uint64_t values[] = {0,
+                             1,
+                             2,
+                             3,
+                             4,
+                             31,
+                             33,
+                             255,
+                             256,
+                             0x7fff,
+                             0xffff,
+                             0x7fffffff,
+                             0x80000000,
+                             0xfffffffc,
+                             0xffffffff,
+                             uint64_t{1} << 62,
+                             uint64_t{1} << 63,
+                             ~uint64_t{3},
+                             ~uint64_t{0},
+                             usual + 1,
+                             usual - 1,
+                             usual + 4,
+                             usual - 4,
+                             2 * usual,
+                             usual / 2,
+                             0 - usual,
+                             random.word()};
   return random.one_of(values);
 }
 
@@ -219,8 +242,7 @@ void change_architecture(Bytes& bytes, const std::vector<Entry>& entries, Random
 void change_free_numbers(Bytes& bytes, const std::vector<Entry>& entries, Random& random) {
   const size_t at = data_of(bytes, entries, "architecture");
   const int depths[] = {1, 2, 3, 4};
-  if (random.below(2))
-    put<int32_t>(bytes, at + 4 * random.one_of(depths), 0);
+  if (random.below(2)) put<int32_t>(bytes, at + 4 * random.one_of(depths), 0);
   put<int32_t>(bytes, at + 4 * 17, random.between(1, random.below(4) ? 10 : 256));
   put<int32_t>(bytes, at + 4 * 22, random.below(2));
 }
@@ -235,7 +257,11 @@ void change_pool_scales(Bytes& bytes, const std::vector<Entry>& entries, Random&
 void change_values(Bytes& bytes, const std::vector<Entry>& entries, Random& random) {
   const float values[] = {std::numeric_limits<float>::quiet_NaN(),
                           std::numeric_limits<float>::infinity(),
-                          -std::numeric_limits<float>::infinity(), 3e38f, -3e38f, 1e-45f, 0.0f};
+                          -std::numeric_limits<float>::infinity(),
+                          3e38f,
+                          -3e38f,
+                          1e-45f,
+                          0.0f};
   for (int i = random.between(1, 5); i; --i) {
     const Entry& entry = any(entries, random);
     if (bytes[entry.type_at] != 0) continue;

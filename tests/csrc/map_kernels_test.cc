@@ -25,8 +25,8 @@ size_t tile_size(int channels, int stride) { return channels * stride + kLanes; 
 
 void context(const Pair& k, const char* kernel, int height, int width, int channels, Tokens tokens,
              int stride) {
-  Report::context("%s %s map %dx%d channels %d tokens %d+%d stride %d", k.other.name, kernel, height,
-                  width, channels, tokens.token, tokens.count, stride);
+  Report::context("%s %s map %dx%d channels %d tokens %d+%d stride %d", k.other.name, kernel,
+                  height, width, channels, tokens.token, tokens.count, stride);
 }
 
 void test_load(const Pair& k, Random& random) {

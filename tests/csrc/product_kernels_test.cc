@@ -25,11 +25,10 @@ struct RandomConvolution {
  private:
   static Aligned<uint32_t> rows(int kernel, int groups, int inputs, int outputs, Random& random) {
     const int bits = kernel * kernel * inputs / groups, words = div_up(bits, 32);
-    Aligned<uint32_t> all(static_cast<size_t>(outputs) * words);
-    for (int i = 0; i < outputs * words; ++i) {
-      all[i] = random.word();
-      if (i % words == words - 1 && bits % 32) all[i] &= (1u << bits % 32) - 1;
-    }
+    const Filled<uint32_t> values(static_cast<size_t>(outputs) * words, random);
+    Aligned<uint32_t> all(values.data(), values.data() + values.size());
+    for (int i = words - 1; i < outputs * words && bits % 32; i += words)
+      all[i] &= (1u << bits % 32) - 1;
     return all;
   }
 };
@@ -97,8 +96,8 @@ void compare_convolution(const Pair& k, const RandomConvolution& convolution,
   Twin<float> out(layer.outputs * kLanes, random);
   k.serial.convolve(layer, outputs.data(), serial_taps, x, shortcut.data(), shortcuts,
                     scratch.data(), out.serial.data());
-  k.other.convolve(layer, outputs.data(), other_taps, x, shortcut.data(), shortcuts,
-                   scratch.data(), out.other.data());
+  k.other.convolve(layer, outputs.data(), other_taps, x, shortcut.data(), shortcuts, scratch.data(),
+                   out.other.data());
   out.expect_equal("out", layer.outputs, kLanes, valid);
   Twin<int32_t> accumulators(layer.outputs * kLanes, random);
   k.serial.accumulate(layer, serial_taps, x, scratch.data(), accumulators.serial.data());
@@ -152,7 +151,8 @@ void test_patch_convolutions(const Pair& k, Random& random) {
 // Calls test(inputs, outputs, stride, vectors, blocked weights, bits).
 template <typename Test>
 void for_products(Random& random, const Test& test) {
-  const int sizes[][2] = {{32, 32}, {32, 128}, {128, 32}, {64, 96}, {96, 64}, {128, 128}, {1024, 64}};
+  const int sizes[][2] = {{32, 32}, {32, 128},  {128, 32}, {64, 96},
+                          {96, 64}, {128, 128}, {1024, 64}};
   for (const auto& size : sizes)
     for (int stride : kStrides)
       for (int vectors = 1; vectors <= stride / kLanes; ++vectors) {
@@ -211,9 +211,9 @@ void test_mlp(const Pair& k, Random& random) {
     const Filled<uint32_t> weights2(hidden / 32 * channels, random);
     const Filled<HiddenChannel> hidden_channels(hidden, random);
     const Filled<OutputChannel> outputs(channels, random);
-    const Mlp layer = {channels, hidden, in_scale.data(), in_bias.data(), input_bias.data(),
-                       weights1.data(), hidden_channels.data(), weights2.data(), outputs.data(),
-                       taps.data()};
+    const Mlp layer = {channels,          hidden,          in_scale.data(),        in_bias.data(),
+                       input_bias.data(), weights1.data(), hidden_channels.data(), weights2.data(),
+                       outputs.data(),    taps.data()};
     const Binarizer next = {next_scale.data(), next_bias.data()};
     const TwinMap in(height, width, channels, random);
     TwinMap out(height, width, channels, random);

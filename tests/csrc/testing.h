@@ -86,8 +86,8 @@ class Array {
     const size_t slack = static_cast<size_t>(random.below(4)), bytes = (number + slack) * sizeof(T);
     inner_ = (bytes + page - 1) / page * page;
     whole_ = inner_ + 2 * page;
-    mapping_ = static_cast<uint8_t*>(
-        mmap(nullptr, whole_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    mapping_ =
+        static_cast<uint8_t*>(mmap(nullptr, whole_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     if (mapping_ == MAP_FAILED || mprotect(mapping_ + page, inner_, PROT_READ | PROT_WRITE)) {
       std::perror("memory of a test");
       std::abort();
@@ -127,8 +127,11 @@ class Array {
 inline void fill(Array<float>& array, Random& random) {
   for (size_t i = 0; i < array.size(); ++i) array[i] = random.value();
 }
+// Bits: mostly random, else all alike, which is what counters have to have room for.
 inline void fill(Array<uint32_t>& array, Random& random) {
-  for (size_t i = 0; i < array.size(); ++i) array[i] = random.word();
+  const int kind = random.below(6);
+  for (size_t i = 0; i < array.size(); ++i)
+    array[i] = kind == 0 ? 0 : kind == 1 ? ~0u : random.word();
 }
 inline void fill(Array<int32_t>& array, Random& random) {
   for (size_t i = 0; i < array.size(); ++i) array[i] = random.between(-5000, 5000);
@@ -204,10 +207,12 @@ struct TwinBitMap : Twin<uint32_t> {
       : Twin(planes_size(height, width, words), random),
         serial_map(make_planes(serial.data(), height, width, words)),
         other_map(make_planes(other.data(), height, width, words)) {
+    const Filled<uint32_t> tokens(static_cast<size_t>(height) * words * width, random);
+    const uint32_t* next = tokens.data();
     std::memset(serial.data(), 0, serial.size() * sizeof(uint32_t));
     for (int y = 0; y < height; ++y)
       for (int w = 0; w < words; ++w)
-        for (int x = 0; x < width; ++x) *serial_map.at(y, w, x) = random.word();
+        for (int x = 0; x < width; ++x) *serial_map.at(y, w, x) = *next++;
     copy();
   }
 };

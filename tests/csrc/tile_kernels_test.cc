@@ -16,8 +16,8 @@ void for_tiles(const Test& test) {
 
 void test_pack(const Pair& k, Random& random) {
   for_tiles([&](int channels, int stride, int vectors) {
-    Report::context("%s pack_tile channels %d stride %d vectors %d", k.other.name, channels,
-                    stride, vectors);
+    Report::context("%s pack_tile channels %d stride %d vectors %d", k.other.name, channels, stride,
+                    vectors);
     const Filled<float> tile(channels * stride, random), scale(channels, random);
     const Filled<float> bias(channels, random);
     Twin<uint32_t> bits(channels / 32 * stride, random);
@@ -38,8 +38,8 @@ void test_normalize(const Pair& k, Random& random) {
     const Filled<float> weight(channels, random), bias(channels, random);
     k.serial.normalize_tile(tile.serial.data(), stride, channels, vectors, weight.data(),
                             bias.data(), 1e-5f);
-    k.other.normalize_tile(tile.other.data(), stride, channels, vectors, weight.data(),
-                           bias.data(), 1e-5f);
+    k.other.normalize_tile(tile.other.data(), stride, channels, vectors, weight.data(), bias.data(),
+                           1e-5f);
     tile.expect_equal("tile");
   });
 }
@@ -68,8 +68,8 @@ void test_mix(const Pair& k, Random& random) {
     const Filled<float> shift(channels, random);
     k.serial.mix_tile(window.serial.data(), spread.data(), stride, channels, vectors,
                       balance.data(), shift.data());
-    k.other.mix_tile(window.other.data(), spread.data(), stride, channels, vectors,
-                     balance.data(), shift.data());
+    k.other.mix_tile(window.other.data(), spread.data(), stride, channels, vectors, balance.data(),
+                     shift.data());
     window.expect_equal("window");
   });
 }

@@ -53,25 +53,52 @@ BHVIT_INLINE void count_differences(const uint32_t* activations, int stride,
   }
 }
 
-// All outputs of a product on tiles of T vectors; finish(output, t, accumulator) takes each.
+// One bit of a word each, to be read as an operand.
+constexpr uint32_t kBits[32] = {
+    1u << 0,  1u << 1,  1u << 2,  1u << 3,  1u << 4,  1u << 5,  1u << 6,  1u << 7,
+    1u << 8,  1u << 9,  1u << 10, 1u << 11, 1u << 12, 1u << 13, 1u << 14, 1u << 15,
+    1u << 16, 1u << 17, 1u << 18, 1u << 19, 1u << 20, 1u << 21, 1u << 22, 1u << 23,
+    1u << 24, 1u << 25, 1u << 26, 1u << 27, 1u << 28, 1u << 29, 1u << 30, 1u << 31};
+
+// All outputs of a product on tiles of T vectors: finish(first, accumulators) takes kOutputs of
+// them together, so that whatever depends on the output alone is worked out once for all.
 template <int T, typename Finish>
 BHVIT_INLINE void for_outputs(const uint32_t* bits, int stride, int inputs, const uint32_t* weights,
                               int outputs, Finish&& finish) {
   const int words = inputs / 32;
   const U start = spread(-half(inputs));
-  for (int block = 0; block < outputs; block += kBlock, weights += words * kBlock) {
-#pragma GCC unroll 2
-    for (int part = 0; part < kBlock; part += kOutputs) {
-      U acc[kOutputs][T];
-      for (auto& row : acc)
-        for (auto& x : row) x = start;
-      count_differences<T, kOutputs>(bits, stride, weights + part, words, acc);
-#pragma GCC unroll 8
-      for (int o = 0; o < kOutputs; ++o)
-        for (int t = 0; t < T; ++t) finish(block + part + o, t, acc[o][t]);
-    }
+  for (int first = 0; first < outputs; first += kOutputs) {
+    U acc[kOutputs][T];
+    for (auto& row : acc)
+      for (auto& x : row) x = start;
+    count_differences<T, kOutputs>(
+        bits, stride, weights + first / kBlock * words * kBlock + first % kBlock, words, acc);
+    finish(first, acc);
   }
 }
+
+// The bits of a word for T vectors of tokens, collected output by output.
+template <int T>
+class Words {
+ public:
+  BHVIT_INLINE Words() { clear(); }
+  // Bit `o` behind output `first` of a word, first a multiple of kOutputs.
+  BHVIT_INLINE void set(int first, int o, int t, M where) {
+    words_[t] = or_where(where, words_[t], spread(kBits[first % 32 + o]));
+  }
+  // After kOutputs outputs: writes the word they end, if they end one, to out[word][stride].
+  BHVIT_INLINE void flush(int first, uint32_t* out, int stride) {
+    if (first % 32 + kOutputs < 32) return;
+    for (int t = 0; t < T; ++t) store(out + first / 32 * stride + t * kLanes, words_[t]);
+    clear();
+  }
+
+ private:
+  BHVIT_INLINE void clear() {
+    for (auto& word : words_) word = spread(0u);
+  }
+  U words_[T];
+};
 
 // Numbers of vectors as types.
 struct One {
@@ -156,7 +183,7 @@ void pack_tile(const float* tile, int stride, int channels, int vectors, const f
         const int c = 32 * word + i;
         const F x = load(tile + c * stride + v * kLanes);
         const F y = scale ? fma(x, spread(scale[c]), spread(bias[c])) : add(x, spread(bias[c]));
-        packed = or_where(at_least(y, zero), packed, spread(1u << i));
+        packed = or_where(at_least(y, zero), packed, spread(kBits[i]));
       }
       store(bits + word * stride + v * kLanes, packed);
     }
@@ -299,18 +326,86 @@ void load_patches(const Map& map, int channels, int y, int x, const float* scale
   }
 }
 
-template <int T>
+// The MLP's hidden layer: its bits, and the sums of R adjacent channels; R = 0: of however many.
+template <int T, int R>
+BHVIT_INLINE void hidden_layer(const Mlp& mlp, const uint32_t* bits, const float* normed,
+                               float* pooled, uint32_t* hidden_bits) {
+  constexpr int L = T * kLanes;
+  constexpr int kPool = R ? R : kOutputs;
+  const int channels = mlp.channels, ratio = mlp.hidden / channels;
+  Words<T> words;
+  F pool[T];
+  for (auto& x : pool) x = spread(0.0f);
+  int wrapped = 0, in_pool = 0;
+  for_outputs<T>(bits, L, channels, mlp.weights1, mlp.hidden, [&](int first, auto& acc) {
+    const HiddenChannel* h = mlp.hidden_channels + first;
+    const float* shortcut = normed + wrapped * L;
+#pragma GCC unroll 8
+    for (int o = 0; o < kOutputs; ++o) {
+#pragma GCC unroll 2
+      for (int t = 0; t < T; ++t) {
+        const F y = add(fma(to_float(acc[o][t]), spread(h[o].scale), spread(h[o].bias)),
+                        load(shortcut + o * L + t * kLanes));
+        const F p = prelu(y, spread(h[o].slope));
+        pool[t] = R && o % kPool == 0 ? p : add(pool[t], p);
+        words.set(first, o, t, at_least(p, spread(h[o].threshold)));
+        if (R && o % kPool == kPool - 1) store(pooled + o / kPool * L + t * kLanes, pool[t]);
+      }
+      if (!R && ++in_pool == ratio) {
+        for (int t = 0; t < T; ++t) {
+          store(pooled + t * kLanes, pool[t]);
+          pool[t] = spread(0.0f);
+        }
+        in_pool = 0;
+        pooled += L;
+      }
+    }
+    if (R) pooled += kOutputs / kPool * L;
+    words.flush(first, hidden_bits, L);
+    wrapped += kOutputs;
+    if (wrapped == channels) wrapped = 0;
+  });
+}
+
+// The second layer, added to what is in `result`; Next: with the bits that are convolved next.
+template <int T, bool Next>
+BHVIT_INLINE void output_layer(const Mlp& mlp, const uint32_t* hidden_bits, const float* pooled,
+                               float* result, const Binarizer& next, uint32_t* out_bits) {
+  constexpr int L = T * kLanes;
+  const F zero = spread(0.0f);
+  const F share = spread(1.0f / static_cast<float>(mlp.hidden / mlp.channels));
+  Words<T> words;
+  for_outputs<T>(hidden_bits, L, mlp.hidden, mlp.weights2, mlp.channels, [&](int first, auto& acc) {
+    const OutputChannel* p = mlp.outputs + first;
+#pragma GCC unroll 8
+    for (int o = 0; o < kOutputs; ++o)
+#pragma GCC unroll 2
+      for (int t = 0; t < T; ++t) {
+        const int at = (first + o) * L + t * kLanes;
+        F y = fma(to_float(acc[o][t]), spread(p[o].scale), spread(p[o].bias));
+        y = prelu(fma(load(pooled + at), share, y), spread(p[o].slope));
+        const F x = fma(y, spread(p[o].post_scale), load(result + at));
+        store(result + at, x);
+        if (Next)
+          words.set(
+              first, o, t,
+              at_least(fma(x, spread(next.scale[first + o]), spread(next.bias[first + o])), zero));
+      }
+    if (Next) words.flush(first, out_bits, L);
+  });
+}
+
+template <int T, int R>
 BHVIT_INLINE void mlp_tile(const Mlp& mlp, const Map& in, const Map& out, const Binarizer* next,
                            const BitMap* next_bits, Tokens tokens, float* scratch) {
   constexpr int L = T * kLanes;
-  const int channels = mlp.channels, hidden = mlp.hidden, ratio = hidden / channels;
+  const int channels = mlp.channels, hidden = mlp.hidden;
   float* normed = scratch;
   float* result = normed + channels * L + kLanes;
   float* pooled = result + channels * L + kLanes;
   uint32_t* bits = reinterpret_cast<uint32_t*>(pooled + channels * L + kLanes);
   uint32_t* hidden_bits = bits + channels / 32 * L;
   uint32_t* out_bits = hidden_bits + hidden / 32 * L;
-  const F zero = spread(0.0f);
 
   Span spans[T * kLanes];
   const int number = cut_into_spans(tokens.token, tokens.count, in.width, spans);
@@ -325,78 +420,36 @@ BHVIT_INLINE void mlp_tile(const Mlp& mlp, const Map& in, const Map& out, const 
   }
   for (int c = 0; c < channels; ++c) {
     const ptrdiff_t plane = c * in.plane;
-    const float* taps = mlp.taps + 9 * c;
     const F shift = spread(mlp.outputs[c].post_bias);
     const F scale = spread(mlp.in_scale[c]), bias = spread(mlp.in_bias[c]);
+    F taps[9];  // read once: the compiler can't know that the stores below don't change them
+    for (int i = 0; i < 9; ++i) taps[i] = spread(mlp.taps[9 * c + i]);
     for (int s = 0; s < number; ++s) {
       const float* const* row = rows[s];
       const float* centre = row[2] + plane;
       __builtin_prefetch(row[4] + plane + kAhead);
       __builtin_prefetch(out_rows[s] + c * out.plane, 1);
       const F x = load(centre);
-      F sum = fma(x, spread(taps[0]), shift);
-      sum = fma(load(row[1] + plane), spread(taps[1]), sum);
-      sum = fma(load(row[3] + plane), spread(taps[2]), sum);
-      sum = fma(load(row[0] + plane), spread(taps[3]), sum);
-      sum = fma(load(row[4] + plane), spread(taps[4]), sum);
-      sum = fma(load(centre - 1), spread(taps[5]), sum);
-      sum = fma(load(centre + 1), spread(taps[6]), sum);
-      sum = fma(load(centre - 2), spread(taps[7]), sum);
-      sum = fma(load(centre + 2), spread(taps[8]), sum);
+      F sum = fma(x, taps[0], shift);
+      sum = fma(load(row[1] + plane), taps[1], sum);
+      sum = fma(load(row[3] + plane), taps[2], sum);
+      sum = fma(load(row[0] + plane), taps[3], sum);
+      sum = fma(load(row[4] + plane), taps[4], sum);
+      sum = fma(load(centre - 1), taps[5], sum);
+      sum = fma(load(centre + 1), taps[6], sum);
+      sum = fma(load(centre - 2), taps[7], sum);
+      sum = fma(load(centre + 2), taps[8], sum);
       store(result + c * L + spans[s].lane, sum);
       store(normed + c * L + spans[s].lane, fma(x, scale, bias));
     }
   }
   pack_tile(normed, L, channels, T, nullptr, mlp.input_bias, bits);
 
-  U word[T];
-  F pool[T];
-  int in_pool = 0, pool_channel = 0, wrapped = 0;
-  for (int t = 0; t < T; ++t) {
-    word[t] = spread(0u);
-    pool[t] = zero;
-  }
-  for_outputs<T>(bits, L, channels, mlp.weights1, hidden, [&](int o, int t, U acc) {
-    const HiddenChannel& h = mlp.hidden_channels[o];
-    const F y = add(fma(to_float(acc), spread(h.scale), spread(h.bias)),
-                    load(normed + wrapped * L + t * kLanes));
-    const F p = prelu(y, spread(h.slope));
-    pool[t] = add(pool[t], p);
-    word[t] = or_where(at_least(p, spread(h.threshold)), word[t], spread(1u << (o % 32)));
-    if (t + 1 < T) return;
-    if (++wrapped == channels) wrapped = 0;
-    if (++in_pool == ratio) {
-      for (int u = 0; u < T; ++u) {
-        store(pooled + pool_channel * L + u * kLanes, pool[u]);
-        pool[u] = zero;
-      }
-      in_pool = 0;
-      ++pool_channel;
-    }
-    if (o % 32 == 31) {
-      for (int u = 0; u < T; ++u) {
-        store(hidden_bits + o / 32 * L + u * kLanes, word[u]);
-        word[u] = spread(0u);
-      }
-    }
-  });
-
-  const F share = spread(1.0f / static_cast<float>(ratio));
-  for_outputs<T>(hidden_bits, L, hidden, mlp.weights2, channels, [&](int o, int t, U acc) {
-    const OutputChannel& p = mlp.outputs[o];
-    F y = fma(to_float(acc), spread(p.scale), spread(p.bias));
-    y = prelu(fma(load(pooled + o * L + t * kLanes), share, y), spread(p.slope));
-    float* at = result + o * L + t * kLanes;
-    const F x = fma(y, spread(p.post_scale), load(at));
-    store(at, x);
-    if (!next) return;
-    const M set = at_least(fma(x, spread(next->scale[o]), spread(next->bias[o])), zero);
-    word[t] = or_where(set, word[t], spread(1u << (o % 32)));
-    if (o % 32 == 31) {
-      store(out_bits + o / 32 * L + t * kLanes, word[t]);
-      word[t] = spread(0u);
-    }
-  });
+  hidden_layer<T, R>(mlp, bits, normed, pooled, hidden_bits);
+  if (next)
+    output_layer<T, true>(mlp, hidden_bits, pooled, result, *next, out_bits);
+  else
+    output_layer<T, false>(mlp, hidden_bits, pooled, result, {}, out_bits);
 
   for (int c = 0; c < channels; ++c)
     for (int s = 0; s < number; ++s)
@@ -411,16 +464,27 @@ BHVIT_INLINE void mlp_tile(const Mlp& mlp, const Map& in, const Map& out, const 
     }
 }
 
-void mlp(const Mlp& layer, const Map& in, const Map& out, const Binarizer* next,
-         const BitMap* next_bits, Tokens tokens, float* scratch) {
+template <int R>
+void mlp_tiles(const Mlp& layer, const Map& in, const Map& out, const Binarizer* next,
+               const BitMap* next_bits, Tokens tokens, float* scratch) {
   for (int done = 0; done < tokens.count; done += kTokens * kLanes) {
     const int left = tokens.count - done;
     const Tokens part = {tokens.token + done, left < kTokens * kLanes ? left : kTokens * kLanes};
     if (kTokens == 2 && part.count > kLanes)
-      mlp_tile<kTokens>(layer, in, out, next, next_bits, part, scratch);
+      mlp_tile<kTokens, R>(layer, in, out, next, next_bits, part, scratch);
     else
-      mlp_tile<1>(layer, in, out, next, next_bits, part, scratch);
+      mlp_tile<1, R>(layer, in, out, next, next_bits, part, scratch);
   }
+}
+
+void mlp(const Mlp& layer, const Map& in, const Map& out, const Binarizer* next,
+         const BitMap* next_bits, Tokens tokens, float* scratch) {
+  const int ratio = layer.hidden / layer.channels;
+  const auto run = ratio == 8 && kOutputs == 8 ? mlp_tiles<kOutputs>
+                   : ratio == 4                ? mlp_tiles<4>
+                   : ratio == 2                ? mlp_tiles<2>
+                                               : mlp_tiles<0>;
+  run(layer, in, out, next, next_bits, tokens, scratch);
 }
 
 BHVIT_INLINE U load_tap(const TapRows& taps, int tap, int plane, int kernel, int x) {
@@ -524,14 +588,28 @@ void multi_scale(const MultiScaleConvolution& layer, const TapRows* taps, const 
   wrap_span(map, first.outputs, {y, x, 0, count});
 }
 
-// Value of the shortcut for one output: repeated, or averaged over adjacent channels.
-BHVIT_INLINE F shortcut_of(const float* tile, int channels, int outputs, int output, int stride) {
-  if (channels <= outputs) return load(tile + output % channels * stride);
-  const int ratio = channels / outputs;
-  F sum = load(tile + output * ratio * stride);
-  for (int i = 1; i < ratio; ++i) sum = add(sum, load(tile + (output * ratio + i) * stride));
-  return multiply(sum, spread(1.0f / static_cast<float>(ratio)));
-}
+// The shortcut to outputs [first, first + kOutputs): channels repeated, or averaged over adjacent
+// ones; both numbers of channels are multiples of kOutputs.
+class Shortcut {
+ public:
+  BHVIT_INLINE Shortcut(const float* tile, int channels, int outputs, int first, int stride)
+      : stride_(stride),
+        ratio_(channels <= outputs ? 1 : channels / outputs),
+        tile_(tile + first * ratio_ % channels * stride),
+        share_(spread(1.0f / static_cast<float>(ratio_))) {}
+  BHVIT_INLINE F at(int o, int lane) const {
+    const float* from = tile_ + o * ratio_ * stride_ + lane;
+    F sum = load(from);
+    if (ratio_ == 1) return sum;
+    for (int i = 1; i < ratio_; ++i) sum = add(sum, load(from + i * stride_));
+    return multiply(sum, share_);
+  }
+
+ private:
+  const int stride_, ratio_;
+  const float* tile_;
+  const F share_;
+};
 
 BHVIT_INLINE F activate(const OutputChannel& p, U acc, F shortcut) {
   const F y = add(fma(to_float(acc), spread(p.scale), spread(p.bias)), shortcut);
@@ -541,15 +619,14 @@ BHVIT_INLINE F activate(const OutputChannel& p, U acc, F shortcut) {
 void convolve(const Convolution& layer, const OutputChannel* outputs, const TapRows& taps, int x,
               const float* shortcut, int shortcut_channels, uint32_t* scratch, float* out) {
   gather_words(layer, taps, x, scratch);
-  for (int output = 0; output < layer.outputs; output += kOutputs) {
+  for (int first = 0; first < layer.outputs; first += kOutputs) {
     U acc[kOutputs][1];
-    accumulate_block<kOutputs>(layer, taps, x, scratch, output, acc);
+    accumulate_block<kOutputs>(layer, taps, x, scratch, first, acc);
+    const Shortcut past(shortcut, shortcut_channels, layer.outputs, first, kLanes);
     for (int o = 0; o < kOutputs; ++o) {
-      const OutputChannel& p = outputs[output + o];
-      const F y =
-          activate(p, acc[o][0],
-                   shortcut_of(shortcut, shortcut_channels, layer.outputs, output + o, kLanes));
-      store(out + (output + o) * kLanes, fma(y, spread(p.post_scale), spread(p.post_bias)));
+      const OutputChannel& p = outputs[first + o];
+      const F y = activate(p, acc[o][0], past.at(o, 0));
+      store(out + (first + o) * kLanes, fma(y, spread(p.post_scale), spread(p.post_bias)));
     }
   }
 }
@@ -569,36 +646,43 @@ void project(const uint32_t* bits, int inputs, const uint32_t* weights,
              int stride, int vectors, float* out) {
   for_vectors(vectors, [&](int v, auto size) {
     constexpr int T = decltype(size)::kSize;
-    for_outputs<T>(bits + v * kLanes, stride, inputs, weights, number, [&](int o, int t, U acc) {
-      const int lane = (v + t) * kLanes;
-      const F y = activate(outputs[o], acc,
-                           shortcut_of(shortcut + lane, shortcut_channels, number, o, stride));
-      store(out + o * stride + lane,
-            fma(y, spread(outputs[o].post_scale), spread(outputs[o].post_bias)));
+    const float* tile = shortcut + v * kLanes;
+    float* to = out + v * kLanes;
+    for_outputs<T>(bits + v * kLanes, stride, inputs, weights, number, [&](int first, auto& acc) {
+      const OutputChannel* p = outputs + first;
+      const Shortcut past(tile, shortcut_channels, number, first, stride);
+#pragma GCC unroll 8
+      for (int o = 0; o < kOutputs; ++o)
+#pragma GCC unroll 2
+        for (int t = 0; t < T; ++t) {
+          const F y = activate(p[o], acc[o][t], past.at(o, t * kLanes));
+          store(to + (first + o) * stride + t * kLanes,
+                fma(y, spread(p[o].post_scale), spread(p[o].post_bias)));
+        }
     });
   });
 }
 
 void project_bits(const uint32_t* bits, int channels, const uint32_t* weights,
                   const OutputChannel* outputs, const float* shortcut, int stride, int vectors,
-                  bool first, float* sum, uint32_t* out_bits) {
+                  bool first_of_sum, float* sum, uint32_t* out_bits) {
   const F zero = spread(0.0f);
   for_vectors(vectors, [&](int v, auto size) {
     constexpr int T = decltype(size)::kSize;
-    U word[T];
-    for (auto& w : word) w = spread(0u);
+    Words<T> words;
     for_outputs<T>(bits + v * kLanes, stride, channels, weights, channels,
-                   [&](int o, int t, U acc) {
-                     const int lane = (v + t) * kLanes;
-                     const F y = activate(outputs[o], acc, load(shortcut + o * stride + lane));
-                     float* at = sum + o * stride + lane;
-                     store(at, first ? y : add(load(at), y));
-                     const M set = at_least(add(y, spread(outputs[o].post_bias)), zero);
-                     word[t] = or_where(set, word[t], spread(1u << (o % 32)));
-                     if (o % 32 == 31) {
-                       store(out_bits + o / 32 * stride + lane, word[t]);
-                       word[t] = spread(0u);
-                     }
+                   [&](int first, auto& acc) {
+                     const OutputChannel* p = outputs + first;
+#pragma GCC unroll 8
+                     for (int o = 0; o < kOutputs; ++o)
+#pragma GCC unroll 2
+                       for (int t = 0; t < T; ++t) {
+                         const int at = (first + o) * stride + (v + t) * kLanes;
+                         const F y = activate(p[o], acc[o][t], load(shortcut + at));
+                         store(sum + at, first_of_sum ? y : add(load(sum + at), y));
+                         words.set(first, o, t, at_least(add(y, spread(p[o].post_bias)), zero));
+                       }
+                     words.flush(first, out_bits + v * kLanes, stride);
                    });
   });
 }
@@ -658,7 +742,7 @@ void attend(const Attention& head, const uint32_t* queries, const uint32_t* keys
       // rounding to even takes 0.5 down, 1.5 up and 2.5 down
       const M two = at_least(level, one_half);
       const M odd = either(both(above(level, half), invert(two)), above(level, two_half));
-      const U bit = spread(1u << i);
+      const U bit = spread(kBits[i]);
       low_word = or_where(odd, low_word, bit);
       high_word = or_where(two, high_word, bit);
     }
@@ -765,7 +849,7 @@ BHVIT_INLINE void label_some_rows(const Map& logits, int classes, const Enlargem
           continue;
         }
         const M better = above(value, best[r]);
-        best[r] = select(better, value, best[r]);
+        best[r] = larger(value, best[r]);
         label[r] = select(better, name, label[r]);
       }
     }

@@ -1,0 +1,57 @@
+"""The C++ tests that need no model: kernels of every instruction set, and the thread pool.
+
+``make test-sanitize`` and ``make test-neon`` run them, and more, in ways of their own.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+from csrc.build import PROGRAMS, TESTS, build, setup_constant
+
+from bhvit_seg.native import instruction_sets
+
+
+@pytest.fixture(scope='module')
+def programs(tmp_path_factory):
+    """The compiled tests by name."""
+    compiler = shutil.which('c++') or shutil.which('g++')
+    if compiler is None:
+        pytest.skip('no C++ compiler: install one (Debian, Ubuntu: apt-get install g++)')
+    try:
+        return build(tmp_path_factory.mktemp('csrc'), ['kernels_test', 'threads_test'], compiler,
+                     level='-O1')
+    except subprocess.CalledProcessError as error:
+        pytest.fail(f'{error.cmd[-3]} does not compile:\n{error.stderr}')
+
+
+def run(*arguments):
+    process = subprocess.run([str(argument) for argument in arguments], capture_output=True,
+                             text=True)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
+
+
+def test_kernels_equal_the_serial_ones_to_the_bit(programs, engine):
+    lines = run(programs['kernels_test']).splitlines()
+    names = [name for name in instruction_sets() if name != 'serial']
+    assert [line.split(':')[0] for line in lines] == names
+    assert all(line.endswith(' cases, 0 failures') for line in lines)
+
+
+def test_threads(programs, packed):
+    models = [packed('mini'), packed('uper', head='BinaryUPerHead')]
+    assert run(programs['threads_test'], *models) == '0 failures\n'
+
+
+def test_every_source_is_part_of_a_program():
+    listed = {source for sources in PROGRAMS.values() for source in sources}
+    assert listed == {path.name for path in TESTS.glob('*.cc')}
+
+
+def test_flags_of_kernels_are_those_of_the_installation():
+    flags = setup_constant('COMPILE_ISA')
+    assert '-mavx512vpopcntdq' in flags['avx512.cc'] and '-mavx2' in flags['avx2.cc']
+    assert '-ffp-contract=off' in setup_constant('COMPILE')
