@@ -12,7 +12,8 @@ import bhvit_seg
 @pytest.fixture(scope='module')
 def setup_arguments(repository):
     """What setup.py hands to setuptools."""
-    code = ('import json, setuptools; setuptools.setup = lambda **kw: print(json.dumps(kw)); '
+    code = ('import json, setuptools; setuptools.setup = lambda **kw: '
+            'print(json.dumps(kw, default=repr)); '
             'exec(open("setup.py").read(), {"__file__": "setup.py", "__name__": "x"})')
     run = subprocess.run([sys.executable, '-c', code], cwd=repository, capture_output=True,
                          text=True, check=True)

@@ -41,11 +41,12 @@ bool spin_until(const Condition& condition) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : process_(getpid()) {
+ThreadPool::ThreadPool(int threads)
+    : size_(threads), workers_(std::make_unique<Workers>()), process_(getpid()) {
   try {
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { serve(i); });
+    for (int i = 1; i < threads; ++i) workers_->threads.emplace_back([this, i] { serve(i); });
   } catch (const std::system_error& error) {
-    const size_t started = workers_.size() + 1;
+    const size_t started = workers_->threads.size() + 1;
     stop();
     throw Error("only " + std::to_string(started) + " of " + std::to_string(threads) +
                 " threads could be started (" + error.code().message() + "): ask for fewer");
@@ -53,25 +54,24 @@ ThreadPool::ThreadPool(int threads) : process_(getpid()) {
 }
 
 ThreadPool::~ThreadPool() {
-  if (getpid() == process_) {
+  if (getpid() == process_)
     stop();
-  } else {
-    for (auto& worker : workers_) worker.detach();
-  }
+  else
+    workers_.release();
 }
 
 void ThreadPool::stop() {
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<std::mutex> lock(workers_->mutex);
     stop_ = true;
   }
-  wake_.notify_all();
-  for (auto& worker : workers_) worker.join();
+  workers_->wake.notify_all();
+  for (auto& thread : workers_->threads) thread.join();
 }
 
 void ThreadPool::run_erased(int pieces, Function function, const void* context) {
   if (pieces <= 0) return;
-  if (workers_.empty() || pieces == 1) {
+  if (size_ == 1 || pieces == 1 || getpid() != process_) {
     for (int piece = 0; piece < pieces; ++piece) function(context, piece, 0);
     return;
   }
@@ -84,7 +84,7 @@ void ThreadPool::run_erased(int pieces, Function function, const void* context) 
   if (sleeping_.load()) {
     // taking the mutex makes sure that a thread which saw no work is asleep by now
     {
-      const std::lock_guard<std::mutex> lock(mutex_);
+      const std::lock_guard<std::mutex> lock(workers_->mutex);
     }
     wake_.notify_all();
   }
@@ -114,9 +114,9 @@ void ThreadPool::serve(int thread) {
     while (work_on_piece(thread)) {
     }
     if (!spin_until(has_work)) {
-      std::unique_lock<std::mutex> lock(mutex_);
+      std::unique_lock<std::mutex> lock(workers_->mutex);
       ++sleeping_;
-      wake_.wait(lock, has_work);
+      workers_->wake.wait(lock, has_work);
       --sleeping_;
     }
     if (stop_) return;

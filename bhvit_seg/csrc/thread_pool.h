@@ -10,6 +10,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -24,7 +25,7 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int size() const { return static_cast<int>(workers_.size()) + 1; }
+  int size() const { return size_; }
 
   // Calls work(piece, thread) for every piece in [0, pieces), and returns when all are done.
   // thread < size() tells whose scratch memory may be used. One caller at a time.
@@ -54,12 +55,19 @@ class ThreadPool {
   const void* context_ = nullptr;
   int pieces_ = 0;
 
-  std::mutex mutex_;
-  std::condition_variable wake_;
   std::atomic<int> sleeping_{0};
   std::atomic<bool> stop_{false};
-  std::vector<std::thread> workers_;
-  const int process_;  // a forked process has a copy of this object and none of its threads
+  const int size_;
+
+  // A forked process has a copy of this object and none of its threads. It may not even touch
+  // what they wait on, since that waits for them; it works alone and leaves the rest as it is.
+  struct Workers {
+    std::mutex mutex;
+    std::condition_variable wake;
+    std::vector<std::thread> threads;
+  };
+  std::unique_ptr<Workers> workers_;
+  const int process_;
 };
 
 }  // namespace bhvit
