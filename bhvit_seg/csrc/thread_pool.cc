@@ -86,7 +86,7 @@ void ThreadPool::run_erased(int pieces, Function function, const void* context) 
     {
       const std::lock_guard<std::mutex> lock(workers_->mutex);
     }
-    wake_.notify_all();
+    workers_->wake.notify_all();
   }
   while (work_on_piece(0)) {
   }
