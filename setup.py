@@ -99,10 +99,11 @@ EXTRAS = {
         'ftfy',
         'regex',
     ],
+    # `tools/predict.py --packed` on a device that has neither torch nor OpenMMLab's packages.
+    'predict': ['opencv-python-headless', 'pillow', 'rich'],
     # Other engines to compare with; tried together.
     'benchmark': [
         'onnx>=1.23',
-        'onnxscript>=0.7',
         'onnxruntime>=1.32',
         'openvino==2026.*',
         'nncf==3.*',

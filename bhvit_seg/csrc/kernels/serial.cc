@@ -413,13 +413,13 @@ void label_rows(const Map& logits, int classes, const Enlargement& to, int y_beg
                 int width, uint8_t* labels, ptrdiff_t stride) {
   for (int y = y_begin; y < y_end; ++y)
     for (int x = 0; x < width; ++x) {
-      float best = 0.0f;
+      float best = -HUGE_VALF;
       int label = 0;
       for (int c = 0; c < classes; ++c) {
         const float a = enlarge(logits.at(to.y0[y], c, 0), to, x);
         const float b = enlarge(logits.at(to.y1[y], c, 0), to, x);
         const float value = fused(to.y_weight[y], b - a, a);
-        if (c == 0 || value > best) {
+        if (value > best) {
           best = value;
           label = c;
         }

@@ -3,6 +3,8 @@
 // of serial.cc.
 #pragma once
 
+#include <math.h>
+
 #include "constants.h"
 #include "kernels.h"
 
@@ -377,15 +379,17 @@ BHVIT_INLINE void output_layer(const Mlp& mlp, const uint32_t* hidden_bits, cons
   Words<T> words;
   for_outputs<T>(hidden_bits, L, mlp.hidden, mlp.weights2, mlp.channels, [&](int first, auto& acc) {
     const OutputChannel* p = mlp.outputs + first;
+    const float* past = pooled + first * L;
+    float* __restrict to = result + first * L;
 #pragma GCC unroll 8
     for (int o = 0; o < kOutputs; ++o)
 #pragma GCC unroll 2
       for (int t = 0; t < T; ++t) {
-        const int at = (first + o) * L + t * kLanes;
+        const int at = o * L + t * kLanes;
         F y = fma(to_float(acc[o][t]), spread(p[o].scale), spread(p[o].bias));
-        y = prelu(fma(load(pooled + at), share, y), spread(p[o].slope));
-        const F x = fma(y, spread(p[o].post_scale), load(result + at));
-        store(result + at, x);
+        y = prelu(fma(load(past + at), share, y), spread(p[o].slope));
+        const F x = fma(y, spread(p[o].post_scale), load(to + at));
+        store(to + at, x);
         if (Next)
           words.set(
               first, o, t,
@@ -590,17 +594,18 @@ void multi_scale(const MultiScaleConvolution& layer, const TapRows* taps, const 
 
 // The shortcut to outputs [first, first + kOutputs): channels repeated, or averaged over adjacent
 // ones; both numbers of channels are multiples of kOutputs.
+template <bool Average>
 class Shortcut {
  public:
   BHVIT_INLINE Shortcut(const float* tile, int channels, int outputs, int first, int stride)
       : stride_(stride),
-        ratio_(channels <= outputs ? 1 : channels / outputs),
+        ratio_(Average ? channels / outputs : 1),
         tile_(tile + first * ratio_ % channels * stride),
         share_(spread(1.0f / static_cast<float>(ratio_))) {}
   BHVIT_INLINE F at(int o, int lane) const {
+    if (!Average) return load(tile_ + o * stride_ + lane);
     const float* from = tile_ + o * ratio_ * stride_ + lane;
     F sum = load(from);
-    if (ratio_ == 1) return sum;
     for (int i = 1; i < ratio_; ++i) sum = add(sum, load(from + i * stride_));
     return multiply(sum, share_);
   }
@@ -616,19 +621,27 @@ BHVIT_INLINE F activate(const OutputChannel& p, U acc, F shortcut) {
   return prelu(y, spread(p.slope));
 }
 
-void convolve(const Convolution& layer, const OutputChannel* outputs, const TapRows& taps, int x,
-              const float* shortcut, int shortcut_channels, uint32_t* scratch, float* out) {
-  gather_words(layer, taps, x, scratch);
+template <bool Average>
+void convolve_tile(const Convolution& layer, const OutputChannel* outputs, const TapRows& taps,
+                   int x, const float* shortcut, int shortcut_channels, const uint32_t* gathered,
+                   float* out) {
   for (int first = 0; first < layer.outputs; first += kOutputs) {
     U acc[kOutputs][1];
-    accumulate_block<kOutputs>(layer, taps, x, scratch, first, acc);
-    const Shortcut past(shortcut, shortcut_channels, layer.outputs, first, kLanes);
+    accumulate_block<kOutputs>(layer, taps, x, gathered, first, acc);
+    const Shortcut<Average> past(shortcut, shortcut_channels, layer.outputs, first, kLanes);
     for (int o = 0; o < kOutputs; ++o) {
       const OutputChannel& p = outputs[first + o];
       const F y = activate(p, acc[o][0], past.at(o, 0));
       store(out + (first + o) * kLanes, fma(y, spread(p.post_scale), spread(p.post_bias)));
     }
   }
+}
+
+void convolve(const Convolution& layer, const OutputChannel* outputs, const TapRows& taps, int x,
+              const float* shortcut, int shortcut_channels, uint32_t* scratch, float* out) {
+  gather_words(layer, taps, x, scratch);
+  const auto run = shortcut_channels > layer.outputs ? convolve_tile<true> : convolve_tile<false>;
+  run(layer, outputs, taps, x, shortcut, shortcut_channels, scratch, out);
 }
 
 void accumulate(const Convolution& layer, const TapRows& taps, int x, uint32_t* scratch,
@@ -641,49 +654,69 @@ void accumulate(const Convolution& layer, const TapRows& taps, int x, uint32_t* 
   }
 }
 
+template <int T, bool Average>
+void project_tile(const uint32_t* bits, int inputs, const uint32_t* weights,
+                  const OutputChannel* outputs, int number, const float* shortcut,
+                  int shortcut_channels, int stride, float* out) {
+  for_outputs<T>(bits, stride, inputs, weights, number, [&](int first, auto& acc) {
+    const OutputChannel* p = outputs + first;
+    const Shortcut<Average> past(shortcut, shortcut_channels, number, first, stride);
+    float* __restrict to = out + first * stride;
+#pragma GCC unroll 8
+    for (int o = 0; o < kOutputs; ++o)
+#pragma GCC unroll 2
+      for (int t = 0; t < T; ++t) {
+        const F y = activate(p[o], acc[o][t], past.at(o, t * kLanes));
+        store(to + o * stride + t * kLanes,
+              fma(y, spread(p[o].post_scale), spread(p[o].post_bias)));
+      }
+  });
+}
+
 void project(const uint32_t* bits, int inputs, const uint32_t* weights,
              const OutputChannel* outputs, int number, const float* shortcut, int shortcut_channels,
              int stride, int vectors, float* out) {
   for_vectors(vectors, [&](int v, auto size) {
     constexpr int T = decltype(size)::kSize;
-    const float* tile = shortcut + v * kLanes;
-    float* to = out + v * kLanes;
-    for_outputs<T>(bits + v * kLanes, stride, inputs, weights, number, [&](int first, auto& acc) {
-      const OutputChannel* p = outputs + first;
-      const Shortcut past(tile, shortcut_channels, number, first, stride);
+    const int lane = v * kLanes;
+    const auto run = shortcut_channels > number ? project_tile<T, true> : project_tile<T, false>;
+    run(bits + lane, inputs, weights, outputs, number, shortcut + lane, shortcut_channels, stride,
+        out + lane);
+  });
+}
+
+template <int T, bool First>
+void project_bits_tile(const uint32_t* bits, int channels, const uint32_t* weights,
+                       const OutputChannel* outputs, const float* shortcut, int stride, float* sum,
+                       uint32_t* out_bits) {
+  const F zero = spread(0.0f);
+  Words<T> words;
+  for_outputs<T>(bits, stride, channels, weights, channels, [&](int first, auto& acc) {
+    const OutputChannel* p = outputs + first;
+    const float* past = shortcut + first * stride;
+    float* to = sum + first * stride;
 #pragma GCC unroll 8
-      for (int o = 0; o < kOutputs; ++o)
+    for (int o = 0; o < kOutputs; ++o)
 #pragma GCC unroll 2
-        for (int t = 0; t < T; ++t) {
-          const F y = activate(p[o], acc[o][t], past.at(o, t * kLanes));
-          store(to + (first + o) * stride + t * kLanes,
-                fma(y, spread(p[o].post_scale), spread(p[o].post_bias)));
-        }
-    });
+      for (int t = 0; t < T; ++t) {
+        const int at = o * stride + t * kLanes;
+        const F y = activate(p[o], acc[o][t], load(past + at));
+        store(to + at, First ? y : add(load(to + at), y));
+        words.set(first, o, t, at_least(add(y, spread(p[o].post_bias)), zero));
+      }
+    words.flush(first, out_bits, stride);
   });
 }
 
 void project_bits(const uint32_t* bits, int channels, const uint32_t* weights,
                   const OutputChannel* outputs, const float* shortcut, int stride, int vectors,
-                  bool first_of_sum, float* sum, uint32_t* out_bits) {
-  const F zero = spread(0.0f);
+                  bool first, float* sum, uint32_t* out_bits) {
   for_vectors(vectors, [&](int v, auto size) {
     constexpr int T = decltype(size)::kSize;
-    Words<T> words;
-    for_outputs<T>(bits + v * kLanes, stride, channels, weights, channels,
-                   [&](int first, auto& acc) {
-                     const OutputChannel* p = outputs + first;
-#pragma GCC unroll 8
-                     for (int o = 0; o < kOutputs; ++o)
-#pragma GCC unroll 2
-                       for (int t = 0; t < T; ++t) {
-                         const int at = (first + o) * stride + (v + t) * kLanes;
-                         const F y = activate(p[o], acc[o][t], load(shortcut + at));
-                         store(sum + at, first_of_sum ? y : add(load(sum + at), y));
-                         words.set(first, o, t, at_least(add(y, spread(p[o].post_bias)), zero));
-                       }
-                     words.flush(first, out_bits + v * kLanes, stride);
-                   });
+    const int lane = v * kLanes;
+    const auto run = first ? project_bits_tile<T, true> : project_bits_tile<T, false>;
+    run(bits + lane, channels, weights, outputs, shortcut + lane, stride, sum + lane,
+        out_bits + lane);
   });
 }
 
@@ -821,6 +854,7 @@ void enlarge_tile(const Map& map, int channels, const Enlargement& to, int y, in
   const float* bottom = map.at(to.y1[y], 0, x);
   const F weight = spread(to.y_weight[y]);
   for (int c = 0; c < channels; ++c, top += map.plane, bottom += map.plane) {
+    __builtin_prefetch(bottom + kLanes);
     const F a = load(top);
     store(tile + c * stride, columns.enlarge(fma(weight, subtract(load(bottom), a), a)));
   }
@@ -837,17 +871,17 @@ BHVIT_INLINE void label_some_rows(const Map& logits, int classes, const Enlargem
     const float* bottom = logits.at(to.y1[y], 0, to.base[tile]);
     F best[R];
     U label[R];
+    for (int r = 0; r < R; ++r) {
+      best[r] = spread(-HUGE_VALF);
+      label[r] = spread(0u);
+    }
     for (int c = 0; c < classes; ++c, top += logits.plane, bottom += logits.plane) {
+      __builtin_prefetch(bottom + kLanes);
       const F a = columns.enlarge(load(top));
       const F difference = subtract(columns.enlarge(load(bottom)), a);
       const U name = spread(c);
       for (int r = 0; r < R; ++r) {
         const F value = fma(weights[r], difference, a);
-        if (c == 0) {
-          best[r] = value;
-          label[r] = name;
-          continue;
-        }
         const M better = above(value, best[r]);
         best[r] = larger(value, best[r]);
         label[r] = select(better, name, label[r]);

@@ -70,6 +70,7 @@ void run_full_precision(const Run& run, int s) {
   const Map& to = run.plan.stages[s].x;
   run.region("downsampling", tiles_of(to), [&](int piece, float* scratch) {
     const Tokens tokens = tile_of(to, piece);
+    expect_stores(to, tokens);
     float* patches = scratch;
     float* out = patches + 4 * from.planes * kWideStride;
     Span spans[kTileLanes];
@@ -133,6 +134,7 @@ void run_stem(const Run& run, const Image& image) {
   const PatchReader reader(run, image);
   run.region("stem", tiles_of(to), [&](int piece, float* scratch) {
     const Tokens tokens = tile_of(to, piece);
+    expect_stores(to, tokens);
     float* out = scratch + stem.inputs * kWideStride;
     Span spans[kTileLanes];
     const int number = cut_into_spans(tokens.token, tokens.count, to.width, spans);

@@ -24,6 +24,7 @@ void run_pointwise(const Run& run, const char* name, const BinaryModule& module,
                    const Map& from, const Map& to) {
   run.region(name, tiles_of(to), [&](int piece, float* scratch) {
     const Tokens tokens = tile_of(to, piece);
+    expect_stores(to, tokens);
     pointwise_tile(run.kernels, module, in, from, tokens, scratch,
                    scratch + to.planes * kTileLanes);
     run.kernels.store_tile(scratch, kTileLanes, to.planes, to, tokens, false, false);
@@ -92,6 +93,7 @@ void run_segformer(const Run& run) {
     const int y = piece / columns, x = piece % columns * kTileLanes;
     const Tokens tokens = {y * to.width + x, std::min(kTileLanes, to.width - x)};
     const int vectors = tokens.vectors();
+    expect_stores(to, tokens);
     float* tile = scratch;
     float* fused = tile + inputs * kTileLanes + kLanes;
     float* out = fused + channels * kTileLanes;

@@ -48,6 +48,16 @@ inline Tokens tile_of(const Planes<float>& map, int piece) {
 }
 inline int tiles_of(const Planes<float>& map) { return div_up(map.height * map.width, kTileLanes); }
 
+// Fetches what will be overwritten: stores to planes far apart would wait for it one by one.
+inline void expect_stores(const Map& map, Tokens tokens) {
+  Span spans[kTileLanes];
+  const int number = cut_into_spans(tokens.token, tokens.count, map.width, spans);
+  for (int s = 0; s < number; ++s) {
+    const float* to = map.at(spans[s].y, 0, spans[s].x);
+    for (int p = 0; p < map.planes; ++p, to += map.plane) __builtin_prefetch(to, 1);
+  }
+}
+
 // Bits of a tile [words][stride] to their places in a map.
 inline void store_bits(const uint32_t* bits, int stride, const BitMap& map, Tokens tokens) {
   Span spans[kTileLanes];
