@@ -22,8 +22,8 @@ Dense make_dense(const Aligned<float>& rows, const Aligned<float>& bias, int inp
   return dense;
 }
 
-// 2^(1.44 sqrt(size)) has to be a float.
-constexpr int kMostHeadChannels = 4096;
+// Where bits are counted in bytes, a byte holds the counts of 31 words.
+constexpr int kMostHeadChannels = 31 * 32;
 
 Architecture read_architecture(const TensorFile& file) {
   const std::vector<int32_t> n = file.integers("architecture", {23});
