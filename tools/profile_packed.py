@@ -1,4 +1,4 @@
-"""Shows where the engine's time goes: ``python tools/profile_packed.py MODEL.bhv --size 512 512``."""
+"""Shows where the time of a packed model goes: ``tools/profile_packed.py MODEL.bhv``."""
 
 from __future__ import annotations
 
