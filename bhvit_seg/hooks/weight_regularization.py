@@ -36,25 +36,30 @@ class WeightRegularizationHook(Hook):
                             'is at least 0 and begin a fraction of training between 0 and 1.')
         self.begin = begin
         self.loss = WeightRegularizationLoss(weight)
+        self._begun = False
         self._handle = None
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
-        """Attach the loss once its share of training begins."""
-        if self._handle is None and runner.iter >= self.begin * runner.max_iters:
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        """Attach the loss to a model with binary layers once its share of training begins."""
+        if self._begun or runner.iter < self.begin * runner.max_iters:
+            return
+        self._begun = True
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        layers = len(latent_weights(model))
+        if layers:
             self._handle = model.register_forward_hook(self._add_loss, with_kwargs=True)
-            layers = len(latent_weights(model))
-            runner.logger.info(f'weight regularization of {layers} binary layers begins at '
-                               f'iteration {runner.iter + 1}')
+        runner.logger.info(f'weight regularization of {layers} binary layers begins at '
+                           f'iteration {runner.iter + 1}')
 
     def _add_loss(self, model, args, kwargs, output):
         mode = kwargs.get('mode', args[2] if len(args) > 2 else None)
-        if mode == 'loss' and latent_weights(model):
+        if mode == 'loss':
             output['loss_weight_regularization'] = self.loss(model)
         return output
 
     def after_train(self, runner: Runner) -> None:
         """Detach the loss."""
+        self._begun = False
         if self._handle is not None:
             self._handle.remove()
             self._handle = None

@@ -6,6 +6,7 @@ import copy
 import logging
 import os
 import socket
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -127,12 +128,14 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
     assert torch.equal(resumed.weights[-1], whole.weights[-1])
 
 
-def test_a_model_without_binary_layers_trains_without_it(tmp_path):
+@pytest.mark.parametrize('binary, losses', [
+    (True, {'loss_toy', 'loss_weight_regularization'}), (False, {'loss_toy'})])
+def test_a_model_without_binary_layers_trains_without_it(binary, losses):
     model = Toy()
-    model.binary.binary = False
-    hook = WeightRegularizationHook()
-    model.register_forward_hook(hook._add_loss, with_kwargs=True)
-    assert set(model(torch.ones(1, 2), mode='loss')) == {'loss_toy'}
+    model.binary.binary = binary
+    runner = SimpleNamespace(iter=9, max_iters=10, model=model, logger=logging.getLogger())
+    WeightRegularizationHook(begin=0.9).before_train_iter(runner, 0)
+    assert set(model(torch.ones(1, 2), mode='loss')) == losses
 
 
 @pytest.mark.parametrize('arguments', [dict(weight=-0.1), dict(begin=1.5), dict(begin=-0.1)])
