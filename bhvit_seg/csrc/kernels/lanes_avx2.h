@@ -100,6 +100,13 @@ BHVIT_INLINE void load_pairs(const float* p, F& even, F& odd) {
   split(second.a, second.b, even.b, odd.b);
 }
 
+// Values one and two places before and behind what p points to.
+struct Neighbours {
+  F before2, before1, after1, after2;
+  BHVIT_INLINE Neighbours(const float* p, F)
+      : before2(load(p - 2)), before1(load(p - 1)), after1(load(p + 1)), after2(load(p + 2)) {}
+};
+
 BHVIT_INLINE U load_words(const void* p) {
   const __m256i* q = static_cast<const __m256i*>(p);
   return {_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1)};

@@ -50,6 +50,21 @@ BHVIT_INLINE void load_pairs(const float* p, F& even, F& odd) {
   odd = _mm512_permutex2var_ps(a, _mm512_add_epi32(pick, _mm512_set1_epi32(1)), b);
 }
 
+// Values one and two places before and behind `centre`, which was loaded from p: out of registers,
+// since every load across a cache line counts twice.
+struct Neighbours {
+  F before2, before1, after1, after2;
+  BHVIT_INLINE Neighbours(const float* p, F centre) {
+    const __m512i left = _mm512_castps_si512(load(p - kLanes));
+    const __m512i right = _mm512_castps_si512(load(p + kLanes));
+    const __m512i middle = _mm512_castps_si512(centre);
+    before2 = _mm512_castsi512_ps(_mm512_alignr_epi32(middle, left, 14));
+    before1 = _mm512_castsi512_ps(_mm512_alignr_epi32(middle, left, 15));
+    after1 = _mm512_castsi512_ps(_mm512_alignr_epi32(right, middle, 1));
+    after2 = _mm512_castsi512_ps(_mm512_alignr_epi32(right, middle, 2));
+  }
+};
+
 BHVIT_INLINE U load(const uint32_t* p) { return _mm512_loadu_si512(p); }
 BHVIT_INLINE void store(uint32_t* p, U x) { _mm512_storeu_si512(p, x); }
 BHVIT_INLINE void store(int32_t* p, U x) { _mm512_storeu_si512(p, x); }

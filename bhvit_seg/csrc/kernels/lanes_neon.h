@@ -84,6 +84,13 @@ BHVIT_INLINE void load_pairs(const float* p, F& even, F& odd) {
   }
 }
 
+// Values one and two places before and behind what p points to.
+struct Neighbours {
+  F before2, before1, after1, after2;
+  BHVIT_INLINE Neighbours(const float* p, F)
+      : before2(load(p - 2)), before1(load(p - 1)), after1(load(p + 1)), after2(load(p + 2)) {}
+};
+
 BHVIT_INLINE U load(const uint32_t* p) { BHVIT_EACH(U, vld1q_u32(p + 4 * i)); }
 BHVIT_INLINE U load(const int32_t* p) {
   BHVIT_EACH(U, vreinterpretq_u32_s32(vld1q_s32(p + 4 * i)));

@@ -439,10 +439,11 @@ BHVIT_INLINE void mlp_tile(const Mlp& mlp, const Map& in, const Map& out, const 
       sum = fma(load(row[3] + plane), taps[2], sum);
       sum = fma(load(row[0] + plane), taps[3], sum);
       sum = fma(load(row[4] + plane), taps[4], sum);
-      sum = fma(load(centre - 1), taps[5], sum);
-      sum = fma(load(centre + 1), taps[6], sum);
-      sum = fma(load(centre - 2), taps[7], sum);
-      sum = fma(load(centre + 2), taps[8], sum);
+      const Neighbours beside(centre, x);
+      sum = fma(beside.before1, taps[5], sum);
+      sum = fma(beside.after1, taps[6], sum);
+      sum = fma(beside.before2, taps[7], sum);
+      sum = fma(beside.after2, taps[8], sum);
       store(result + c * L + spans[s].lane, sum);
       store(normed + c * L + spans[s].lane, fma(x, scale, bias));
     }
