@@ -69,4 +69,15 @@ static inline int cut_into_spans(int token, int count, int width, Span* spans) {
   return number;
 }
 
+// Words of a tile [planes][stride] to the runs that spans cut it into, and nowhere else.
+static inline void store_spans(const uint32_t* tile, int stride, const BitMap& map,
+                               const Span* spans, int number) {
+  for (int p = 0; p < map.planes; ++p)
+    for (int s = 0; s < number; ++s) {
+      uint32_t* to = map.at(spans[s].y, p, spans[s].x);
+      const uint32_t* from = tile + p * stride + spans[s].lane;
+      for (int i = 0; i < spans[s].count; ++i) to[i] = from[i];
+    }
+}
+
 }  // namespace bhvit

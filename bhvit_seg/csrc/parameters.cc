@@ -311,6 +311,8 @@ Parameters::Parameters(const TensorFile& file) : arch(read_architecture(file)) {
   const Reader read(file);
   mean = read.floats("preprocess.mean", arch.in_channels);
   deviation = read.floats("preprocess.std", arch.in_channels);
+  for (int c = 0; c < arch.in_channels; ++c)
+    for (int v = 0; v < 256; ++v) byte_values.push_back(normalized(static_cast<float>(v), c));
   const int first = arch.channels[0];
   stem = make_dense(file.floats("stem.weight", {first, 4, 4, arch.in_channels}),
                     read.floats("stem.bias", first), 16 * arch.in_channels, first);

@@ -115,6 +115,11 @@ struct Parameters {
 
   Architecture arch;
   Aligned<float> mean, deviation;
+  Aligned<float> byte_values;  // [channels][256]: what each byte of an image is, normalised
+
+  float normalized(float value, int channel) const {
+    return (value - mean[channel]) / deviation[channel];
+  }
   Dense stem;
   Position stem_position;
   DownsamplingParameters downsamplings[kStages - 1];

@@ -461,12 +461,7 @@ BHVIT_INLINE void mlp_tile(const Mlp& mlp, const Map& in, const Map& out, const 
       store_first(out.at(spans[s].y, c, spans[s].x), load(result + c * L + spans[s].lane),
                   spans[s].count);
   for (int s = 0; s < number; ++s) wrap_span(out, channels, spans[s]);
-  if (!next) return;
-  for (int w = 0; w < channels / 32; ++w)
-    for (int s = 0; s < number; ++s) {
-      uint32_t* to = next_bits->at(spans[s].y, w, spans[s].x);
-      for (int i = 0; i < spans[s].count; ++i) to[i] = out_bits[w * L + spans[s].lane + i];
-    }
+  if (next) store_spans(out_bits, L, *next_bits, spans, number);
 }
 
 template <int R>

@@ -1,6 +1,4 @@
 // The stem and the downsampling between stages, each with its position embedding.
-#include <vector>
-
 #include "run.h"
 
 namespace bhvit {
@@ -27,12 +25,7 @@ void finish_tokens(const Run& run, int stage, float* tile, int stride, Tokens to
 class PatchReader {
  public:
   PatchReader(const Run& run, const Image& image)
-      : image_(image), channels_(run.parameters.arch.in_channels), parameters_(run.parameters) {
-    if (!image.bytes) return;
-    table_.resize(static_cast<size_t>(channels_) * 256);
-    for (int c = 0; c < channels_; ++c)
-      for (int v = 0; v < 256; ++v) table_[c * 256 + v] = normalized(static_cast<float>(v), c);
-  }
+      : image_(image), channels_(run.parameters.arch.in_channels), parameters_(run.parameters) {}
 
   void read(int y, int x, int count, float* tile, int stride) const {
     for (int ky = 0; ky < 4; ++ky)
@@ -43,10 +36,6 @@ class PatchReader {
   }
 
  private:
-  float normalized(float value, int channel) const {
-    return (value - parameters_.mean[channel]) / parameters_.deviation[channel];
-  }
-
   void read_pixel(int y, int x, float* tile, int stride) const {
     if (y >= image_.height || x >= image_.width) {
       for (int c = 0; c < channels_; ++c) tile[c * stride] = 0.0f;
@@ -54,14 +43,13 @@ class PatchReader {
     }
     const size_t at = (static_cast<size_t>(y) * image_.width + x) * channels_;
     for (int c = 0; c < channels_; ++c)
-      tile[c * stride] = image_.bytes ? table_[c * 256 + image_.bytes[at + c]]
-                                      : normalized(image_.floats[at + c], c);
+      tile[c * stride] = image_.bytes ? parameters_.byte_values[c * 256 + image_.bytes[at + c]]
+                                      : parameters_.normalized(image_.floats[at + c], c);
   }
 
   const Image& image_;
   const int channels_;
   const Parameters& parameters_;
-  std::vector<float> table_;
 };
 
 void run_full_precision(const Run& run, int s) {

@@ -62,12 +62,7 @@ inline void expect_stores(const Map& map, Tokens tokens) {
 inline void store_bits(const uint32_t* bits, int stride, const BitMap& map, Tokens tokens) {
   Span spans[kTileLanes];
   const int number = cut_into_spans(tokens.token, tokens.count, map.width, spans);
-  for (int w = 0; w < map.planes; ++w)
-    for (int s = 0; s < number; ++s) {
-      uint32_t* to = map.at(spans[s].y, w, spans[s].x);
-      const uint32_t* from = bits + w * stride + spans[s].lane;
-      for (int i = 0; i < spans[s].count; ++i) to[i] = from[i];
-    }
+  store_spans(bits, stride, map, spans, number);
 }
 
 // Where the taps of a 3x3 convolution lie for outputs in row y.
