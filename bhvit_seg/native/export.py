@@ -47,7 +47,7 @@ def fold_segmentor(model: EncoderDecoder) -> Tensors:
     check_exportable(model)
     model = copy.deepcopy(model).cpu().double()
     backbone, head = model.backbone, model.decode_head
-    preprocessing, order = _preprocessing(model)
+    preprocessing, order = read_preprocessing(model)
     tensors = {'architecture': _architecture(backbone, head),
                **_named('preprocess', preprocessing),
                **_named('stem', _stem(backbone.patch_embed, order))}
@@ -208,7 +208,7 @@ def _architecture(backbone: BHViT, head: nn.Module) -> np.ndarray:
         head.channels, head.out_channels, int(head.align_corners)], np.int32)
 
 
-def _preprocessing(model: EncoderDecoder) -> tuple[Tensors, list[int]]:
+def read_preprocessing(model: EncoderDecoder) -> tuple[Tensors, list[int]]:
     """Mean and deviation of each channel, and where the model expects it.
 
     Image readers of OpenMMLab give blue first. The packed model takes red first, so that a model
@@ -218,7 +218,7 @@ def _preprocessing(model: EncoderDecoder) -> tuple[Tensors, list[int]]:
     preprocessor, channels = model.data_preprocessor, model.backbone.in_channels
     mean, std = torch.zeros(channels).double(), torch.ones(channels).double()
     if getattr(preprocessor, '_enable_normalize', False):
-        mean, std = preprocessor.mean.flatten(), preprocessor.std.flatten()
+        mean, std = (values.flatten().double() for values in (preprocessor.mean, preprocessor.std))
         if len(mean) not in (1, channels):
             raise UserError(f'data_preprocessor has the mean of {len(mean)} channels and the '
                             f'backbone {channels} in_channels: give one for each')

@@ -21,6 +21,7 @@ from bhvit_seg.models.backbones.bhvit import Block
 from bhvit_seg.models.embeddings import Downsampling, PatchEmbedding, PositionEmbedding
 from bhvit_seg.models.mlp import BinaryMLP
 from bhvit_seg.models.token_mixers import MSGDC
+from bhvit_seg.native.export import read_preprocessing
 
 from .folded_attention import FoldedMSMHA
 from .folding import (
@@ -61,18 +62,13 @@ class Pixels(NamedTuple):
     def of(cls, model: EncoderDecoder) -> Pixels:
         """Read them from a segmentor.
 
-        Image readers of OpenMMLab give blue first: a model that does not exchange red and blue
-        wants blue first.
+        Raises:
+            UserError: Its preprocessor does more than to normalise and exchange red and blue.
         """
-        preprocessor, channels = model.data_preprocessor, model.backbone.in_channels
-        exchanges = (getattr(preprocessor, 'swap_red_and_blue', False)
-                     or getattr(preprocessor, '_channel_conversion', False))
-        order = list(range(channels))
-        if channels >= 3 and not exchanges:
-            order[:3] = 2, 1, 0
-        mean, std = torch.zeros(channels, 1, 1).double(), torch.ones(channels, 1, 1).double()
-        if getattr(preprocessor, '_enable_normalize', False):
-            mean, std = mean + double(preprocessor.mean), std * double(preprocessor.std)
+        tensors, order = read_preprocessing(model)
+        # of the image's channels; an exchange is its own inverse
+        mean, std = (torch.from_numpy(tensors[name][order]).view(-1, 1, 1)
+                     for name in ('mean', 'std'))
         return cls(order, mean, std)
 
 
