@@ -62,6 +62,18 @@ Array<float> logits(Model& model, const py::array& array) {
   return values;
 }
 
+Array<uint8_t> label(Model& model, const Array<float>& logits) {
+  if (logits.ndim() != 3 || logits.size() == 0 || logits.shape(0) > 256) {
+    throw Error("logits are an array of at most 256 classes x height x width");
+  }
+  const auto height = static_cast<int>(logits.shape(1)), width = static_cast<int>(logits.shape(2));
+  Array<uint8_t> labels({4 * logits.shape(1), 4 * logits.shape(2)});
+  uint8_t* const out = labels.mutable_data();
+  const py::gil_scoped_release release;
+  model.label(logits.data(), static_cast<int>(logits.shape(0)), height, width, out);
+  return labels;
+}
+
 Profile profile(Model& model, const py::array& array) {
   const Image image = image_of(array, model.architecture().in_channels);
   const py::gil_scoped_release release;
@@ -155,6 +167,7 @@ PYBIND11_MODULE(_engine, m) {
            py::arg("threads"), py::arg("isa") = "", py::call_guard<py::gil_scoped_release>())
       .def("predict", &predict, py::arg("image"))
       .def("logits", &logits, py::arg("image"))
+      .def("label", &label, py::arg("logits"))
       .def("profile", &profile, py::arg("image"))
       .def_property_readonly("in_channels",
                              [](const Model& model) { return model.architecture().in_channels; })

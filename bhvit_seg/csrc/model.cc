@@ -83,6 +83,25 @@ void Model::logits(const Image& image, float* out) {
     for (int y = 0; y < map.height; ++y) out = std::copy_n(map.at(y, c, 0), map.width, out);
 }
 
+void Model::label(const float* logits, int classes, int height, int width, uint8_t* labels) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const int columns = 4 * width;
+  const Resize resize(height, width, 4 * height, columns, parameters_.arch.align_corners);
+  const auto& runs = resize.runs();
+  Aligned<float> memory(planes_size(height, width, classes));
+  const Map map = make_planes(memory.data(), height, width, classes);
+  pool_.run(height, [&](int y, int) {
+    for (int c = 0; c < classes; ++c) {
+      const float* row = logits + (static_cast<ptrdiff_t>(c) * height + y) * width;
+      std::copy_n(row, width, map.at(y, c, 0));
+    }
+  });
+  pool_.run(static_cast<int>(runs.size()) - 1, [&](int piece, int) {
+    kernels_.label_rows(map, classes, resize.view(), runs[piece], runs[piece + 1], columns,
+                        labels + static_cast<ptrdiff_t>(runs[piece]) * columns, columns);
+  });
+}
+
 Profile Model::profile(const Image& image) {
   const std::lock_guard<std::mutex> lock(mutex_);
   Profile profile;

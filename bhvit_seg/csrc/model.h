@@ -23,6 +23,9 @@ class Model {
   void predict(const Image& image, uint8_t* labels);
   // Logits at a quarter of the image's size: [classes][ceil(height / 4)][ceil(width / 4)].
   void logits(const Image& image, float* out);
+  // Labels of logits that come from elsewhere, such as the blended ones of several images,
+  // [classes][height][width], four times their size: [4 * height][4 * width].
+  void label(const float* logits, int classes, int height, int width, uint8_t* labels);
   // The same work as predict, timed by regions.
   Profile profile(const Image& image);
 

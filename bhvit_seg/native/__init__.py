@@ -152,6 +152,21 @@ class PackedSegmentor:
             out[:] = self._run(self._engine.logits, one)
         return logits[0] if image.ndim == 3 else logits
 
+    def label(self, logits: np.ndarray) -> np.ndarray:
+        """Return the highest class of every pixel, between logits stretched bilinearly.
+
+        Args:
+            logits: ``(classes, h, w)``, such as :meth:`logits` of several images blended.
+
+        Returns:
+            Class ids ``(4 h, 4 w)``, uint8: what :meth:`predict` makes of the logits of an image
+            of that size.
+
+        Raises:
+            UserError: The logits have other dimensions.
+        """
+        return self._run(self._engine.label, np.ascontiguousarray(logits, np.float32))
+
     def profile(self, image: np.ndarray) -> list[tuple[str, float]]:
         """Predict an image and return the seconds of each layer, by kind, in order.
 

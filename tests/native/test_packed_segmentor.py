@@ -43,6 +43,28 @@ def test_logits_and_labels_are_those_of_the_formulas(name, size, engine, packed)
     assert (labels != plain.labels(image)).mean() < 0.002
 
 
+@pytest.mark.parametrize('name', ['mini', 'binary-ds', 'four'])
+def test_labels_of_given_logits_are_those_of_the_image(name, engine, packed):
+    image = picture((92, 136), MODELS[name].get('in_channels', 3))
+    for isa in instruction_sets():
+        segmentor = PackedSegmentor(packed(name, **MODELS[name]), threads=2, isa=isa)
+        np.testing.assert_array_equal(segmentor.label(segmentor.logits(image)),
+                                      segmentor.predict(image))
+
+
+def test_labels_of_a_strip_are_those_of_the_whole(engine, packed):
+    logits = np.random.default_rng(0).standard_normal((7, 40, 33), np.float32)
+    segmentor = PackedSegmentor(packed('mini'), threads=2)
+    strip = segmentor.label(logits[:, 9:31])
+    np.testing.assert_array_equal(strip[4:-4], segmentor.label(logits)[40:120])
+
+
+@pytest.mark.parametrize('shape', [(3, 4), (0, 3, 4), (300, 2, 2)])
+def test_logits_of_other_dimensions_are_named(shape, engine, packed):
+    with pytest.raises(UserError, match='at most 256 classes'):
+        PackedSegmentor(packed('mini')).label(np.zeros(shape, np.float32))
+
+
 def test_batch_is_its_images_one_by_one(engine, packed):
     segmentor = PackedSegmentor(packed('mini'))
     batch = np.stack([picture((40, 56), seed=seed) for seed in range(3)])
