@@ -84,6 +84,9 @@ def read_readme() -> str:
 # Two sets of distributions provide `mmseg`, `mmengine` and `mmcv`; installing both at once breaks
 # either, so neither is a hard requirement. `bhvit-seg doctor` tells them apart.
 TRAINING = ['torch>=2.6', 'opencv-python', 'pillow', 'rich']
+RASTER = ['rasterio>=1.3', 'rich']
+VECTOR = ['pyogrio', 'shapely>=2', 'scikit-image']
+DASK = ['distributed']
 EXTRAS = {
     'mm': [
         *TRAINING,
@@ -101,6 +104,10 @@ EXTRAS = {
     ],
     # `tools/predict.py --packed` on a device that has neither torch nor OpenMMLab's packages.
     'predict': ['opencv-python-headless', 'pillow', 'rich'],
+    # `bhvit-seg predict-raster`, its polygons and centre lines, and clusters to spread it over.
+    'raster': RASTER,
+    'vector': VECTOR,
+    'dask': DASK,
     # Other engines to compare with; tried together.
     'benchmark': [
         'onnx>=1.23',
@@ -109,7 +116,16 @@ EXTRAS = {
         'nncf==3.*',
         'matplotlib',
     ],
-    'test': ['pytest>=7', 'hypothesis', 'ruff==0.17.*', 'clang-format==23.1.*'],
+    'test': [
+        *RASTER,
+        *VECTOR,
+        *DASK,
+        'pytest>=7',
+        'hypothesis',
+        'rio-cogeo',
+        'ruff==0.17.*',
+        'clang-format==23.1.*',
+    ],
 }
 EXTRAS['dev'] = [*EXTRAS['test'], 'pre-commit']
 
@@ -122,6 +138,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.9',
     packages=find_packages(include=['bhvit_seg', 'bhvit_seg.*']),
+    package_data={'bhvit_seg.raster': ['page.html']},
     install_requires=['numpy'],
     extras_require=EXTRAS,
     entry_points={'console_scripts': ['bhvit-seg = bhvit_seg.cli:main']},

@@ -1,4 +1,4 @@
-"""The command ``bhvit-seg``: a doctor for the installation, and help with data sets.
+"""The command ``bhvit-seg``: maps of rasters, help with data sets, a doctor for the installation.
 
 Parsing needs neither torch nor the mm stack; a subcommand imports what it uses.
 """
@@ -9,6 +9,7 @@ import argparse
 import sys
 
 import bhvit_seg
+from bhvit_seg.apis import predict_raster
 from bhvit_seg.errors import command
 
 
@@ -45,6 +46,12 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument('--seed', type=int, default=0, help='random seed (default: 0)')
     sample.add_argument('--lidar', action='store_true', help='write height rasters as well')
     sample.set_defaults(run=run_make_sample)
+
+    raster = commands.add_parser(
+        'predict-raster', help='map a georeferenced raster of any size',
+        description=predict_raster.DESCRIPTION)
+    predict_raster.add_arguments(raster)
+    raster.set_defaults(run=predict_raster.run)
     return parser
 
 

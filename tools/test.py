@@ -11,8 +11,8 @@ from bhvit_seg.errors import command
 @command
 def main(argv: list[str] | None = None) -> None:
     from bhvit_seg.apis.config import add_cfg_options, add_launcher
-    from bhvit_seg.apis.metric import class_table
     from bhvit_seg.apis.test import test
+    from bhvit_seg.scores import class_table
 
     parser = argparse.ArgumentParser(
         description='Scores a checkpoint: IoU and F1 of every class, as a table and as JSON.')

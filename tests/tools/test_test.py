@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from bhvit_seg.apis.metric import PerClassMetric, class_table
+from bhvit_seg.apis.metric import PerClassMetric
 from bhvit_seg.apis.test import test as run_test
 from bhvit_seg.checkpoint import load_checkpoint_safely
+from bhvit_seg.scores import class_table
 
 
 @pytest.fixture

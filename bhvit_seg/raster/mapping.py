@@ -1,0 +1,316 @@
+"""One run of blocks of a raster to labels: reading, the model, blending, labels.
+
+Whatever runs blocks, in this process, in others or on other machines, calls :func:`map_run`. What
+it gives for a block depends on nothing but the raster, the model and the options, to the bit: the
+windows of a block are computed alike whichever blocks are computed with it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Callable
+
+import numpy as np
+
+from bhvit_seg.raster.blending import Blender
+from bhvit_seg.raster.models import RasterModel
+from bhvit_seg.raster.reading import RasterSource
+from bhvit_seg.raster.windows import Grid, Window
+
+NODATA = 255
+STEPS = ('reading', 'waiting for reading', 'model', 'blending', 'labels')
+
+
+@dataclass
+class Tally:
+    """What a run has done so far.
+
+    Attributes:
+        computed: Windows that the model computed.
+        empty: Windows without a valid pixel.
+        seconds: Time by step.
+    """
+
+    computed: int = 0
+    empty: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
+
+    def add(self, other: Tally) -> None:
+        """Add what another run has done."""
+        self.computed += other.computed
+        self.empty += other.empty
+        for step, seconds in other.seconds.items():
+            self.seconds[step] += seconds
+
+    def take(self) -> Tally:
+        """Return what has been done since the last call."""
+        taken = Tally(self.computed, self.empty, self.seconds)
+        self.computed, self.empty, self.seconds = 0, 0, dict.fromkeys(STEPS, 0.0)
+        return taken
+
+
+@dataclass
+class MappedBlock:
+    """A finished block.
+
+    Attributes:
+        labels: ``(h, w)`` uint8 class ids, :data:`NODATA` where the raster has no data.
+        probabilities: ``(classes, h, w)``, or None where they are not asked for: float16, or
+            uint8 in parts of 255.
+        valid: ``(h, w)`` bool, or None where every pixel is valid.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray | None
+    valid: np.ndarray | None
+
+
+def windows_of_run(grid: Grid, blocks: Sequence[Window]) -> tuple[range, range]:
+    """Return which rows and columns of windows decide the pixels of consecutive blocks."""
+    first, _, left, right = grid.cells_of(blocks[0])
+    stop = grid.cells_of(blocks[-1])[1]
+    return grid.rows_over(first, stop), grid.columns_over(left, right)
+
+
+def map_run(source: RasterSource, model: RasterModel, grid: Grid, blocks: Sequence[Window],
+            probabilities: str | None = None, tally: Tally | None = None,
+            on_windows: Callable[[int], None] = lambda count: None) -> Iterator[MappedBlock]:
+    """Map blocks that lie below one another and have the same columns.
+
+    The next rows are read while the model computes.
+
+    Args:
+        source: The raster.
+        model: What computes the scores.
+        grid: Where windows lie.
+        blocks: The blocks, from the top down without gaps.
+        probabilities: Also give the softmax of the stretched scores, as ``'uint8'`` or
+            ``'float16'``.
+        tally: What has been done is added to it.
+        on_windows: Called with the number of windows that are done.
+
+    Yields:
+        Each block as soon as its last window is done.
+
+    Raises:
+        UserError: A part of the raster cannot be read.
+    """
+    tally = Tally() if tally is None else tally
+    first_cell, _, left, right = grid.cells_of(blocks[0])
+    last_cell = grid.cells_of(blocks[-1])[1]
+    rows, columns = windows_of_run(grid, blocks)
+    step = max(stop - first for first, stop, *_ in map(grid.cells_of, blocks))
+    blender = Blender(grid, len(model.classes), (first_cell, last_cell), (left, right),
+                      step + grid.window_cells[0])
+    waiting = _Waiting(grid, blocks, blender, left, right, source.has_nodata)
+    groups = list(_groups(columns, model.batch, len(grid.lefts)))
+    with ThreadPoolExecutor(1) as executor:
+        reader = _Reader(source, grid, rows, (groups[0][0], groups[-1][-1]), executor, tally)
+        for i in rows:
+            strip = reader.next()
+            for group in groups:
+                chosen = [j for j in group if strip.touches_data(grid.window_at(i, j))]
+                if chosen:
+                    start = time.perf_counter()
+                    scores = model.scores(strip.cut([grid.window_at(i, j) for j in chosen]))
+                    middle = time.perf_counter()
+                    for j, values in zip(chosen, scores):
+                        blender.add(i, j, values)
+                    tally.seconds['model'] += middle - start
+                    tally.seconds['blending'] += time.perf_counter() - middle
+                wanted = [j for j in group if j in columns]
+                tally.computed += len([j for j in wanted if j in chosen])
+                tally.empty += len([j for j in wanted if j not in chosen])
+                on_windows(len(wanted))
+            below = grid.tops[i + 1] // grid.cell if i + 1 < rows.stop else last_cell
+            waiting.keep_valid(strip)
+            yield from waiting.finished(below, model, probabilities, tally)
+
+
+def _groups(columns: range, batch: int, count: int) -> Iterator[range]:
+    """Cut columns of windows into those that the model computes at once.
+
+    Groups are the same whatever the columns, since what a model computes for a window may depend,
+    in the last bits, on the others of its batch: some windows are computed for nothing then.
+    """
+    first = columns.start // batch * batch
+    for start in range(first, columns.stop, batch):
+        yield range(start, min(start + batch, count))
+
+
+class _Strip:
+    """The pixels of a row of windows, and one cell more on each side."""
+
+    def __init__(self, at: Window, pixels: np.ndarray, valid: np.ndarray, cell: int,
+                 all_valid: bool) -> None:
+        self.at = at
+        self.pixels = pixels
+        self.valid = valid
+        self._cell = cell
+        self._all_valid = all_valid
+
+    def touches_data(self, window: Window) -> bool:
+        """Whether a valid pixel lies in the window or within a cell of it.
+
+        The pixels next to a window are stretched from its outermost scores, hence the cell.
+        """
+        if self._all_valid:
+            return True
+        top, left = window.top - self.at.top, window.left - self.at.left
+        return bool(self.valid[top - self._cell:top + window.height + self._cell,
+                               left - self._cell:left + window.width + self._cell].any())
+
+    def cut(self, windows: Sequence[Window]) -> np.ndarray:
+        """Return the pixels of windows, ``(B, h, w, C)``."""
+        return np.stack([
+            self.pixels[window.top - self.at.top:window.bottom - self.at.top,
+                        window.left - self.at.left:window.right - self.at.left]
+            for window in windows])
+
+
+class _Reader:
+    """Reads the rows of windows, each row of pixels once, one row of windows ahead."""
+
+    def __init__(self, source: RasterSource, grid: Grid, rows: range, columns: tuple[int, int],
+                 executor: ThreadPoolExecutor, tally: Tally) -> None:
+        self._source = source
+        self._grid = grid
+        self._rows = rows
+        first, last = columns
+        self._left = grid.lefts[first] - grid.cell
+        self._width = grid.lefts[last] + grid.window[1] + grid.cell - self._left
+        self._executor = executor
+        self._tally = tally
+        self._before: _Strip | None = None
+        self._next = rows.start
+        self._pending: Future[_Strip] = self._submit()
+
+    def next(self) -> _Strip:
+        """Return the next strip and begin to read the one after it."""
+        start = time.perf_counter()
+        strip = self._pending.result()
+        self._tally.seconds['waiting for reading'] += time.perf_counter() - start
+        self._before = strip
+        if self._next < self._rows.stop:
+            self._pending = self._submit()
+        return strip
+
+    def _submit(self) -> Future[_Strip]:
+        self._next += 1
+        return self._executor.submit(self._read, self._next - 1, self._before)
+
+    def _read(self, i: int, before: _Strip | None) -> _Strip:
+        start = time.perf_counter()
+        cell = self._grid.cell
+        at = Window(self._grid.tops[i] - cell, self._left, self._grid.window[0] + 2 * cell,
+                    self._width)
+        known = 0 if before is None else max(0, before.at.bottom - at.top)
+        new, new_valid = self._source.read(
+            Window(at.top + known, at.left, at.height - known, at.width))
+        if known:
+            pixels = np.concatenate([before.pixels[-known:], new])
+            valid = np.concatenate([before.valid[-known:], new_valid])
+        else:
+            pixels, valid = new, new_valid
+        self._tally.seconds['reading'] += time.perf_counter() - start
+        return _Strip(at, pixels, valid, cell, not self._source.has_nodata)
+
+
+class _Waiting:
+    """Blended scores and masks of rows that no window will change, until a block is whole."""
+
+    def __init__(self, grid: Grid, blocks: Sequence[Window], blender: Blender, left: int,
+                 right: int, masked: bool) -> None:
+        self._grid = grid
+        self._blocks = list(blocks)
+        self._blender = blender
+        self._left, self._right = left, right
+        self._masked = masked
+        self._overlap: np.ndarray | None = None
+        self._valid: list[tuple[int, np.ndarray]] = []
+
+    def keep_valid(self, strip: _Strip) -> None:
+        """Keep the mask of the strip's rows that earlier ones did not have."""
+        if not self._masked or not self._blocks:
+            return
+        block = self._blocks[0]
+        known = self._valid[-1][0] + len(self._valid[-1][1]) if self._valid else block.top
+        first = max(known - strip.at.top, 0)
+        columns = slice(block.left - strip.at.left, block.right - strip.at.left)
+        if first < len(strip.valid):
+            self._valid.append((strip.at.top + first, strip.valid[first:, columns].copy()))
+
+    def finished(self, below: int, model: RasterModel, probabilities: str | None, tally: Tally
+                 ) -> Iterator[MappedBlock]:
+        """Yield the blocks all of whose cells lie above the row ``below``."""
+        while self._blocks and self._grid.cells_of(self._blocks[0])[1] <= below:
+            block = self._blocks.pop(0)
+            first, stop, *_ = self._grid.cells_of(block)
+            start = time.perf_counter()
+            new = self._blender.take(stop)
+            scores = new if self._overlap is None else np.concatenate([self._overlap, new], axis=1)
+            if self._blocks:
+                shared = stop - self._grid.cells_of(self._blocks[0])[0]
+                self._overlap = scores[:, scores.shape[1] - shared:].copy()
+            middle = time.perf_counter()
+            cell = self._grid.cell
+            inside = (slice(block.top - first * cell, block.bottom - first * cell),
+                      slice(block.left - self._left * cell, block.right - self._left * cell))
+            labels = np.ascontiguousarray(model.label(scores)[inside])
+            shares = (None if probabilities is None else
+                      find_probabilities(scores, cell, probabilities)[(slice(None), *inside)])
+            valid = self._take_valid(block)
+            if valid is not None:
+                labels[~valid] = NODATA
+            tally.seconds['blending'] += middle - start
+            tally.seconds['labels'] += time.perf_counter() - middle
+            yield MappedBlock(labels, shares, valid)
+
+    def _take_valid(self, block: Window) -> np.ndarray | None:
+        """Return the mask of a block and forget it."""
+        if not self._masked:
+            return None
+        rows = np.concatenate([valid for _, valid in self._valid])
+        assert self._valid[0][0] == block.top and len(rows) >= block.height
+        self._valid = [(block.bottom, rows[block.height:])]
+        return rows[:block.height]
+
+
+def find_probabilities(scores: np.ndarray, cell: int, dtype: str) -> np.ndarray:
+    """Return the softmax of bilinearly stretched scores.
+
+    Args:
+        scores: ``(classes, h, w)`` float32.
+        cell: How many times as large they become.
+        dtype: ``'float16'``, or ``'uint8'`` for parts of 255.
+
+    Returns:
+        ``(classes, cell * h, cell * w)``.
+    """
+    classes, rows, columns = scores.shape
+    out = np.empty((classes, cell * rows, cell * columns), dtype)
+    for row in range(rows):
+        # With its neighbours, so that every row is stretched as it would be among all.
+        first, stop = max(row - 1, 0), min(row + 2, rows)
+        here = slice(cell * (row - first), cell * (row - first + 1))
+        stretched = _stretch_rows(scores[:, first:stop], cell)[:, here]
+        stretched = _stretch_rows(stretched.transpose(0, 2, 1), cell).transpose(0, 2, 1)
+        exponentials = np.exp(stretched - stretched.max(axis=0))
+        exponentials /= exponentials.sum(axis=0)
+        if dtype == 'uint8':
+            exponentials = np.rint(255 * exponentials)
+        out[:, cell * row:cell * (row + 1)] = exponentials
+    return out
+
+
+def _stretch_rows(scores: np.ndarray, factor: int) -> np.ndarray:
+    """Stretch ``(classes, h, w)`` bilinearly to ``(classes, factor * h, w)``."""
+    rows = scores.shape[1]
+    at = np.maximum((np.arange(rows * factor) + 0.5) / factor - 0.5, 0)
+    low = at.astype(np.intp)
+    share = (at - low).astype(np.float32)[:, None]
+    high = np.minimum(low + 1, rows - 1)
+    return (1 - share) * scores[:, low] + share * scores[:, high]

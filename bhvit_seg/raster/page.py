@@ -1,0 +1,264 @@
+"""One HTML file that shows a map over its image under a slider, and opens without a network.
+
+The pictures are part of the file: the image as JPEG, the map as PNG with a palette, both small
+enough for a browser whatever the raster's size. ``page.html`` is what it looks like.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bhvit_seg import __version__
+from bhvit_seg.raster.preview import (
+    MAX_SIDE,
+    LabelPicture,
+    check_same_size,
+    encode,
+    fit,
+    open_raster,
+    read_labels,
+    read_picture,
+    reading,
+    write_output,
+)
+
+if TYPE_CHECKING:
+    from rasterio.crs import CRS
+    from rasterio.io import DatasetReader
+
+JPEG_QUALITY = 85
+# WGS 84: semi-major axis in metres, squared eccentricity.
+EARTH_RADIUS, ECCENTRICITY = 6378137.0, 0.00669437999014
+NORTH = ('<div class="chip" id="north" role="img" aria-label="North: {degrees:.0f} degrees '
+         'clockwise from up" style="transform: rotate({degrees:.2f}deg)"><svg viewBox="0 0 32 32">'
+         '<path d="M16 28V13M11 17l5-6 5 6"/><path d="M13.5 7.5v-6l5 6v-6" stroke-width="1.6"/>'
+         '</svg></div>')
+
+
+def write_page(image: str | Path, labels: str | Path, out: str | Path, title: str, *,
+               bands: Sequence[int] | None = None, max_side: int = MAX_SIDE) -> None:
+    """Write a page with map and image under a slider, a legend and what is known of the place.
+
+    Args:
+        image: The raster.
+        labels: Its map, with the colour table and class names that predictions have.
+        out: The HTML file.
+        title: What stands above all.
+        bands: Which bands of the image to show (from 1); by default red, green and blue.
+        max_side: The longer side of both pictures is at most this long.
+
+    Raises:
+        UserError: A raster cannot be read, they differ in size, or ``out`` cannot be written.
+    """
+    with open_raster(image) as source, open_raster(labels) as result:
+        check_same_size(source, result)
+        size = fit(source.shape, max_side)
+        label_picture = read_labels(result, size)
+        counts = count_ids(result)
+        pixels, valid = read_picture(source, size, bands, label_picture.valid)
+        ground = ground_size(source)
+        width, height = proportions(source)
+        values = {
+            'title': escape(title),
+            'subtitle': escape(f'{Path(image).name} → {Path(labels).name}'),
+            'generator': f'bhvit_seg {__version__}',
+            'shown_width': f'{width:.6g}',
+            'shown_height': f'{height:.6g}',
+            'pixels': str(size[1]),
+            'metres': f'{ground[0] * source.width:.6g}' if ground else '0',
+            'image': data_uri('image/jpeg', encode(pixels, 'JPEG', quality=JPEG_QUALITY)),
+            'map': data_uri('image/png', encode_map(label_picture)),
+            'mask': mask_element(valid),
+            'north': north_arrow(source),
+            'legend': legend(label_picture, counts),
+            'facts': '\n'.join(f'    <dt>{escape(term)}</dt><dd>{escape(text)}</dd>'
+                               for term, text in facts(source)),
+            'footer': f'Made with bhvit_seg {__version__}. '
+                      + ('All pixels of the raster are shown.' if size == source.shape else
+                         f'Shown at {size[1]} × {size[0]} pixels; shares are of all pixels.'),
+        }
+    template = resources.files(__package__).joinpath('page.html').read_text(encoding='utf-8')
+    page = re.sub(r'\{\{(\w+)\}\}', lambda place: values[place[1]], template)
+    write_output(out, page.encode('utf-8'))
+
+
+def count_ids(dataset: DatasetReader) -> np.ndarray:
+    """Return how many pixels of the open label raster have each id, int64 (256,)."""
+    counts = np.zeros(256, np.int64)
+    with reading(dataset.name):
+        for _, window in dataset.block_windows(1):
+            counts += np.bincount(dataset.read(1, window=window).ravel(), minlength=256)
+    return counts
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Return a file's bytes as an address that holds them."""
+    return f'data:{kind};base64,{b64encode(content).decode("ascii")}'
+
+
+def encode_map(labels: LabelPicture) -> bytes:
+    """Return the map as a PNG whose palette is transparent where there is no class."""
+    colours = {index: (*map(int, colour), 0 if index == labels.nodata else 255)
+               for index, colour in enumerate(labels.palette)}
+    return encode(labels.ids[None], 'PNG', colours)
+
+
+def mask_element(valid: np.ndarray) -> str:
+    """Return the element that tells the page where the image has pixels; none where it has all."""
+    if valid.all():
+        return ''
+    picture = encode(valid[None].astype(np.uint8), 'PNG', {0: (0, 0, 0, 0), 1: (0, 0, 0, 255)})
+    return f'<img id="mask" hidden alt="" src="{data_uri("image/png", picture)}">'
+
+
+def legend(labels: LabelPicture, counts: np.ndarray) -> str:
+    """Return the classes as HTML, the largest first, with their shares of what has a class.
+
+    Args:
+        labels: Colours and names.
+        counts: Pixels of each id, (256,).
+    """
+    ids = [index for index in range(256) if index != labels.nodata
+           and (counts[index] or index in labels.names)]
+    ids.sort(key=lambda index: -counts[index])
+    total = sum(int(counts[index]) for index in ids)
+    bar, rows = [], []
+    for index in ids:
+        share = counts[index] / total if total else 0
+        name = escape(labels.names.get(index, f'class {index}'))
+        colour = '#' + bytes(labels.palette[index]).hex()
+        if share:
+            bar.append(f'<span style="width:{100 * share:.4f}%;background:{colour}"></span>')
+        rows.append(
+            f'<li{"" if share else " class=absent"}><span class="swatch" '
+            f'style="background:{colour}"></span><b>{name}</b>'
+            f'<data value="{share:.6f}">{escape(percent(share))}</data></li>')
+    if labels.nodata is not None and counts[labels.nodata]:
+        share = counts[labels.nodata] / counts.sum()
+        rows.append('<li class="none"><span class="swatch none"></span><b>No data, of all pixels'
+                    f'</b><data value="{share:.6f}">{escape(percent(share))}</data></li>')
+    return (f'<div class="shares" aria-hidden="true">{"".join(bar)}</div>\n  <ul>\n    '
+            + '\n    '.join(rows) + '\n  </ul>')
+
+
+def percent(share: float) -> str:
+    """Return a share as text, never 0 for what is there nor 100 for what is not all."""
+    if 0 < share < 0.001:
+        return '< 0.1 %'
+    if 0.999 < share < 1:
+        return '> 99.9 %'
+    return f'{100 * share:.1f} %'
+
+
+def facts(dataset: DatasetReader) -> Iterator[tuple[str, str]]:
+    """Yield terms and texts: size and georeference of an open raster."""
+    yield 'Size', f'{dataset.width} × {dataset.height} pixels'
+    points, points_crs = dataset.gcps
+    crs = dataset.crs or points_crs
+    if not crs and dataset.transform.is_identity:
+        yield 'Coordinates', 'none'
+        return
+    yield 'Coordinate system', describe_crs(crs) if crs else 'not declared'
+    if dataset.transform.is_identity:
+        if points:
+            yield 'Coordinates', f'{len(points)} ground control points'
+        return
+    transform = dataset.transform
+    geographic = bool(crs) and crs.is_geographic
+    unit = '°' if geographic else crs.linear_units if crs else 'unknown'
+    unit = {'metre': 'm', 'meter': 'm', 'unknown': 'units'}.get(unit, unit)
+    sides = math.hypot(transform.a, transform.d), math.hypot(transform.b, transform.e)
+    yield 'Pixel', f'{sides[0]:.4g} × {sides[1]:.4g} {unit}'
+    if transform.b or transform.d:
+        turn = math.degrees(math.atan2(transform.d, transform.a))
+        yield 'Rotation', f'{abs(turn):.1f}° {"anti" * (turn > 0)}clockwise'
+    corners = places_of(dataset, [(column, row) for column in (0, dataset.width)
+                                  for row in (0, dataset.height)])
+    digits = 6 if geographic else 2
+    for term, values in zip(('West–east', 'South–north'), corners):
+        yield term, f'{min(values):.{digits}f} to {max(values):.{digits}f}'
+    place = centre(dataset)
+    if place:
+        longitude, latitude = place
+        yield 'Centre', (f'{abs(latitude):.5f}° {"N" if latitude >= 0 else "S"}, '
+                         f'{abs(longitude):.5f}° {"E" if longitude >= 0 else "W"}')
+
+
+def describe_crs(crs: CRS) -> str:
+    """Return a CRS's name and, where it has one, its code."""
+    name = re.search(r'"([^"]*)"', crs.to_wkt())
+    authority = crs.to_authority()
+    parts = [name[1] if name else '', ':'.join(authority) if authority else '']
+    return ' · '.join(filter(None, parts)) or 'unnamed'
+
+
+def places_of(dataset: DatasetReader, points: Sequence[tuple[float, float]]) -> list[list[float]]:
+    """Return the x and the y, in the raster's CRS, of points (column, row)."""
+    to_x, to_y = dataset.transform[:3], dataset.transform[3:6]
+    return [[factors[0] * column + factors[1] * row + factors[2] for column, row in points]
+            for factors in (to_x, to_y)]
+
+
+def locate(dataset: DatasetReader, points: Sequence[tuple[float, float]]) -> np.ndarray | None:
+    """Return longitudes and latitudes (n, 2) of points (column, row); None off the Earth's maps."""
+    from rasterio.warp import transform
+
+    crs = dataset.crs
+    if not crs or dataset.transform.is_identity or not (crs.is_geographic or crs.is_projected):
+        return None
+    try:
+        located = np.transpose(transform(crs, 'EPSG:4326', *places_of(dataset, points)))
+    except Exception:  # another planet's: PROJ's errors have no public class in rasterio
+        return None
+    return located if np.isfinite(located).all() else None
+
+
+def centre(dataset: DatasetReader) -> tuple[float, float] | None:
+    """Return longitude and latitude of the raster's middle, None where they are unknown."""
+    located = locate(dataset, [(dataset.width / 2, dataset.height / 2)])
+    return None if located is None else tuple(located[0])
+
+
+def ground_size(dataset: DatasetReader) -> tuple[float, float] | None:
+    """Return metres on the ground along a row's and a column's pixel, in the raster's middle."""
+    column, row = dataset.width / 2, dataset.height / 2
+    located = locate(dataset, [(column, row), (column + 1, row), (column, row + 1)])
+    if located is None:
+        return None
+    # on the ellipsoid, in space: as good at the poles and at the antimeridian
+    longitude, latitude = np.radians(located).T
+    normal = EARTH_RADIUS / np.sqrt(1 - ECCENTRICITY * np.sin(latitude) ** 2)
+    middle, right, below = np.transpose([
+        normal * np.cos(latitude) * np.cos(longitude),
+        normal * np.cos(latitude) * np.sin(longitude),
+        normal * (1 - ECCENTRICITY) * np.sin(latitude)])
+    sides = float(np.linalg.norm(right - middle)), float(np.linalg.norm(below - middle))
+    return sides if min(sides) > 0 else None
+
+
+def proportions(dataset: DatasetReader) -> tuple[float, float]:
+    """Return the width and height that the raster is shown with: as on the ground, if known."""
+    transform = dataset.transform
+    sides = ground_size(dataset) or (math.hypot(transform.a, transform.d),
+                                     math.hypot(transform.b, transform.e))
+    return dataset.width * sides[0] / sides[1], float(dataset.height)
+
+
+def north_arrow(dataset: DatasetReader) -> str:
+    """Return an arrow to the CRS's north, turned as on the picture; none without a CRS."""
+    if not dataset.crs or dataset.transform.is_identity:
+        return ''
+    inverse = ~dataset.transform
+    width, height = proportions(dataset)
+    right = inverse.b * width / dataset.width
+    down = inverse.e * height / dataset.height
+    return NORTH.format(degrees=math.degrees(math.atan2(right, -down)))

@@ -1,0 +1,256 @@
+"""A map and its image at the size of a screen: read small, and laid over each other in a PNG.
+
+Reads are decimated, from overviews where a file has them, so that memory does not depend on the
+raster's size. The image is averaged; of the classes in a pixel, the map shows the most frequent.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.fileio import write_bytes
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+MAX_SIDE = 2048
+# What a display stretch leaves out at either end of other than 8-bit imagery, in percent.
+STRETCH_TAIL = 2
+MARGIN_GREY = 128
+CLASS_TAG = 'CLASS_'
+
+
+@dataclass(frozen=True)
+class LabelPicture:
+    """A label raster of this package, made small.
+
+    Attributes:
+        ids: Class ids (h, w), uint8.
+        nodata: The id that stands for no class, None where there is none.
+        palette: Colour (RGB) of every id, uint8 (256, 3).
+        names: Class names by id, in the order of the ids.
+    """
+
+    ids: np.ndarray
+    nodata: int | None
+    palette: np.ndarray
+    names: dict[int, str]
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Where there is a class, bool (h, w)."""
+        return np.ones(self.ids.shape, bool) if self.nodata is None else self.ids != self.nodata
+
+
+def write_preview(image: str | Path, labels: str | Path, out: str | Path, *,
+                  bands: Sequence[int] | None = None, max_side: int = MAX_SIDE,
+                  opacity: float = 0.5) -> None:
+    """Write a PNG of the image under the colours of its map, transparent where the map has none.
+
+    Args:
+        image: The raster.
+        labels: Its map, with the colour table and class names that predictions have.
+        out: The PNG.
+        bands: Which bands to show (from 1); by default red, green and blue.
+        max_side: The longer side of the PNG is at most this long.
+        opacity: Share of the map's colours, 0 to 1.
+
+    Raises:
+        UserError: A raster cannot be read, they differ in size, or ``out`` cannot be written.
+    """
+    with open_raster(image) as source, open_raster(labels) as result:
+        check_same_size(source, result)
+        size = fit(source.shape, max_side)
+        label_picture = read_labels(result, size)
+        pixels, _ = read_picture(source, size, bands, label_picture.valid)
+    blend = np.empty((4, *size), np.uint8)
+    for channel in range(3):
+        colours = label_picture.palette[:, channel].astype(np.float32)[label_picture.ids]
+        blend[channel] = np.rint((1 - opacity) * pixels[channel % len(pixels)] + opacity * colours)
+    blend[3] = 255 * label_picture.valid
+    write_output(out, encode(blend, 'PNG'))
+
+
+@contextmanager
+def open_raster(path: str | Path) -> Iterator[DatasetReader]:
+    """Open a raster for reading.
+
+    Raises:
+        UserError: It cannot be opened, or rasterio is missing.
+    """
+    try:
+        import rasterio
+    except ImportError as error:
+        raise UserError('rasterio is missing, which rasters are read with: '
+                        "pip install 'bhvit_seg[raster]'") from error
+    with reading(path), without_georeference_warning():
+        dataset = rasterio.open(path)
+    with dataset:
+        yield dataset
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Report what rasterio cannot read under the name of the file.
+
+    Raises:
+        UserError: Something could not be read.
+    """
+    from rasterio.errors import RasterioError
+
+    try:
+        yield
+    except RasterioError as error:
+        raise UserError(f'cannot read {path} for a preview ({first_line(error)}): check that it '
+                        'is a whole raster') from error
+
+
+@contextmanager
+def without_georeference_warning() -> Iterator[None]:
+    """Silence rasterio's warning about rasters without coordinates, which are fine here."""
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', NotGeoreferencedWarning)
+        yield
+
+
+def check_same_size(image: DatasetReader, labels: DatasetReader) -> None:
+    """Refuse a map that is not one of the image (both open datasets)."""
+    if image.shape != labels.shape:
+        raise UserError(
+            f'{labels.name} has {labels.width} × {labels.height} pixels, but {image.name} has '
+            f'{image.width} × {image.height}: give the image that the map was made from')
+
+
+def fit(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    """Return ``size`` (height, width) shrunk, where needed, to sides of ``max_side`` at most."""
+    scale = min(1, max_side / max(size))
+    height, width = (max(1, round(scale * side)) for side in size)
+    return height, width
+
+
+def display_bands(dataset: DatasetReader) -> tuple[int, ...]:
+    """Return the bands (from 1) to show as red, green and blue, or the one to show as grey."""
+    from rasterio.enums import ColorInterp
+
+    meanings = dataset.colorinterp
+    colours = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+    if all(colour in meanings for colour in colours):
+        return tuple(meanings.index(colour) + 1 for colour in colours)
+    bands = [band for band, meaning in zip(dataset.indexes, meanings)
+             if meaning is not ColorInterp.alpha]
+    return tuple(bands[:3] if len(bands) >= 3 else bands[:1])
+
+
+def read_picture(dataset: DatasetReader, size: tuple[int, int], bands: Sequence[int] | None = None,
+                 shown: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Read the whole image small and in 8 bits.
+
+    Args:
+        dataset: The open raster.
+        size: (h, w) to read.
+        bands: Which bands (from 1); of two, or of more than three, those that make a picture.
+        shown: Where the picture will be seen, bool (h, w); the display stretch of other than
+            8-bit values is taken from there.
+
+    Returns:
+        Pixels (3 or 1, h, w), uint8, and bool (h, w): where the raster declares them valid.
+        Others are grey.
+    """
+    from rasterio.enums import MaskFlags, Resampling
+
+    bands = tuple(bands or display_bands(dataset))
+    bands = bands[:3] if len(bands) >= 3 else bands[:1]
+    with reading(dataset.name):
+        raw = dataset.read(bands, out_shape=(len(bands), *size), resampling=Resampling.average)
+        if all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums):
+            valid = np.ones(size, bool)
+        else:
+            valid = dataset.dataset_mask(out_shape=size) > 0
+    valid &= np.isfinite(raw).all(axis=0)
+    used = valid if shown is None else valid & shown
+    pixels = np.stack([band if band.dtype == np.uint8 else stretch(band, used) for band in raw])
+    pixels[:, ~valid] = MARGIN_GREY
+    return pixels, valid
+
+
+def stretch(band: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Map the values of a band (h, w) to 0..255 so that all but the tails of ``used`` differ."""
+    if not used.any():
+        return np.zeros(band.shape, np.uint8)
+    values = band[used].astype(np.float32)
+    low, high = np.percentile(values, (STRETCH_TAIL, 100 - STRETCH_TAIL))
+    if low == high:
+        low, high = values.min(), values.max()
+    scale = 255 / (high - low) if high > low else 0
+    with np.errstate(invalid='ignore'):
+        scaled = np.clip((band.astype(np.float32) - low) * scale, 0, 255)
+    return np.rint(np.nan_to_num(scaled)).astype(np.uint8)
+
+
+def read_labels(dataset: DatasetReader, size: tuple[int, int]) -> LabelPicture:
+    """Read the whole label raster small, with what its ids mean.
+
+    Raises:
+        UserError: It is not a map with a colour table.
+    """
+    from rasterio.enums import Resampling
+
+    if dataset.dtypes[0] != 'uint8' or not dataset.colorinterp[0].name == 'palette':
+        raise UserError(f'{dataset.name} is no map to show: expected a band of class ids (uint8) '
+                        'with a colour table, as bhvit-seg predict-raster writes it')
+    palette = np.zeros((256, 3), np.uint8)
+    for index, colour in dataset.colormap(1).items():
+        palette[index] = colour[:3]
+    names = {int(key[len(CLASS_TAG):]): name for key, name in dataset.tags(1).items()
+             if key.startswith(CLASS_TAG) and key[len(CLASS_TAG):].isdecimal()}
+    with reading(dataset.name):
+        ids = dataset.read(1, out_shape=size, resampling=Resampling.mode)
+    return LabelPicture(
+        ids=ids,
+        nodata=None if dataset.nodata is None else int(dataset.nodata),
+        palette=palette, names=dict(sorted(names.items())))
+
+
+def encode(bands: np.ndarray, driver: str, colours: dict[int, tuple[int, ...]] | None = None,
+           **options: Any) -> bytes:
+    """Return a picture file's bytes.
+
+    Args:
+        bands: uint8 (bands, h, w).
+        driver: GDAL's name of the format.
+        colours: Colour table (RGBA) of a picture of one band.
+        options: Creation options of the driver.
+    """
+    from rasterio.io import MemoryFile
+
+    count, height, width = bands.shape
+    with without_georeference_warning(), MemoryFile() as memory:
+        with memory.open(driver=driver, count=count, height=height, width=width, dtype='uint8',
+                         **options) as picture:
+            picture.write(bands)
+            if colours:
+                picture.write_colormap(1, colours)
+        return memory.read()
+
+
+def write_output(path: str | Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` when it is whole.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    try:
+        write_bytes(path, content)
+    except OSError as error:
+        raise UserError(f'cannot write {path}: {error.strerror}; make room there, or see that it '
+                        'can be written to: the map itself is finished') from error

@@ -1,0 +1,374 @@
+"""Reading a raster by windows: the pixels a model sees, and where there is no data.
+
+A pixel is without data where any of these says so: all selected bands hold their nodata value, any
+of them is NaN or infinite, the alpha band is 0, a mask of the file leaves it out, or it belongs to
+an undeclared margin (:mod:`bhvit_seg.raster.margins`). Nodata, alpha and NaN are found in the
+values already read; nothing is decoded twice for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.raster.windows import Window
+
+try:
+    import rasterio
+except ModuleNotFoundError as error:
+    raise UserError("reading rasters needs rasterio: pip install 'bhvit_seg[raster]'") from error
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from bhvit_seg.raster.bands import alpha_bands, choose_bands, masked_bands, nodata_values
+from bhvit_seg.raster.margin_search import find_margin
+from bhvit_seg.raster.margins import COLOURS, Margin
+
+BORDERS = (*COLOURS, 'auto')
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How rasters are read for a model; plain values, so that they can be pickled and compared.
+
+    Args:
+        channels: How many bands the model takes.
+        fill: What the model sees where there is no data, by channel, in the values it is given:
+            after ``value_range``.
+        bands: Numbers of the bands, from 1, in the model's order; they may repeat. Defaults to
+            the first ones that are not an alpha band. An alpha band named here is an ordinary
+            band, and says nothing about where there is data.
+        nodata: Takes the place of the declared nodata value; NaN: no value means no data.
+        border_nodata: ``'black'``, ``'white'`` or ``'auto'``: margins of that colour have no data.
+        border_tolerance: How far from the colour a margin's values may lie, of 255; see
+            :func:`bhvit_seg.raster.margins.make_colour` for other types.
+        value_range: The values that are mapped onto 0 and 255; what lies outside is clipped.
+        eight_bit: Whether the model was trained on 8-bit images, so that it needs a
+            ``value_range`` for rasters of other types.
+
+    Raises:
+        UserError: A value is out of range.
+    """
+
+    channels: int
+    fill: tuple[float, ...]
+    bands: tuple[int, ...] | None = None
+    nodata: float | None = None
+    border_nodata: str | None = None
+    border_tolerance: int = 10
+    value_range: tuple[float, float] | None = None
+    eight_bit: bool = True
+
+    def __post_init__(self) -> None:
+        assert len(self.fill) == self.channels
+        if self.border_nodata not in (None, *BORDERS):
+            raise UserError(f'--border-nodata {self.border_nodata} is no border: choose from '
+                            f'{", ".join(BORDERS)}')
+        if not 0 <= self.border_tolerance <= 127:
+            raise UserError(f'--border-tolerance {self.border_tolerance} is out of range: give a '
+                            'number from 0 to 127, such as 10')
+        if self.value_range is not None:
+            low, high = self.value_range
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise UserError(f'--value-range {low} {high} is no range: give two numbers, the '
+                                'lower one first')
+
+
+class RasterSource:
+    """A raster that is read by windows.
+
+    The file is opened again in each process that reads; within one, a single thread may read at a
+    time. It can be pickled, with the margin if that is known.
+
+    Args:
+        path: Anything that rasterio opens.
+        options: How it is read.
+        margin: The undeclared margin, if it was found before; else, where the options ask for
+            one, the first :meth:`read` finds it.
+
+    Attributes:
+        path: The path as text.
+        options: As given.
+        margin: The margin, or None where it is not known or not asked for.
+        bands: The bands that are read, numbers from 1.
+        height: Rows.
+        width: Columns.
+        dtype: The NumPy type that holds all of those bands.
+        block_shape: Rows and columns of the blocks of the file.
+        crs: Coordinate reference system, or None.
+        transform: Affine transform from pixels to coordinates; the identity where there is none.
+        gcps: Ground control points and their reference system, ``([], None)`` without.
+        rpcs: Rational polynomial coefficients, or None.
+        descriptions: What the file says each selected band is, or None.
+        tags: The tags of the file.
+        has_nodata: Whether any pixel within the raster can be invalid at all.
+
+    Raises:
+        UserError: There is no such file, it is no raster, or it does not suit the model.
+    """
+
+    def __init__(self, path: str | Path, options: ReadOptions,
+                 margin: Margin | None = None) -> None:
+        self.path = os.fspath(path)
+        self.options = options
+        self.margin = margin
+        self._handle = None
+        self._process = 0
+        dataset = self._dataset
+        if dataset.count == 0:
+            parts = f': give one of its parts, such as {dataset.subdatasets[0]}' if (
+                dataset.subdatasets) else ': give a raster with bands'
+            raise UserError(f'{self.path} has no bands{parts}')
+        self.bands = choose_bands(dataset, options.bands, options.channels)
+        self.height, self.width = dataset.height, dataset.width
+        self.dtype = self._common_type()
+        self.block_shape = dataset.block_shapes[self.bands[0] - 1]
+        self.crs, self.transform = dataset.crs, dataset.transform
+        self.gcps, self.rpcs = dataset.gcps, dataset.rpcs
+        self.descriptions = tuple(dataset.descriptions[band - 1] for band in self.bands)
+        self.tags = dataset.tags()
+        self._nodata = nodata_values(dataset, self.bands, options.nodata)
+        self._alpha = [band for band in alpha_bands(dataset) if band not in self.bands]
+        self._masked = masked_bands(dataset, self.bands, options.nodata is not None)
+        self.has_nodata = bool(
+            self._nodata is not None or self._alpha or self._masked or self.dtype.kind == 'f'
+            or options.border_nodata)
+
+    def __reduce__(self) -> tuple:
+        return RasterSource, (self.path, self.options, self.margin)
+
+    def __enter__(self) -> RasterSource:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; reading opens it again."""
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
+
+    @property
+    def _dataset(self) -> rasterio.io.DatasetReader:
+        # A forked process has its parent's handle, with which it must not read or close.
+        if self._handle is None or self._process != os.getpid():
+            self._handle, self._process = self._open(), os.getpid()
+        return self._handle
+
+    def _open(self) -> rasterio.io.DatasetReader:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', NotGeoreferencedWarning)
+            try:
+                return rasterio.open(self.path)
+            except RasterioError as error:
+                # GDAL also opens addresses, and parts of files as FORMAT:file:part.
+                if ':' not in self.path and not os.path.lexists(self.path):
+                    raise UserError(f'no such raster: {self.path} does not exist') from error
+                raise UserError(f'{self.path} is no raster that GDAL can open ({_reason(error)}): '
+                                'give a GeoTIFF, VRT, JPEG 2000, PNG or the like') from error
+
+    def _common_type(self) -> np.dtype:
+        options = self.options
+        names = sorted({self._dataset.dtypes[band - 1] for band in self.bands})
+        if any('complex' in name for name in names):
+            raise UserError(f'{self.path} has complex values ({", ".join(names)}), which no model '
+                            'takes: convert them, to their magnitude for instance')
+        dtype = np.result_type(*names)
+        if options.eight_bit and dtype != np.uint8 and options.value_range is None:
+            raise UserError(f'{self.path} has {dtype} values, but the model was trained on 8-bit '
+                            'images: give --value-range LOW HIGH, the values that are to be seen '
+                            'as black and as white')
+        return dtype
+
+    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Read a window, which may reach beyond the raster on every side.
+
+        Returns:
+            The pixels ``(h, w, C)``, bands in the order of ``bands``: uint8 where the raster is
+            and there is no ``value_range``, else float32; and where they are valid, ``(h, w)``
+            bool. Pixels within the raster that are not valid hold ``fill``; those beyond it
+            repeat its outermost ones, and are not valid.
+
+        Raises:
+            UserError: That part of the file cannot be read.
+        """
+        rows = np.arange(window.top, window.bottom).clip(0, self.height - 1)
+        columns = np.arange(window.left, window.right).clip(0, self.width - 1)
+        inside = Window(int(rows[0]), int(columns[0]), int(rows[-1] - rows[0]) + 1,
+                        int(columns[-1] - columns[0]) + 1)
+        pixels, valid = self._read_inside(inside)
+        if inside == window:
+            return pixels, valid
+        known_rows = rows == np.arange(window.top, window.bottom)
+        known_columns = columns == np.arange(window.left, window.right)
+        rows, columns = rows - inside.top, columns - inside.left
+        valid = valid[rows][:, columns] & known_rows[:, None] & known_columns
+        return pixels[rows][:, columns], valid
+
+    def _read_inside(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        if self.options.border_nodata and self.margin is None:
+            self.margin = find_margin(self)
+        if self.margin is not None and self.margin.touches(window):
+            view = self.margin.view(window)
+            pixels, valid = self.decode(view)
+            margin = self.margin.mask(window, pixels, valid)
+            top, left = window.top - view.top, window.left - view.left
+            part = slice(top, top + window.height), slice(left, left + window.width)
+            pixels = np.ascontiguousarray(pixels[part])
+            valid = _also(None if valid is None else valid[part], ~margin)
+        else:
+            pixels, valid = self.decode(window)
+        pixels = self._for_model(pixels)
+        if valid is None:
+            return pixels, np.ones(pixels.shape[:2], bool)
+        fill = np.array(self.options.fill)
+        if pixels.dtype == np.uint8:
+            fill = np.rint(fill).clip(0, 255)
+        pixels[~valid] = fill.astype(pixels.dtype)
+        return pixels, valid
+
+    def _for_model(self, pixels: np.ndarray) -> np.ndarray:
+        """Return pixels as the model takes them."""
+        value_range = self.options.value_range
+        if pixels.dtype == np.uint8 and value_range is None:
+            return pixels
+        pixels = pixels.astype(np.float32, copy=False)
+        if value_range is not None:
+            low, high = value_range
+            with np.errstate(over='ignore'):
+                pixels -= np.float32(low)
+                pixels *= np.float32(255 / (high - low))
+            np.clip(pixels, 0, 255, out=pixels)
+        return pixels
+
+    def decode(self, window: Window) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read a window within the raster as it is stored, but float64 as float32.
+
+        Returns:
+            The values ``(h, w, C)`` of the selected bands; and where they are declared to be
+            valid, ``(h, w)`` bool, or None where that is everywhere.
+
+        Raises:
+            UserError: That part of the file cannot be read.
+        """
+        alpha = len(self._alpha)
+        # GDAL writes through the strides of what it is given: bands come out last without a copy.
+        values = np.empty((window.height, window.width, len(self.bands) + alpha), self.dtype)
+        at = rasterio.windows.Window(window.left, window.top, window.width, window.height)
+        with self._named_failures(window):
+            self._dataset.read((*self.bands, *self._alpha), window=at,
+                               out=values.transpose(2, 0, 1))
+            masks = self._dataset.read_masks(self._masked, window=at) if self._masked else None
+        valid = None
+        if masks is not None:
+            valid = _also(valid, masks.any(axis=0))
+        if alpha:
+            valid = _also(valid, values[..., -alpha:].all(axis=2))
+            values = np.ascontiguousarray(values[..., :-alpha])
+        if self._nodata is not None:
+            valid = _also(valid, ~_all_equal(values, self._nodata))
+        if self.dtype.kind == 'f':
+            with np.errstate(over='ignore'):
+                values = values.astype(np.float32, copy=False)
+            valid = _also(valid, _finite(values))
+        return values, valid
+
+    @contextlib.contextmanager
+    def _named_failures(self, window: Window) -> Iterator[None]:
+        """Say which part of which file could not be read."""
+        try:
+            with _damage_as_error():
+                yield
+        except RasterioError as error:
+            # What was decoded of a damaged block stays in GDAL's cache, and would look whole.
+            self.close()
+            raise UserError(
+                f'{self.path} cannot be read at rows {window.top} to {window.bottom - 1}, columns '
+                f'{window.left} to {window.right - 1} ({_reason(error)}): copy or download the '
+                'file again') from error
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what tells this raster from another one, as plain values.
+
+        These are the name (without its folder), size and time of change of the file and of those
+        it refers to (sources of a VRT, masks), as far as GDAL knows them, and its layout.
+        """
+        dataset = self._dataset
+        files = {self.path, *dataset.files}
+        # Statistics and overviews are written beside a raster by whoever looks at it.
+        files = sorted(file for file in files if not file.endswith(('.aux.xml', '.ovr')))
+        return {
+            'name': Path(self.path).name, 'width': self.width, 'height': self.height,
+            'count': dataset.count, 'dtypes': list(dataset.dtypes),
+            'nodata': [repr(value) for value in dataset.nodatavals],
+            'files': [[Path(file).name, status.st_size, status.st_mtime_ns]
+                      for file in files if os.path.isfile(file)
+                      for status in (os.stat(file),)]}
+
+
+def _also(valid: np.ndarray | None, more: np.ndarray) -> np.ndarray | None:
+    """Return where both are valid; None still means everywhere."""
+    if more.all():
+        return valid
+    return more if valid is None else valid & more
+
+
+def _all_equal(values: np.ndarray, wanted: tuple) -> np.ndarray:
+    equal = values[..., 0] == wanted[0]
+    for band, value in enumerate(wanted[1:], 1):
+        equal &= values[..., band] == value
+    return equal
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    finite = np.isfinite(values[..., 0])
+    for band in range(1, values.shape[2]):
+        finite &= np.isfinite(values[..., band])
+    return finite
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of what GDAL said, rather than of what rasterio made of it."""
+    return first_line(error.__cause__ or error)
+
+
+class _DamageListener(logging.Handler):
+    """Collects GDAL's warnings, which rasterio logs, about JPEG data that it had to make up.
+
+    A damaged JPEG block is no error to GDAL: it is read as grey. Superfluous bytes are harmless.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.found: list[str] = []
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.thread == self._thread and 'orrupt JPEG' in text and 'extraneous' not in text:
+            self.found.append(text.rpartition('JPEGLib:')[2])
+
+
+@contextlib.contextmanager
+def _damage_as_error() -> Iterator[None]:
+    """Raise :class:`RasterioError` where GDAL only warns that pixels are lost."""
+    logger = logging.getLogger('rasterio._err')
+    listener = _DamageListener()
+    logger.addHandler(listener)
+    try:
+        yield
+    finally:
+        logger.removeHandler(listener)
+    if listener.found:
+        raise RasterioError(listener.found[0])

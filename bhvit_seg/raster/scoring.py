@@ -1,0 +1,264 @@
+"""Scores a label raster, such as a predicted map, against another one, window by window."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.raster.progress import WindowProgress
+from bhvit_seg.raster.windows import Window, cut_blocks
+from bhvit_seg.scores import score_areas, without_nan
+
+if TYPE_CHECKING:
+    from rasterio import DatasetReader
+    from rasterio.crs import CRS
+
+WINDOW = (512, 4096)
+IDS = 1 << 16  # ids in files are below, all others unknown
+SAME_PLACE = 0.01  # in pixels: further apart, rasters do not lie on each other
+
+
+def score_raster(prediction: str | Path, labels: str | Path,
+                 classes: Sequence[str] | None = None, ignore: int = 255,
+                 label_map: Mapping[int, int] | None = None, ignore_nodata: bool = False,
+                 progress: bool = False) -> dict[str, Any]:
+    """Score a predicted label raster against a raster of true labels.
+
+    Memory does not depend on their size. Pixels that have no label (``ignore``, nodata, masked)
+    are not scored; a pixel that has one but no prediction is wrong.
+
+    Args:
+        prediction: Raster of one band of class ids.
+        labels: Raster of one band of class ids, of the same place and size.
+        classes: Names of the classes 0, 1, ... Defaults to what ``prediction`` says.
+        ignore: The id in ``labels`` that means none.
+        label_map: New ids of ids in ``labels``; others keep theirs. ``ignore`` stands for none.
+        ignore_nodata: Do not score pixels that have no prediction, instead of counting them as
+            wrong.
+        progress: Show how far it is.
+
+    Returns:
+        dict: ``summary`` (aAcc, mIoU, mFscore, mAcc) and ``classes`` (IoU, F1, Precision, Recall
+        by class name; None for a class that occurs nowhere) in per cent; ``confusion``, how many
+        pixels of each labelled class (rows) are predicted as each class (columns), ``unpredicted``,
+        how many have no prediction, and ``unlabelled``, how many pixels have no label; and what was
+        compared.
+
+    Raises:
+        UserError: A raster cannot be read, they do not fit each other, or hold unknown ids.
+    """
+    with open_ids(prediction) as predicted, open_ids(labels) as labelled:
+        check_same_place(predicted, labelled)
+        names = read_class_names(predicted) if classes is None else list(classes)
+        check_names(names)
+        check_label_map(label_map or {}, len(names), ignore)
+        counts = count_pairs(_Coder(labelled, len(names), ignore, label_map),
+                             _Coder(predicted, len(names)), progress)
+    confusion, unpredicted = counts[:-1, :-1], counts[:-1, -1]
+    hits, found, true = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
+    if not ignore_nodata:
+        true += unpredicted
+    if not true.any():
+        raise UserError(f'no pixel of {prediction} can be scored: in {labels} every one is '
+                        f'nodata or {ignore}{" where it is predicted" if ignore_nodata else ""}; '
+                        'give the label raster of this place')
+    summary, scores = score_areas(hits, found + true - hits, found, true, names)
+    return {
+        'prediction': str(prediction), 'labels': str(labels), 'ignore': ignore,
+        'label_map': {str(old): new for old, new in (label_map or {}).items()},
+        'ignore_nodata': ignore_nodata,
+        'summary': without_nan(summary),
+        'classes': {name: without_nan(values) for name, values in scores.items()},
+        'confusion': confusion.tolist(),
+        'unpredicted': unpredicted.tolist(),
+        'unlabelled': int(counts[-1].sum()),
+    }
+
+
+@contextlib.contextmanager
+def open_ids(path: str | Path) -> Iterator[DatasetReader]:
+    """Open a raster of one band of whole numbers.
+
+    Raises:
+        UserError: It is none, or rasterio is missing.
+    """
+    try:
+        import rasterio
+    except ImportError as error:
+        raise UserError('rasterio is missing, which rasters are read with: '
+                        "pip install 'bhvit_seg[raster]'") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', rasterio.errors.NotGeoreferencedWarning)
+            dataset = rasterio.open(path)
+    except rasterio.errors.RasterioError as error:
+        reason = first_line(error) if Path(path).exists() else 'no such file'
+        raise UserError(f'cannot read the label raster {path} ({reason}): give a raster such as '
+                        'tools/predict_raster.py writes') from error
+    with dataset:
+        if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind not in 'ui':
+            raise UserError(
+                f'{path} has {dataset.count} band{"s" * (dataset.count != 1)} of '
+                f'{dataset.dtypes[0]}, but a label raster has one, of whole numbers: give class '
+                'ids, not colours or probabilities')
+        yield dataset
+
+
+def check_same_place(predicted: DatasetReader, labelled: DatasetReader) -> None:
+    """See that two rasters lie on each other, as far as both say where they lie.
+
+    Raises:
+        UserError: They do not.
+    """
+    if predicted.shape != labelled.shape:
+        raise UserError(
+            f'{labelled.name} has {labelled.height}x{labelled.width} pixels (height x width), '
+            f'{predicted.name} {predicted.height}x{predicted.width}: cut or resample the labels to '
+            'the pixels of the prediction')
+    if predicted.crs and labelled.crs and predicted.crs != labelled.crs:
+        raise UserError(
+            f'{labelled.name} is in {_name(labelled.crs)}, {predicted.name} in '
+            f'{_name(predicted.crs)}: warp the labels to the pixels of the prediction')
+    if predicted.transform.is_identity or labelled.transform.is_identity:
+        return
+    there, here = (np.reshape(dataset.transform, (3, 3)) for dataset in (labelled, predicted))
+    height, width = predicted.shape
+    corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]])
+    apart = np.abs(np.linalg.solve(here, there @ corners) - corners).max()
+    if not apart < SAME_PLACE:
+        raise UserError(
+            f'{labelled.name} lies up to {apart:.4g} pixels beside {predicted.name}: warp the '
+            'labels to the pixels of the prediction')
+
+
+def read_class_names(dataset: DatasetReader) -> list[str]:
+    """Return the class names that a label raster of ours carries in its tags ``CLASS_<id>``.
+
+    Raises:
+        UserError: It has none, or not one for each id from 0.
+    """
+    tags = dataset.tags(1)
+    names = [tags[f'CLASS_{label}'] for label in range(len(tags)) if f'CLASS_{label}' in tags]
+    if not names or f'CLASS_{len(names) - 1}' not in tags:
+        raise UserError(f'{dataset.name} does not name its classes: give the names of the ids 0, '
+                        '1, ... with --classes')
+    return names
+
+
+def check_names(names: Sequence[str]) -> None:
+    """See that there are class names, each of them once.
+
+    Raises:
+        UserError: There are none, or one stands twice.
+    """
+    twice = [name for number, name in enumerate(names) if name in names[:number]]
+    if twice or not names:
+        raise UserError(f'the classes are {", ".join(names) or "none"}'
+                        f'{f", {twice[0]} twice" if twice else ""}: give each its own name with '
+                        '--classes')
+
+
+def check_label_map(label_map: Mapping[int, int], classes: int, ignore: int) -> None:
+    """See that ids are mapped to those of classes or to ``ignore``.
+
+    Raises:
+        UserError: One is not.
+    """
+    for old, new in label_map.items():
+        if not 0 <= old < IDS or not (0 <= new < classes or new == ignore):
+            raise UserError(f'--label-map {old}:{new} is out of range: give an id from 0 to '
+                            f'{IDS - 1} and a class from 0 to {classes - 1}, or {ignore} for none')
+
+
+def count_pairs(labelled: _Coder, predicted: _Coder, progress: bool) -> np.ndarray:
+    """Count the pixels of each pair of label (rows) and prediction (columns).
+
+    The last row and column are those without.
+
+    Raises:
+        UserError: A raster cannot be read to its end, or holds an unknown id.
+    """
+    codes = labelled.classes + 1
+    counts = np.zeros((codes, codes), np.int64)
+    windows = cut_blocks(labelled.dataset.shape, WINDOW)
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(WindowProgress('scoring', len(windows))) if progress else None
+        for window in windows:
+            pairs = labelled.read(window)
+            pairs *= codes
+            pairs += predicted.read(window)
+            counts += np.bincount(pairs.ravel(), minlength=counts.size).reshape(counts.shape)
+            if bar is not None:
+                bar.add(1)
+    return counts
+
+
+class _Coder:
+    """Reads classes 0 to ``classes - 1``, and ``classes`` where a raster has none."""
+
+    def __init__(self, dataset: DatasetReader, classes: int, ignore: int | None = None,
+                 label_map: Mapping[int, int] | None = None) -> None:
+        from rasterio.enums import MaskFlags
+
+        self.dataset = dataset
+        self.classes = classes
+        self._ignore = ignore
+        self._masked = MaskFlags.all_valid not in dataset.mask_flag_enums[0]
+        self._unknown = classes + 1
+        self._table = np.full(IDS + 1, self._unknown, np.int64)
+        self._table[:classes] = np.arange(classes)
+        for old, new in (label_map or {}).items():
+            self._table[old] = classes if new == ignore else new
+
+    def read(self, window: Window) -> np.ndarray:
+        """Return the classes (height, width) of a window, int64.
+
+        Raises:
+            UserError: It cannot be read, or holds an unknown id.
+        """
+        from rasterio.errors import RasterioError
+
+        place = (window.top, window.bottom), (window.left, window.right)
+        try:
+            ids = self.dataset.read(1, window=place)
+            nothing = (self.dataset.read_masks(1, window=place) == 0 if self._masked else
+                       np.zeros(ids.shape, bool))
+        except RasterioError as error:
+            raise UserError(
+                f'cannot read rows {window.top} to {window.bottom - 1}, columns {window.left} to '
+                f'{window.right - 1} of {self.dataset.name} '
+                f'({first_line(error.__cause__ or error)}): copy or make the file again') from error
+        if self._ignore is not None:
+            nothing |= ids == self._ignore
+        classes = self._table[_below_limit(ids)]
+        classes[nothing] = self.classes
+        if classes.max() == self._unknown:
+            row, column = np.argwhere(classes == self._unknown)[0]
+            raise UserError(
+                f'{self.dataset.name} holds the id {ids[row, column]} at row '
+                f'{window.top + row}, column {window.left + column}, but the classes are 0 to '
+                f'{self.classes - 1}: name all of them with --classes'
+                f'{"" if self._ignore is None else ", or use --label-map or --ignore"}')
+        return classes
+
+
+def _below_limit(ids: np.ndarray) -> np.ndarray:
+    """Return ids, with :data:`IDS` in place of those that are negative or not below it."""
+    if ids.dtype in (np.uint8, np.uint16):
+        return ids
+    inside = (ids >= 0) & (ids < IDS)
+    # The limit fits into 64 bits alone, and unsigned ones do not mix with it.
+    limited = np.where(inside, ids, 0).astype(np.int64)
+    limited[~inside] = IDS
+    return limited
+
+
+def _name(crs: CRS) -> str:
+    authority = crs.to_authority()
+    return ':'.join(authority) if authority else 'another coordinate system'

@@ -1,0 +1,204 @@
+"""Where windows, cells and blocks of a raster lie: integers alone, no files.
+
+A cell is the square of pixels for which a model gives one score per class. The raster is padded at
+its right and bottom to whole cells, windows lie on the lattice of cells and may overlap, and blocks
+are the rectangles of pixels in which the map is computed. Everything is (rows, columns), in pixels
+where not said otherwise.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from numbers import Integral
+from typing import NamedTuple
+
+from bhvit_seg.errors import UserError
+
+
+class Window(NamedTuple):
+    """A rectangle of pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def bottom(self) -> int:
+        """The first row below it."""
+        return self.top + self.height
+
+    @property
+    def right(self) -> int:
+        """The first column to the right of it."""
+        return self.left + self.width
+
+    def intersect(self, other: Window) -> Window | None:
+        """Return the part that both share, None where there is none."""
+        top, left = max(self.top, other.top), max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - top
+        width = min(self.right, other.right) - left
+        return Window(top, left, height, width) if height > 0 and width > 0 else None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The windows over a raster; :func:`lay_grid` makes one.
+
+    Attributes:
+        height: Rows of the raster.
+        width: Columns of the raster.
+        cell: Side of a cell.
+        window: Sides of a window, multiples of ``cell``.
+        overlap: Rows and columns of cells that any two neighbouring windows share at least; 0
+            where there is one window only.
+        tops: First row of each row of windows, multiples of ``cell``, ascending.
+        lefts: First column of each column of windows, multiples of ``cell``, ascending.
+    """
+
+    height: int
+    width: int
+    cell: int
+    window: tuple[int, int]
+    overlap: tuple[int, int]
+    tops: tuple[int, ...]
+    lefts: tuple[int, ...]
+
+    @property
+    def cells_high(self) -> int:
+        """Rows of cells that cover the raster."""
+        return -(-self.height // self.cell)
+
+    @property
+    def cells_wide(self) -> int:
+        """Columns of cells that cover the raster."""
+        return -(-self.width // self.cell)
+
+    @property
+    def padded_height(self) -> int:
+        """Rows of the raster, rounded up to whole cells."""
+        return self.cells_high * self.cell
+
+    @property
+    def padded_width(self) -> int:
+        """Columns of the raster, rounded up to whole cells."""
+        return self.cells_wide * self.cell
+
+    @property
+    def window_cells(self) -> tuple[int, int]:
+        """Sides of a window in cells."""
+        return self.window[0] // self.cell, self.window[1] // self.cell
+
+    def window_at(self, i: int, j: int) -> Window:
+        """Return window ``j`` of window row ``i``; it lies within the padded raster."""
+        return Window(self.tops[i], self.lefts[j], *self.window)
+
+    def rows_over(self, first: int, stop: int) -> range:
+        """Return which rows of windows cover any of the cell rows ``first`` to ``stop - 1``."""
+        return _over(self.tops, self.window[0], first * self.cell, stop * self.cell)
+
+    def columns_over(self, first: int, stop: int) -> range:
+        """Return which columns of windows cover any of the cell columns ``first`` to
+        ``stop - 1``."""
+        return _over(self.lefts, self.window[1], first * self.cell, stop * self.cell)
+
+    def cells_of(self, block: Window) -> tuple[int, int, int, int]:
+        """Return the cells whose scores decide the pixels of a block.
+
+        These are the cells of the block and one more on each side, as bilinear stretching reads
+        them, as far as the grid has them.
+
+        Returns:
+            The first row, the row after the last, the first column, the column after the last.
+        """
+        first_row, stop_row = _cells(block.top, block.bottom, self.cell, self.cells_high)
+        first_column, stop_column = _cells(block.left, block.right, self.cell, self.cells_wide)
+        return first_row, stop_row, first_column, stop_column
+
+
+def lay_grid(size: tuple[int, int], window: tuple[int, int], overlap: float, cell: int) -> Grid:
+    """Lay the fewest windows over a raster that overlap as much as asked, or more.
+
+    Window sides are rounded up to whole cells, and shortened where the padded raster is smaller.
+    The first window begins where the raster does, the last one ends where the padded raster does,
+    and the others are spread evenly between them.
+
+    Args:
+        size: Rows and columns of the raster.
+        window: Rows and columns of a window.
+        overlap: The share of a window's side that its neighbour covers too, from 0 to below 1. It
+            means the decimal number as written: 0.1 of 30 cells are 3 cells. At least one cell
+            lies between the beginnings of two windows, whatever the overlap.
+        cell: Side of a cell.
+
+    Raises:
+        UserError: A size is no whole number of at least 1, or ``overlap`` is out of range.
+    """
+    _require_sides('raster', size)
+    _require_sides('window', window)
+    _require_sides('cell', (cell,))
+    if not 0 <= overlap < 1:
+        raise UserError(f'overlap {overlap} is no share of a window: give a number from 0 to below '
+                        '1, such as 0.25')
+    share = Fraction(str(float(overlap)))
+    rows, row_overlap, window_rows = _spread(size[0], window[0], share, cell)
+    columns, column_overlap, window_columns = _spread(size[1], window[1], share, cell)
+    return Grid(
+        height=int(size[0]), width=int(size[1]), cell=int(cell),
+        window=(window_rows * cell, window_columns * cell), overlap=(row_overlap, column_overlap),
+        tops=tuple(row * cell for row in rows), lefts=tuple(column * cell for column in columns))
+
+
+def cut_blocks(size: tuple[int, int], block: tuple[int, int]) -> tuple[Window, ...]:
+    """Cut a raster into blocks, row by row; those at its right and bottom may be smaller.
+
+    Args:
+        size: Rows and columns of the raster.
+        block: Rows and columns of a block.
+
+    Raises:
+        UserError: A size is no whole number of at least 1.
+    """
+    _require_sides('raster', size)
+    _require_sides('block', block)
+    (height, width), (rows, columns) = size, block
+    return tuple(
+        Window(top, left, min(rows, height - top), min(columns, width - left))
+        for top in range(0, height, rows) for left in range(0, width, columns))
+
+
+def _spread(length: int, side: int, share: Fraction, cell: int) -> tuple[list[int], int, int]:
+    """Place windows along one axis; all results are in cells.
+
+    Returns:
+        Where windows begin, the least overlap of two neighbours, and the side of a window.
+    """
+    cells = -(-int(length) // cell)
+    side = min(-(-int(side) // cell), cells)
+    span = cells - side
+    gaps = -(-span // max(1, int((1 - share) * side)))
+    if gaps == 0:
+        return [0], 0, side
+    # Neighbours lie span / gaps apart, rounded down or up: never more than was asked for, as that
+    # is a whole number, and never less than one cell.
+    return [k * span // gaps for k in range(gaps + 1)], side - -(-span // gaps), side
+
+
+def _over(starts: tuple[int, ...], side: int, first: int, stop: int) -> range:
+    """Return which of the stretches of ``side`` at ``starts`` meet the one from first to stop."""
+    if first >= stop:
+        return range(0)
+    return range(bisect_right(starts, first - side), bisect_left(starts, stop))
+
+
+def _cells(first: int, stop: int, cell: int, cells: int) -> tuple[int, int]:
+    return max(0, first // cell - 1), min(cells, -(-stop // cell) + 1)
+
+
+def _require_sides(name: str, sides: Sequence[int]) -> None:
+    if any(not isinstance(side, Integral) or side < 1 for side in sides):
+        given = ' x '.join(map(str, sides))
+        raise UserError(f'{name} of {given} pixels is no {name}: give whole numbers of at least 1')

@@ -1,0 +1,226 @@
+"""Who maps the blocks: this process, others on this machine, or a Dask cluster.
+
+Each of them takes a :class:`Job`, which can be sent anywhere the raster and the model can be
+opened, and runs of blocks, and gives every finished block as bytes that do not depend on who made
+them. A worker that dies is replaced and its blocks are mapped by another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import threading
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Callable
+
+from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.raster.journal import encode_block
+from bhvit_seg.raster.mapping import Tally, map_run, windows_of_run
+from bhvit_seg.raster.models import ModelSource, RasterModel
+from bhvit_seg.raster.reading import RasterSource
+from bhvit_seg.raster.windows import Grid, Window
+
+if TYPE_CHECKING:
+    import distributed
+
+ATTEMPTS = 3
+# Blocks: longer runs compute fewer windows twice, shorter ones lose less with a worker that dies.
+LONGEST_RUN = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that decides what becomes of a block.
+
+    Attributes:
+        source: The raster.
+        model: What computes the scores.
+        grid: Where windows lie.
+        blocks: All blocks of the raster.
+        probabilities: As in :func:`~bhvit_seg.raster.mapping.map_run`.
+    """
+
+    source: RasterSource
+    model: ModelSource
+    grid: Grid
+    blocks: tuple[Window, ...]
+    probabilities: str | None
+
+
+@dataclass(frozen=True)
+class FinishedBlock:
+    """A mapped block.
+
+    Attributes:
+        index: Which of the job's.
+        content: ``labels``, and ``probabilities`` and ``valid`` where there are any, encoded by
+            :func:`~bhvit_seg.raster.journal.encode_block`.
+        tally: What mapping it took.
+    """
+
+    index: int
+    content: bytes
+    tally: Tally
+
+
+def cut_runs(blocks: Sequence[Window], missing: Collection[int], workers: int = 1
+             ) -> list[list[int]]:
+    """Join missing blocks that lie below one another to runs, since neighbours share windows.
+
+    Args:
+        blocks: All blocks.
+        missing: Which of them are to be mapped.
+        workers: Among how many the runs are to be shared.
+    """
+    longest = len(blocks) if workers == 1 else min(LONGEST_RUN, -(-len(missing) // workers))
+    runs: list[list[int]] = []
+    for index in sorted(missing, key=lambda index: (blocks[index].left, blocks[index].top)):
+        block, last = blocks[index], blocks[runs[-1][-1]] if runs else None
+        below = last is not None and (last.left, last.bottom) == (block.left, block.top)
+        if below and len(runs[-1]) != longest:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    # Rows from the top, as the file is written.
+    return sorted(runs, key=lambda run: (blocks[run[0]].top, blocks[run[0]].left))
+
+
+def count_windows(job: Job, runs: Iterable[Sequence[int]]) -> int:
+    """Return how many windows runs of blocks have."""
+    return sum(len(rows) * len(columns) for rows, columns in (
+        windows_of_run(job.grid, [job.blocks[index] for index in run]) for run in runs))
+
+
+def run_here(job: Job, runs: Sequence[Sequence[int]], model: RasterModel,
+             on_windows: Callable[[int], None]) -> Iterator[FinishedBlock]:
+    """Map runs of blocks in this process."""
+    for run in runs:
+        tally = Tally()
+        finished = map_run(job.source, model, job.grid, [job.blocks[index] for index in run],
+                           job.probabilities, tally, on_windows)
+        for index, block in zip(run, finished):
+            arrays = {'labels': block.labels}
+            if block.probabilities is not None:
+                arrays['probabilities'] = block.probabilities
+                if block.valid is not None:
+                    arrays['valid'] = block.valid
+            yield FinishedBlock(index, encode_block(arrays), tally.take())
+
+
+def run_in_processes(job: Job, runs: Sequence[Sequence[int]], workers: int,
+                     on_windows: Callable[[int], None]) -> Iterator[FinishedBlock]:
+    """Map runs of blocks in other processes of this machine.
+
+    Raises:
+        UserError: Processes die again and again, or what :func:`run_here` raises.
+    """
+    waiting = [list(run) for run in runs]
+    deaths = 0
+    while waiting:
+        try:
+            with _pool(workers) as pool:
+                futures = {pool.submit(_map_whole_run, job, run): run for run in waiting}
+                while futures:
+                    done, _ = wait(futures, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        finished = future.result()
+                        run = futures.pop(future)
+                        waiting.remove(run)
+                        deaths = 0
+                        on_windows(count_windows(job, [run]))
+                        yield from finished
+        except BrokenProcessPool as error:
+            deaths += 1
+            if deaths == ATTEMPTS:
+                raise UserError(
+                    f'{ATTEMPTS} times in a row a worker process was killed, most often for want '
+                    'of memory: give fewer --workers or less --max-memory; what is done is kept, '
+                    'and the same command goes on from there') from error
+
+
+@contextlib.contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool whose waiting work is dropped when something goes wrong."""
+    # Forked copies of a process with threads may hang, so workers begin anew.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'),
+                               _leave_with_parent, (os.getpid(),))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_with_parent(parent: int) -> None:
+    """End this process soon after its parent: one that is killed can not tell its workers."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def cluster(scheduler: str) -> Iterator[distributed.Client]:
+    """Yield a client of a Dask cluster.
+
+    Raises:
+        UserError: ``distributed`` is not installed, or nobody answers.
+    """
+    try:
+        import distributed
+    except ModuleNotFoundError as error:
+        raise UserError("--scheduler needs distributed: pip install 'bhvit_seg[dask]'") from error
+    try:
+        client = distributed.Client(scheduler, timeout=30, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise UserError(f'no Dask scheduler answers at --scheduler {scheduler}: '
+                        f'{first_line(error)}') from error
+    with client:
+        yield client
+
+
+def run_on_cluster(job: Job, runs: Sequence[Sequence[int]], client: distributed.Client,
+                   on_windows: Callable[[int], None]) -> Iterator[FinishedBlock]:
+    """Map runs of blocks on the workers of a Dask cluster.
+
+    Raises:
+        UserError: Workers die again and again, or what :func:`run_here` raises there.
+    """
+    import distributed
+
+    futures = {client.submit(_map_whole_run, job, run, pure=False, retries=ATTEMPTS - 1): run
+               for run in runs}
+    try:
+        for future in distributed.as_completed(list(futures), loop=client.loop):
+            finished = future.result()
+            on_windows(count_windows(job, [futures.pop(future)]))
+            yield from finished
+    except distributed.KilledWorker as error:
+        raise UserError(f'one worker of the cluster after the other was killed over '
+                        f'{job.source.path}, most often for want of memory: give less '
+                        '--max-memory') from error
+    finally:
+        client.cancel(list(futures))
+
+
+_current: tuple[bytes, Job, RasterModel] | None = None
+_one_at_a_time = threading.Lock()
+
+
+def _map_whole_run(job: Job, run: Sequence[int]) -> list[FinishedBlock]:
+    """Map a run of blocks in a process that keeps raster and model for the next run."""
+    global _current
+    with _one_at_a_time:
+        key = pickle.dumps(job)
+        if _current is None or _current[0] != key:
+            _current = key, job, job.model.load()
+        _, job, model = _current
+        return list(run_here(job, [run], model, lambda count: None))

@@ -1,0 +1,101 @@
+"""Scores of classes from areas in pixels, and how they are shown: of data sets and rasters alike.
+
+Scores are in per cent; one that is not defined is NaN, or None where it goes to JSON.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+COLUMNS = ('IoU', 'F1', 'Precision', 'Recall')
+
+
+def score_areas(intersect: np.ndarray, union: np.ndarray, predicted: np.ndarray,
+                labelled: np.ndarray, names: Sequence[str]
+                ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Score classes and all of them together.
+
+    F1 is 2 I / (P + L), with the intersection I and the predicted and labelled areas P and L: 0,
+    not undefined, for a class that is never predicted. Scores of a class that occurs nowhere are
+    NaN and left out of means.
+
+    Args:
+        intersect: (classes,) pixels that are predicted and labelled as the class, integers.
+        union: Pixels that are predicted or labelled as the class.
+        predicted: Pixels that are predicted as the class.
+        labelled: Pixels that are labelled as the class.
+        names: The classes.
+
+    Returns:
+        ``aAcc``, ``mIoU``, ``mFscore`` and ``mAcc``; and the :data:`COLUMNS` of each class.
+    """
+    scores = {
+        'IoU': percent(intersect, union),
+        'F1': percent(2 * intersect, predicted + labelled),
+        'Precision': percent(intersect, predicted),
+        'Recall': percent(intersect, labelled),
+    }
+    summary = {
+        'aAcc': float(percent(intersect.sum(), labelled.sum())),
+        'mIoU': float(np.nanmean(scores['IoU'])),
+        'mFscore': float(np.nanmean(scores['F1'])),
+        'mAcc': float(np.nanmean(scores['Recall'])),
+    }
+    classes = {name: {column: float(scores[column][label]) for column in COLUMNS}
+               for label, name in enumerate(names)}
+    return summary, classes
+
+
+def percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return 100 part / whole, NaN where the whole is 0."""
+    with np.errstate(invalid='ignore', divide='ignore'):
+        return 100 * np.asarray(part, np.float64) / np.asarray(whole, np.float64)
+
+
+def without_nan(scores: dict[str, float]) -> dict[str, float | None]:
+    """Replace NaN, which JSON lacks, by None."""
+    return {name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in scores.items()}
+
+
+def class_table(classes: dict[str, dict], summary: dict) -> str:
+    """Lay out the scores of all classes, and their means, as a table for the terminal.
+
+    None stands for a score that is not defined.
+    """
+    width = max(map(len, ('mean', *classes)))
+    rule = '-' * (width + 11 * len(COLUMNS))
+    means = {'IoU': summary['mIoU'], 'F1': summary['mFscore'], 'Recall': summary['mAcc']}
+
+    def row(name: str, scores: dict) -> str:
+        cells = (scores.get(column) for column in COLUMNS)
+        return f'{name:<{width}}' + ''.join(
+            f'{"-":>11}' if cell is None else f'{cell:>11.2f}' for cell in cells)
+
+    lines = [' ' * width + ''.join(f'{column:>11}' for column in COLUMNS), rule]
+    lines += [row(name, scores) for name, scores in classes.items()]
+    lines += [rule, row('mean', means)]
+    lines.append(f'pixel accuracy {summary["aAcc"]:.2f} %')
+    return '\n'.join(lines)
+
+
+def confusion_table(counts: dict[str, Sequence[int]], columns: Sequence[str]) -> str:
+    """Lay out counts of pixels as a table for the terminal.
+
+    Args:
+        counts: By labelled class, the pixels by prediction.
+        columns: What was predicted.
+    """
+    corner = 'labelled \\ predicted'
+    width = max(map(len, (corner, *counts)))
+    widths = [2 + max(len(name), *(len(str(row[i])) for row in counts.values()))
+              for i, name in enumerate(columns)]
+
+    def line(name: str, cells: Sequence) -> str:
+        return f'{name:<{width}}' + ''.join(f'{cell:>{w}}' for cell, w in zip(cells, widths))
+
+    return '\n'.join([line(corner, columns), '-' * (width + sum(widths)),
+                      *(line(name, row) for name, row in counts.items())])

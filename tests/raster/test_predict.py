@@ -1,0 +1,450 @@
+"""Maps of whole rasters: against a plain computation, and the same bytes whoever makes them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from native.segmentors import write_experiment
+from raster.conftest import CLASSES, PALETTE, paint
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.native import PackedSegmentor
+from bhvit_seg.raster import predict, workers
+from bhvit_seg.raster.models import ModelSource
+from bhvit_seg.raster.predict import ReadChoices, WindowChoices, WorkChoices, map_raster
+from bhvit_seg.raster.windows import lay_grid
+from bhvit_seg.raster.writing import OutputOptions
+
+NODATA = 255
+STARTED = 60  # seconds that processes may take to start
+
+
+def source_of(path) -> ModelSource:
+    return ModelSource(packed=str(path), threads=1)
+
+
+def map_with(raster, out, packed, **options):
+    source = source_of(packed)
+    return map_raster(raster, Path(out), source, source.load(), **options)
+
+
+def read(path, band=1):
+    with rasterio.open(path) as dataset:
+        return dataset.read(band)
+
+
+def plain_scores(segmentor, image, window, overlap):
+    """Blend the scores of all windows of an image (H, W, C) in float64, cell by cell."""
+    height, width = (-(-side // 4) * 4 for side in image.shape[:2])
+    image = np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)),
+                   'edge')
+    grid = lay_grid(image.shape[:2], (window, window), overlap, 4)
+    sums, totals = np.zeros((len(CLASSES), height // 4, width // 4)), np.zeros(
+        (height // 4, width // 4))
+    rows, columns = (
+        np.minimum(1, np.minimum(np.arange(n) + 0.5, n - 0.5 - np.arange(n)) / max(1, overlapping))
+        for n, overlapping in zip(grid.window_cells, grid.overlap))
+    weights = np.outer(rows, columns)
+    for top in grid.tops:
+        for left in grid.lefts:
+            cut = image[top:top + grid.window[0], left:left + grid.window[1]]
+            cells = (slice(top // 4, top // 4 + len(rows)),
+                     slice(left // 4, left // 4 + len(columns)))
+            sums[(slice(None), *cells)] += weights * segmentor.logits(cut)
+            totals[cells] += weights
+    return sums / totals
+
+
+def plain_stretch(scores):
+    """Stretch (classes, h, w) bilinearly to four times its size by the formula."""
+    for axis in (1, 2):
+        count = scores.shape[axis]
+        at = np.clip((np.arange(4 * count) + 0.5) / 4 - 0.5, 0, count - 1)
+        low = np.floor(at).astype(int)
+        share = (at - low).reshape([-1 if a == axis else 1 for a in range(3)])
+        scores = (1 - share) * scores.take(low, axis) + share * scores.take(
+            np.minimum(low + 1, count - 1), axis)
+    return scores
+
+
+@pytest.mark.parametrize('size', [(150, 210), (64, 64), (61, 300), (1, 90), (200, 3)])
+@pytest.mark.parametrize('overlap', [0.25, 0.6, 0.0])
+def test_labels_and_probabilities_are_those_of_the_formulas(size, overlap, map_model, write_raster,
+                                                            tmp_path):
+    raster = write_raster(size, tiled=False)
+    out = tmp_path / 'out.tif'
+    report = map_with(raster, out, map_model(), windows=WindowChoices(None, overlap),
+                      probabilities='float16')
+    image = paint(size, 3, 0).transpose(1, 2, 0)
+    scores = plain_stretch(plain_scores(PackedSegmentor(map_model()), image, 64, overlap))
+    scores = scores[:, :size[0], :size[1]]
+    shares = np.exp(scores - scores.max(0))
+    shares /= shares.sum(0)
+    labels = read(out)
+    assert labels.shape == size and (min(size) < 4 or len(np.unique(labels)) > 1)
+    # Where float32 and float64 differ, classes are as good as equal.
+    first, second = np.sort(scores, axis=0)[[-1, -2]]
+    clear = first - second > 1e-4 * np.abs(scores).max()
+    assert clear.mean() > 0.98
+    np.testing.assert_array_equal(labels[clear], scores.argmax(0)[clear])
+    with rasterio.open(report.probabilities) as dataset:
+        np.testing.assert_allclose(dataset.read(), shares, atol=2e-3)
+        assert dataset.descriptions == CLASSES
+
+
+@pytest.mark.parametrize('size', [(64, 64), (48, 60), (4, 64)])
+def test_raster_no_larger_than_a_window_is_predicted_as_an_image(size, map_model, write_raster,
+                                                                 tmp_path):
+    map_with(write_raster(size, tiled=False), tmp_path / 'out.tif', map_model())
+    image = np.ascontiguousarray(paint(size, 3, 0).transpose(1, 2, 0))
+    np.testing.assert_array_equal(read(tmp_path / 'out.tif'),
+                                  PackedSegmentor(map_model()).predict(image))
+
+
+def test_place_size_colours_and_names_are_kept(map_model, write_raster, tmp_path):
+    transform = rasterio.Affine(0.31, 0.07, 4e5 + 1 / 3, 0.05, -0.29, 5.3e6 + 1 / 7)
+    raster = write_raster(transform=transform)
+    out = tmp_path / 'out.tif'
+    map_with(raster, out, map_model(), output=OutputOptions(cog=True))
+    with rasterio.open(raster) as given, rasterio.open(out) as made:
+        assert (made.crs, made.transform, made.shape) == (given.crs, transform, given.shape)
+        assert made.nodata == NODATA and made.dtypes == ('uint8',)
+        assert [made.colormap(1)[index][:3] for index in range(3)] == list(PALETTE)
+        assert [made.tags(1)[f'CLASS_{index}'] for index in range(3)] == list(CLASSES)
+
+
+def test_nodata_is_where_the_raster_has_none_and_nowhere_else(map_model, write_raster, tmp_path):
+    def punch(pixels):
+        pixels[:, :, 100:] = 0
+        pixels[:, 20:30, 20:40] = 0
+        pixels[0, 60:70, 60:70] = 0  # one band of three: data
+
+    raster = write_raster((150, 640), nodata=0, alter=punch)
+    report = map_with(raster, tmp_path / 'out.tif', map_model())
+    empty = np.zeros((150, 640), bool)
+    empty[:, 100:] = True
+    empty[20:30, 20:40] = True
+    np.testing.assert_array_equal(read(tmp_path / 'out.tif') == NODATA, empty)
+    grid = lay_grid((150, 640), (64, 64), 0.25, 4)
+    assert report.tally.empty == len(grid.tops) * sum(left > 103 for left in grid.lefts) > 0
+    assert report.tally.computed + report.tally.empty == len(grid.tops) * len(grid.lefts)
+
+
+def test_what_lies_under_nodata_changes_nothing(map_model, write_raster, tmp_path):
+    outs = []
+    for value in (0, 77):
+        def punch(pixels, value=value):
+            pixels[:3, 40:80, 50:90] = value
+            pixels[3] = 255
+            pixels[3, 40:80, 50:90] = 0
+
+        raster = write_raster(bands=4, alter=punch, photometric='RGB', alpha='YES',
+                              name=f'{value}.tif')
+        outs.append(tmp_path / f'out-{value}.tif')
+        map_with(raster, outs[-1], map_model())
+    np.testing.assert_array_equal(*map(read, outs))
+    assert (read(outs[0]) == NODATA).sum() == 40 * 40
+
+
+def test_no_data_at_all_is_mapped_without_the_model(map_model, write_raster, tmp_path,
+                                                    monkeypatch):
+    def clear(pixels):
+        pixels[:] = 0
+
+    source = source_of(map_model())
+    model = source.load()
+    monkeypatch.setattr(model, 'scores', None)
+    map_raster(write_raster(nodata=0, alter=clear), tmp_path / 'out.tif', source, model)
+    assert (read(tmp_path / 'out.tif') == NODATA).all()
+
+
+def test_sixteen_bits_and_four_bands(map_model, write_raster, tmp_path):
+    raster = write_raster(bands=4, dtype='uint16')
+    with pytest.raises(UserError, match='--value-range'):
+        map_with(raster, tmp_path / 'out.tif', map_model())
+    reading = ReadChoices(bands=(3, 1, 2), value_range=(0, 16 * 255))
+    map_with(raster, tmp_path / 'ranged.tif', map_model(), reading=reading)
+    pixels = paint((150, 210), 4, 0)[[2, 0, 1]]
+    same = tmp_path / 'same.tif'
+    with rasterio.open(same, 'w', driver='GTiff', height=150, width=210, count=3,
+                       dtype='float32') as dataset:
+        dataset.write(pixels.astype(np.float32))
+    reading = ReadChoices(value_range=(0, 255))
+    map_with(same, tmp_path / 'bytes.tif', map_model(), reading=reading)
+    assert (read(tmp_path / 'ranged.tif') == read(tmp_path / 'bytes.tif')).mean() > 0.999
+    # A model that was trained on such values takes them as they are.
+    map_with(raster, tmp_path / 'raw.tif', map_model(4, 'unchanged'))
+    image = np.ascontiguousarray(16. * paint((150, 210), 4, 0).transpose(1, 2, 0), np.float32)
+    scores = plain_stretch(plain_scores(
+        PackedSegmentor(map_model(4, 'unchanged')), image, 64, 0.25))[:, :150, :210]
+    assert (read(tmp_path / 'raw.tif') == scores.argmax(0)).mean() > 0.99
+
+
+@pytest.fixture(scope='module')
+def large(map_model, tmp_path_factory):
+    """A raster of several blocks with holes, and its map, made in one go in this process."""
+    folder = tmp_path_factory.mktemp('large')
+    pixels = paint((1700, 700), 3, 1)
+    pixels[:, 300:900, 200:450] = 0
+    pixels[:, 1200:1210] = 0
+    with rasterio.open(folder / 'image.tif', 'w', driver='GTiff', height=1700, width=700, count=3,
+                       dtype='uint8', tiled=True, nodata=0, compress='deflate',
+                       crs='EPSG:32632', transform=rasterio.Affine(1, 0, 0, 0, -1, 0)) as dataset:
+        dataset.write(pixels)
+    map_with(folder / 'image.tif', folder / 'map.tif', map_model(), probabilities='uint8')
+    return folder / 'image.tif', folder / 'map.tif', folder / 'map_probabilities.tif'
+
+
+def assert_same_files(out: Path, large) -> None:
+    shares = out.with_name(f'{out.stem}_probabilities.tif')
+    assert out.read_bytes() == large[1].read_bytes()
+    assert shares.read_bytes() == large[2].read_bytes()
+    assert not list(out.parent.glob('.*.work')), 'the journal is gone'
+
+
+def test_narrow_blocks_give_the_same_bytes(large, map_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, 'block_size', lambda *args: (512, 512))
+    report = map_with(large[0], tmp_path / 'out.tif', map_model(), probabilities='uint8')
+    assert_same_files(tmp_path / 'out.tif', large)
+    grid = lay_grid((1700, 700), (64, 64), 0.25, 4)
+    assert report.tally.computed + report.tally.empty > len(grid.tops) * len(grid.lefts)
+
+
+def test_memory_limit_narrows_blocks(large, map_model):
+    from bhvit_seg.raster.memory import Demand, block_size, memory_of
+
+    grid = lay_grid((40000, 40000), (512, 512), 0.25, 4)
+    demand = Demand(classes=150, pixel=3, probability=0, batch=1)
+    height, width = block_size(grid, demand, 1 << 30)
+    assert height == 512 and 512 < width < 40000 and width % 512 == 0
+    assert memory_of(grid, demand, width) <= 1 << 30
+    with pytest.raises(UserError, match='MB more'):
+        block_size(grid, demand, 1 << 20)
+
+
+def test_two_processes_give_the_same_bytes(large, map_model, tmp_path):
+    map_with(large[0], tmp_path / 'out.tif', map_model(), probabilities='uint8',
+             work=WorkChoices(workers=2))
+    assert_same_files(tmp_path / 'out.tif', large)
+
+
+def test_a_killed_worker_process_is_replaced(large, map_model, tmp_path, monkeypatch):
+    killed = []
+    store = predict.Journal.store
+
+    def store_and_kill(self, index, content):
+        store(self, index, content)
+        if not killed:
+            children = subprocess.run(['pgrep', '-P', str(os.getpid()), '-f', 'spawn_main'],
+                                      capture_output=True, text=True).stdout.split()
+            killed.append(children[-1])
+            os.kill(int(children[-1]), signal.SIGKILL)
+
+    monkeypatch.setattr(predict.Journal, 'store', store_and_kill)
+    monkeypatch.setattr(workers, 'LONGEST_RUN', 1)
+    map_with(large[0], tmp_path / 'out.tif', map_model(), probabilities='uint8',
+             work=WorkChoices(workers=2))
+    assert killed
+    assert_same_files(tmp_path / 'out.tif', large)
+
+
+def test_cluster_with_a_killed_worker_gives_the_same_bytes(large, map_model, tmp_path,
+                                                           monkeypatch):
+    distributed = pytest.importorskip('distributed')
+    monkeypatch.setattr(workers, 'LONGEST_RUN', 1)
+    store, killed = predict.Journal.store, []
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None,
+                                  worker_dashboard_address=None) as cluster:
+
+        def store_and_kill(self, index, content):
+            store(self, index, content)
+            if not killed:
+                worker = next(iter(cluster.workers.values()))
+                killed.append(worker.pid)
+                os.kill(worker.pid, signal.SIGKILL)
+
+        monkeypatch.setattr(predict.Journal, 'store', store_and_kill)
+        map_with(large[0], tmp_path / 'out.tif', map_model(), probabilities='uint8',
+                 work=WorkChoices(scheduler=cluster.scheduler_address))
+    assert killed
+    assert_same_files(tmp_path / 'out.tif', large)
+
+
+def test_nobody_at_the_scheduler_is_said(large, map_model, tmp_path, monkeypatch):
+    distributed = pytest.importorskip('distributed')
+    client = distributed.Client
+    monkeypatch.setattr(distributed, 'Client',
+                        lambda *args, **kwargs: client(*args, **{**kwargs, 'timeout': 1}))
+    with pytest.raises(UserError, match='no Dask scheduler answers'):
+        map_with(large[0], tmp_path / 'out.tif', map_model(),
+                 work=WorkChoices(scheduler='tcp://127.0.0.1:9'))
+
+
+def command(large, map_model, out):
+    return ('tools/predict_raster.py', large[0], out, '--packed', map_model(), '--threads', 1,
+            '--probabilities')
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_killed_runs_go_on_and_give_the_same_bytes(workers, large, map_model, start_tool, run_tool,
+                                                   tmp_path):
+    out = tmp_path / 'folder' / 'out.tif'
+    arguments = *command(large, map_model, out), '--workers', workers
+    seen = []
+    for _ in range(2):
+        process = start_tool(*arguments)
+        before = len(seen)
+        limit = time.monotonic() + STARTED
+        while process.poll() is None and time.monotonic() < limit:
+            seen = sorted(out.parent.glob('.*.work/*.block'))
+            if len(seen) > before:
+                break
+            time.sleep(0.005)
+        process.kill()
+        process.communicate()
+        assert not out.exists() or process.returncode == 0
+    run = run_tool(*arguments)
+    assert run.returncode == 0, run.stderr
+    assert seen and ('from before' in run.stdout or 'already' in run.stdout)
+    assert_same_files(out, large)
+    again = run_tool(*arguments)
+    assert again.returncode == 0 and 'there already' in again.stdout
+
+
+def test_a_read_that_fails_keeps_what_is_done(large, map_model, tmp_path, monkeypatch):
+    out = tmp_path / 'out.tif'
+    read_window = predict.RasterSource.read
+
+    def fail(self, window):
+        if window.top > 1000:
+            raise UserError(f'rows {window.top} cannot be read')
+        return read_window(self, window)
+
+    monkeypatch.setattr(predict.RasterSource, 'read', fail)
+    with pytest.raises(UserError, match='rows 1.* cannot be read'):
+        map_with(large[0], out, map_model(), probabilities='uint8')
+    assert not out.exists() and not out.with_name('out_probabilities.tif').exists()
+    monkeypatch.undo()
+    report = map_with(large[0], out, map_model(), probabilities='uint8')
+    assert report.resumed > 0
+    assert_same_files(out, large)
+
+
+def test_damaged_block_in_the_middle_is_named(map_model, write_raster, tmp_path):
+    raster = write_raster((700, 700), blockxsize=128, blockysize=128, compress='deflate',
+                          interleave='pixel')
+    with rasterio.open(raster) as dataset:
+        at = int(dataset.tags(ns='TIFF', bidx=1).get('BLOCK_OFFSET_3_4', 0)) or int(
+            dataset.get_tag_item('BLOCK_OFFSET_3_4', 'TIFF', bidx=1))
+    with open(raster, 'r+b') as file:
+        file.seek(at)
+        file.write(b'\0' * 64)
+    with pytest.raises(UserError, match=r'image\.tif cannot be read at rows \d+ to \d+') as error:
+        map_with(raster, tmp_path / 'out.tif', map_model())
+    first, last = map(int, str(error.value).split('rows ')[1].split(',')[0].split(' to '))
+    assert first < 640 and last >= 512
+    assert not (tmp_path / 'out.tif').exists()
+
+
+def test_writer_that_fails_ends_the_run_and_keeps_blocks(large, map_model, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise UserError('cannot write: No space left on device')
+
+    monkeypatch.setattr(predict, 'write_probabilities', full)
+    out = tmp_path / 'out.tif'
+    with pytest.raises(UserError, match='No space left'):
+        map_with(large[0], out, map_model(), probabilities='uint8')
+    monkeypatch.undo()
+    report = map_with(large[0], out, map_model(), probabilities='uint8')
+    assert report.resumed > 0
+    assert_same_files(out, large)
+
+
+def test_other_models_and_options_do_not_go_on(large, map_model, tmp_path, monkeypatch):
+    out = tmp_path / 'out.tif'
+
+    def fail(*args, **kwargs):
+        raise UserError('stopped')
+
+    monkeypatch.setattr(predict, 'run_here', fail)
+    with pytest.raises(UserError, match='stopped'):
+        map_with(large[0], out, map_model())
+    monkeypatch.undo()
+    for words, packed, options in (
+            ('model.sha256', map_model(seed=1), {}),
+            ('windows.overlap', map_model(), dict(windows=WindowChoices(None, 0.5))),
+            ('reading.nodata', map_model(), dict(reading=ReadChoices(nodata=9.0))),
+            ('output.compress', map_model(), dict(output=OutputOptions(compress='lzw')))):
+        with pytest.raises(UserError, match='begun by another run') as error:
+            map_with(large[0], out, packed, **options)
+        assert words in str(error.value) and '--restart' in str(error.value)
+    map_with(large[0], out, map_model(seed=1), work=WorkChoices(restart=True))
+    with pytest.raises(UserError, match='--overwrite'):
+        map_with(large[0], out, map_model())
+    assert map_with(large[0], out, map_model(seed=1)).existed
+    map_with(large[0], out, map_model(), work=WorkChoices(overwrite=True))
+    assert out.read_bytes() == large[1].read_bytes()
+
+
+def test_raster_is_never_its_own_map(map_model, write_raster):
+    raster = write_raster()
+    before = raster.read_bytes()
+    with pytest.raises(UserError, match='is the raster'):
+        map_with(raster, raster, map_model(), work=WorkChoices(overwrite=True))
+    assert raster.read_bytes() == before
+
+
+def test_torch_and_engine_map_alike(write_raster, tmp_path):
+    from bhvit_seg.apis.export_packed import export_packed
+
+    config, checkpoint = write_experiment(tmp_path)
+    export_packed(config, checkpoint, tmp_path / 'model.bhv')
+    raster = write_raster((90, 131))
+    source = ModelSource(config=str(config), checkpoint=str(checkpoint), device='cpu')
+    model = source.load()
+    packed = ModelSource(packed=str(tmp_path / 'model.bhv')).load()
+    for fact in ('classes', 'palette', 'channels', 'eight_bit', 'window', 'cell', 'name'):
+        assert getattr(model, fact) == getattr(packed, fact), fact
+    np.testing.assert_allclose(model.fill, packed.fill, rtol=1e-6)
+    choice = WindowChoices((64, 64))
+    map_raster(raster, tmp_path / 'torch.tif', source, model, windows=choice)
+    map_with(raster, tmp_path / 'packed.tif', tmp_path / 'model.bhv', windows=choice)
+    first, second = read(tmp_path / 'torch.tif'), read(tmp_path / 'packed.tif')
+    # Random weights leave many activations at 0, where rounding decides their bits.
+    assert len(np.unique(first)) > 1 and (first == second).mean() > 0.97
+
+
+def test_torch_maps_a_window_as_it_predicts_an_image(write_raster, tmp_path):
+    from PIL import Image
+
+    from bhvit_seg.apis.predict import Predictor
+
+    config, checkpoint = write_experiment(tmp_path)
+    source = ModelSource(config=str(config), checkpoint=str(checkpoint), device='cpu')
+    map_raster(write_raster((48, 60), tiled=False), tmp_path / 'out.tif', source, source.load(),
+               windows=WindowChoices((64, 64)))
+    Image.fromarray(paint((48, 60), 3, 0).transpose(1, 2, 0)).save(tmp_path / 'image.png')
+    predictor = Predictor(config, checkpoint, 'cpu')
+    np.testing.assert_array_equal(read(tmp_path / 'out.tif'), predictor(tmp_path / 'image.png'))
+
+
+def test_engine_maps_without_torch(map_model, write_raster, tmp_path, repository):
+    code = f"""
+import sys
+sys.path.insert(0, {str(repository)!r})
+from bhvit_seg.cli import main
+assert main(['predict-raster', {str(write_raster())!r}, {str(tmp_path / 'out.tif')!r},
+             '--packed', {str(map_model())!r}]) == 0
+assert not {{'torch', 'mmengine', 'mmcv', 'mmseg', 'cv2'}} & set(sys.modules)
+"""
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert read(tmp_path / 'out.tif').shape == (150, 210)

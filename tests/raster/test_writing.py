@@ -1,0 +1,519 @@
+"""Maps read back by rasterio, gdalinfo and rio-cogeo, and disks that fail under them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from raster.disks import small_disk
+
+import bhvit_seg
+from bhvit_seg.errors import UserError
+from bhvit_seg.raster import writing
+from bhvit_seg.raster.writing import (
+    OutputOptions,
+    creation_options,
+    write_labels,
+    write_probabilities,
+)
+
+rasterio = pytest.importorskip('rasterio')
+
+CLASSES = ('ground', 'röad', 'water <deep> & "wide"')
+PALETTE = ((200, 30, 40), (250, 210, 60), (20, 60, 220))
+SIZE = (1300, 1100)
+AFFINE = rasterio.Affine(0.1, 0, 1 / 3, 0, -0.3, 2 / 3)
+
+
+def place(size=SIZE, crs=None, transform=None, gcps=((), None), rpcs=None) -> SimpleNamespace:
+    """What is asked of the raster that was mapped."""
+    return SimpleNamespace(
+        height=size[0], width=size[1], crs=crs and rasterio.crs.CRS.from_user_input(crs),
+        transform=transform or rasterio.Affine.identity(), gcps=gcps, rpcs=rpcs)
+
+
+@pytest.fixture(scope='module')
+def labels() -> np.ndarray:
+    """Regions of three classes, a border without data, and single pixels of both."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, len(CLASSES), (SIZE[0] // 20, SIZE[1] // 20), np.uint8)
+    ids = np.kron(coarse, np.ones((20, 20), np.uint8))
+    ids[:300, :150] = 255
+    ids[rng.random(SIZE) < 0.01] = 255
+    ids[rng.random(SIZE) < 0.01] = 1
+    return ids
+
+
+@pytest.fixture(scope='module')
+def shares(labels) -> np.ndarray:
+    """Probabilities, ``(classes, h, w)`` float32."""
+    rng = np.random.default_rng(1)
+    scores = np.exp(rng.normal(0, 1, (len(CLASSES), SIZE[0] // 10, SIZE[1] // 10)))
+    scores = np.kron(scores, np.ones((1, 10, 10)))
+    return (scores / scores.sum(axis=0)).astype(np.float32)
+
+
+def stripes(ids: np.ndarray, rows: int = 512):
+    """Cut ``(..., h, w)`` into stripes."""
+    for top in range(0, ids.shape[-2], rows):
+        yield top, ids[..., top:top + rows, :]
+
+
+def masked_stripes(shares: np.ndarray, valid: np.ndarray | None, rows: int = 512):
+    for top, stripe in stripes(shares, rows):
+        yield top, stripe, None if valid is None else valid[top:top + rows]
+
+
+def open_quietly(path, **kwargs):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', rasterio.errors.NotGeoreferencedWarning)
+        return rasterio.open(path, **kwargs)
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def gdalinfo(path: Path) -> dict:
+    if shutil.which('gdalinfo') is None:
+        pytest.skip('gdalinfo is not installed: apt-get install gdal-bin')
+    told = subprocess.run(['gdalinfo', '-json', str(path)], capture_output=True, text=True)
+    assert told.returncode == 0 and told.stderr == ''
+    return json.loads(told.stdout)
+
+
+POINTS = [rasterio.control.GroundControlPoint(*numbers) for numbers in (
+    (0, 0, 10.1, 20.2, 3), (0, 500, 11, 20, 0), (500, 0, 10, 21.7, 0), (500, 500, 11, 21, 5))]
+RPCS = rasterio.rpc.RPC(
+    height_off=1.5, height_scale=500, lat_off=40.25, lat_scale=0.5, line_off=650,
+    line_scale=650, long_off=-3.5, long_scale=0.25, samp_off=550, samp_scale=550,
+    line_num_coeff=[0.5] * 20, line_den_coeff=[1] + [0.25] * 19,
+    samp_num_coeff=[0.125] * 20, samp_den_coeff=[1] + [0.75] * 19, err_bias=1, err_rand=0)
+PLACES = {
+    'north-up, pixels not square': place(crs='EPSG:32633', transform=AFFINE),
+    'south-up': place(crs='EPSG:3395', transform=rasterio.Affine(0.1, 0, 1 / 3, 0, 0.1, 7)),
+    'rotated': place(crs='EPSG:4326',
+                     transform=rasterio.Affine(0.0866, -0.15, 1 / 7, 0.05, 0.2598, -1 / 9)),
+    'no coordinates': place(),
+    'a transform alone': place(transform=AFFINE),
+    'a CRS alone': place(crs='EPSG:32633'),
+    'control points': place(gcps=(POINTS, rasterio.crs.CRS.from_epsg(4326))),
+    'rational polynomials': place(rpcs=RPCS),
+    'a local CRS': place(crs='LOCAL_CS["mine",UNIT["metre",1]]', transform=AFFINE),
+    'a CRS that GeoTIFF cannot say': place(
+        crs='+proj=ob_tran +o_proj=longlat +o_lon_p=-162 +o_lat_p=39.25 +lon_0=180 '
+            '+to_meter=0.0174532925199433', transform=AFFINE),
+}
+
+
+@pytest.mark.parametrize('cog', [False, True])
+@pytest.mark.parametrize('name', PLACES)
+def test_the_place_is_kept_to_the_bit(tmp_path, labels, name, cog):
+    source = PLACES[name]
+    out = tmp_path / 'map.tif'
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        warnings.simplefilter('ignore', PendingDeprecationWarning)
+        write_labels(out, source, stripes(labels), CLASSES, PALETTE, OutputOptions(cog=cog),
+                     {'AREA_OR_POINT': 'Point'})
+    assert names_in(tmp_path) == ['map.tif', 'map.tif.aux.xml']
+    with open_quietly(out) as dataset:
+        assert dataset.shape == SIZE
+        assert dataset.crs == source.crs
+        assert tuple(dataset.transform) == tuple(source.transform)
+        assert dataset.rpcs == source.rpcs
+        points, crs = dataset.gcps
+        assert ([(p.row, p.col, p.x, p.y, p.z) for p in points], crs) == (
+            [(p.row, p.col, p.x, p.y, p.z) for p in source.gcps[0]], source.gcps[1])
+    told = gdalinfo(out)
+    has_transform = source.transform != rasterio.Affine.identity()
+    assert ('geoTransform' in told) == has_transform
+    if has_transform:
+        assert told['geoTransform'] == list(source.transform.to_gdal())
+
+
+@pytest.mark.parametrize('cog', [False, True])
+def test_labels_as_others_read_them(tmp_path, labels, cog):
+    out = tmp_path / 'folder' / 'map.tif'
+    write_labels(out, PLACES['rotated'], stripes(labels), CLASSES, PALETTE,
+                 OutputOptions(cog=cog), {'MODEL': 'small'})
+    with rasterio.open(out) as dataset:
+        assert dataset.count == 1 and dataset.dtypes == ('uint8',)
+        np.testing.assert_array_equal(dataset.read(1), labels)
+        np.testing.assert_array_equal(dataset.dataset_mask() > 0, labels != 255)
+        assert dataset.block_shapes == [(512, 512)] and dataset.is_tiled
+        assert dataset.compression.value == 'DEFLATE'
+        assert dataset.overviews(1) == [2, 4]
+        assert dataset.tags(1) == {f'CLASS_{i}': name for i, name in enumerate(CLASSES)}
+        tags = dataset.tags()
+        assert tags['TIFFTAG_SOFTWARE'] == f'bhvit_seg {bhvit_seg.__version__}'
+        assert '1 röad' in tags['TIFFTAG_IMAGEDESCRIPTION'] and tags['MODEL'] == 'small'
+    told, = gdalinfo(out)['bands']
+    assert told['noDataValue'] == 255 and told['colorInterpretation'] == 'Palette'
+    assert [overview['size'] for overview in told['overviews']] == [[550, 650], [275, 325]]
+    assert told['metadata'][''] == {f'CLASS_{i}': name for i, name in enumerate(CLASSES)}
+    entries = told['colorTable']['entries']
+    assert entries[:3] == [[*colour, 255] for colour in PALETTE] and entries[255][3] == 0
+    # gdalinfo's JSON leaves categories out.
+    plain = subprocess.run(['gdalinfo', str(out)], capture_output=True, text=True).stdout
+    found = plain.split('Categories:')[1].split('Metadata:')[0].strip().splitlines()
+    assert [line.strip() for line in found] == [f'{i}: {name}' for i, name in enumerate(CLASSES)]
+
+
+def test_overviews_hold_every_other_label(tmp_path, labels):
+    """None is invented, and lines one pixel wide do not vanish as under a majority."""
+    labels = labels.copy()
+    labels[:, 400:402] = 2
+    write_labels(tmp_path / 'map.tif', place(), stripes(labels), CLASSES, PALETTE)
+    for number, factor in enumerate((2, 4)):
+        with open_quietly(tmp_path / 'map.tif', overview_level=number) as overview:
+            ids = overview.read(1)
+        rows, columns = (np.arange(side) * factor for side in ids.shape)
+        # Nearest may mean any pixel that the overview's pixel covers.
+        covered = [labels[np.ix_(np.minimum(rows + i, SIZE[0] - 1),
+                                 np.minimum(columns + j, SIZE[1] - 1))]
+                   for i in range(factor) for j in range(factor)]
+        assert (np.stack(covered) == ids).any(axis=0).all()
+
+
+@pytest.mark.parametrize(('size', 'levels'), [
+    ((1, 1), []), ((1, 700), [2]), ((700, 3), [2]), ((512, 512), []), ((513, 512), [2]),
+    ((1025, 30), [2, 4])])
+@pytest.mark.parametrize('cog', [False, True])
+def test_sizes_and_overviews(tmp_path, size, levels, cog):
+    ids = np.random.default_rng(0).integers(0, 3, size, np.uint8)
+    out = tmp_path / 'map.tif'
+    write_labels(out, place(size), stripes(ids), CLASSES, PALETTE, OutputOptions(cog=cog))
+    with open_quietly(out) as dataset:
+        np.testing.assert_array_equal(dataset.read(1), ids)
+        assert dataset.overviews(1) == levels
+    write_labels(out, place(size), stripes(ids), CLASSES, PALETTE,
+                 OutputOptions(cog=cog, overviews=False))
+    with open_quietly(out) as dataset:
+        np.testing.assert_array_equal(dataset.read(1), ids)
+        assert dataset.overviews(1) == []
+
+
+@pytest.mark.parametrize('compress', ['deflate', 'lzw', 'zstd', 'none'])
+@pytest.mark.parametrize('cog', [False, True])
+def test_compressions(tmp_path, labels, compress, cog):
+    out = tmp_path / 'map.tif'
+    write_labels(out, place(), stripes(labels), CLASSES, PALETTE,
+                 OutputOptions(cog=cog, compress=compress, tile=128))
+    with open_quietly(out) as dataset:
+        found = None if dataset.compression is None else dataset.compression.value.lower()
+        assert found == (None if compress == 'none' else compress)
+        assert dataset.block_shapes == [(128, 128)]
+        np.testing.assert_array_equal(dataset.read(1), labels)
+
+
+@pytest.mark.parametrize('options', [
+    OutputOptions(cog=True), OutputOptions(cog=True, compress='none', tile=256)])
+@pytest.mark.parametrize('name', ['rotated', 'no coordinates', 'control points'])
+def test_cloud_optimized_files_are_valid(tmp_path, labels, shares, name, options):
+    cogeo = pytest.importorskip('rio_cogeo.cogeo')
+    write_labels(tmp_path / 'map.tif', PLACES[name], stripes(labels), CLASSES, PALETTE, options)
+    for dtype in ('uint8', 'float16'):
+        write_probabilities(
+            tmp_path / f'{dtype}.tif', PLACES[name],
+            masked_stripes((255 * shares).astype(dtype), labels != 255), CLASSES, dtype, options)
+    for file in ('map', 'uint8', 'float16'):
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', rasterio.errors.NotGeoreferencedWarning)
+            assert cogeo.cog_validate(tmp_path / f'{file}.tif', strict=True, quiet=True) == (
+                True, [], [])
+
+
+@pytest.mark.parametrize('classes', [1, 3])
+@pytest.mark.parametrize('masked', [True, False])
+def test_probabilities_in_bytes(tmp_path, labels, shares, masked, classes):
+    whole = np.rint(255 * shares[:classes]).astype(np.uint8)
+    out = tmp_path / 'shares.tif'
+    valid = labels != 255 if masked else None
+    write_probabilities(out, PLACES['south-up'], masked_stripes(whole, valid), CLASSES[:classes],
+                        'uint8', tags={'A': 'b'})
+    with rasterio.open(out) as dataset:
+        assert dataset.dtypes == ('uint8',) * classes and dataset.nodata is None
+        assert dataset.crs == PLACES['south-up'].crs
+        assert dataset.transform == PLACES['south-up'].transform
+        np.testing.assert_array_equal(dataset.read(), whole)
+        np.testing.assert_array_equal(dataset.dataset_mask() > 0,
+                                      labels != 255 if masked else labels >= 0)
+        assert dataset.descriptions == CLASSES[:classes]
+        assert dataset.scales == (1 / 255,) * classes and dataset.offsets == (0,) * classes
+        assert dataset.overviews(1) == [2, 4] and dataset.tags()['A'] == 'b'
+    band = gdalinfo(out)['bands'][-1]
+    assert band['description'] == CLASSES[classes - 1] and 'noDataValue' not in band
+    assert band['mask']['flags'] == ['PER_DATASET']
+    assert [overview['size'] for overview in band['mask']['overviews']] == [[550, 650],
+                                                                           [275, 325]]
+    # The mask lies inside.
+    assert names_in(tmp_path) == ['shares.tif']
+
+
+@pytest.mark.parametrize('masked', [True, False])
+def test_probabilities_in_half_precision(tmp_path, labels, shares, masked):
+    half = shares.astype(np.float16)
+    out = tmp_path / 'shares.tif'
+    valid = labels != 255 if masked else None
+    write_probabilities(out, place(), masked_stripes(half, valid), CLASSES, 'float16')
+    with open_quietly(out) as dataset:
+        found = dataset.read()
+        assert np.isnan(dataset.nodata) and found.dtype == np.float32
+        assert dataset.tags(1, ns='IMAGE_STRUCTURE')['NBITS'] == '16'
+    expected = half.astype(np.float32)
+    if masked:
+        expected[:, labels == 255] = np.nan
+    np.testing.assert_array_equal(found, expected)
+    band = gdalinfo(out)['bands'][1]
+    assert band['description'] == 'röad' and band['noDataValue'] == 'NaN'
+
+
+WRITE = """
+import hashlib, sys
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np, rasterio
+from bhvit_seg.raster.writing import OutputOptions, write_labels, write_probabilities
+rng = np.random.default_rng(0)
+ids = rng.integers(0, 3, (1300, 1100), np.uint8)
+shares = rng.random((3, 1300, 1100)).astype(np.float16)
+source = SimpleNamespace(height=1300, width=1100, crs=rasterio.crs.CRS.from_epsg(32633),
+                         transform=rasterio.Affine(.1, .2, 3, .4, -.5, 6), gcps=([], None),
+                         rpcs=None)
+rows, cog, out = int(sys.argv[2]), sys.argv[3] == 'cog', Path(sys.argv[1]) / 'map.tif'
+tops = range(0, 1300, rows)
+options = OutputOptions(cog=cog)
+def digest():
+    print(hashlib.sha256(out.read_bytes()).hexdigest())
+write_labels(out, source, ((top, ids[top:top + rows]) for top in tops), 'abc', [(0, 0, 0)] * 3,
+             options)
+digest()
+for dtype in ('uint8', 'float16'):
+    given = (255 * shares).astype(dtype)
+    write_probabilities(out, source, ((top, given[:, top:top + rows], ids[top:top + rows] != 2)
+                                      for top in tops), 'abc', dtype, options)
+    digest()
+"""
+
+
+@pytest.mark.parametrize('cog', ['plain', 'cog'])
+def test_the_same_stripes_give_the_same_bytes(tmp_path, repository, cog):
+    """Whatever GDAL's cache, what was in memory before, the time, and how stripes are cut."""
+    found = []
+    for rows, cache, garbage in ((512, 500, '0'), (512, 1, '17'), (1024, 8, '200')):
+        told = subprocess.run(
+            [sys.executable, '-c', WRITE, str(tmp_path), str(rows), cog], text=True, check=True,
+            capture_output=True, env={**os.environ, 'PYTHONPATH': str(repository),
+                                      'GDAL_CACHEMAX': str(cache), 'MALLOC_PERTURB_': garbage})
+        found.append(told.stdout.split())
+    assert len(set(found[0])) == 3 and found[1:] == found[:1] * 2
+
+
+def test_a_failing_producer_leaves_nothing(tmp_path, labels):
+    out = tmp_path / 'map.tif'
+    out.write_text('what was there before')
+
+    def fail():
+        yield 0, labels[:512]
+        raise UserError('the raster is damaged')
+
+    with pytest.raises(UserError, match='^the raster is damaged$'):
+        write_labels(out, place(), fail(), CLASSES, PALETTE)
+    assert names_in(tmp_path) == ['map.tif'] and out.read_text() == 'what was there before'
+
+
+@pytest.mark.parametrize('given', [
+    lambda labels: [(0, labels[:500]), (500, labels[500:])],
+    lambda labels: [(512, labels[512:])], lambda labels: [(0, labels[:512])],
+    lambda labels: [(0, labels[:, :-1])]])
+def test_stripes_that_are_not_the_raster_are_a_bug(tmp_path, labels, given):
+    with pytest.raises(AssertionError):
+        write_labels(tmp_path / 'map.tif', place(), given(labels), CLASSES, PALETTE)
+    assert names_in(tmp_path) == []
+
+
+def test_a_map_that_stood_there_is_replaced(tmp_path, labels, shares):
+    out = tmp_path / 'map.tif'
+    write_labels(out, place(), stripes(labels), CLASSES, PALETTE)
+    write_labels(out, place(), stripes(labels), CLASSES[::-1], PALETTE)
+    assert (tmp_path / 'map.tif.aux.xml').read_text().count('<Category>') == 3
+    # Probabilities have no categories, and must not be shown with those of a file before.
+    write_probabilities(out, place(), masked_stripes(shares.astype(np.float16), None), CLASSES,
+                        'float16')
+    assert names_in(tmp_path) == ['map.tif']
+
+
+@pytest.mark.parametrize('options', [{'compress': 'jpeg'}, {'tile': 100}, {'tile': 0}])
+def test_options_that_make_no_file_are_refused(options):
+    with pytest.raises(UserError, match=f'{next(iter(options.values()))}.*give '):
+        OutputOptions(**options)
+
+
+@pytest.mark.parametrize(('side', 'magic'), [(40000, 42), (50000, 43)])
+def test_files_that_may_pass_4_gb_are_big_tiffs(tmp_path, side, magic):
+    """Files without a single tile tell what GDAL chooses with these options."""
+    path = tmp_path / 'sparse.tif'
+    with open_quietly(path, mode='w', driver='GTiff', height=side, width=side, count=1,
+                      dtype='uint8', sparse_ok=True, **creation_options(OutputOptions(), 1)):
+        pass
+    assert struct.unpack('<2sH', path.read_bytes()[:4]) == (b'II', magic)
+
+
+@pytest.mark.parametrize('cog', [False, True])
+def test_big_tiffs_are_written(tmp_path, labels, monkeypatch, cog):
+    monkeypatch.setattr(writing, 'creation_options',
+                        lambda *args: {**creation_options(*args), 'bigtiff': 'YES'})
+    out = tmp_path / 'map.tif'
+    write_labels(out, place(), stripes(labels), CLASSES, PALETTE, OutputOptions(cog=cog))
+    assert struct.unpack('<2sH', out.read_bytes()[:4]) == (b'II', 43)
+    with open_quietly(out) as dataset:
+        np.testing.assert_array_equal(dataset.read(1), labels)
+
+
+LIMITED = """
+import json, resource, sys
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np, rasterio
+from bhvit_seg.errors import UserError
+from bhvit_seg.raster.writing import OutputOptions, write_labels, write_probabilities
+rng = np.random.default_rng(0)
+ids = rng.integers(0, 3, (700, 600), np.uint8)
+source = SimpleNamespace(height=700, width=600, crs=None, transform=rasterio.Affine.identity(),
+                         gcps=([], None), rpcs=None)
+out, kind = Path(sys.argv[1]) / 'map.tif', sys.argv[2]
+def write():
+    if kind == 'uint8':
+        write_probabilities(out, source, [(0, ids[None, :512], ids[:512] > 1),
+                                          (512, ids[None, 512:], ids[512:] > 1)], 'a', kind)
+    else:
+        write_labels(out, source, [(0, ids[:512]), (512, ids[512:])], 'abc', [(0, 0, 0)] * 3,
+                     OutputOptions(cog=kind == 'cog', overviews=kind != 'bare'))
+write()
+whole = out.stat().st_size
+results = []
+for parts in [*range(0, 100, 7), 98, 99, 100]:
+    for path in out.parent.iterdir():
+        path.unlink()
+    limit = whole * parts // 100 - (3 if parts == 100 else 0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        write()
+        message = None
+    except UserError as error:
+        message = str(error)
+    results.append([parts, message, sorted(path.name for path in out.parent.iterdir())])
+resource.setrlimit(resource.RLIMIT_FSIZE, (whole * 2, resource.RLIM_INFINITY))
+write()
+print(json.dumps(results))
+"""
+
+
+@pytest.mark.parametrize('kind', ['plain', 'bare', 'cog', 'uint8'])
+def test_a_file_that_cannot_grow(tmp_path, repository, kind):
+    """Wherever the writing fails, in GDAL's closing too, which says nothing of it."""
+    told = subprocess.run(
+        [sys.executable, '-c', LIMITED, str(tmp_path), kind], text=True, check=True,
+        capture_output=True, env={**os.environ, 'PYTHONPATH': str(repository)})
+    results = json.loads(told.stdout)
+    assert len(results) > 10
+    for parts, message, left in results:
+        assert message is not None, parts
+        assert 'map.tif: File too large; ' in message and '\n' not in message
+        assert 'run the same command again' in message
+        assert left == []
+
+
+@pytest.mark.parametrize('cog', [False, True])
+def test_a_full_disk(tmp_path, cog):
+    ids = np.random.default_rng(0).integers(0, 250, (700, 600), np.uint8)
+    with small_disk(tmp_path / 'disk', '300k') as disk:
+        with pytest.raises(UserError, match='map.tif: No space left on device; make room'):
+            write_labels(disk / 'map.tif', place(ids.shape), stripes(ids), CLASSES, PALETTE,
+                         OutputOptions(cog=cog))
+        assert names_in(disk) == []
+        write_labels(disk / 'map.tif', place(ids.shape), stripes(ids % 2), CLASSES, PALETTE,
+                     OutputOptions(cog=cog))
+
+
+def test_bits_that_turn_are_found(tmp_path, labels, monkeypatch):
+    """Also where the file's structure is whole."""
+    read_back = writing._Writer._read_back
+
+    def damage_first(writer, levels):
+        content = bytearray(writer._path.read_bytes())
+        content[len(content) // 3] ^= 4
+        writer._path.write_bytes(content)
+        read_back(writer, levels)
+
+    monkeypatch.setattr(writing._Writer, '_read_back', damage_first)
+    with pytest.raises(UserError, match='rows 512 to 1024 are not read as written|cannot write'):
+        write_labels(tmp_path / 'map.tif', place(), stripes(labels), CLASSES, PALETTE,
+                     OutputOptions(compress='none'))
+    assert names_in(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, labels):
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='cannot write .*file/map.tif: Not a directory; '):
+        write_labels(tmp_path / 'file' / 'map.tif', place(), stripes(labels), CLASSES, PALETTE)
+
+
+def test_an_output_that_is_a_folder(tmp_path, labels):
+    (tmp_path / 'map.tif').mkdir()
+    with pytest.raises(UserError, match='cannot write .*map.tif: Is a directory; '):
+        write_labels(tmp_path / 'map.tif', place(), stripes(labels), CLASSES, PALETTE)
+    assert names_in(tmp_path) == ['map.tif']
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
+def test_a_folder_that_cannot_be_written_to(tmp_path, labels):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match='cannot write .*: Permission denied'):
+        write_labels(tmp_path / 'map.tif', place(), stripes(labels), CLASSES, PALETTE)
+
+
+def test_without_rasterio_the_extra_is_named(tmp_path, labels, monkeypatch):
+    for name in [name for name in sys.modules if name.split('.')[0] == 'rasterio']:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, 'rasterio', None)
+    with pytest.raises(UserError, match=r"pip install 'bhvit_seg\[raster\]'"):
+        write_labels(tmp_path / 'map.tif', place(), stripes(labels), CLASSES, PALETTE)
+
+
+KILLED = WRITE.replace('tops = range(0, 1300, rows)', """
+import os, signal
+def tops_until_killed():
+    yield from range(0, 1024, rows)
+    os.kill(os.getpid(), signal.SIGKILL)
+tops = tops_until_killed()
+""")
+
+
+def test_a_killed_writer_leaves_no_map(tmp_path, repository):
+    from bhvit_seg.raster.journal import Journal
+
+    environment = {**os.environ, 'PYTHONPATH': str(repository)}
+    told = subprocess.run([sys.executable, '-c', KILLED, str(tmp_path), '512', 'cog'],
+                          env=environment)
+    assert told.returncode == -signal.SIGKILL
+    assert names_in(tmp_path) and not (tmp_path / 'map.tif').exists()
+    with Journal.open(tmp_path / 'map.tif', {}) as journal:
+        journal.remove()
+    assert names_in(tmp_path) == []
