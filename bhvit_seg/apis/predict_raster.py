@@ -67,8 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument('--classes', nargs='+', metavar='CLASS',
                         help='classes that become polygons (default: all)')
     output.add_argument('--min-area', type=float, metavar='M2',
-                        help='leave out smaller polygons; square metres, or pixels where the '
-                             'raster has no CRS')
+                        help='regions of fewer square metres become no polygons')
+    output.add_argument('--min-pixels', type=int, metavar='N',
+                        help='regions of fewer pixels become no polygons')
     output.add_argument('--simplify', type=float, metavar='M',
                         help='how far simplified lines may lie from the pixels\' edges; metres, '
                              'or pixels where the raster has no CRS')
@@ -128,6 +129,8 @@ def run(args: argparse.Namespace) -> int:
     rasters = [(raster, out) for raster, out in find_outputs(
         find_rasters(args.inputs, args.out), args.inputs, Path(args.out))]
     model = source.load()
+    if args.vector is not None:
+        check_vectors(args, model.classes, [raster for raster, _ in rasters])
     if model.resizes:
         print('note: the test pipeline of this model resizes images; rasters are mapped at their '
               'own resolution', file=sys.stderr)
@@ -166,7 +169,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     if args.window is not None and len(args.window) > 2:
         raise UserError('--window takes a side, or height and width, of the windows')
     if args.vector is None:
-        for name in ('classes', 'min_area', 'simplify', 'centerlines'):
+        for name in ('classes', 'min_area', 'min_pixels', 'simplify', 'centerlines'):
             if getattr(args, name) is not None:
                 raise UserError(f'--{name.replace("_", "-")} is about vectors: give the file to '
                                 'write them to with --vector')
@@ -175,6 +178,35 @@ def check_arguments(args: argparse.Namespace) -> None:
                         f'{", ".join(VECTOR_SUFFIXES)}')
     if args.preview is not None and Path(args.preview).suffix.lower() != '.png':
         raise UserError(f'--preview {args.preview}: expected a name that ends in .png')
+
+
+def check_vectors(args: argparse.Namespace, classes: Sequence[str], rasters: Sequence[Path]
+                  ) -> None:
+    """See that polygons and centre lines can be written, before hours of mapping.
+
+    Raises:
+        UserError: A package is missing, there is no such class, or an area cannot be measured.
+    """
+    from bhvit_seg.raster.features_io import load
+    from bhvit_seg.raster.preview import open_raster
+
+    for package in ('pyogrio', 'shapely', 'skimage.measure'):
+        load(package)
+    if args.centerlines is not None:
+        args.centerlines = args.centerlines or ['road']
+    for name in ('classes', 'centerlines'):
+        for wanted in getattr(args, name) or ():
+            if wanted not in classes:
+                raise UserError(f'--{name} {wanted}: the model has no class of that name, but '
+                                f'{", ".join(classes)}')
+    if args.min_area is not None and args.min_pixels is not None:
+        raise UserError('--min-area and --min-pixels are both given: give one of them')
+    if args.min_area is not None:
+        for raster in rasters:
+            with open_raster(raster) as dataset:
+                if dataset.crs is None:
+                    raise UserError(f'{raster} has no CRS, so that --min-area cannot be measured '
+                                    'in square metres: give --min-pixels')
 
 
 def absolute(path: str | Path | None) -> str | None:
@@ -222,18 +254,21 @@ def write_companions(raster: Path, out: Path, args: argparse.Namespace, several:
         from bhvit_seg.raster.vectors import write_vectors
 
         vector = beside(args.vector)
-        counts = write_vectors(out, vector, min_area=args.min_area, simplify=args.simplify,
+        written = write_vectors(out, vector, min_area=args.min_area,
+                               min_pixels=args.min_pixels, simplify=args.simplify,
                                classes=args.classes)
-        print(f'{vector}: {counts}')
+        print(f'{vector}: ' + ', '.join(
+            f'{count} polygons of {name}' for name, count in written['counts'].items()))
         if args.centerlines is not None:
             from bhvit_seg.raster.centerlines import write_centerlines
 
-            write_centerlines(out, vector, args.centerlines or ['road'], simplify=args.simplify)
+            write_centerlines(out, vector, args.centerlines, simplify=args.simplify)
     if args.preview is not None:
         from bhvit_seg.raster.page import write_page
         from bhvit_seg.raster.preview import write_preview
 
         picture = beside(args.preview)
-        write_preview(raster, out, picture)
-        write_page(raster, out, picture.with_suffix('.html'), out.stem)
+        bands = args.bands and args.bands[:3]
+        write_preview(raster, out, picture, bands=bands)
+        write_page(raster, out, picture.with_suffix('.html'), out.stem, bands=bands)
         print(f'{picture} and {picture.with_suffix(".html")}')

@@ -77,7 +77,7 @@ def decode_block(content: bytes) -> dict[str, np.ndarray]:
         start += entry['bytes']
         dtype, shape = np.dtype(entry['dtype']), tuple(entry['shape'])
         if entry['single']:
-            arrays[entry['name']] = np.full(shape, np.frombuffer(stored, dtype)[0])
+            arrays[entry['name']] = np.full(shape, np.frombuffer(stored, dtype)[0], dtype)
         else:
             arrays[entry['name']] = np.frombuffer(zlib.decompress(stored), dtype).reshape(shape)
     return arrays
@@ -112,6 +112,12 @@ def cannot_write(path: str | os.PathLike, reason: str) -> UserError:
         'run the same command again, which goes on from the blocks that are finished')
 
 
+def refuse_folder(out: Path) -> None:
+    """Refuse an output that is a folder, which no file can replace."""
+    if out.is_dir():
+        raise UserError(f'{out} is a folder: give the name of the file to write')
+
+
 class Journal:
     """The finished blocks of one output, and the exclusive right to write it.
 
@@ -141,10 +147,11 @@ class Journal:
             restart: Forget what an earlier run has finished.
 
         Raises:
-            UserError: Another process writes ``out``, the journal belongs to a run with another
-                identity or is damaged, or the folder cannot be written to.
+            UserError: ``out`` is a folder, another process writes it, the journal belongs to a
+                run with another identity or is damaged, or the disk cannot be written to.
         """
         out = Path(out)
+        refuse_folder(out)
         with _reported(_folder_of(out)):
             lock = _take_lock(out)
             try:

@@ -203,18 +203,26 @@ class RasterSource:
         Raises:
             UserError: That part of the file cannot be read.
         """
-        rows = np.arange(window.top, window.bottom).clip(0, self.height - 1)
-        columns = np.arange(window.left, window.right).clip(0, self.width - 1)
-        inside = Window(int(rows[0]), int(columns[0]), int(rows[-1] - rows[0]) + 1,
-                        int(columns[-1] - columns[0]) + 1)
+        first_row, last_row, first_column, last_column = (
+            min(max(at, 0), side - 1) for at, side in (
+                (window.top, self.height), (window.bottom - 1, self.height),
+                (window.left, self.width), (window.right - 1, self.width)))
+        inside = Window(first_row, first_column, last_row - first_row + 1,
+                        last_column - first_column + 1)
         pixels, valid = self._read_inside(inside)
         if inside == window:
             return pixels, valid
-        known_rows = rows == np.arange(window.top, window.bottom)
-        known_columns = columns == np.arange(window.left, window.right)
-        rows, columns = rows - inside.top, columns - inside.left
-        valid = valid[rows][:, columns] & known_rows[:, None] & known_columns
-        return pixels[rows][:, columns], valid
+        if window.intersect(inside) is None:
+            valid = np.zeros_like(valid)
+        # How far the window reaches beyond; it may also end before the raster begins.
+        beyond = tuple(
+            (max(inside_first - first, 0), max(stop - inside_stop, 0))
+            for inside_first, first, stop, inside_stop in (
+                (inside.top, window.top, window.bottom, inside.bottom),
+                (inside.left, window.left, window.right, inside.right)))
+        part = slice(window.height), slice(window.width)
+        return (np.pad(pixels, (*beyond, (0, 0)), 'edge')[part],
+                np.pad(valid, beyond)[part])
 
     def _read_inside(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         if self.options.border_nodata and self.margin is None:

@@ -4,11 +4,10 @@ A file is written from the top down, beside its name, read back, and renamed whe
 same stripes give the same bytes: no time stands in the file, and the order of its tiles does not
 depend on GDAL's cache.
 
-The settings are measured on 20,000 × 20,000 labels in regions of some 50 pixels (docs of GDAL's
-options: https://gdal.org/drivers/raster/gtiff.html). Deflate at level 5 makes 4 % of them, more
-than twice as fast as the usual level 6 that makes 3.4 %; a predictor makes labels larger; threads
-would swallow errors of the disk. Overviews take the nearest label: the most frequent one takes
-three times as long and lets thin classes such as roads vanish.
+The settings are measured on 20,000 × 20,000 labels in regions of some 50 pixels: deflate at level 5
+makes 4 % of them, more than twice as fast as the usual level 6 that makes 3.4 %; a predictor makes
+labels larger; threads would swallow errors of the disk. Overviews take the nearest label: the most
+frequent one takes three to eight times as long and lets thin classes such as roads vanish.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ import numpy as np
 import bhvit_seg
 from bhvit_seg.errors import UserError, first_line
 from bhvit_seg.fileio import write_atomically, write_text
-from bhvit_seg.raster.journal import cannot_write
+from bhvit_seg.raster.journal import cannot_write, refuse_folder
 
 NODATA = 255
 # GDAL's creation options by compression.
@@ -240,7 +239,10 @@ class _Writer:
 
         assert self._next == self._size[0]
         levels = _overview_levels(self._size, self._options)
-        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        # Overviews are compressed at GDAL's own, slower level otherwise.
+        level = {f'{key}_overview'.upper(): value
+                 for key, value in _COMPRESSIONS[self._options.compress].items()}
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, **level):
             if levels:
                 with _open(self._first, 'r+') as dataset:
                     dataset.build_overviews(levels, Resampling[resampling])
@@ -249,6 +251,9 @@ class _Writer:
                 # hold several bands, so that no two files are equal.
                 rasterio.shutil.copy(self._first, self._path, driver='GTiff',
                                      copy_src_overviews=True, **self._creation)
+        # A disk may only say now that it is full.
+        with open(self._path, 'rb+') as file:
+            os.fsync(file.fileno())
         self._read_back(levels)
 
     def _read_back(self, levels: Sequence[int]) -> None:
@@ -322,6 +327,7 @@ def _whole_file(out: Path) -> Iterator[Path]:
     except ImportError as error:
         raise UserError('rasterio is missing, which rasters are written with: '
                         "pip install 'bhvit_seg[raster]'") from error
+    refuse_folder(out)
     try:
         with write_atomically(out) as partial:
             try:
@@ -342,8 +348,11 @@ def _reason(partial: Path, error: BaseException) -> str:
 
     GDAL's errors seldom name the disk's, so the file is made a little longer to hear it.
     """
+    files = [partial, *partial.parent.glob(f'{partial.name}.*')]
     try:
-        with open(partial, 'ab') as file:
+        longest = max((path for path in files if path.exists()), default=partial,
+                      key=lambda path: path.stat().st_size)
+        with open(longest, 'ab') as file:
             file.write(bytes(1 << 16))
             file.flush()
             os.fsync(file.fileno())

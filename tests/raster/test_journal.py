@@ -230,11 +230,12 @@ def test_sigkill_leaves_whole_blocks_only(out, run_python):
 
 
 HOLD = """
-import os, sys, time
+import os, sys
 from bhvit_seg.raster.journal import Journal
 journal = Journal.open(sys.argv[1], {})
 if len(sys.argv) > 2 and os.fork() == 0:
-    time.sleep(60)
+    sys.stdin.read()
+    os._exit(0)
 print(os.getpid(), flush=True)
 sys.stdin.read()
 """
@@ -294,6 +295,12 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(UserError, match='cannot write .*/file/.map.tif.work: Not a directory'):
         Journal.open(tmp_path / 'file' / 'map.tif', {})
+
+
+def test_an_output_that_is_a_folder(out):
+    out.mkdir()
+    with pytest.raises(UserError, match='map.tif is a folder: give the name of the file'):
+        Journal.open(out, {})
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 from native.segmentors import write_experiment
-from raster.conftest import CLASSES, PALETTE, paint
+from raster.scenes import CLASSES, PALETTE, paint
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.native import PackedSegmentor

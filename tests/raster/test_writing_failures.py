@@ -1,0 +1,185 @@
+"""Writing maps on disks that fail, and for programs that fail or are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from raster.disks import small_disk
+from raster.stripes import CLASSES, PALETTE, draw_labels, names_in, place, stripes
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.raster import writing
+from bhvit_seg.raster.journal import Journal
+from bhvit_seg.raster.writing import OutputOptions, write_labels
+
+pytest.importorskip('rasterio')
+
+
+@pytest.fixture(scope='module')
+def labels() -> np.ndarray:
+    return draw_labels()
+
+
+def test_a_failing_producer_leaves_nothing(tmp_path, labels):
+    out = tmp_path / 'map.tif'
+    out.write_text('what was there before')
+
+    def fail():
+        yield 0, labels[:512]
+        raise UserError('the raster is damaged')
+
+    with pytest.raises(UserError, match='^the raster is damaged$'):
+        write_labels(out, place(), fail(), CLASSES, PALETTE)
+    assert names_in(tmp_path) == ['map.tif'] and out.read_text() == 'what was there before'
+
+
+@pytest.mark.parametrize('given', [
+    lambda labels: [(0, labels[:500]), (500, labels[500:])],
+    lambda labels: [(512, labels[512:])], lambda labels: [(0, labels[:512])],
+    lambda labels: [(0, labels[:, :-1])]])
+def test_stripes_that_are_not_the_raster_are_a_bug(tmp_path, labels, given):
+    with pytest.raises(AssertionError):
+        write_labels(tmp_path / 'map.tif', place(), given(labels), CLASSES, PALETTE)
+    assert names_in(tmp_path) == []
+
+
+LIMITED = """
+import json, resource, sys
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np, rasterio
+from bhvit_seg.errors import UserError
+from bhvit_seg.raster.writing import OutputOptions, write_labels, write_probabilities
+rng = np.random.default_rng(0)
+ids = rng.integers(0, 3, (700, 600), np.uint8)
+source = SimpleNamespace(height=700, width=600, crs=None, transform=rasterio.Affine.identity(),
+                         gcps=([], None), rpcs=None)
+out, kind = Path(sys.argv[1]) / 'map.tif', sys.argv[2]
+def write():
+    if kind == 'uint8':
+        write_probabilities(out, source, [(0, ids[None, :512], ids[:512] > 1),
+                                          (512, ids[None, 512:], ids[512:] > 1)], 'a', kind)
+    else:
+        write_labels(out, source, [(0, ids[:512]), (512, ids[512:])], 'abc', [(0, 0, 0)] * 3,
+                     OutputOptions(cog=kind == 'cog', overviews=kind != 'bare'))
+write()
+whole = out.stat().st_size
+results = []
+for parts in [*range(0, 100, 7), 98, 99, 100]:
+    for path in out.parent.iterdir():
+        path.unlink()
+    limit = whole * parts // 100 - (3 if parts == 100 else 0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        write()
+        message = None
+    except UserError as error:
+        message = str(error)
+    results.append([parts, message, sorted(path.name for path in out.parent.iterdir())])
+resource.setrlimit(resource.RLIMIT_FSIZE, (whole * 2, resource.RLIM_INFINITY))
+write()
+print(json.dumps(results))
+"""
+
+
+@pytest.mark.parametrize('kind', ['plain', 'bare', 'cog', 'uint8'])
+def test_a_file_that_cannot_grow(tmp_path, repository, kind):
+    """Wherever the writing fails, in GDAL's closing too, which says nothing of it."""
+    told = subprocess.run(
+        [sys.executable, '-c', LIMITED, str(tmp_path), kind], text=True, check=True,
+        capture_output=True, env={**os.environ, 'PYTHONPATH': str(repository)})
+    results = json.loads(told.stdout)
+    assert len(results) > 10
+    for parts, message, left in results:
+        assert message is not None, parts
+        assert 'map.tif: File too large; ' in message and '\n' not in message
+        assert 'run the same command again' in message
+        assert left == []
+
+
+@pytest.mark.parametrize('cog', [False, True])
+def test_a_full_disk(tmp_path, cog):
+    ids = np.random.default_rng(0).integers(0, 250, (700, 600), np.uint8)
+    with small_disk(tmp_path / 'disk', '300k') as disk:
+        with pytest.raises(UserError, match='map.tif: No space left on device; make room'):
+            write_labels(disk / 'map.tif', place(ids.shape), stripes(ids), CLASSES, PALETTE,
+                         OutputOptions(cog=cog))
+        assert names_in(disk) == []
+        write_labels(disk / 'map.tif', place(ids.shape), stripes(ids % 2), CLASSES, PALETTE,
+                     OutputOptions(cog=cog))
+
+
+def test_bits_that_turn_are_found(tmp_path, labels, monkeypatch):
+    """Also where the file's structure is whole."""
+    read_back = writing._Writer._read_back
+
+    def damage_first(writer, levels):
+        content = bytearray(writer._path.read_bytes())
+        content[len(content) // 3] ^= 4
+        writer._path.write_bytes(content)
+        read_back(writer, levels)
+
+    monkeypatch.setattr(writing._Writer, '_read_back', damage_first)
+    with pytest.raises(UserError, match='rows 512 to 1024 are not read as written|cannot write'):
+        write_labels(tmp_path / 'map.tif', place(), stripes(labels), CLASSES, PALETTE,
+                     OutputOptions(compress='none'))
+    assert names_in(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, labels):
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='cannot write .*file/map.tif: File exists; '):
+        write_labels(tmp_path / 'file' / 'map.tif', place(), stripes(labels), CLASSES, PALETTE)
+
+
+def test_an_output_that_is_a_folder(tmp_path, labels):
+    (tmp_path / 'map.tif').mkdir()
+    with pytest.raises(UserError, match='map.tif is a folder: give the name of the file'):
+        write_labels(tmp_path / 'map.tif', place(), stripes(labels), CLASSES, PALETTE)
+    assert names_in(tmp_path) == ['map.tif']
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
+def test_a_folder_that_cannot_be_written_to(tmp_path, labels):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match='cannot write .*: Permission denied'):
+        write_labels(tmp_path / 'map.tif', place(), stripes(labels), CLASSES, PALETTE)
+
+
+def test_without_rasterio_the_extra_is_named(tmp_path, labels, monkeypatch):
+    source = place()
+    for name in [name for name in sys.modules if name.split('.')[0] == 'rasterio']:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, 'rasterio', None)
+    with pytest.raises(UserError, match=r"pip install 'bhvit_seg\[raster\]'"):
+        write_labels(tmp_path / 'map.tif', source, stripes(labels), CLASSES, PALETTE)
+
+
+KILLED = """
+import os, signal, sys
+from raster.stripes import CLASSES, PALETTE, draw_labels, place
+from bhvit_seg.raster.writing import OutputOptions, write_labels
+labels = draw_labels()
+def stripes():
+    yield 0, labels[:512]
+    yield 512, labels[512:1024]
+    os.kill(os.getpid(), signal.SIGKILL)
+write_labels(sys.argv[1], place(), stripes(), CLASSES, PALETTE, OutputOptions(cog=True))
+"""
+
+
+def test_a_killed_writer_leaves_no_map(tmp_path, repository):
+    paths = os.pathsep.join([str(repository), str(repository / 'tests')])
+    told = subprocess.run([sys.executable, '-c', KILLED, str(tmp_path / 'map.tif')],
+                          env={**os.environ, 'PYTHONPATH': paths})
+    assert told.returncode == -signal.SIGKILL
+    assert names_in(tmp_path) and not (tmp_path / 'map.tif').exists()
+    with Journal.open(tmp_path / 'map.tif', {}) as journal:
+        journal.remove()
+    assert names_in(tmp_path) == []

@@ -1,0 +1,107 @@
+"""The command for rasters: what it writes, and what it says about bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import rasterio
+
+TOOL = 'tools/predict_raster.py'
+
+
+def labels_of(path):
+    with rasterio.open(path) as dataset:
+        return dataset.read(1)
+
+
+def test_several_rasters_go_into_a_folder(map_model, write_raster, tool, tmp_path,
+                                          capsys):
+    folder = tmp_path / 'flights'
+    (folder / 'west').mkdir(parents=True)
+    write_raster((80, 70), name='flights/a.tif')
+    write_raster((70, 80), name='flights/west/b.tif', seed=1)
+    (folder / 'west' / 'c.tif').write_bytes(b'no raster')
+    out = tmp_path / 'maps'
+    assert tool(TOOL)([str(folder), str(out), '--packed', str(map_model()), '--threads', '1',
+                       '--preview', 'x.png', '--overlap', '0.5']) == 1
+    printed = capsys.readouterr()
+    assert 'c.tif is no raster' in printed.err and printed.err.count('error: ') == 1
+    assert labels_of(out / 'a.tif').shape == (80, 70)
+    assert labels_of(out / 'west' / 'b.tif').shape == (70, 80)
+    for name in ('a.png', 'a.html', 'west/b.png', 'west/b.html'):
+        assert (out / name).stat().st_size > 100
+
+
+def test_polygons_centre_lines_and_page_of_one_raster(map_model, write_raster,
+                                                      tool, tmp_path, capsys):
+    pyogrio = pytest.importorskip('pyogrio')
+    out = tmp_path / 'map.tif'
+    arguments = [str(write_raster()), str(out), '--packed', str(map_model()), '--cog',
+                 '--vector', str(tmp_path / 'map.gpkg'), '--centerlines', '--min-pixels', '4',
+                 '--preview', str(tmp_path / 'look.png'), '--window', '96', '64']
+    assert tool(TOOL)(arguments) == 0
+    layers = {name for name, _ in pyogrio.list_layers(tmp_path / 'map.gpkg')}
+    assert layers == {'polygons', 'centerlines'}
+    meta, _, _, fields = pyogrio.raw.read(tmp_path / 'map.gpkg', layer='polygons')
+    area = dict(zip(meta['fields'], fields))['area_m2'].sum()
+    np.testing.assert_allclose(area, 150 * 210 * 0.09, rtol=0.01)
+    assert (tmp_path / 'look.html').read_text().count('data:image') >= 2
+    # What is there already is not made again, what is missing is.
+    (tmp_path / 'look.png').unlink()
+    before = out.stat().st_mtime_ns
+    assert tool(TOOL)(arguments) == 0
+    assert 'is there already' in capsys.readouterr().out
+    assert out.stat().st_mtime_ns == before and (tmp_path / 'look.png').exists()
+
+
+@pytest.mark.parametrize('words, arguments', [
+    ('no model is given', []),
+    ('--checkpoint are given', ['--packed', 'x', '--checkpoint', 'y']),
+    ('missing.bhv', ['--packed', 'missing.bhv']),
+    ('--workers is 0', ['--packed', 'MODEL', '--workers', 0]),
+    ('--threads is 0', ['--packed', 'MODEL', '--threads', 0]),
+    ('--max-memory much is no size', ['--packed', 'MODEL', '--max-memory', 'much']),
+    ('--max-memory leaves', ['--packed', 'MODEL', '--max-memory', '20M']),
+    ('overlap 1.5', ['--packed', 'MODEL', '--overlap', 1.5]),
+    ('--window takes', ['--packed', 'MODEL', '--window', 1, 2, 3]),
+    ('window', ['--packed', 'MODEL', '--window', 0]),
+    ('no compression', ['--packed', 'MODEL', '--compress', 'zip']),
+    ('--vector', ['--packed', 'MODEL', '--min-area', 3]),
+    ('no known suffix', ['--packed', 'MODEL', '--vector', 'a.shp']),
+    ('ends in .png', ['--packed', 'MODEL', '--preview', 'a.jpg']),
+    ('no class of that name', ['--packed', 'MODEL', '--vector', 'a.fgb', '--classes', 'moon']),
+    ('names band 7', ['--packed', 'MODEL', '--bands', 1, 2, 7]),
+    ('3', ['--packed', 'MODEL', '--bands', 1]),
+    ('--value-range', ['--packed', 'MODEL', '--value-range', 9, 1]),
+    ('--border-tolerance', ['--packed', 'MODEL', '--border-tolerance', 500]),
+])
+def test_arguments_that_make_no_sense_are_named(words, arguments, map_model,
+                                                write_raster, tool, sentence,
+                                                tmp_path):
+    given = [map_model() if value == 'MODEL' else value for value in arguments]
+    line = sentence(tool(TOOL), write_raster(), tmp_path / 'out.tif', *given)
+    assert words in line
+    assert not (tmp_path / 'out.tif').exists()
+
+
+def test_inputs_that_do_not_suit_are_named(map_model, write_raster, tool, sentence,
+                                           tmp_path):
+    main, out = tool(TOOL), tmp_path / 'out.tif'
+    packed = '--packed', map_model()
+    assert 'does not exist' in sentence(main, tmp_path / 'none.tif', out, *packed)
+    (tmp_path / 'text.tif').write_text('hello')
+    assert 'is no raster' in sentence(main, tmp_path / 'text.tif', out, *packed)
+    (tmp_path / 'empty').mkdir()
+    assert 'no rasters found' in sentence(main, tmp_path / 'empty', out, *packed)
+    assert 'give a folder' in sentence(main, write_raster(), write_raster(name='b.tif'), out,
+                                       *packed)
+    single = write_raster(bands=1, name='single.tif')
+    assert '3' in sentence(main, single, out, *packed)
+    deep = write_raster(dtype='uint16', name='deep.tif')
+    assert '--value-range' in sentence(main, deep, out, *packed)
+    nowhere = write_raster(name='nowhere.tif', crs=None, transform=rasterio.Affine.identity())
+    line = sentence(main, nowhere, out, *packed, '--vector', tmp_path / 'v.gpkg', '--min-area', 5)
+    assert 'has no CRS' in line and '--min-pixels' in line
+    (tmp_path / 'file').write_text('')
+    line = sentence(main, write_raster(), tmp_path / 'file' / 'out.tif', *packed)
+    assert 'cannot write' in line
