@@ -188,7 +188,7 @@ def check_vectors(args: argparse.Namespace, classes: Sequence[str], rasters: Seq
         UserError: A package is missing, there is no such class, or an area cannot be measured.
     """
     from bhvit_seg.raster.features_io import load
-    from bhvit_seg.raster.preview import open_raster
+    from bhvit_seg.raster.opening import open_raster
 
     for package in ('pyogrio', 'shapely', 'skimage.measure'):
         load(package)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.io import DatasetReader
 
 from bhvit_seg.errors import UserError
+from bhvit_seg.raster.opening import load_rasterio
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+rasterio = load_rasterio()
+ColorInterp, MaskFlags = rasterio.enums.ColorInterp, rasterio.enums.MaskFlags
 
 
 def choose_bands(dataset: DatasetReader, bands: Sequence[int] | None,

@@ -18,16 +18,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bhvit_seg import __version__
+from bhvit_seg.raster.opening import named_failure, open_raster
 from bhvit_seg.raster.preview import (
     MAX_SIDE,
     LabelPicture,
     check_same_size,
     encode,
     fit,
-    open_raster,
     read_labels,
     read_picture,
-    reading,
     write_output,
 )
 
@@ -94,7 +93,7 @@ def write_page(image: str | Path, labels: str | Path, out: str | Path, title: st
 def count_ids(dataset: DatasetReader) -> np.ndarray:
     """Return how many pixels of the open label raster have each id, int64 (256,)."""
     counts = np.zeros(256, np.int64)
-    with reading(dataset.name):
+    with named_failure(dataset.name):
         for _, window in dataset.block_windows(1):
             counts += np.bincount(dataset.read(1, window=window).ravel(), minlength=256)
     return counts

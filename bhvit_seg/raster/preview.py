@@ -7,16 +7,16 @@ raster's size. The image is averaged; of the classes in a pixel, the map shows t
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import write_bytes
+from bhvit_seg.raster.opening import class_names, named_failure, open_raster
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -25,7 +25,6 @@ MAX_SIDE = 2048
 # What a display stretch leaves out at either end of other than 8-bit imagery, in percent.
 STRETCH_TAIL = 2
 MARGIN_GREY = 128
-CLASS_TAG = 'CLASS_'
 
 
 @dataclass(frozen=True)
@@ -79,50 +78,6 @@ def write_preview(image: str | Path, labels: str | Path, out: str | Path, *,
     write_output(out, encode(blend, 'PNG'))
 
 
-@contextmanager
-def open_raster(path: str | Path) -> Iterator[DatasetReader]:
-    """Open a raster for reading.
-
-    Raises:
-        UserError: It cannot be opened, or rasterio is missing.
-    """
-    try:
-        import rasterio
-    except ImportError as error:
-        raise UserError('rasterio is missing, which rasters are read with: '
-                        "pip install 'bhvit_seg[raster]'") from error
-    with reading(path), without_georeference_warning():
-        dataset = rasterio.open(path)
-    with dataset:
-        yield dataset
-
-
-@contextmanager
-def reading(path: str | Path) -> Iterator[None]:
-    """Report what rasterio cannot read under the name of the file.
-
-    Raises:
-        UserError: Something could not be read.
-    """
-    from rasterio.errors import RasterioError
-
-    try:
-        yield
-    except RasterioError as error:
-        raise UserError(f'cannot read {path} for a preview ({first_line(error)}): check that it '
-                        'is a whole raster') from error
-
-
-@contextmanager
-def without_georeference_warning() -> Iterator[None]:
-    """Silence rasterio's warning about rasters without coordinates, which are fine here."""
-    from rasterio.errors import NotGeoreferencedWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', NotGeoreferencedWarning)
-        yield
-
-
 def check_same_size(image: DatasetReader, labels: DatasetReader) -> None:
     """Refuse a map that is not one of the image (both open datasets)."""
     if image.shape != labels.shape:
@@ -170,7 +125,7 @@ def read_picture(dataset: DatasetReader, size: tuple[int, int], bands: Sequence[
 
     bands = tuple(bands or display_bands(dataset))
     bands = bands[:3] if len(bands) >= 3 else bands[:1]
-    with reading(dataset.name):
+    with named_failure(dataset.name):
         raw = dataset.read(bands, out_shape=(len(bands), *size), resampling=Resampling.average)
         if all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums):
             valid = np.ones(size, bool)
@@ -211,14 +166,12 @@ def read_labels(dataset: DatasetReader, size: tuple[int, int]) -> LabelPicture:
     palette = np.zeros((256, 3), np.uint8)
     for index, colour in dataset.colormap(1).items():
         palette[index] = colour[:3]
-    names = {int(key[len(CLASS_TAG):]): name for key, name in dataset.tags(1).items()
-             if key.startswith(CLASS_TAG) and key[len(CLASS_TAG):].isdecimal()}
-    with reading(dataset.name):
+    with named_failure(dataset.name):
         ids = dataset.read(1, out_shape=size, resampling=Resampling.mode)
     return LabelPicture(
         ids=ids,
         nodata=None if dataset.nodata is None else int(dataset.nodata),
-        palette=palette, names=dict(sorted(names.items())))
+        palette=palette, names=class_names(dataset))
 
 
 def encode(bands: np.ndarray, driver: str, colours: dict[int, tuple[int, ...]] | None = None,
@@ -231,10 +184,12 @@ def encode(bands: np.ndarray, driver: str, colours: dict[int, tuple[int, ...]] |
         colours: Colour table (RGBA) of a picture of one band.
         options: Creation options of the driver.
     """
+    from rasterio.errors import NotGeoreferencedWarning
     from rasterio.io import MemoryFile
 
     count, height, width = bands.shape
-    with without_georeference_warning(), MemoryFile() as memory:
+    with warnings.catch_warnings(), MemoryFile() as memory:
+        warnings.simplefilter('ignore', NotGeoreferencedWarning)
         with memory.open(driver=driver, count=count, height=height, width=width, dtype='uint8',
                          **options) as picture:
             picture.write(bands)

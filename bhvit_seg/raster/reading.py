@@ -13,7 +13,6 @@ import logging
 import math
 import os
 import threading
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +21,14 @@ from typing import Any
 import numpy as np
 
 from bhvit_seg.errors import UserError, first_line
-from bhvit_seg.raster.windows import Window
-
-try:
-    import rasterio
-except ModuleNotFoundError as error:
-    raise UserError("reading rasters needs rasterio: pip install 'bhvit_seg[raster]'") from error
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-
 from bhvit_seg.raster.bands import alpha_bands, choose_bands, masked_bands, nodata_values
 from bhvit_seg.raster.margin_search import find_margin
 from bhvit_seg.raster.margins import COLOURS, Margin
+from bhvit_seg.raster.opening import load_rasterio, open_quietly
+from bhvit_seg.raster.windows import Window
 
+rasterio = load_rasterio()
+RasterioError = rasterio.errors.RasterioError
 BORDERS = (*COLOURS, 'auto')
 
 
@@ -167,16 +162,14 @@ class RasterSource:
         return self._handle
 
     def _open(self) -> rasterio.io.DatasetReader:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', NotGeoreferencedWarning)
-            try:
-                return rasterio.open(self.path)
-            except RasterioError as error:
-                # GDAL also opens addresses, and parts of files as FORMAT:file:part.
-                if ':' not in self.path and not os.path.lexists(self.path):
-                    raise UserError(f'no such raster: {self.path} does not exist') from error
-                raise UserError(f'{self.path} is no raster that GDAL can open ({_reason(error)}): '
-                                'give a GeoTIFF, VRT, JPEG 2000, PNG or the like') from error
+        try:
+            return open_quietly(self.path)
+        except RasterioError as error:
+            # GDAL also opens addresses, and parts of files as FORMAT:file:part.
+            if ':' not in self.path and not os.path.lexists(self.path):
+                raise UserError(f'no such raster: {self.path} does not exist') from error
+            raise UserError(f'{self.path} is no raster that GDAL can open ({_reason(error)}): '
+                            'give a GeoTIFF, VRT, JPEG 2000, PNG or the like') from error
 
     def _common_type(self) -> np.dtype:
         options = self.options

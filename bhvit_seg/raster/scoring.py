@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.raster.opening import class_names, open_raster
 from bhvit_seg.raster.progress import WindowProgress
 from bhvit_seg.raster.windows import Window, cut_blocks
 from bhvit_seg.scores import score_areas, without_nan
@@ -88,20 +88,7 @@ def open_ids(path: str | Path) -> Iterator[DatasetReader]:
     Raises:
         UserError: It is none, or rasterio is missing.
     """
-    try:
-        import rasterio
-    except ImportError as error:
-        raise UserError('rasterio is missing, which rasters are read with: '
-                        "pip install 'bhvit_seg[raster]'") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore', rasterio.errors.NotGeoreferencedWarning)
-            dataset = rasterio.open(path)
-    except rasterio.errors.RasterioError as error:
-        reason = first_line(error) if Path(path).exists() else 'no such file'
-        raise UserError(f'cannot read the label raster {path} ({reason}): give a raster such as '
-                        'tools/predict_raster.py writes') from error
-    with dataset:
+    with open_raster(path, 'a label raster, such as tools/predict_raster.py writes') as dataset:
         if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind not in 'ui':
             raise UserError(
                 f'{path} has {dataset.count} band{"s" * (dataset.count != 1)} of '
@@ -143,12 +130,11 @@ def read_class_names(dataset: DatasetReader) -> list[str]:
     Raises:
         UserError: It has none, or not one for each id from 0.
     """
-    tags = dataset.tags(1)
-    names = [tags[f'CLASS_{label}'] for label in range(len(tags)) if f'CLASS_{label}' in tags]
-    if not names or f'CLASS_{len(names) - 1}' not in tags:
+    names = class_names(dataset)
+    if not names or list(names) != list(range(len(names))):
         raise UserError(f'{dataset.name} does not name its classes: give the names of the ids 0, '
                         '1, ... with --classes')
-    return names
+    return list(names.values())
 
 
 def check_names(names: Sequence[str]) -> None:

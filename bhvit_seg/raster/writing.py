@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 import xml.etree.ElementTree as ElementTree
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ import bhvit_seg
 from bhvit_seg.errors import UserError, first_line
 from bhvit_seg.fileio import write_atomically, write_text
 from bhvit_seg.raster.journal import cannot_write, refuse_folder
+from bhvit_seg.raster.opening import CLASS_TAG, load_rasterio, open_quietly
 
 NODATA = 255
 # GDAL's creation options by compression.
@@ -114,7 +114,7 @@ def write_labels(out: str | os.PathLike, source: Source,
         with _Writer(partial, source, profile, 1, options) as writer:
             writer.describe(f'classes: {listing}; {NODATA} no data', tags)
             writer.dataset.update_tags(
-                1, **{f'CLASS_{index}': name for index, name in enumerate(classes)})
+                1, **{f'{CLASS_TAG}{index}': name for index, name in enumerate(classes)})
             # Of no opacity, so that viewers do not paint it.
             colours = {NODATA: (0, 0, 0, 0)}
             colours.update((index, (*map(int, colour), 255))
@@ -199,7 +199,7 @@ class _Writer:
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True))
         height, width = self._size
-        self.dataset = self._stack.enter_context(_open(
+        self.dataset = self._stack.enter_context(open_quietly(
             self._first, 'w', driver='GTiff', height=height, width=width, **self._profile))
         return self
 
@@ -244,7 +244,7 @@ class _Writer:
                  for key, value in _COMPRESSIONS[self._options.compress].items()}
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, **level):
             if levels:
-                with _open(self._first, 'r+') as dataset:
+                with open_quietly(self._first, 'r+') as dataset:
                     dataset.build_overviews(levels, Resampling[resampling])
             if self._options.cog:
                 # Not the COG driver: it leaves what was in memory beyond the edges of tiles that
@@ -259,7 +259,7 @@ class _Writer:
     def _read_back(self, levels: Sequence[int]) -> None:
         """Read the whole file: closing one may fail without an error, on a full disk for one."""
         width = self._size[1]
-        with _open(self._path) as dataset:
+        with open_quietly(self._path) as dataset:
             for top, rows, checksum in self._written:
                 window = ((top, top + rows), (0, width))
                 if zlib.crc32(dataset.read(window=window)) != checksum:
@@ -270,7 +270,7 @@ class _Writer:
         if list(found) != list(levels):
             raise OSError('overviews are missing')
         for number in range(len(levels)):
-            with _open(self._path, overview_level=number) as overview:
+            with open_quietly(self._path, overview_level=number) as overview:
                 for _, window in overview.block_windows(1):
                     overview.read(window=window)
                     if 'nodata' not in self._profile:
@@ -308,25 +308,13 @@ def _placing(source: Source) -> dict[str, Any]:
     return placing
 
 
-def _open(path: Path, *args: Any, **kwargs: Any) -> Any:
-    """Open a raster without rasterio's warning that it has no coordinates, which is fine here."""
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', NotGeoreferencedWarning)
-        return rasterio.open(path, *args, **kwargs)
-
-
 @contextlib.contextmanager
 def _whole_file(out: Path) -> Iterator[Path]:
     """Yield the name to write to, renamed when whole; failures of the disk become a sentence."""
-    try:
-        from rasterio._err import CPLE_BaseError
-        from rasterio.errors import RasterioError
-    except ImportError as error:
-        raise UserError('rasterio is missing, which rasters are written with: '
-                        "pip install 'bhvit_seg[raster]'") from error
+    load_rasterio()
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import RasterioError
+
     refuse_folder(out)
     try:
         with write_atomically(out) as partial:

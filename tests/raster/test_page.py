@@ -19,6 +19,7 @@ from rasterio.enums import ColorInterp  # noqa: E402
 from rasterio.transform import Affine  # noqa: E402
 
 from bhvit_seg.errors import UserError  # noqa: E402
+from bhvit_seg.raster.opening import open_raster  # noqa: E402
 from bhvit_seg.raster.page import (  # noqa: E402
     facts,
     ground_size,
@@ -27,7 +28,6 @@ from bhvit_seg.raster.page import (  # noqa: E402
     proportions,
     write_page,
 )
-from bhvit_seg.raster.preview import open_raster  # noqa: E402
 
 UTM = {'crs': 'EPSG:32631', 'transform': Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)}
 MAP_TOLERANCE, IMAGE_TOLERANCE = 2, 8

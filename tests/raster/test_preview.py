@@ -13,11 +13,11 @@ from rasterio.enums import ColorInterp  # noqa: E402
 from rasterio.transform import Affine  # noqa: E402
 
 from bhvit_seg.errors import UserError  # noqa: E402
+from bhvit_seg.raster.opening import open_raster  # noqa: E402
 from bhvit_seg.raster.preview import (  # noqa: E402
     MARGIN_GREY,
     display_bands,
     fit,
-    open_raster,
     read_picture,
     write_preview,
 )
