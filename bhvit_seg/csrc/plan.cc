@@ -76,13 +76,15 @@ void Plan::lay_out_stage(const Parameters& parameters, int s, Arena& arena) {
   stage.groups = std::min(cells, kWindowGroups);
   stage.cell_stride = round_up(cells, kLanes) + kLanes;
   stage.pooled = take_planes<float>(arena, 1, cells, channels);
-  stage.rest = take_planes<float>(arena, h, w, channels);
+  stage.rest = arena.take<float>(static_cast<size_t>(round_up(h * w, kTileLanes)) * channels);
   stage.pooled_rest = take_planes<float>(arena, 1, cells, channels);
-  for (BitMap* bits : {&stage.query, &stage.key, &stage.value})
-    *bits = take_planes<uint32_t>(arena, h, w, channels / 32);
-  for (BitMap* bits : {&stage.pooled_query, &stage.pooled_key, &stage.pooled_value})
-    *bits = take_planes<uint32_t>(arena, 1, cells, channels / 32);
-  stage.context = take_planes<float>(arena, h, w, channels);
+  for (TokenBits& bits : stage.attending)
+    bits = {take_planes<uint32_t>(arena, h, w, channels / 32),
+            take_planes<uint32_t>(arena, 1, cells, channels / 32)};
+  const int first = cells % kLanes, stride = round_up(first + arch.window * arch.window, kLanes);
+  stage.window_sums =
+      arena.take<int32_t>(static_cast<size_t>(cells) * channels * stride + 2 * kLanes) + kLanes;
+  stage.sums = {stage.window_sums, stride, first, arch.window, stage.cells_across, w};
   const size_t size = static_cast<size_t>(channels) * stage.cell_stride;
   stage.pooled_context = arena.take<float>(stage.groups * size);
   stage.pooled_mean = arena.take<float>(size + kLanes);
@@ -135,12 +137,10 @@ size_t Plan::scratch_size(const Parameters& parameters) const {
     if (s >= 2) {
       const StagePlan& stage = stages[s];
       need(2 * static_cast<size_t>(round_up(stage.width, kLanes) + kLanes));
-      need(kTileLanes * (3 * c + 3 * c / 32) + kLanes);
-      need(kTileLanes * (4 * c + c / 32) + kLanes);
+      need(kTileLanes * (c + 3 * c / 32) + project_tokens_scratch(arch.channels[s]));
+      need(kTileLanes * (2 * c + c / 32));
       const int tokens = arch.window * arch.window + stage.cells();
-      const size_t lanes = round_up(tokens, kLanes) + 2 * kLanes, size = c / arch.heads[s];
-      need(lanes * (3 * (size / 32) + 2 * size) + size * div_up(tokens, 32) + 4 * kLanes +
-           attend_scratch(tokens));
+      need(attend_scratch(arch.channels[s] / arch.heads[s], tokens));
     }
   }
   const size_t channels = arch.head_channels;

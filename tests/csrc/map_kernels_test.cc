@@ -67,22 +67,6 @@ void test_add(const Pair& k, Random& random) {
   });
 }
 
-void test_spread(const Pair& k, Random& random) {
-  for_tokens(random, [&](int height, int width, int channels, Tokens tokens, int stride) {
-    context(k, "spread_tile", height, width, channels, tokens, stride);
-    const int sizes[] = {1, 2, 3, 4, 7, 16, 20};
-    const int size = random.one_of(sizes), across = div_up(width, size);
-    const int plane = round_up(across * div_up(height, size), kLanes) + kLanes;
-    const Filled<float> pooled(channels * plane + kLanes, random);
-    Twin<float> tile(tile_size(channels, stride), random);
-    k.serial.spread_tile(pooled.data(), plane, across, size, channels, width, tokens,
-                         tile.serial.data(), stride);
-    k.other.spread_tile(pooled.data(), plane, across, size, channels, width, tokens,
-                        tile.other.data(), stride);
-    tile.expect_equal("tile", channels, stride, tokens.count);
-  });
-}
-
 void test_load_patches(const Pair& k, Random& random) {
   for_sizes([&](int height, int width) {
     const int channels = random.one_of(kChannels), stride = random.one_of(kStrides);
@@ -178,7 +162,6 @@ void test_map_kernels(const Pair& kernels, Random& random) {
   test_load(kernels, random);
   test_store(kernels, random);
   test_add(kernels, random);
-  test_spread(kernels, random);
   test_load_patches(kernels, random);
   test_pool_rows(kernels, random);
   test_enlarge(kernels, random);

@@ -179,27 +179,6 @@ void test_project(const Pair& k, Random& random) {
   });
 }
 
-void test_project_bits(const Pair& k, Random& random) {
-  for_products(random, [&](int inputs, int outputs, int stride, int vectors,
-                           const uint32_t* weights, const uint32_t* bits) {
-    if (inputs != outputs) return;
-    for (bool first : {true, false}) {
-      Report::context("%s project_bits channels %d stride %d vectors %d first %d", k.other.name,
-                      inputs, stride, vectors, first);
-      const Filled<float> shortcut(inputs * stride, random);
-      const Filled<OutputChannel> parameters(inputs, random);
-      Twin<float> sum(inputs * stride, random);
-      Twin<uint32_t> out(inputs / 32 * stride, random);
-      k.serial.project_bits(bits, inputs, weights, parameters.data(), shortcut.data(), stride,
-                            vectors, first, sum.serial.data(), out.serial.data());
-      k.other.project_bits(bits, inputs, weights, parameters.data(), shortcut.data(), stride,
-                           vectors, first, sum.other.data(), out.other.data());
-      sum.expect_equal("sum");
-      out.expect_equal("bits");
-    }
-  });
-}
-
 void test_mlp(const Pair& k, Random& random) {
   for_sizes([&](int height, int width) {
     const int ratios[] = {1, 2, 3, 4, 8};
@@ -209,7 +188,7 @@ void test_mlp(const Pair& k, Random& random) {
     const Filled<float> next_scale(channels, random), next_bias(channels, random);
     const Filled<uint32_t> weights1(channels / 32 * hidden, random);
     const Filled<uint32_t> weights2(hidden / 32 * channels, random);
-    const Filled<HiddenChannel> hidden_channels(hidden, random);
+    const Filled<BitChannel> hidden_channels(hidden, random);
     const Filled<OutputChannel> outputs(channels, random);
     const Mlp layer = {channels,          hidden,          in_scale.data(),        in_bias.data(),
                        input_bias.data(), weights1.data(), hidden_channels.data(), weights2.data(),
@@ -242,7 +221,6 @@ void test_product_kernels(const Pair& kernels, Random& random) {
   test_convolutions(kernels, random);
   test_patch_convolutions(kernels, random);
   test_project(kernels, random);
-  test_project_bits(kernels, random);
   test_mlp(kernels, random);
 }
 

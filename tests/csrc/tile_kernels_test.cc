@@ -30,20 +30,6 @@ void test_pack(const Pair& k, Random& random) {
   });
 }
 
-void test_normalize(const Pair& k, Random& random) {
-  for_tiles([&](int channels, int stride, int vectors) {
-    Report::context("%s normalize_tile channels %d stride %d vectors %d", k.other.name, channels,
-                    stride, vectors);
-    Twin<float> tile(channels * stride, random);
-    const Filled<float> weight(channels, random), bias(channels, random);
-    k.serial.normalize_tile(tile.serial.data(), stride, channels, vectors, weight.data(),
-                            bias.data(), 1e-5f);
-    k.other.normalize_tile(tile.other.data(), stride, channels, vectors, weight.data(), bias.data(),
-                           1e-5f);
-    tile.expect_equal("tile");
-  });
-}
-
 void test_gelu(const Pair& k, Random& random) {
   for_tiles([&](int channels, int stride, int vectors) {
     Report::context("%s gelu_tile channels %d stride %d vectors %d", k.other.name, channels, stride,
@@ -56,21 +42,6 @@ void test_gelu(const Pair& k, Random& random) {
     k.serial.gelu_tile(tile.serial.data(), stride, channels, vectors);
     k.other.gelu_tile(tile.other.data(), stride, channels, vectors);
     tile.expect_equal("tile");
-  });
-}
-
-void test_mix(const Pair& k, Random& random) {
-  for_tiles([&](int channels, int stride, int vectors) {
-    Report::context("%s mix_tile channels %d stride %d vectors %d", k.other.name, channels, stride,
-                    vectors);
-    Twin<float> window(channels * stride, random);
-    const Filled<float> spread(channels * stride, random), balance(channels, random);
-    const Filled<float> shift(channels, random);
-    k.serial.mix_tile(window.serial.data(), spread.data(), stride, channels, vectors,
-                      balance.data(), shift.data());
-    k.other.mix_tile(window.other.data(), spread.data(), stride, channels, vectors, balance.data(),
-                     shift.data());
-    window.expect_equal("window");
   });
 }
 
@@ -93,30 +64,12 @@ void test_multiply(const Pair& k, Random& random) {
         }
 }
 
-void test_finish_context(const Pair& k, Random& random) {
-  for_tiles([&](int channels, int stride, int vectors) {
-    Report::context("%s finish_context channels %d stride %d vectors %d", k.other.name, channels,
-                    stride, vectors);
-    const Filled<int32_t> sums(channels * stride, random);
-    const Filled<OutputChannel> parameters(channels, random);
-    Twin<float> rest(channels * stride, random);
-    k.serial.finish_context(sums.data(), parameters.data(), channels, stride, vectors,
-                            rest.serial.data());
-    k.other.finish_context(sums.data(), parameters.data(), channels, stride, vectors,
-                           rest.other.data());
-    rest.expect_equal("context");
-  });
-}
-
 }  // namespace
 
 void test_tile_kernels(const Pair& kernels, Random& random) {
   test_pack(kernels, random);
-  test_normalize(kernels, random);
   test_gelu(kernels, random);
-  test_mix(kernels, random);
   test_multiply(kernels, random);
-  test_finish_context(kernels, random);
 }
 
 }  // namespace testing

@@ -91,26 +91,6 @@ void pack_tile(const float* tile, int stride, int channels, int vectors, const f
     }
 }
 
-void normalize_tile(float* tile, int stride, int channels, int vectors, const float* weight,
-                    const float* bias, float epsilon) {
-  const float count = static_cast<float>(channels);
-  for (int lane = 0; lane < vectors * kLanes; ++lane) {
-    float* column = tile + lane;
-    float sums[4] = {};
-    for (int c = 0; c < channels; ++c) sums[c % 4] += column[c * stride];
-    const float mean = ((sums[0] + sums[1]) + (sums[2] + sums[3])) / count;
-    for (float& sum : sums) sum = 0.0f;
-    for (int c = 0; c < channels; ++c) {
-      const float centred = column[c * stride] - mean;
-      sums[c % 4] = fused(centred, centred, sums[c % 4]);
-    }
-    const float variance = ((sums[0] + sums[1]) + (sums[2] + sums[3])) / count;
-    const float factor = 1.0f / std::sqrt(variance + epsilon);
-    for (int c = 0; c < channels; ++c)
-      column[c * stride] = fused((column[c * stride] - mean) * factor, weight[c], bias[c]);
-  }
-}
-
 void gelu_tile(float* tile, int stride, int channels, int vectors) {
   for (int c = 0; c < channels; ++c)
     for (int lane = 0; lane < vectors * kLanes; ++lane) {
@@ -121,25 +101,6 @@ void gelu_tile(float* tile, int stride, int channels, int vectors) {
       for (int i = 9; i >= 0; --i) p = fused(p, u, kErfc[i]);
       const float tail = 0.5f * exp2_value(0.0f - u * p);
       x *= x > 0.0f ? 1.0f - tail : tail;
-    }
-}
-
-void mix_tile(float* window, const float* pooled, int stride, int channels, int vectors,
-              const float* balance, const float* shift) {
-  for (int c = 0; c < channels; ++c)
-    for (int lane = 0; lane < vectors * kLanes; ++lane) {
-      float& w = window[c * stride + lane];
-      const float p = pooled[c * stride + lane];
-      w = fused(balance[c], w - p, p) + shift[c];
-    }
-}
-
-void spread_tile(const float* pooled, ptrdiff_t plane, int cells_across, int size, int channels,
-                 int width, Tokens tokens, float* tile, int stride) {
-  for (int c = 0; c < channels; ++c)
-    for (int i = 0; i < tokens.count; ++i) {
-      const int y = (tokens.token + i) / width, x = (tokens.token + i) % width;
-      tile[c * stride + i] = pooled[c * plane + y / size * cells_across + x / size];
     }
 }
 
@@ -192,7 +153,7 @@ void mlp_token(const Mlp& mlp, const Map& in, const Map& out, const Binarizer* n
     if (normed[c] + mlp.input_bias[c] >= 0.0f) bits[c / 32] |= 1u << (c % 32);
   }
   for (int o = 0; o < hidden; ++o) {
-    const HiddenChannel& h = mlp.hidden_channels[o];
+    const BitChannel& h = mlp.hidden_channels[o];
     const int32_t acc = accumulate_inputs(bits.data(), 1, channels, mlp.weights1, o);
     const float y1 = fused(static_cast<float>(acc), h.scale, h.bias) + normed[o % channels];
     const float p = prelu(y1, h.slope);
@@ -298,81 +259,11 @@ void project(const uint32_t* bits, int inputs, const uint32_t* weights,
     }
 }
 
-void project_bits(const uint32_t* bits, int channels, const uint32_t* weights,
-                  const OutputChannel* outputs, const float* shortcut, int stride, int vectors,
-                  bool first, float* sum, uint32_t* out_bits) {
-  for (int o = 0; o < channels; ++o)
-    for (int lane = 0; lane < vectors * kLanes; ++lane) {
-      const int32_t acc = accumulate_inputs(bits + lane, stride, channels, weights, o);
-      const float y = activate(outputs[o], acc, shortcut[o * stride + lane]);
-      float& at = sum[o * stride + lane];
-      at = first ? y : at + y;
-      uint32_t& word = out_bits[o / 32 * stride + lane];
-      if (o % 32 == 0) word = 0;
-      if (y + outputs[o].post_bias >= 0.0f) word |= 1u << (o % 32);
-    }
-}
-
-void load_window(const BitMap& map, const BitMap& pooled, int first, int planes,
-                 const Window& window, uint32_t* out, int stride) {
-  const int inside = window.rows * window.columns;
-  for (int p = 0; p < planes; ++p) {
-    for (int i = 0; i < inside; ++i)
-      out[p * stride + i] =
-          *map.at(window.y + i / window.columns, first + p, window.x + i % window.columns);
-    for (int i = 0; i < pooled.width; ++i)
-      out[p * stride + inside + i] = *pooled.at(0, first + p, i);
-  }
-}
-
-void store_window(const float* tile, int stride, const Map& map, int first, int planes,
-                  const Window& window, float* pooled, int pooled_stride, int cells) {
-  const int inside = window.rows * window.columns;
-  for (int p = 0; p < planes; ++p) {
-    for (int i = 0; i < inside; ++i)
-      *map.at(window.y + i / window.columns, first + p, window.x + i % window.columns) =
-          tile[p * stride + i];
-    for (int i = 0; i < cells; ++i) pooled[p * pooled_stride + i] += tile[p * stride + inside + i];
-  }
-}
-
-void attend(const Attention& head, const uint32_t* queries, const uint32_t* keys,
-            const uint32_t* values, int number, int stride, float* scratch, int32_t* out) {
-  const int words = div_up(number, 32);
-  float* terms = scratch;
-  for (int lane = 0; lane < kLanes; ++lane) {
-    float sum = 0.0f;
-    for (int j = 0; j < number; ++j) {
-      int differences = 0;
-      for (int w = 0; w < head.head_words; ++w)
-        differences += popcount(queries[w * stride + lane] ^ keys[w * stride + j]);
-      terms[j] = exp2_value(
-          fused(static_cast<float>(differences), head.exponent_scale, head.exponent_bias));
-      sum += terms[j];
-    }
-    const float factor = head.level_scale / sum;
-    for (int c = 0; c < head.head_channels; ++c) {
-      int32_t total = 0;
-      for (int j = 0; j < number; ++j) {
-        const float level = fused(terms[j], factor, head.zero_point);
-        // clamp(round half to even, 0, 3) without leaving the comparisons
-        const int quantized = level > 2.5f ? 3 : level >= 1.5f ? 2 : level > 0.5f ? 1 : 0;
-        const bool positive = values[c * words + j / 32] >> (j % 32) & 1;
-        total += positive ? quantized : -quantized;
-      }
-      out[c * stride + lane] = total;
-    }
-  }
-}
-
-void finish_context(const int32_t* sums, const OutputChannel* channels, int number, int stride,
-                    int vectors, float* rest) {
-  for (int c = 0; c < number; ++c)
-    for (int lane = 0; lane < vectors * kLanes; ++lane) {
-      float& at = rest[c * stride + lane];
-      at = activate(channels[c], sums[c * stride + lane], at);
-    }
-}
+}  // namespace
+}  // namespace bhvit
+#include "serial_attention.h"
+namespace bhvit {
+namespace {
 
 void pool_rows(const Map& map, int channel, int y0, int y1, float scale, float bias, float* highest,
                float* sum) {
@@ -448,10 +339,8 @@ int64_t busy_multiply(int rounds, float* sink) {
 
 extern const Kernels kSerialKernels;
 const Kernels kSerialKernels = {
-    "serial",     load_tile,    store_tile,     add_map,   pack_tile,    normalize_tile,
-    gelu_tile,    mix_tile,     spread_tile,    multiply,  load_patches, mlp,
-    multi_scale,  convolve,     accumulate,     project,   project_bits, load_window,
-    store_window, attend,       finish_context, pool_rows, enlarge_tile, label_rows,
-    busy_count,   busy_multiply};
+    "serial",     load_tile,   store_tile,  add_map,      pack_tile,  gelu_tile,  multiply,
+    load_patches, mlp,         multi_scale, convolve,     accumulate, project,    project_tokens,
+    attend,       mix_context, pool_rows,   enlarge_tile, label_rows, busy_count, busy_multiply};
 
 }  // namespace bhvit

@@ -62,19 +62,28 @@ constexpr uint32_t kBits[32] = {
     1u << 16, 1u << 17, 1u << 18, 1u << 19, 1u << 20, 1u << 21, 1u << 22, 1u << 23,
     1u << 24, 1u << 25, 1u << 26, 1u << 27, 1u << 28, 1u << 29, 1u << 30, 1u << 31};
 
+// Where the weights of outputs [first, first + kOutputs) begin.
+BHVIT_INLINE const uint32_t* weights_of(const uint32_t* weights, int first, int words) {
+  return weights + first / kBlock * words * kBlock + first % kBlock;
+}
+
+template <int T>
+BHVIT_INLINE void start_sums(int inputs, U (&acc)[kOutputs][T]) {
+  const U start = spread(-half(inputs));
+  for (auto& row : acc)
+    for (auto& x : row) x = start;
+}
+
 // All outputs of a product on tiles of T vectors: finish(first, accumulators) takes kOutputs of
 // them together, so that whatever depends on the output alone is worked out once for all.
 template <int T, typename Finish>
 BHVIT_INLINE void for_outputs(const uint32_t* bits, int stride, int inputs, const uint32_t* weights,
                               int outputs, Finish&& finish) {
   const int words = inputs / 32;
-  const U start = spread(-half(inputs));
   for (int first = 0; first < outputs; first += kOutputs) {
     U acc[kOutputs][T];
-    for (auto& row : acc)
-      for (auto& x : row) x = start;
-    count_differences<T, kOutputs>(
-        bits, stride, weights + first / kBlock * words * kBlock + first % kBlock, words, acc);
+    start_sums(inputs, acc);
+    count_differences<T, kOutputs>(bits, stride, weights_of(weights, first, words), words, acc);
     finish(first, acc);
   }
 }
@@ -192,31 +201,6 @@ void pack_tile(const float* tile, int stride, int channels, int vectors, const f
   }
 }
 
-void normalize_tile(float* tile, int stride, int channels, int vectors, const float* weight,
-                    const float* bias, float epsilon) {
-  const F one = spread(1.0f), count = spread(static_cast<float>(channels));
-  for (int v = 0; v < vectors; ++v) {
-    float* column = tile + v * kLanes;
-    F sums[4] = {spread(0.0f), spread(0.0f), spread(0.0f), spread(0.0f)};
-    for (int c = 0; c < channels; c += 4)
-      for (int i = 0; i < 4; ++i) sums[i] = add(sums[i], load(column + (c + i) * stride));
-    const F mean = divide(add(add(sums[0], sums[1]), add(sums[2], sums[3])), count);
-    for (auto& sum : sums) sum = spread(0.0f);
-    for (int c = 0; c < channels; c += 4)
-      for (int i = 0; i < 4; ++i) {
-        const F centred = subtract(load(column + (c + i) * stride), mean);
-        sums[i] = fma(centred, centred, sums[i]);
-      }
-    const F variance = divide(add(add(sums[0], sums[1]), add(sums[2], sums[3])), count);
-    const F factor = divide(one, square_root(add(variance, spread(epsilon))));
-    for (int c = 0; c < channels; ++c) {
-      float* at = column + c * stride;
-      const F x = multiply(subtract(load(at), mean), factor);
-      store(at, fma(x, spread(weight[c]), spread(bias[c])));
-    }
-  }
-}
-
 void gelu_tile(float* tile, int stride, int channels, int vectors) {
   const F zero = spread(0.0f), end = spread(kErfcEnd), one = spread(1.0f), half = spread(0.5f);
   for (int c = 0; c < channels; ++c) {
@@ -231,38 +215,6 @@ void gelu_tile(float* tile, int stride, int channels, int vectors) {
       store(at, multiply(x, select(above(x, zero), subtract(one, tail), tail)));
     }
   }
-}
-
-void mix_tile(float* window, const float* pooled, int stride, int channels, int vectors,
-              const float* balance, const float* shift) {
-  for (int c = 0; c < channels; ++c) {
-    for (int v = 0; v < vectors; ++v) {
-      float* at = window + c * stride + v * kLanes;
-      const F p = load(pooled + c * stride + v * kLanes);
-      const F mixed = fma(spread(balance[c]), subtract(load(at), p), p);
-      store(at, add(mixed, spread(shift[c])));
-    }
-  }
-}
-
-void spread_tile(const float* pooled, ptrdiff_t plane, int cells_across, int size, int channels,
-                 int width, Tokens tokens, float* tile, int stride) {
-  Span spans[kMostSpans];
-  const int number = cut_into_spans(tokens.token, tokens.count, width, spans);
-  U lanes[kMostSpans];
-  int first[kMostSpans];
-  for (int s = 0; s < number; ++s) {
-    uint32_t cells[kLanes];
-    const int cell = spans[s].x / size;
-    for (int i = 0; i < kLanes; ++i)
-      cells[i] = i < spans[s].count ? (spans[s].x + i) / size - cell : 0;
-    lanes[s] = load(cells);
-    first[s] = spans[s].y / size * cells_across + cell;
-  }
-  for (int c = 0; c < channels; ++c)
-    for (int s = 0; s < number; ++s)
-      store(tile + c * stride + spans[s].lane,
-            permute(load(pooled + c * plane + first[s]), lanes[s]));
 }
 
 template <int T>
@@ -340,7 +292,7 @@ BHVIT_INLINE void hidden_layer(const Mlp& mlp, const uint32_t* bits, const float
   for (auto& x : pool) x = spread(0.0f);
   int wrapped = 0, in_pool = 0;
   for_outputs<T>(bits, L, channels, mlp.weights1, mlp.hidden, [&](int first, auto& acc) {
-    const HiddenChannel* h = mlp.hidden_channels + first;
+    const BitChannel* h = mlp.hidden_channels + first;
     const float* shortcut = normed + wrapped * L;
 #pragma GCC unroll 8
     for (int o = 0; o < kOutputs; ++o) {
@@ -681,137 +633,6 @@ void project(const uint32_t* bits, int inputs, const uint32_t* weights,
   });
 }
 
-template <int T, bool First>
-void project_bits_tile(const uint32_t* bits, int channels, const uint32_t* weights,
-                       const OutputChannel* outputs, const float* shortcut, int stride, float* sum,
-                       uint32_t* out_bits) {
-  const F zero = spread(0.0f);
-  Words<T> words;
-  for_outputs<T>(bits, stride, channels, weights, channels, [&](int first, auto& acc) {
-    const OutputChannel* p = outputs + first;
-    const float* past = shortcut + first * stride;
-    float* to = sum + first * stride;
-#pragma GCC unroll 8
-    for (int o = 0; o < kOutputs; ++o)
-#pragma GCC unroll 2
-      for (int t = 0; t < T; ++t) {
-        const int at = o * stride + t * kLanes;
-        const F y = activate(p[o], acc[o][t], load(past + at));
-        store(to + at, First ? y : add(load(to + at), y));
-        words.set(first, o, t, at_least(add(y, spread(p[o].post_bias)), zero));
-      }
-    words.flush(first, out_bits, stride);
-  });
-}
-
-void project_bits(const uint32_t* bits, int channels, const uint32_t* weights,
-                  const OutputChannel* outputs, const float* shortcut, int stride, int vectors,
-                  bool first, float* sum, uint32_t* out_bits) {
-  for_vectors(vectors, [&](int v, auto size) {
-    constexpr int T = decltype(size)::kSize;
-    const int lane = v * kLanes;
-    const auto run = first ? project_bits_tile<T, true> : project_bits_tile<T, false>;
-    run(bits + lane, channels, weights, outputs, shortcut + lane, stride, sum + lane,
-        out_bits + lane);
-  });
-}
-
-void load_window(const BitMap& map, const BitMap& pooled, int first, int planes,
-                 const Window& window, uint32_t* out, int stride) {
-  // what a run writes beyond its end belongs to the next run or plane
-  const uint32_t* from = map.at(window.y, first, window.x);
-  const uint32_t* extra = pooled.at(0, first, 0);
-  for (int p = 0; p < planes; ++p, from += map.plane, extra += pooled.plane) {
-    uint32_t* to = out + p * stride;
-    for (int y = 0; y < window.rows; ++y, to += window.columns)
-      for (int i = 0; i < window.columns; i += kLanes) store(to + i, load(from + y * map.row + i));
-    for (int i = 0; i < pooled.width; i += kLanes) store(to + i, load(extra + i));
-  }
-}
-
-void store_window(const float* tile, int stride, const Map& map, int first, int planes,
-                  const Window& window, float* pooled, int pooled_stride, int cells) {
-  float* to = map.at(window.y, first, window.x);
-  for (int p = 0; p < planes; ++p, to += map.plane, pooled += pooled_stride) {
-    const float* from = tile + p * stride;
-    for (int y = 0; y < window.rows; ++y, from += window.columns)
-      for (int i = 0; i < window.columns; i += kLanes)
-        store_first(to + y * map.row + i, load(from + i), window.columns - i);
-    for (int i = 0; i < cells; i += kLanes)
-      store_first(pooled + i, add(load(pooled + i), load(from + i)), cells - i);
-  }
-}
-
-void attend(const Attention& head, const uint32_t* queries, const uint32_t* keys,
-            const uint32_t* values, int number, int stride, float* scratch, int32_t* out) {
-  const int words = div_up(number, 32);
-  float* terms = scratch;
-  uint32_t* low = reinterpret_cast<uint32_t*>(terms + round_up(number, 32) * kLanes);
-  uint32_t* high = low + words * kLanes;
-
-  F sum = spread(0.0f);
-  const F scale = spread(head.exponent_scale), bias = spread(head.exponent_bias);
-  for (int j = 0; j < number; ++j) {
-    Counter differences;
-    for (int w = 0; w < head.head_words; ++w)
-      differences.add_bits(exclusive_or(load(queries + w * stride), spread(keys[w * stride + j])));
-    const F term = exp2_lanes(fma(to_float(differences.read()), scale, bias));
-    sum = add(sum, term);
-    store(terms + j * kLanes, term);
-  }
-
-  const F factor = divide(spread(head.level_scale), sum), zero_point = spread(head.zero_point);
-  const F half = spread(0.5f), one_half = spread(1.5f), two_half = spread(2.5f);
-  U low_total = spread(0u), high_total = spread(0u);
-  for (int w = 0; w < words; ++w) {
-    U low_word = spread(0u), high_word = spread(0u);
-    const int last = number - 32 * w < 32 ? number - 32 * w : 32;
-    for (int i = 0; i < last; ++i) {
-      const F level = fma(load(terms + (32 * w + i) * kLanes), factor, zero_point);
-      // rounding to even takes 0.5 down, 1.5 up and 2.5 down
-      const M two = at_least(level, one_half);
-      const M odd = either(both(above(level, half), invert(two)), above(level, two_half));
-      const U bit = spread(kBits[i]);
-      low_word = or_where(odd, low_word, bit);
-      high_word = or_where(two, high_word, bit);
-    }
-    store(low + w * kLanes, low_word);
-    store(high + w * kLanes, high_word);
-    Counter low_count, high_count;
-    low_count.add_bits(low_word);
-    high_count.add_bits(high_word);
-    low_total = add(low_total, low_count.read());
-    high_total = add(high_total, high_count.read());
-  }
-  const U levels = add(low_total, add(high_total, high_total));
-
-  for (int c = 0; c < head.head_channels; ++c) {
-    U low_sum = spread(0u), high_sum = spread(0u);
-    for (int from = 0; from < words; from += Counter::kMost) {
-      const int to = words - from < Counter::kMost ? words : from + Counter::kMost;
-      Counter low_count, high_count;
-      for (int w = from; w < to; ++w) {
-        const U v = spread(values[c * words + w]);
-        low_count.add_bits(bit_and(load(low + w * kLanes), v));
-        high_count.add_bits(bit_and(load(high + w * kLanes), v));
-      }
-      low_sum = add(low_sum, low_count.read());
-      high_sum = add(high_sum, high_count.read());
-    }
-    const U positive = add(low_sum, add(high_sum, high_sum));
-    store(out + c * stride, subtract(add(positive, positive), levels));
-  }
-}
-
-void finish_context(const int32_t* sums, const OutputChannel* channels, int number, int stride,
-                    int vectors, float* rest) {
-  for (int c = 0; c < number; ++c)
-    for (int v = 0; v < vectors; ++v) {
-      float* at = rest + c * stride + v * kLanes;
-      store(at, activate(channels[c], load(sums + c * stride + v * kLanes), load(at)));
-    }
-}
-
 void pool_rows(const Map& map, int channel, int y0, int y1, float scale, float bias, float* highest,
                float* sum) {
   const F s = spread(scale), b = spread(bias);
@@ -933,12 +754,21 @@ int64_t busy_multiply(int rounds, float* sink) {
   return int64_t{rounds} * kTogether * kLanes;
 }
 
+}  // namespace
+}  // namespace BHVIT_ISA
+}  // namespace bhvit
+
+#include "vector_attention.h"
+
+namespace bhvit {
+namespace BHVIT_ISA {
+namespace {
+
 constexpr Kernels make_kernels(const char* name) {
-  return {name,         load_tile,    store_tile,     add_map,       pack_tile,    normalize_tile,
-          gelu_tile,    mix_tile,     spread_tile,    multiply_tile, load_patches, mlp,
-          multi_scale,  convolve,     accumulate,     project,       project_bits, load_window,
-          store_window, attend,       finish_context, pool_rows,     enlarge_tile, label_rows,
-          busy_count,   busy_multiply};
+  return {name,          load_tile,      store_tile,   add_map,     pack_tile, gelu_tile,
+          multiply_tile, load_patches,   mlp,          multi_scale, convolve,  accumulate,
+          project,       project_tokens, attend,       mix_context, pool_rows, enlarge_tile,
+          label_rows,    busy_count,     busy_multiply};
 }
 
 }  // namespace
