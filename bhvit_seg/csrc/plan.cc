@@ -129,7 +129,8 @@ size_t Plan::scratch_size(const Parameters& parameters) const {
     const size_t c = arch.channels[s];
     need(mlp_scratch(arch.channels[s], arch.hidden[s]));
     if (s < 2)
-      need(3 * kLanes * (c + static_cast<size_t>(kGroups) * div_up(9 * (c / kGroups), 32)));
+      for (const BlockParameters& block : parameters.stages[s])
+        need(multi_scale_scratch(block.msgdc.convolutions[0].layer));
     if (s) {
       const size_t before = arch.channels[s - 1];
       need(kWideStride * (5 * before + before / 8 + 3 * c) + 16 * c);  // patches, bits, words

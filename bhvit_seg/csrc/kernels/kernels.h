@@ -195,9 +195,9 @@ struct Kernels {
   void (*mlp)(const Mlp& mlp, const Map& in, const Map& out, const Binarizer* next,
               const BitMap* next_bits, Tokens tokens, float* scratch);
 
-  // One vector of outputs of a row, x in place (with its circular border).
+  // A row, x in place (with its circular border).
   void (*multi_scale)(const MultiScaleConvolution& layer, const TapRows* taps, const Map& map,
-                      int y, int x, int count, uint32_t* scratch);
+                      int y, uint32_t* scratch);
   // One vector of outputs of a row: out tile [outputs][16] = post(prelu(... + shortcut)).
   // The shortcut tile has `shortcut_channels` channels, repeated or averaged to the outputs.
   void (*convolve)(const Convolution& layer, const OutputChannel* outputs, const TapRows& taps,
@@ -246,6 +246,10 @@ static inline size_t mlp_scratch(int channels, int hidden) {
   const size_t lanes = kMaxVectors * kLanes;
   return lanes * (3 * static_cast<size_t>(channels) + 2 * (channels / 32) + hidden / 32) +
          8 * kLanes;
+}
+// Words of scratch that multi_scale needs.
+static inline size_t multi_scale_scratch(const Convolution& branch) {
+  return static_cast<size_t>(3 * branch.groups) * branch.words * kTileLanes;
 }
 // Floats of scratch that project_tokens needs.
 static inline size_t project_tokens_scratch(int channels) {

@@ -201,20 +201,20 @@ int32_t convolve_token(const Convolution& layer, const TapRows& taps, int x, int
 }
 
 void multi_scale(const MultiScaleConvolution& layer, const TapRows* taps, const Map& map, int y,
-                 int x, int count, uint32_t*) {
+                 uint32_t*) {
   const int outputs = layer.branches[0].convolution.outputs;
-  for (int i = 0; i < count; ++i)
+  for (int x = 0; x < map.width; ++x)
     for (int o = 0; o < outputs; ++o) {
       float total = 0.0f;
       for (int d = 0; d < 3; ++d) {
         const GroupedBranch& branch = layer.branches[d];
-        const int32_t acc = convolve_token(branch.convolution, taps[d], x + i, o);
+        const int32_t acc = convolve_token(branch.convolution, taps[d], x, o);
         const float p =
             prelu(fused(static_cast<float>(acc), branch.scale[o], branch.bias[o]), branch.slope[o]);
         total = d ? total + p : p;
       }
-      const float residual = *map.at(y, o, x + i) + layer.out_bias[o];
-      store_wrapped(map, y, o, x + i, fused(total, layer.out_scale[o], residual));
+      const float residual = *map.at(y, o, x) + layer.out_bias[o];
+      store_wrapped(map, y, o, x, fused(total, layer.out_scale[o], residual));
     }
 }
 

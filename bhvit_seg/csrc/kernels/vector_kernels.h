@@ -444,27 +444,27 @@ BHVIT_INLINE U load_tap(const TapRows& taps, int tap, int plane, int kernel, int
   return row ? load(row + plane * taps.plane[tap % kernel] + x) : spread(0u);
 }
 
-// Words of all groups for one vector of outputs: [groups][words][16].
+// Words of all groups for one vector of outputs: [groups][words][stride].
 BHVIT_INLINE void gather_words(const Convolution& layer, const TapRows& taps, int x,
-                               uint32_t* gathered) {
+                               uint32_t* gathered, int stride) {
   const int inputs = layer.inputs / layer.groups;  // of a group
   const int number = layer.kernel * layer.kernel;
   for (int g = 0; g < layer.groups; ++g) {
-    uint32_t* to = gathered + g * layer.words * kLanes;
+    uint32_t* to = gathered + g * layer.words * stride;
     if (inputs % 32 == 0) {
       const int words = inputs / 32;
       for (int tap = 0; tap < number; ++tap)
-        for (int w = 0; w < words; ++w, to += kLanes)
+        for (int w = 0; w < words; ++w, to += stride)
           store(to, load_tap(taps, tap, g * words + w, layer.kernel, x));
       continue;
     }
     if (inputs == 16) {
       // two groups share the words of the map, and two taps the words of a group
       if (g % 2) continue;
-      uint32_t* odd = to + layer.words * kLanes;
+      uint32_t* odd = to + layer.words * stride;
       const int plane = g / 2;
       const U low = spread(0xffffu), high = spread(0xffff0000u);
-      for (int tap = 0; tap < number; tap += 2, to += kLanes, odd += kLanes) {
+      for (int tap = 0; tap < number; tap += 2, to += stride, odd += stride) {
         const U first = load_tap(taps, tap, plane, layer.kernel, x);
         const U second =
             tap + 1 < number ? load_tap(taps, tap + 1, plane, layer.kernel, x) : spread(0u);
@@ -482,62 +482,83 @@ BHVIT_INLINE void gather_words(const Convolution& layer, const TapRows& taps, in
           bit_or(word, shift_left(bit_and(shift_right(bits, shift), field), tap % fields * inputs));
       if (tap % fields == fields - 1 || tap == number - 1) {
         store(to, word);
-        to += kLanes;
+        to += stride;
         word = spread(0u);
       }
     }
   }
 }
 
-// Accumulators of `O` outputs from `output` on, corrected for taps outside the map.
-template <int O>
+// Accumulators of `O` outputs from `output` on, corrected for taps outside the map, for the words
+// [groups][words][T * kLanes] of T vectors.
+template <int T, int O>
 BHVIT_INLINE void accumulate_block(const Convolution& layer, const TapRows& taps, int x,
-                                   const uint32_t* gathered, int output, U (&acc)[O][1]) {
+                                   const uint32_t* gathered, int output, U (&acc)[O][T]) {
+  constexpr int L = T * kLanes;
   const int outputs = layer.outputs, group = output / (outputs / layer.groups);
   const int32_t* start = layer.border.start + taps.state * outputs + output;
-  for (int o = 0; o < O; ++o) acc[o][0] = spread(start[o]);
-  const uint32_t* weights =
-      layer.weights + output / kBlock * layer.words * kBlock + output % kBlock;
-  count_differences<1, O>(gathered + group * layer.words * kLanes, kLanes, weights, layer.words,
-                          acc);
+  for (int o = 0; o < O; ++o)
+    for (int t = 0; t < T; ++t) acc[o][t] = spread(start[o]);
+  count_differences<T, O>(gathered + group * layer.words * L, L,
+                          weights_of(layer.weights, output, layer.words), layer.words, acc);
   for (int kx = 0; kx < layer.kernel; ++kx) {
-    if (x >= taps.first[kx] && x + kLanes <= taps.last[kx]) continue;
-    const M outside = either(below(taps.first[kx] - x), invert(below(taps.last[kx] - x)));
+    if (x >= taps.first[kx] && x + L <= taps.last[kx]) continue;
     const int32_t* missing =
         layer.border.missing + (taps.state * layer.kernel + kx) * outputs + output;
-    for (int o = 0; o < O; ++o) acc[o][0] = add_where(outside, acc[o][0], spread(missing[o]));
+    for (int t = 0; t < T; ++t) {
+      const int from = x + t * kLanes;
+      const M outside = either(below(taps.first[kx] - from), invert(below(taps.last[kx] - from)));
+      for (int o = 0; o < O; ++o) acc[o][t] = add_where(outside, acc[o][t], spread(missing[o]));
+    }
   }
 }
 
-void multi_scale(const MultiScaleConvolution& layer, const TapRows* taps, const Map& map, int y,
-                 int x, int count, uint32_t* scratch) {
+template <int T>
+void multi_scale_vectors(const MultiScaleConvolution& layer, const TapRows* taps, const Map& map,
+                         int y, int x, uint32_t* scratch) {
+  constexpr int L = T * kLanes;
   const Convolution& first = layer.branches[0].convolution;
-  const int words = first.groups * first.words * kLanes;
+  const int words = first.groups * first.words * L, left = map.width - x;
   for (int d = 0; d < 3; ++d)
-    gather_words(layer.branches[d].convolution, taps[d], x, scratch + d * words);
-  constexpr int O = kBlock < 2 * kOutputs ? kBlock : kOutputs;
+    for (int t = 0; t < T; ++t)
+      gather_words(layer.branches[d].convolution, taps[d], x + t * kLanes,
+                   scratch + d * words + t * kLanes, L);
+  constexpr int O = kBlock / T < 2 * kOutputs ? kBlock / T : kOutputs;
   for (int output = 0; output < first.outputs; output += O) {
-    F total[O];
+    F total[O][T];
     for (int d = 0; d < 3; ++d) {
       const GroupedBranch& branch = layer.branches[d];
-      U acc[O][1];
-      accumulate_block<O>(branch.convolution, taps[d], x, scratch + d * words, output, acc);
+      U acc[O][T];
+      accumulate_block<T, O>(branch.convolution, taps[d], x, scratch + d * words, output, acc);
 #pragma GCC unroll 8
       for (int o = 0; o < O; ++o) {
-        const F z = fma(to_float(acc[o][0]), spread(branch.scale[output + o]),
-                        spread(branch.bias[output + o]));
-        const F p = prelu(z, spread(branch.slope[output + o]));
-        total[o] = d ? add(total[o], p) : p;
+        const F scale = spread(branch.scale[output + o]), bias = spread(branch.bias[output + o]);
+        const F slope = spread(branch.slope[output + o]);
+        for (int t = 0; t < T; ++t) {
+          const F p = prelu(fma(to_float(acc[o][t]), scale, bias), slope);
+          total[o][t] = d ? add(total[o][t], p) : p;
+        }
       }
     }
     for (int o = 0; o < O; ++o) {
+      const F scale = spread(layer.out_scale[output + o]),
+              bias = spread(layer.out_bias[output + o]);
       float* at = map.at(y, output + o, x);
-      __builtin_prefetch(at + kLanes, 1);
-      const F residual = add(load_first(at, count), spread(layer.out_bias[output + o]));
-      store_first(at, fma(total[o], spread(layer.out_scale[output + o]), residual), count);
+      for (int t = 0; t < T; ++t, at += kLanes) {
+        __builtin_prefetch(at + L, 1);
+        const int count = left - t * kLanes;
+        store_first(at, fma(total[o][t], scale, add(load_first(at, count), bias)), count);
+      }
     }
   }
-  wrap_span(map, first.outputs, {y, x, 0, count});
+  wrap_span(map, first.outputs, {y, x, 0, left < L ? left : L});
+}
+
+void multi_scale(const MultiScaleConvolution& layer, const TapRows* taps, const Map& map, int y,
+                 uint32_t* scratch) {
+  for_vectors(div_up(map.width, kLanes), [&](int v, auto size) {
+    multi_scale_vectors<decltype(size)::kSize>(layer, taps, map, y, v * kLanes, scratch);
+  });
 }
 
 // The shortcut to outputs [first, first + kOutputs): channels repeated, or averaged over adjacent
@@ -575,7 +596,7 @@ void convolve_tile(const Convolution& layer, const OutputChannel* outputs, const
                    float* out) {
   for (int first = 0; first < layer.outputs; first += kOutputs) {
     U acc[kOutputs][1];
-    accumulate_block<kOutputs>(layer, taps, x, gathered, first, acc);
+    accumulate_block<1, kOutputs>(layer, taps, x, gathered, first, acc);
     const Shortcut<Average> past(shortcut, shortcut_channels, layer.outputs, first, kLanes);
     for (int o = 0; o < kOutputs; ++o) {
       const OutputChannel& p = outputs[first + o];
@@ -587,17 +608,17 @@ void convolve_tile(const Convolution& layer, const OutputChannel* outputs, const
 
 void convolve(const Convolution& layer, const OutputChannel* outputs, const TapRows& taps, int x,
               const float* shortcut, int shortcut_channels, uint32_t* scratch, float* out) {
-  gather_words(layer, taps, x, scratch);
+  gather_words(layer, taps, x, scratch, kLanes);
   const auto run = shortcut_channels > layer.outputs ? convolve_tile<true> : convolve_tile<false>;
   run(layer, outputs, taps, x, shortcut, shortcut_channels, scratch, out);
 }
 
 void accumulate(const Convolution& layer, const TapRows& taps, int x, uint32_t* scratch,
                 int32_t* out) {
-  gather_words(layer, taps, x, scratch);
+  gather_words(layer, taps, x, scratch, kLanes);
   for (int output = 0; output < layer.outputs; output += kOutputs) {
     U acc[kOutputs][1];
-    accumulate_block<kOutputs>(layer, taps, x, scratch, output, acc);
+    accumulate_block<1, kOutputs>(layer, taps, x, scratch, output, acc);
     for (int o = 0; o < kOutputs; ++o) store(out + (output + o) * kLanes, acc[o][0]);
   }
 }

@@ -14,15 +14,10 @@ Window window_of(const StagePlan& plan, int size, int index) {
 }
 
 void run_msgdc(const Run& run, const MsgdcParameters& mixer, const StagePlan& plan) {
-  const int columns = div_up(plan.width, kLanes);
   run.region("msgdc", plan.height, [&](int y, float* scratch) {
     TapRows taps[3];
     for (int d = 0; d < 3; ++d) taps[d] = taps_of(plan.bits, y, kDilations[d]);
-    for (int tile = 0; tile < columns; ++tile) {
-      const int x = tile * kLanes;
-      run.kernels.multi_scale(mixer.layer, taps, plan.x, y, x, std::min(kLanes, plan.width - x),
-                              reinterpret_cast<uint32_t*>(scratch));
-    }
+    run.kernels.multi_scale(mixer.layer, taps, plan.x, y, reinterpret_cast<uint32_t*>(scratch));
   });
 }
 
