@@ -67,6 +67,7 @@ BHVIT_INLINE F fma(F x, F y, F z) {
 }
 BHVIT_INLINE F square_root(F x) { BHVIT_EACH(F, _mm256_sqrt_ps); }
 BHVIT_INLINE F larger(F x, F y) { BHVIT_BOTH(F, _mm256_max_ps); }
+BHVIT_INLINE F smaller(F x, F y) { BHVIT_BOTH(F, _mm256_min_ps); }
 BHVIT_INLINE M at_least(F x, F y) {
   return {float_bits(_mm256_cmp_ps(x.a, y.a, _CMP_GE_OQ)),
           float_bits(_mm256_cmp_ps(x.b, y.b, _CMP_GE_OQ))};

@@ -64,6 +64,9 @@ BHVIT_INLINE F square_root(F x) { BHVIT_EACH(F, vsqrtq_f32(x.v[i])); }
 BHVIT_INLINE F larger(F x, F y) {
   BHVIT_EACH(F, vbslq_f32(vcgtq_f32(x.v[i], y.v[i]), x.v[i], y.v[i]));
 }
+BHVIT_INLINE F smaller(F x, F y) {
+  BHVIT_EACH(F, vbslq_f32(vcltq_f32(x.v[i], y.v[i]), x.v[i], y.v[i]));
+}
 BHVIT_INLINE M at_least(F x, F y) { BHVIT_EACH(M, vcgeq_f32(x.v[i], y.v[i])); }
 BHVIT_INLINE M above(F x, F y) { BHVIT_EACH(M, vcgtq_f32(x.v[i], y.v[i])); }
 BHVIT_INLINE F select(M m, F yes, F no) { BHVIT_EACH(F, vbslq_f32(m.v[i], yes.v[i], no.v[i])); }

@@ -3,10 +3,9 @@
 // of serial.cc.
 #pragma once
 
-#include <math.h>
-
 #include "constants.h"
 #include "kernels.h"
+#include "vector_enlarge.h"
 
 namespace bhvit {
 namespace BHVIT_ISA {
@@ -826,75 +825,6 @@ void pool_rows(const Map& map, int channel, int y0, int y1, float scale, float b
     store_first(highest + x, most, count);
     store_first(sum + x, total, count);
   }
-}
-
-// Sixteen columns of an enlarged row.
-struct Columns {
-  U left, right;
-  F weight;
-  BHVIT_INLINE Columns(const Enlargement& to, int tile)
-      : left(load(to.x0 + tile * kLanes)),
-        right(load(to.x1 + tile * kLanes)),
-        weight(load(to.x_weight + tile * kLanes)) {}
-  BHVIT_INLINE F enlarge(F source) const {
-    const F a = permute(source, left);
-    return fma(weight, subtract(permute(source, right), a), a);
-  }
-};
-
-void enlarge_tile(const Map& map, int channels, const Enlargement& to, int y, int column_tile,
-                  float* tile, int stride) {
-  const Columns columns(to, column_tile);
-  const int x = to.base[column_tile];
-  const float* top = map.at(to.y0[y], 0, x);
-  const float* bottom = map.at(to.y1[y], 0, x);
-  const F weight = spread(to.y_weight[y]);
-  for (int c = 0; c < channels; ++c, top += map.plane, bottom += map.plane) {
-    __builtin_prefetch(bottom + kLanes);
-    const F a = load(top);
-    store(tile + c * stride, columns.enlarge(fma(weight, subtract(load(bottom), a), a)));
-  }
-}
-
-template <int R>
-BHVIT_INLINE void label_some_rows(const Map& logits, int classes, const Enlargement& to, int y,
-                                  int width, uint8_t* labels, ptrdiff_t stride) {
-  F weights[R];
-  for (int r = 0; r < R; ++r) weights[r] = spread(to.y_weight[y + r]);
-  for (int tile = 0; tile * kLanes < width; ++tile) {
-    const Columns columns(to, tile);
-    const float* top = logits.at(to.y0[y], 0, to.base[tile]);
-    const float* bottom = logits.at(to.y1[y], 0, to.base[tile]);
-    F best[R];
-    U label[R];
-    for (int r = 0; r < R; ++r) {
-      best[r] = spread(-HUGE_VALF);
-      label[r] = spread(0u);
-    }
-    for (int c = 0; c < classes; ++c, top += logits.plane, bottom += logits.plane) {
-      __builtin_prefetch(bottom + kLanes);
-      const F a = columns.enlarge(load(top));
-      const F difference = subtract(columns.enlarge(load(bottom)), a);
-      const U name = spread(c);
-      for (int r = 0; r < R; ++r) {
-        const F value = fma(weights[r], difference, a);
-        const M better = above(value, best[r]);
-        best[r] = larger(value, best[r]);
-        label[r] = select(better, name, label[r]);
-      }
-    }
-    const int x = tile * kLanes, count = width - x < kLanes ? width - x : kLanes;
-    for (int r = 0; r < R; ++r) store_bytes(labels + r * stride + x, label[r], count);
-  }
-}
-
-void label_rows(const Map& logits, int classes, const Enlargement& to, int y_begin, int y_end,
-                int width, uint8_t* labels, ptrdiff_t stride) {
-  int y = y_begin;
-  for (; y + 4 <= y_end; y += 4)
-    label_some_rows<4>(logits, classes, to, y, width, labels + (y - y_begin) * stride, stride);
-  for (; y < y_end; ++y)
-    label_some_rows<1>(logits, classes, to, y, width, labels + (y - y_begin) * stride, stride);
 }
 
 int64_t busy_count(int rounds, uint32_t* sink) {
