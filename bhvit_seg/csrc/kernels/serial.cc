@@ -91,6 +91,23 @@ void pack_tile(const float* tile, int stride, int channels, int vectors, const f
     }
 }
 
+float shortcut_of(const float* tile, int channels, int outputs, int output, int stride) {
+  if (channels <= outputs) return tile[output % channels * stride];
+  const int ratio = channels / outputs;
+  float sum = tile[output * ratio * stride];
+  for (int i = 1; i < ratio; ++i) sum += tile[(output * ratio + i) * stride];
+  return sum * (1.0f / static_cast<float>(ratio));
+}
+
+void pack_and_average(const float* tile, int stride, int channels, int vectors, const float* bias,
+                      uint32_t* bits, float* means) {
+  pack_tile(tile, stride, channels, vectors, nullptr, bias, bits);
+  const int number = channels / kAveraged;
+  for (int c = 0; c < number; ++c)
+    for (int lane = 0; lane < vectors * kLanes; ++lane)
+      means[c * stride + lane] = shortcut_of(tile + lane, channels, number, c, stride);
+}
+
 void normalize_tile(float* tile, int stride, int channels, int vectors, const float* weight,
                     const float* bias, float epsilon) {
   const float count = static_cast<float>(channels);
@@ -144,7 +161,7 @@ void spread_tile(const float* pooled, ptrdiff_t plane, int cells_across, int siz
 }
 
 void multiply(const float* tile, int stride, int inputs, int vectors, const float* weights,
-              const float* bias, int outputs, float* out) {
+              const float* bias, int outputs, float* out, ptrdiff_t out_stride) {
   for (int o = 0; o < outputs; ++o) {
     const float* row = weights + o / kBlock * inputs * kBlock + o % kBlock;
     for (int lane = 0; lane < vectors * kLanes; ++lane) {
@@ -155,7 +172,7 @@ void multiply(const float* tile, int stride, int inputs, int vectors, const floa
           partial = fused(tile[k * stride + lane], row[k * kBlock], partial);
         sum += partial;
       }
-      out[o * stride + lane] = sum;
+      out[o * out_stride + lane] = sum;
     }
   }
 }
@@ -255,14 +272,6 @@ void multi_scale(const MultiScaleConvolution& layer, const TapRows* taps, const 
       const float residual = *map.at(y, o, x + i) + layer.out_bias[o];
       store_wrapped(map, y, o, x + i, fused(total, layer.out_scale[o], residual));
     }
-}
-
-float shortcut_of(const float* tile, int channels, int outputs, int output, int stride) {
-  if (channels <= outputs) return tile[output % channels * stride];
-  const int ratio = channels / outputs;
-  float sum = tile[output * ratio * stride];
-  for (int i = 1; i < ratio; ++i) sum += tile[(output * ratio + i) * stride];
-  return sum * (1.0f / static_cast<float>(ratio));
 }
 
 float activate(const OutputChannel& p, int32_t acc, float shortcut) {
@@ -409,6 +418,14 @@ void enlarge_tile(const Map& map, int channels, const Enlargement& to, int y, in
     }
 }
 
+void enlarge_and_pack(const Map& map, int channels, const Enlargement& to, int y, int column_tile,
+                      int vectors, const float* bias, uint32_t* bits, float* means, int stride) {
+  std::vector<float> tile(static_cast<size_t>(channels) * stride);
+  for (int v = 0; v < vectors; ++v)
+    enlarge_tile(map, channels, to, y, column_tile + v, tile.data() + v * kLanes, stride);
+  pack_and_average(tile.data(), stride, channels, vectors, bias, bits, means);
+}
+
 void label_rows(const Map& logits, int classes, const Enlargement& to, int y_begin, int y_end,
                 int width, uint8_t* labels, ptrdiff_t stride) {
   for (int y = y_begin; y < y_end; ++y)
@@ -448,10 +465,11 @@ int64_t busy_multiply(int rounds, float* sink) {
 
 extern const Kernels kSerialKernels;
 const Kernels kSerialKernels = {
-    "serial",     load_tile,    store_tile,     add_map,   pack_tile,    normalize_tile,
-    gelu_tile,    mix_tile,     spread_tile,    multiply,  load_patches, mlp,
-    multi_scale,  convolve,     accumulate,     project,   project_bits, load_window,
-    store_window, attend,       finish_context, pool_rows, enlarge_tile, label_rows,
-    busy_count,   busy_multiply};
+    "serial",         load_tile,      store_tile,   add_map,      pack_tile,
+    pack_and_average, normalize_tile, gelu_tile,    mix_tile,     spread_tile,
+    multiply,         load_patches,   mlp,          multi_scale,  convolve,
+    accumulate,       project,        project_bits, load_window,  store_window,
+    attend,           finish_context, pool_rows,    enlarge_tile, enlarge_and_pack,
+    label_rows,       busy_count,     busy_multiply};
 
 }  // namespace bhvit

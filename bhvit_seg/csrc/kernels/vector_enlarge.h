@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "kernels.h"
+#include "vector_basics.h"
 
 namespace bhvit {
 namespace BHVIT_ISA {
@@ -15,6 +16,7 @@ constexpr int kMostClasses = 256;  // labels are bytes
 struct Columns {
   U left, right;
   F weight;
+  Columns() = default;
   BHVIT_INLINE Columns(const Enlargement& to, int tile)
       : left(load(to.x0 + tile * kLanes)),
         right(load(to.x1 + tile * kLanes)),
@@ -25,18 +27,91 @@ struct Columns {
   }
 };
 
+// Both source rows of one row of an enlarged map.
+class Rows {
+ public:
+  BHVIT_INLINE Rows(const Map& map, const Enlargement& to, int y)
+      : top_(map.at(to.y0[y], 0, 0)),
+        bottom_(map.at(to.y1[y], 0, 0)),
+        plane_(map.plane),
+        weight_(spread(to.y_weight[y])) {}
+  // Values between the rows, from a column on.
+  BHVIT_INLINE F at(int channel, int x) const {
+    const float* top = top_ + channel * plane_ + x;
+    const float* bottom = bottom_ + channel * plane_ + x;
+    // planes lie too far apart for the processor to foresee the next ones
+    __builtin_prefetch(top + kAhead * plane_);
+    __builtin_prefetch(bottom + kAhead * plane_);
+    const F a = load(top);
+    return fma(weight_, subtract(load(bottom), a), a);
+  }
+
+ private:
+  static constexpr int kAhead = 32;
+  const float *top_, *bottom_;
+  const ptrdiff_t plane_;
+  const F weight_;
+};
+
 void enlarge_tile(const Map& map, int channels, const Enlargement& to, int y, int column_tile,
                   float* tile, int stride) {
   const Columns columns(to, column_tile);
+  const Rows rows(map, to, y);
   const int x = to.base[column_tile];
-  const float* top = map.at(to.y0[y], 0, x);
-  const float* bottom = map.at(to.y1[y], 0, x);
-  const F weight = spread(to.y_weight[y]);
-  for (int c = 0; c < channels; ++c, top += map.plane, bottom += map.plane) {
-    __builtin_prefetch(bottom + kLanes);
-    const F a = load(top);
-    store(tile + c * stride, columns.enlarge(fma(weight, subtract(load(bottom), a), a)));
+  for (int c = 0; c < channels; ++c) store(tile + c * stride, columns.enlarge(rows.at(c, x)));
+}
+
+// Bits of values + bias and means of kAveraged adjacent ones; value(channel, vector) is called once
+// for each.
+template <int T, typename Value>
+BHVIT_INLINE void pack_values(int channels, const float* bias, uint32_t* bits, float* means,
+                              int stride, Value&& value) {
+  const F zero = spread(0.0f), share = spread(1.0f / kAveraged);
+  for (int word = 0; word < channels / 32; ++word, bits += stride) {
+    U packed[T];
+    for (auto& bits_of : packed) bits_of = spread(0u);
+    for (int i = 0; i < 32; i += kAveraged, means += stride) {
+      F sum[T];
+#pragma GCC unroll 4
+      for (int j = 0; j < kAveraged; ++j) {
+        const int c = 32 * word + i + j;
+        const U bit = spread(kBits[i + j]);
+        const F shift = spread(bias[c]);
+#pragma GCC unroll 2
+        for (int t = 0; t < T; ++t) {
+          const F x = value(c, t);
+          sum[t] = j ? add(sum[t], x) : x;
+          packed[t] = or_where(at_least(add(x, shift), zero), packed[t], bit);
+        }
+      }
+      for (int t = 0; t < T; ++t) store(means + t * kLanes, multiply(sum[t], share));
+    }
+    for (int t = 0; t < T; ++t) store(bits + t * kLanes, packed[t]);
   }
+}
+
+void pack_and_average(const float* tile, int stride, int channels, int vectors, const float* bias,
+                      uint32_t* bits, float* means) {
+  for_vectors(vectors, [&](int v, auto size) {
+    const int lane = v * kLanes;
+    pack_values<decltype(size)::kSize>(
+        channels, bias, bits + lane, means + lane, stride,
+        [&](int c, int t) { return load(tile + c * stride + lane + t * kLanes); });
+  });
+}
+
+void enlarge_and_pack(const Map& map, int channels, const Enlargement& to, int y, int column_tile,
+                      int vectors, const float* bias, uint32_t* bits, float* means, int stride) {
+  const Rows rows(map, to, y);
+  for_vectors(vectors, [&](int v, auto size) {
+    const int lane = v * kLanes, first = column_tile + v;
+    constexpr int T = decltype(size)::kSize;
+    Columns columns[T];
+    for (int t = 0; t < T; ++t) columns[t] = Columns(to, first + t);
+    pack_values<T>(channels, bias, bits + lane, means + lane, stride, [&](int c, int t) {
+      return columns[t].enlarge(rows.at(c, to.base[first + t]));
+    });
+  });
 }
 
 // Two rows of logits, from a column on.

@@ -5,6 +5,7 @@
 
 #include "constants.h"
 #include "kernels.h"
+#include "vector_basics.h"
 #include "vector_enlarge.h"
 
 namespace bhvit {
@@ -54,13 +55,6 @@ BHVIT_INLINE void count_differences(const uint32_t* activations, int stride,
   }
 }
 
-// One bit of a word each, to be read as an operand.
-constexpr uint32_t kBits[32] = {
-    1u << 0,  1u << 1,  1u << 2,  1u << 3,  1u << 4,  1u << 5,  1u << 6,  1u << 7,
-    1u << 8,  1u << 9,  1u << 10, 1u << 11, 1u << 12, 1u << 13, 1u << 14, 1u << 15,
-    1u << 16, 1u << 17, 1u << 18, 1u << 19, 1u << 20, 1u << 21, 1u << 22, 1u << 23,
-    1u << 24, 1u << 25, 1u << 26, 1u << 27, 1u << 28, 1u << 29, 1u << 30, 1u << 31};
-
 // All outputs of a product on tiles of T vectors: finish(first, accumulators) takes kOutputs of
 // them together, so that whatever depends on the output alone is worked out once for all.
 template <int T, typename Finish>
@@ -100,24 +94,6 @@ class Words {
   }
   U words_[T];
 };
-
-// Numbers of vectors as types.
-struct One {
-  static constexpr int kSize = 1;
-};
-struct Two {
-  static constexpr int kSize = 2;
-};
-
-// Calls run(first vector, number) until all vectors are done.
-template <typename Run>
-BHVIT_INLINE void for_vectors(int vectors, Run&& run) {
-  int v = 0;
-  if constexpr (kTokens == 2) {
-    for (; v + 2 <= vectors; v += 2) run(v, Two());
-  }
-  for (; v < vectors; ++v) run(v, One());
-}
 
 void load_tile(const Map& map, int channels, Tokens tokens, const float* scale, const float* bias,
                float* tile, int stride) {
@@ -266,7 +242,8 @@ void spread_tile(const float* pooled, ptrdiff_t plane, int cells_across, int siz
 
 template <int T>
 BHVIT_INLINE void multiply_column(const float* tile, int stride, int inputs, const float* weights,
-                                  const float* bias, int outputs, float* out) {
+                                  const float* bias, int outputs, float* out,
+                                  ptrdiff_t out_stride) {
   for (int block = 0; block < outputs; block += kBlock, weights += inputs * kBlock) {
 #pragma GCC unroll 2
     for (int part = 0; part < kBlock; part += kOutputs) {
@@ -288,7 +265,7 @@ BHVIT_INLINE void multiply_column(const float* tile, int stride, int inputs, con
         for (int o = 0; o < kOutputs; ++o) {
           const int output = block + part + o;
           for (int t = 0; t < T; ++t) {
-            float* at = out + output * stride + t * kLanes;
+            float* at = out + output * out_stride + t * kLanes;
             store(at, add(from ? load(at) : spread(bias[output]), acc[o][t]));
           }
         }
@@ -298,10 +275,10 @@ BHVIT_INLINE void multiply_column(const float* tile, int stride, int inputs, con
 }
 
 void multiply_tile(const float* tile, int stride, int inputs, int vectors, const float* weights,
-                   const float* bias, int outputs, float* out) {
+                   const float* bias, int outputs, float* out, ptrdiff_t out_stride) {
   for_vectors(vectors, [&](int v, auto size) {
     multiply_column<decltype(size)::kSize>(tile + v * kLanes, stride, inputs, weights, bias,
-                                           outputs, out + v * kLanes);
+                                           outputs, out + v * kLanes, out_stride);
   });
 }
 
@@ -864,11 +841,34 @@ int64_t busy_multiply(int rounds, float* sink) {
 }
 
 constexpr Kernels make_kernels(const char* name) {
-  return {name,         load_tile,    store_tile,     add_map,       pack_tile,    normalize_tile,
-          gelu_tile,    mix_tile,     spread_tile,    multiply_tile, load_patches, mlp,
-          multi_scale,  convolve,     accumulate,     project,       project_bits, load_window,
-          store_window, attend,       finish_context, pool_rows,     enlarge_tile, label_rows,
-          busy_count,   busy_multiply};
+  return {name,
+          load_tile,
+          store_tile,
+          add_map,
+          pack_tile,
+          pack_and_average,
+          normalize_tile,
+          gelu_tile,
+          mix_tile,
+          spread_tile,
+          multiply_tile,
+          load_patches,
+          mlp,
+          multi_scale,
+          convolve,
+          accumulate,
+          project,
+          project_bits,
+          load_window,
+          store_window,
+          attend,
+          finish_context,
+          pool_rows,
+          enlarge_tile,
+          enlarge_and_pack,
+          label_rows,
+          busy_count,
+          busy_multiply};
 }
 
 }  // namespace
