@@ -37,21 +37,20 @@ BHVIT_INLINE void count_differences(const uint32_t* activations, int stride,
   for (int from = 0; from < words; from += Counter::kMost) {
     const int to = words - from < Counter::kMost ? words : from + Counter::kMost;
     Counter counters[O][T];
-#pragma GCC unroll 8
-    for (int o = 0; o < O; ++o)
-      for (int t = 0; t < T; ++t) counters[o][t].start(acc[o][t]);
+    repeat<O>([&](int o) BHVIT_HERE {
+      repeat<T>([&](int t) BHVIT_HERE { counters[o][t].start(acc[o][t]); });
+    });
     for (int k = from; k < to; ++k) {
       U a[T];
-      for (int t = 0; t < T; ++t) a[t] = load(activations + k * stride + t * kLanes);
-#pragma GCC unroll 8
-      for (int o = 0; o < O; ++o) {
+      repeat<T>([&](int t) BHVIT_HERE { a[t] = load(activations + k * stride + t * kLanes); });
+      repeat<O>([&](int o) BHVIT_HERE {
         const U w = spread(weights[k * kBlock + o]);
-        for (int t = 0; t < T; ++t) counters[o][t].add_differences(a[t], w);
-      }
+        repeat<T>([&](int t) BHVIT_HERE { counters[o][t].add_differences(a[t], w); });
+      });
     }
-#pragma GCC unroll 8
-    for (int o = 0; o < O; ++o)
-      for (int t = 0; t < T; ++t) acc[o][t] = counters[o][t].finish(acc[o][t]);
+    repeat<O>([&](int o) BHVIT_HERE {
+      repeat<T>([&](int t) BHVIT_HERE { acc[o][t] = counters[o][t].finish(acc[o][t]); });
+    });
   }
 }
 
@@ -64,8 +63,7 @@ BHVIT_INLINE void for_outputs(const uint32_t* bits, int stride, int inputs, cons
   const U start = spread(-half(inputs));
   for (int first = 0; first < outputs; first += kOutputs) {
     U acc[kOutputs][T];
-    for (auto& row : acc)
-      for (auto& x : row) x = start;
+    for_block<T>([&](int o, int t) BHVIT_HERE { acc[o][t] = start; });
     count_differences<T, kOutputs>(
         bits, stride, weights + first / kBlock * words * kBlock + first % kBlock, words, acc);
     finish(first, acc);
@@ -315,7 +313,7 @@ BHVIT_INLINE void hidden_layer(const Mlp& mlp, const uint32_t* bits, const float
   F pool[T];
   for (auto& x : pool) x = spread(0.0f);
   int wrapped = 0, in_pool = 0;
-  for_outputs<T>(bits, L, channels, mlp.weights1, mlp.hidden, [&](int first, auto& acc) {
+  for_outputs<T>(bits, L, channels, mlp.weights1, mlp.hidden, [&](int first, auto& acc) BHVIT_HERE {
     const HiddenChannel* h = mlp.hidden_channels + first;
     const float* shortcut = normed + wrapped * L;
 #pragma GCC unroll 8
@@ -353,7 +351,7 @@ BHVIT_INLINE void output_layer(const Mlp& mlp, const uint32_t* hidden_bits, cons
   const F zero = spread(0.0f);
   const F share = spread(1.0f / static_cast<float>(mlp.hidden / mlp.channels));
   Words<T> words;
-  for_outputs<T>(hidden_bits, L, mlp.hidden, mlp.weights2, mlp.channels, [&](int first, auto& acc) {
+  for_outputs<T>(hidden_bits, L, mlp.hidden, mlp.weights2, mlp.channels, [&](int first, auto& acc) BHVIT_HERE {
     const OutputChannel* p = mlp.outputs + first;
     const float* past = pooled + first * L;
     float* __restrict to = result + first * L;
@@ -630,18 +628,14 @@ template <int T, bool Average>
 void project_tile(const uint32_t* bits, int inputs, const uint32_t* weights,
                   const OutputChannel* outputs, int number, const float* shortcut,
                   int shortcut_channels, int stride, float* out) {
-  for_outputs<T>(bits, stride, inputs, weights, number, [&](int first, auto& acc) {
+  for_outputs<T>(bits, stride, inputs, weights, number, [&](int first, auto& acc) BHVIT_HERE {
     const OutputChannel* p = outputs + first;
     const Shortcut<Average> past(shortcut, shortcut_channels, number, first, stride);
     float* __restrict to = out + first * stride;
-#pragma GCC unroll 8
-    for (int o = 0; o < kOutputs; ++o)
-#pragma GCC unroll 2
-      for (int t = 0; t < T; ++t) {
-        const F y = activate(p[o], acc[o][t], past.at(o, t * kLanes));
-        store(to + o * stride + t * kLanes,
-              fma(y, spread(p[o].post_scale), spread(p[o].post_bias)));
-      }
+    for_block<T>([&](int o, int t) BHVIT_HERE {
+      const F y = activate(p[o], acc[o][t], past.at(o, t * kLanes));
+      store(to + o * stride + t * kLanes, fma(y, spread(p[o].post_scale), spread(p[o].post_bias)));
+    });
   });
 }
 
@@ -663,7 +657,7 @@ void project_bits_tile(const uint32_t* bits, int channels, const uint32_t* weigh
                        uint32_t* out_bits) {
   const F zero = spread(0.0f);
   Words<T> words;
-  for_outputs<T>(bits, stride, channels, weights, channels, [&](int first, auto& acc) {
+  for_outputs<T>(bits, stride, channels, weights, channels, [&](int first, auto& acc) BHVIT_HERE {
     const OutputChannel* p = outputs + first;
     const float* past = shortcut + first * stride;
     float* to = sum + first * stride;
