@@ -1,5 +1,6 @@
 // Kernels between maps and tiles, and those that enlarge maps. Maps that are written are compared
 // whole: pads and borders, too.
+#include <cmath>
 #include <vector>
 
 #include "resize.h"
@@ -135,11 +136,16 @@ void test_labels(const Pair& k, Random& random) {
     const int to_height = random.between(4 * height - 3, 4 * height);
     const int to_width = random.between(4 * width - 3, 4 * width);
     TwinMap logits(height, width, round_up(classes, kBlock), random);
-    if (random.below(2)) {  // ties
-      for (size_t i = 0; i < logits.serial.size(); ++i)
-        logits.serial[i] = static_cast<float>(random.between(-1, 1));
-      logits.copy();
+    enum { kAny, kTies, kRounding, kNotFinite, kKinds };
+    const int kind = random.below(kKinds);
+    for (size_t i = 0; i < logits.serial.size(); ++i) {
+      if (kind == kTies) logits.serial[i] = static_cast<float>(random.between(-1, 1));
+      if (kind == kRounding)  // classes a few roundings apart, some far behind
+        logits.serial[i] = random.below(3) ? 1.0f + random.below(4) * 0x1p-23f : -1.0f;
+      if (kind == kNotFinite && random.below(4 * classes) == 0)
+        logits.serial[i] = random.below(2) ? NAN : random.below(2) ? INFINITY : -INFINITY;
     }
+    logits.copy();
     const Resize resize(height, width, to_height, to_width, random.below(2));
     const size_t stride = to_width + random.below(4);
     Twin<uint8_t> labels(to_height * stride, random);

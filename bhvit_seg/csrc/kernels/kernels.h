@@ -24,6 +24,7 @@ namespace bhvit {
 constexpr int kBlock = 8;       // outputs that a micro-kernel computes together
 constexpr int kMaxVectors = 2;  // vectors of a tile
 constexpr int kTileLanes = kMaxVectors * kLanes;
+constexpr int kAveraged = 4;      // channels to a mean of pack_and_average
 constexpr int kPartialSum = 128;  // float products are summed in parts: rounding grows with length
 
 // Where a tile lies in a map: tokens [token, token + count) in row-major order.
@@ -181,12 +182,15 @@ struct Kernels {
   // Bits of tile * scale + bias >= 0 (of tile + bias if scale is null): [channels / 32][stride].
   void (*pack_tile)(const float* tile, int stride, int channels, int vectors, const float* scale,
                     const float* bias, uint32_t* bits);
+  // The bits of tile + bias, and means of kAveraged adjacent channels: [channels / 4][stride].
+  void (*pack_and_average)(const float* tile, int stride, int channels, int vectors,
+                           const float* bias, uint32_t* bits, float* means);
   // out = x -> x * Phi(x), in place.
   void (*gelu_tile)(float* tile, int stride, int channels, int vectors);
   // float out = weights * tile + bias, summed kPartialSum inputs at a time;
-  // weights [outputs / 8][inputs][8].
+  // weights [outputs / 8][inputs][8], out [outputs][out_stride].
   void (*multiply)(const float* tile, int stride, int inputs, int vectors, const float* weights,
-                   const float* bias, int outputs, float* out);
+                   const float* bias, int outputs, float* out, ptrdiff_t out_stride);
   // Tokens (2y + ky, 2x + kx) of a map for output tokens in a row: tile [(ky, kx, channel)],
   // as scale * x + bias; zero outside the map.
   void (*load_patches)(const Map& map, int channels, int y, int x, const float* scale,
@@ -232,6 +236,11 @@ struct Kernels {
   // A row's tile of an enlarged map: [channels][stride] for 16 columns from 16 * column_tile.
   void (*enlarge_tile)(const Map& map, int channels, const Enlargement& to, int y, int column_tile,
                        float* tile, int stride);
+  // The same for `vectors` tiles from `column_tile` on, of which only what pack_and_average makes
+  // of them is kept.
+  void (*enlarge_and_pack)(const Map& map, int channels, const Enlargement& to, int y,
+                           int column_tile, int vectors, const float* bias, uint32_t* bits,
+                           float* means, int stride);
   // Labels of the rows [y_begin, y_end), all between the same two rows of logits.
   void (*label_rows)(const Map& logits, int classes, const Enlargement& to, int y_begin, int y_end,
                      int width, uint8_t* labels, ptrdiff_t labels_stride);

@@ -34,8 +34,8 @@ BHVIT_INLINE F divide(F a, F b) { return _mm512_div_ps(a, b); }
 BHVIT_INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 // gcc 12 warns of _mm512_sqrt_ps itself
 BHVIT_INLINE F square_root(F a) { return _mm512_maskz_sqrt_ps(0xffff, a); }
-BHVIT_INLINE F larger(F a, F b) { return _mm512_max_ps(a, b); }  // b where either is NaN
-BHVIT_INLINE F smaller(F a, F b) { return _mm512_min_ps(a, b); }
+BHVIT_INLINE F larger(F a, F b) { return _mm512_max_ps(a, b); }   // b where either is NaN
+BHVIT_INLINE F smaller(F a, F b) { return _mm512_min_ps(a, b); }  // likewise
 BHVIT_INLINE M at_least(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
 BHVIT_INLINE M above(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 BHVIT_INLINE F select(M m, F yes, F no) { return _mm512_mask_blend_ps(m, no, yes); }

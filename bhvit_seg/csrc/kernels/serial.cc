@@ -91,6 +91,23 @@ void pack_tile(const float* tile, int stride, int channels, int vectors, const f
     }
 }
 
+float shortcut_of(const float* tile, int channels, int outputs, int output, int stride) {
+  if (channels <= outputs) return tile[output % channels * stride];
+  const int ratio = channels / outputs;
+  float sum = tile[output * ratio * stride];
+  for (int i = 1; i < ratio; ++i) sum += tile[(output * ratio + i) * stride];
+  return sum * (1.0f / static_cast<float>(ratio));
+}
+
+void pack_and_average(const float* tile, int stride, int channels, int vectors, const float* bias,
+                      uint32_t* bits, float* means) {
+  pack_tile(tile, stride, channels, vectors, nullptr, bias, bits);
+  const int number = channels / kAveraged;
+  for (int c = 0; c < number; ++c)
+    for (int lane = 0; lane < vectors * kLanes; ++lane)
+      means[c * stride + lane] = shortcut_of(tile + lane, channels, number, c, stride);
+}
+
 void gelu_tile(float* tile, int stride, int channels, int vectors) {
   for (int c = 0; c < channels; ++c)
     for (int lane = 0; lane < vectors * kLanes; ++lane) {
@@ -105,7 +122,7 @@ void gelu_tile(float* tile, int stride, int channels, int vectors) {
 }
 
 void multiply(const float* tile, int stride, int inputs, int vectors, const float* weights,
-              const float* bias, int outputs, float* out) {
+              const float* bias, int outputs, float* out, ptrdiff_t out_stride) {
   for (int o = 0; o < outputs; ++o) {
     const float* row = weights + o / kBlock * inputs * kBlock + o % kBlock;
     for (int lane = 0; lane < vectors * kLanes; ++lane) {
@@ -116,7 +133,7 @@ void multiply(const float* tile, int stride, int inputs, int vectors, const floa
           partial = fused(tile[k * stride + lane], row[k * kBlock], partial);
         sum += partial;
       }
-      out[o * stride + lane] = sum;
+      out[o * out_stride + lane] = sum;
     }
   }
 }
@@ -218,14 +235,6 @@ void multi_scale(const MultiScaleConvolution& layer, const TapRows* taps, const 
     }
 }
 
-float shortcut_of(const float* tile, int channels, int outputs, int output, int stride) {
-  if (channels <= outputs) return tile[output % channels * stride];
-  const int ratio = channels / outputs;
-  float sum = tile[output * ratio * stride];
-  for (int i = 1; i < ratio; ++i) sum += tile[(output * ratio + i) * stride];
-  return sum * (1.0f / static_cast<float>(ratio));
-}
-
 float activate(const OutputChannel& p, int32_t acc, float shortcut) {
   return prelu(fused(static_cast<float>(acc), p.scale, p.bias) + shortcut, p.slope);
 }
@@ -300,6 +309,14 @@ void enlarge_tile(const Map& map, int channels, const Enlargement& to, int y, in
     }
 }
 
+void enlarge_and_pack(const Map& map, int channels, const Enlargement& to, int y, int column_tile,
+                      int vectors, const float* bias, uint32_t* bits, float* means, int stride) {
+  std::vector<float> tile(static_cast<size_t>(channels) * stride);
+  for (int v = 0; v < vectors; ++v)
+    enlarge_tile(map, channels, to, y, column_tile + v, tile.data() + v * kLanes, stride);
+  pack_and_average(tile.data(), stride, channels, vectors, bias, bits, means);
+}
+
 void label_rows(const Map& logits, int classes, const Enlargement& to, int y_begin, int y_end,
                 int width, uint8_t* labels, ptrdiff_t stride) {
   for (int y = y_begin; y < y_end; ++y)
@@ -339,8 +356,9 @@ int64_t busy_multiply(int rounds, float* sink) {
 
 extern const Kernels kSerialKernels;
 const Kernels kSerialKernels = {
-    "serial",     load_tile,   store_tile,  add_map,      pack_tile,  gelu_tile,  multiply,
-    load_patches, mlp,         multi_scale, convolve,     accumulate, project,    project_tokens,
-    attend,       mix_context, pool_rows,   enlarge_tile, label_rows, busy_count, busy_multiply};
+    "serial",     load_tile,        store_tile,     add_map,    pack_tile,    pack_and_average,
+    gelu_tile,    multiply,         load_patches,   mlp,        multi_scale,  convolve,
+    accumulate,   project,          project_tokens, attend,     mix_context,  pool_rows,
+    enlarge_tile, enlarge_and_pack, label_rows,     busy_count, busy_multiply};
 
 }  // namespace bhvit

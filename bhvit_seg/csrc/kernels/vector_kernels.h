@@ -3,10 +3,10 @@
 // of serial.cc.
 #pragma once
 
-#include <math.h>
-
 #include "constants.h"
 #include "kernels.h"
+#include "vector_basics.h"
+#include "vector_enlarge.h"
 
 namespace bhvit {
 namespace BHVIT_ISA {
@@ -37,30 +37,22 @@ BHVIT_INLINE void count_differences(const uint32_t* activations, int stride,
   for (int from = 0; from < words; from += Counter::kMost) {
     const int to = words - from < Counter::kMost ? words : from + Counter::kMost;
     Counter counters[O][T];
-#pragma GCC unroll 8
-    for (int o = 0; o < O; ++o)
-      for (int t = 0; t < T; ++t) counters[o][t].start(acc[o][t]);
+    repeat<O>([&](int o) BHVIT_HERE {
+      repeat<T>([&](int t) BHVIT_HERE { counters[o][t].start(acc[o][t]); });
+    });
     for (int k = from; k < to; ++k) {
       U a[T];
-      for (int t = 0; t < T; ++t) a[t] = load(activations + k * stride + t * kLanes);
-#pragma GCC unroll 8
-      for (int o = 0; o < O; ++o) {
+      repeat<T>([&](int t) BHVIT_HERE { a[t] = load(activations + k * stride + t * kLanes); });
+      repeat<O>([&](int o) BHVIT_HERE {
         const U w = spread(weights[k * kBlock + o]);
-        for (int t = 0; t < T; ++t) counters[o][t].add_differences(a[t], w);
-      }
+        repeat<T>([&](int t) BHVIT_HERE { counters[o][t].add_differences(a[t], w); });
+      });
     }
-#pragma GCC unroll 8
-    for (int o = 0; o < O; ++o)
-      for (int t = 0; t < T; ++t) acc[o][t] = counters[o][t].finish(acc[o][t]);
+    repeat<O>([&](int o) BHVIT_HERE {
+      repeat<T>([&](int t) BHVIT_HERE { acc[o][t] = counters[o][t].finish(acc[o][t]); });
+    });
   }
 }
-
-// One bit of a word each, to be read as an operand.
-constexpr uint32_t kBits[32] = {
-    1u << 0,  1u << 1,  1u << 2,  1u << 3,  1u << 4,  1u << 5,  1u << 6,  1u << 7,
-    1u << 8,  1u << 9,  1u << 10, 1u << 11, 1u << 12, 1u << 13, 1u << 14, 1u << 15,
-    1u << 16, 1u << 17, 1u << 18, 1u << 19, 1u << 20, 1u << 21, 1u << 22, 1u << 23,
-    1u << 24, 1u << 25, 1u << 26, 1u << 27, 1u << 28, 1u << 29, 1u << 30, 1u << 31};
 
 // Where the weights of outputs [first, first + kOutputs) begin.
 BHVIT_INLINE const uint32_t* weights_of(const uint32_t* weights, int first, int words) {
@@ -70,8 +62,7 @@ BHVIT_INLINE const uint32_t* weights_of(const uint32_t* weights, int first, int 
 template <int T>
 BHVIT_INLINE void start_sums(int inputs, U (&acc)[kOutputs][T]) {
   const U start = spread(-half(inputs));
-  for (auto& row : acc)
-    for (auto& x : row) x = start;
+  for_block<T>([&](int o, int t) BHVIT_HERE { acc[o][t] = start; });
 }
 
 // All outputs of a product on tiles of T vectors: finish(first, accumulators) takes kOutputs of
@@ -110,24 +101,6 @@ class Words {
   }
   U words_[T];
 };
-
-// Numbers of vectors as types.
-struct One {
-  static constexpr int kSize = 1;
-};
-struct Two {
-  static constexpr int kSize = 2;
-};
-
-// Calls run(first vector, number) until all vectors are done.
-template <typename Run>
-BHVIT_INLINE void for_vectors(int vectors, Run&& run) {
-  int v = 0;
-  if constexpr (kTokens == 2) {
-    for (; v + 2 <= vectors; v += 2) run(v, Two());
-  }
-  for (; v < vectors; ++v) run(v, One());
-}
 
 void load_tile(const Map& map, int channels, Tokens tokens, const float* scale, const float* bias,
                float* tile, int stride) {
@@ -219,7 +192,8 @@ void gelu_tile(float* tile, int stride, int channels, int vectors) {
 
 template <int T>
 BHVIT_INLINE void multiply_column(const float* tile, int stride, int inputs, const float* weights,
-                                  const float* bias, int outputs, float* out) {
+                                  const float* bias, int outputs, float* out,
+                                  ptrdiff_t out_stride) {
   for (int block = 0; block < outputs; block += kBlock, weights += inputs * kBlock) {
 #pragma GCC unroll 2
     for (int part = 0; part < kBlock; part += kOutputs) {
@@ -241,7 +215,7 @@ BHVIT_INLINE void multiply_column(const float* tile, int stride, int inputs, con
         for (int o = 0; o < kOutputs; ++o) {
           const int output = block + part + o;
           for (int t = 0; t < T; ++t) {
-            float* at = out + output * stride + t * kLanes;
+            float* at = out + output * out_stride + t * kLanes;
             store(at, add(from ? load(at) : spread(bias[output]), acc[o][t]));
           }
         }
@@ -251,10 +225,10 @@ BHVIT_INLINE void multiply_column(const float* tile, int stride, int inputs, con
 }
 
 void multiply_tile(const float* tile, int stride, int inputs, int vectors, const float* weights,
-                   const float* bias, int outputs, float* out) {
+                   const float* bias, int outputs, float* out, ptrdiff_t out_stride) {
   for_vectors(vectors, [&](int v, auto size) {
     multiply_column<decltype(size)::kSize>(tile + v * kLanes, stride, inputs, weights, bias,
-                                           outputs, out + v * kLanes);
+                                           outputs, out + v * kLanes, out_stride);
   });
 }
 
@@ -291,7 +265,7 @@ BHVIT_INLINE void hidden_layer(const Mlp& mlp, const uint32_t* bits, const float
   F pool[T];
   for (auto& x : pool) x = spread(0.0f);
   int wrapped = 0, in_pool = 0;
-  for_outputs<T>(bits, L, channels, mlp.weights1, mlp.hidden, [&](int first, auto& acc) {
+  for_outputs<T>(bits, L, channels, mlp.weights1, mlp.hidden, [&](int first, auto& acc) BHVIT_HERE {
     const BitChannel* h = mlp.hidden_channels + first;
     const float* shortcut = normed + wrapped * L;
 #pragma GCC unroll 8
@@ -329,26 +303,28 @@ BHVIT_INLINE void output_layer(const Mlp& mlp, const uint32_t* hidden_bits, cons
   const F zero = spread(0.0f);
   const F share = spread(1.0f / static_cast<float>(mlp.hidden / mlp.channels));
   Words<T> words;
-  for_outputs<T>(hidden_bits, L, mlp.hidden, mlp.weights2, mlp.channels, [&](int first, auto& acc) {
-    const OutputChannel* p = mlp.outputs + first;
-    const float* past = pooled + first * L;
-    float* __restrict to = result + first * L;
+  for_outputs<T>(
+      hidden_bits, L, mlp.hidden, mlp.weights2, mlp.channels, [&](int first, auto& acc) BHVIT_HERE {
+        const OutputChannel* p = mlp.outputs + first;
+        const float* past = pooled + first * L;
+        float* __restrict to = result + first * L;
 #pragma GCC unroll 8
-    for (int o = 0; o < kOutputs; ++o)
+        for (int o = 0; o < kOutputs; ++o)
 #pragma GCC unroll 2
-      for (int t = 0; t < T; ++t) {
-        const int at = o * L + t * kLanes;
-        F y = fma(to_float(acc[o][t]), spread(p[o].scale), spread(p[o].bias));
-        y = prelu(fma(load(past + at), share, y), spread(p[o].slope));
-        const F x = fma(y, spread(p[o].post_scale), load(to + at));
-        store(to + at, x);
-        if (Next)
-          words.set(
-              first, o, t,
-              at_least(fma(x, spread(next.scale[first + o]), spread(next.bias[first + o])), zero));
-      }
-    if (Next) words.flush(first, out_bits, L);
-  });
+          for (int t = 0; t < T; ++t) {
+            const int at = o * L + t * kLanes;
+            F y = fma(to_float(acc[o][t]), spread(p[o].scale), spread(p[o].bias));
+            y = prelu(fma(load(past + at), share, y), spread(p[o].slope));
+            const F x = fma(y, spread(p[o].post_scale), load(to + at));
+            store(to + at, x);
+            if (Next)
+              words.set(
+                  first, o, t,
+                  at_least(fma(x, spread(next.scale[first + o]), spread(next.bias[first + o])),
+                           zero));
+          }
+        if (Next) words.flush(first, out_bits, L);
+      });
 }
 
 template <int T, int R>
@@ -627,18 +603,14 @@ template <int T, bool Average>
 void project_tile(const uint32_t* bits, int inputs, const uint32_t* weights,
                   const OutputChannel* outputs, int number, const float* shortcut,
                   int shortcut_channels, int stride, float* out) {
-  for_outputs<T>(bits, stride, inputs, weights, number, [&](int first, auto& acc) {
+  for_outputs<T>(bits, stride, inputs, weights, number, [&](int first, auto& acc) BHVIT_HERE {
     const OutputChannel* p = outputs + first;
     const Shortcut<Average> past(shortcut, shortcut_channels, number, first, stride);
     float* __restrict to = out + first * stride;
-#pragma GCC unroll 8
-    for (int o = 0; o < kOutputs; ++o)
-#pragma GCC unroll 2
-      for (int t = 0; t < T; ++t) {
-        const F y = activate(p[o], acc[o][t], past.at(o, t * kLanes));
-        store(to + o * stride + t * kLanes,
-              fma(y, spread(p[o].post_scale), spread(p[o].post_bias)));
-      }
+    for_block<T>([&](int o, int t) BHVIT_HERE {
+      const F y = activate(p[o], acc[o][t], past.at(o, t * kLanes));
+      store(to + o * stride + t * kLanes, fma(y, spread(p[o].post_scale), spread(p[o].post_bias)));
+    });
   });
 }
 
@@ -668,75 +640,6 @@ void pool_rows(const Map& map, int channel, int y0, int y1, float scale, float b
     store_first(highest + x, most, count);
     store_first(sum + x, total, count);
   }
-}
-
-// Sixteen columns of an enlarged row.
-struct Columns {
-  U left, right;
-  F weight;
-  BHVIT_INLINE Columns(const Enlargement& to, int tile)
-      : left(load(to.x0 + tile * kLanes)),
-        right(load(to.x1 + tile * kLanes)),
-        weight(load(to.x_weight + tile * kLanes)) {}
-  BHVIT_INLINE F enlarge(F source) const {
-    const F a = permute(source, left);
-    return fma(weight, subtract(permute(source, right), a), a);
-  }
-};
-
-void enlarge_tile(const Map& map, int channels, const Enlargement& to, int y, int column_tile,
-                  float* tile, int stride) {
-  const Columns columns(to, column_tile);
-  const int x = to.base[column_tile];
-  const float* top = map.at(to.y0[y], 0, x);
-  const float* bottom = map.at(to.y1[y], 0, x);
-  const F weight = spread(to.y_weight[y]);
-  for (int c = 0; c < channels; ++c, top += map.plane, bottom += map.plane) {
-    __builtin_prefetch(bottom + kLanes);
-    const F a = load(top);
-    store(tile + c * stride, columns.enlarge(fma(weight, subtract(load(bottom), a), a)));
-  }
-}
-
-template <int R>
-BHVIT_INLINE void label_some_rows(const Map& logits, int classes, const Enlargement& to, int y,
-                                  int width, uint8_t* labels, ptrdiff_t stride) {
-  F weights[R];
-  for (int r = 0; r < R; ++r) weights[r] = spread(to.y_weight[y + r]);
-  for (int tile = 0; tile * kLanes < width; ++tile) {
-    const Columns columns(to, tile);
-    const float* top = logits.at(to.y0[y], 0, to.base[tile]);
-    const float* bottom = logits.at(to.y1[y], 0, to.base[tile]);
-    F best[R];
-    U label[R];
-    for (int r = 0; r < R; ++r) {
-      best[r] = spread(-HUGE_VALF);
-      label[r] = spread(0u);
-    }
-    for (int c = 0; c < classes; ++c, top += logits.plane, bottom += logits.plane) {
-      __builtin_prefetch(bottom + kLanes);
-      const F a = columns.enlarge(load(top));
-      const F difference = subtract(columns.enlarge(load(bottom)), a);
-      const U name = spread(c);
-      for (int r = 0; r < R; ++r) {
-        const F value = fma(weights[r], difference, a);
-        const M better = above(value, best[r]);
-        best[r] = larger(value, best[r]);
-        label[r] = select(better, name, label[r]);
-      }
-    }
-    const int x = tile * kLanes, count = width - x < kLanes ? width - x : kLanes;
-    for (int r = 0; r < R; ++r) store_bytes(labels + r * stride + x, label[r], count);
-  }
-}
-
-void label_rows(const Map& logits, int classes, const Enlargement& to, int y_begin, int y_end,
-                int width, uint8_t* labels, ptrdiff_t stride) {
-  int y = y_begin;
-  for (; y + 4 <= y_end; y += 4)
-    label_some_rows<4>(logits, classes, to, y, width, labels + (y - y_begin) * stride, stride);
-  for (; y < y_end; ++y)
-    label_some_rows<1>(logits, classes, to, y, width, labels + (y - y_begin) * stride, stride);
 }
 
 int64_t busy_count(int rounds, uint32_t* sink) {
@@ -786,10 +689,11 @@ namespace BHVIT_ISA {
 namespace {
 
 constexpr Kernels make_kernels(const char* name) {
-  return {name,          load_tile,      store_tile,   add_map,     pack_tile, gelu_tile,
-          multiply_tile, load_patches,   mlp,          multi_scale, convolve,  accumulate,
-          project,       project_tokens, attend,       mix_context, pool_rows, enlarge_tile,
-          label_rows,    busy_count,     busy_multiply};
+  return {
+      name,         load_tile,        store_tile,     add_map,    pack_tile,    pack_and_average,
+      gelu_tile,    multiply_tile,    load_patches,   mlp,        multi_scale,  convolve,
+      accumulate,   project,          project_tokens, attend,     mix_context,  pool_rows,
+      enlarge_tile, enlarge_and_pack, label_rows,     busy_count, busy_multiply};
 }
 
 }  // namespace

@@ -67,7 +67,8 @@ void run_full_precision(const Run& run, int s) {
       run.kernels.load_patches(from, from.planes, spans[i].y, spans[i].x, layer.in.scale.data(),
                                layer.in.bias.data(), patches + spans[i].lane, kWideStride);
     run.kernels.multiply(patches, kWideStride, layer.dense.inputs, tokens.vectors(),
-                         layer.dense.weights.data(), layer.dense.bias.data(), to.planes, out);
+                         layer.dense.weights.data(), layer.dense.bias.data(), to.planes, out,
+                         kWideStride);
     finish_tokens(run, s, out, kWideStride, tokens, out + to.planes * kWideStride);
   });
 }
@@ -129,7 +130,7 @@ void run_stem(const Run& run, const Image& image) {
     for (int i = 0; i < number; ++i)
       reader.read(spans[i].y, spans[i].x, spans[i].count, scratch + spans[i].lane, kWideStride);
     run.kernels.multiply(scratch, kWideStride, stem.inputs, tokens.vectors(), stem.weights.data(),
-                         stem.bias.data(), to.planes, out);
+                         stem.bias.data(), to.planes, out, kWideStride);
     run.kernels.gelu_tile(out, kWideStride, to.planes, tokens.vectors());
     finish_tokens(run, 0, out, kWideStride, tokens, out + to.planes * kWideStride);
   });
