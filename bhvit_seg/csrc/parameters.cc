@@ -129,10 +129,11 @@ class Reader {
     m.in = affine(prefix + "in_scale", prefix + "in_bias", channels);
     const int words = div_up(9 * (channels / kGroups), 32);
     const auto bits = file_.words(prefix + "bits", {3, channels, words});
-    m.scale = file_.floats(prefix + "scale", {3, channels});
-    m.bias = file_.floats(prefix + "bias", {3, channels});
-    m.slope = file_.floats(prefix + "slope", {3, channels});
-    for (float& s : m.scale) s *= -2.0f;
+    const auto scale = file_.floats(prefix + "scale", {3, channels});
+    const auto bias = file_.floats(prefix + "bias", {3, channels});
+    const auto slope = file_.floats(prefix + "slope", {3, channels});
+    for (int i = 0; i < 3 * channels; ++i)
+      m.channels[i / channels].push_back({-2.0f * scale[i], bias[i], slope[i]});
     m.out = affine(prefix + "out_scale", prefix + "out_bias", channels);
     const size_t size = static_cast<size_t>(channels) * words;
     for (int d = 0; d < 3; ++d)
@@ -278,10 +279,7 @@ class Reader {
 };
 
 void point_to_arrays(MsgdcParameters& m) {
-  const int channels = static_cast<int>(m.out.scale.size());
-  for (int d = 0; d < 3; ++d)
-    m.layer.branches[d] = {m.convolutions[d].layer, &m.scale[d * channels], &m.bias[d * channels],
-                           &m.slope[d * channels]};
+  for (int d = 0; d < 3; ++d) m.layer.branches[d] = {m.convolutions[d].layer, m.channels[d].data()};
   m.layer.out_scale = m.out.scale.data();
   m.layer.out_bias = m.out.bias.data();
 }

@@ -60,7 +60,7 @@ struct BinaryModule {
 struct MsgdcParameters {
   Affine in;
   BinaryConvolution convolutions[3];
-  Aligned<float> scale, bias, slope;
+  std::vector<BranchChannel> channels[3];
   Affine out;
   MultiScaleConvolution layer;
 };

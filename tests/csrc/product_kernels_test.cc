@@ -46,16 +46,14 @@ void test_multi_scale(const Pair& k, Random& random) {
     const int channels = random.below(12) ? random.one_of(channel_numbers) : 256;
     TwinMap map(height, width, channels, random);
     const TwinBitMap bits(height, width, channels / 32, random);
-    const Filled<float> scale(3 * channels, random), bias(3 * channels, random);
-    const Filled<float> slope(3 * channels, random), out_scale(channels, random);
-    const Filled<float> out_bias(channels, random);
+    const Filled<BranchChannel> branch_channels(3 * channels, random);
+    const Filled<float> out_scale(channels, random), out_bias(channels, random);
     const RandomConvolution convolutions[3] = {{3, kGroups, channels, channels, random},
                                                {3, kGroups, channels, channels, random},
                                                {3, kGroups, channels, channels, random}};
     MultiScaleConvolution layer;
     for (int d = 0; d < 3; ++d)
-      layer.branches[d] = {convolutions[d].layer, scale.data() + d * channels,
-                           bias.data() + d * channels, slope.data() + d * channels};
+      layer.branches[d] = {convolutions[d].layer, branch_channels.data() + d * channels};
     layer.out_scale = out_scale.data();
     layer.out_bias = out_bias.data();
     Filled<uint32_t> scratch(multi_scale_scratch(convolutions[0].layer), random);

@@ -82,9 +82,13 @@ struct TapRows {
   int state;                // bit ky: the row lies inside
 };
 
+struct BranchChannel {
+  float scale, bias, slope;
+};
+
 struct GroupedBranch {
   Convolution convolution;
-  const float *scale, *bias, *slope;
+  const BranchChannel* channels;
 };
 
 // x += out_scale * sum over branches of prelu(scale * accumulator + bias, slope) + out_bias.

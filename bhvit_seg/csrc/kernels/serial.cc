@@ -226,8 +226,9 @@ void multi_scale(const MultiScaleConvolution& layer, const TapRows* taps, const 
       for (int d = 0; d < 3; ++d) {
         const GroupedBranch& branch = layer.branches[d];
         const int32_t acc = convolve_token(branch.convolution, taps[d], x, o);
+        const BranchChannel& channel = branch.channels[o];
         const float p =
-            prelu(fused(static_cast<float>(acc), branch.scale[o], branch.bias[o]), branch.slope[o]);
+            prelu(fused(static_cast<float>(acc), channel.scale, channel.bias), channel.slope);
         total = d ? total + p : p;
       }
       const float residual = *map.at(y, o, x) + layer.out_bias[o];

@@ -29,28 +29,43 @@ BHVIT_INLINE F exp2_lanes(F x) {
 
 BHVIT_INLINE int32_t half(int inputs) { return inputs / 2; }
 
-// acc[o][t] += popcount over words of (activations[t] xor weights[o]).
-// activations: [words][stride]; weights: [words][8], first of them at `weights`.
+// Counts how T vectors of one word of tokens differ from O weights.
 template <int T, int O>
+BHVIT_INLINE void add_word(const uint32_t* activations, const uint32_t* weights,
+                           Counter (&counters)[O][T]) {
+  U a[T];
+  repeat<T>([&](int t) BHVIT_HERE { a[t] = load(activations + t * kLanes); });
+  repeat<O>([&](int o) BHVIT_HERE {
+    const U w = spread(weights[o]);
+    repeat<T>([&](int t) BHVIT_HERE { counters[o][t].add_differences(a[t], w); });
+  });
+}
+
+// acc[o][t] += popcount over words of (activations[t] xor weights[o]).
+// activations: [words][stride]; weights: [words][8], first of them at `weights`. N: number of words
+// if it is known, else 0.
+template <int T, int O, int N = 0>
 BHVIT_INLINE void count_differences(const uint32_t* activations, int stride,
                                     const uint32_t* weights, int words, U (&acc)[O][T]) {
+  static_assert(N <= Counter::kMost, "a counter overflows");
   for (int from = 0; from < words; from += Counter::kMost) {
     const int to = words - from < Counter::kMost ? words : from + Counter::kMost;
     Counter counters[O][T];
     repeat<O>([&](int o) BHVIT_HERE {
       repeat<T>([&](int t) BHVIT_HERE { counters[o][t].start(acc[o][t]); });
     });
-    for (int k = from; k < to; ++k) {
-      U a[T];
-      repeat<T>([&](int t) BHVIT_HERE { a[t] = load(activations + k * stride + t * kLanes); });
-      repeat<O>([&](int o) BHVIT_HERE {
-        const U w = spread(weights[k * kBlock + o]);
-        repeat<T>([&](int t) BHVIT_HERE { counters[o][t].add_differences(a[t], w); });
+    if constexpr (N > 0) {
+      repeat<N>([&](int k) BHVIT_HERE {
+        add_word(activations + k * stride, weights + k * kBlock, counters);
       });
+    } else {
+      for (int k = from; k < to; ++k)
+        add_word(activations + k * stride, weights + k * kBlock, counters);
     }
     repeat<O>([&](int o) BHVIT_HERE {
       repeat<T>([&](int t) BHVIT_HERE { acc[o][t] = counters[o][t].finish(acc[o][t]); });
     });
+    if constexpr (N > 0) return;
   }
 }
 
@@ -465,76 +480,114 @@ BHVIT_INLINE void gather_words(const Convolution& layer, const TapRows& taps, in
   }
 }
 
-// Accumulators of `O` outputs from `output` on, corrected for taps outside the map, for the words
-// [groups][words][T * kLanes] of T vectors.
-template <int T, int O>
-BHVIT_INLINE void accumulate_block(const Convolution& layer, const TapRows& taps, int x,
-                                   const uint32_t* gathered, int output, U (&acc)[O][T]) {
-  constexpr int L = T * kLanes;
-  const int outputs = layer.outputs, group = output / (outputs / layer.groups);
-  const int32_t* start = layer.border.start + taps.state * outputs + output;
-  for (int o = 0; o < O; ++o)
-    for (int t = 0; t < T; ++t) acc[o][t] = spread(start[o]);
-  count_differences<T, O>(gathered + group * layer.words * L, L,
-                          weights_of(layer.weights, output, layer.words), layer.words, acc);
-  for (int kx = 0; kx < layer.kernel; ++kx) {
-    if (x >= taps.first[kx] && x + L <= taps.last[kx]) continue;
-    const int32_t* missing =
-        layer.border.missing + (taps.state * layer.kernel + kx) * outputs + output;
-    for (int t = 0; t < T; ++t) {
-      const int from = x + t * kLanes;
-      const M outside = either(below(taps.first[kx] - from), invert(below(taps.last[kx] - from)));
-      for (int o = 0; o < O; ++o) acc[o][t] = add_where(outside, acc[o][t], spread(missing[o]));
+// The lanes of T vectors of outputs for which a column of taps lies outside the map.
+template <int T>
+struct Outside {
+  bool any = false;
+  M lanes[3][T];
+  BHVIT_INLINE Outside(const TapRows& taps, int kernel, int x) {
+    for (int kx = 0; kx < kernel; ++kx) {
+      any = any || x < taps.first[kx] || x + T * kLanes > taps.last[kx];
+      for (int t = 0; t < T; ++t) {
+        const int from = x + t * kLanes;
+        lanes[kx][t] = either(below(taps.first[kx] - from), invert(below(taps.last[kx] - from)));
+      }
     }
   }
+};
+
+// Accumulators of `O` outputs from `output` on, corrected for taps outside the map, for the words
+// [words][T * kLanes] of their group. N: number of words if it is known, else 0.
+template <int N, int T, int O>
+BHVIT_INLINE void accumulate_block(const Convolution& layer, int state, const Outside<T>& outside,
+                                   const uint32_t* gathered, int output, U (&acc)[O][T]) {
+  const int32_t* start = layer.border.start + state * layer.outputs + output;
+  repeat<O>([&](int o)
+                BHVIT_HERE { repeat<T>([&](int t) BHVIT_HERE { acc[o][t] = spread(start[o]); }); });
+  const int words = N ? N : layer.words;
+  count_differences<T, O, N>(gathered, T * kLanes, weights_of(layer.weights, output, words), words,
+                             acc);
+  if (!outside.any) return;
+  const int32_t* missing = layer.border.missing + state * layer.kernel * layer.outputs + output;
+  for (int kx = 0; kx < layer.kernel; ++kx, missing += layer.outputs)
+    repeat<O>([&](int o) BHVIT_HERE {
+      repeat<T>([&](int t) BHVIT_HERE {
+        acc[o][t] = add_where(outside.lanes[kx][t], acc[o][t], spread(missing[o]));
+      });
+    });
 }
 
-template <int T>
+// T vectors of outputs, N words a group (0: however many); Whole: no lane lies outside the map.
+template <int T, int N, bool Whole>
 void multi_scale_vectors(const MultiScaleConvolution& layer, const TapRows* taps, const Map& map,
-                         int y, int x, uint32_t* scratch) {
+                         int y, int x, uint32_t* gathered) {
   constexpr int L = T * kLanes;
-  const Convolution& first = layer.branches[0].convolution;
-  const int words = first.groups * first.words * L, left = map.width - x;
+  constexpr int O = 4;  // three branches' sums and the total stay in registers
+  const Convolution& shape = layer.branches[0].convolution;
+  const int words = N ? N : shape.words, of_group = shape.outputs / shape.groups;
+  const Outside<T> outside[3] = {
+      {taps[0], shape.kernel, x}, {taps[1], shape.kernel, x}, {taps[2], shape.kernel, x}};
   for (int d = 0; d < 3; ++d)
     for (int t = 0; t < T; ++t)
       gather_words(layer.branches[d].convolution, taps[d], x + t * kLanes,
-                   scratch + d * words + t * kLanes, L);
-  constexpr int O = kBlock / T < 2 * kOutputs ? kBlock / T : kOutputs;
-  for (int output = 0; output < first.outputs; output += O) {
+                   gathered + d * shape.groups * words * L + t * kLanes, L);
+  for (int output = 0; output < shape.outputs; output += O) {
+    const uint32_t* group = gathered + output / of_group * words * L;
     F total[O][T];
-    for (int d = 0; d < 3; ++d) {
-      const GroupedBranch& branch = layer.branches[d];
+    repeat<3>([&](int d) BHVIT_HERE {
       U acc[O][T];
-      accumulate_block<T, O>(branch.convolution, taps[d], x, scratch + d * words, output, acc);
-#pragma GCC unroll 8
-      for (int o = 0; o < O; ++o) {
-        const F scale = spread(branch.scale[output + o]), bias = spread(branch.bias[output + o]);
-        const F slope = spread(branch.slope[output + o]);
-        for (int t = 0; t < T; ++t) {
+      accumulate_block<N>(layer.branches[d].convolution, taps[d].state, outside[d],
+                          group + d * shape.groups * words * L, output, acc);
+      const BranchChannel* channels = layer.branches[d].channels + output;
+      repeat<O>([&](int o) BHVIT_HERE {
+        const F scale = spread(channels[o].scale), bias = spread(channels[o].bias);
+        const F slope = spread(channels[o].slope);
+        repeat<T>([&](int t) BHVIT_HERE {
           const F p = prelu(fma(to_float(acc[o][t]), scale, bias), slope);
           total[o][t] = d ? add(total[o][t], p) : p;
-        }
-      }
-    }
-    for (int o = 0; o < O; ++o) {
+        });
+      });
+    });
+    float* row = map.at(y, output, x);
+    repeat<O>([&](int o) BHVIT_HERE {
       const F scale = spread(layer.out_scale[output + o]),
               bias = spread(layer.out_bias[output + o]);
-      float* at = map.at(y, output + o, x);
-      for (int t = 0; t < T; ++t, at += kLanes) {
+      repeat<T>([&](int t) BHVIT_HERE {
+        float* at = row + o * map.plane + t * kLanes;
+        const int count = map.width - x - t * kLanes;
         __builtin_prefetch(at + L, 1);
-        const int count = left - t * kLanes;
-        store_first(at, fma(total[o][t], scale, add(load_first(at, count), bias)), count);
-      }
-    }
+        const F residual = add(Whole ? load(at) : load_first(at, count), bias);
+        const F sum = fma(total[o][t], scale, residual);
+        if (Whole)
+          store(at, sum);
+        else
+          store_first(at, sum, count);
+      });
+    });
   }
-  wrap_span(map, first.outputs, {y, x, 0, left < L ? left : L});
+}
+
+template <int N>
+void multi_scale_row(const MultiScaleConvolution& layer, const TapRows* taps, const Map& map, int y,
+                     uint32_t* scratch) {
+  for_vectors(div_up(map.width, kLanes), [&](int v, auto size) {
+    constexpr int T = decltype(size)::kSize;
+    const int x = v * kLanes;
+    const auto run = map.width - x >= T * kLanes ? multi_scale_vectors<T, N, true>
+                                                 : multi_scale_vectors<T, N, false>;
+    run(layer, taps, map, y, x, scratch);
+  });
+  wrap_span(map, map.planes, {y, 0, 0, map.width});
 }
 
 void multi_scale(const MultiScaleConvolution& layer, const TapRows* taps, const Map& map, int y,
                  uint32_t* scratch) {
-  for_vectors(div_up(map.width, kLanes), [&](int v, auto size) {
-    multi_scale_vectors<decltype(size)::kSize>(layer, taps, map, y, v * kLanes, scratch);
-  });
+  const int words = layer.branches[0].convolution.words;
+  // groups of 16 and 32 channels
+  const auto run = words == 5   ? multi_scale_row<5>
+                   : words == 9 ? multi_scale_row<9>
+                                : multi_scale_row<0>;
+  run(layer, taps, map, y, scratch);
 }
 
 // The shortcut to outputs [first, first + kOutputs): channels repeated, or averaged over adjacent
@@ -566,37 +619,46 @@ BHVIT_INLINE F activate(const OutputChannel& p, U acc, F shortcut) {
   return prelu(y, spread(p.slope));
 }
 
-template <bool Average>
-void convolve_tile(const Convolution& layer, const OutputChannel* outputs, const TapRows& taps,
-                   int x, const float* shortcut, int shortcut_channels, const uint32_t* gathered,
-                   float* out) {
+// All outputs of one vector: finish(first, accumulators) takes kOutputs of them together.
+template <typename Finish>
+BHVIT_INLINE void for_convolved(const Convolution& layer, const TapRows& taps, int x,
+                                uint32_t* gathered, Finish&& finish) {
+  gather_words(layer, taps, x, gathered, kLanes);
+  const Outside<1> outside(taps, layer.kernel, x);
+  const int of_group = layer.outputs / layer.groups;
   for (int first = 0; first < layer.outputs; first += kOutputs) {
     U acc[kOutputs][1];
-    accumulate_block<1, kOutputs>(layer, taps, x, gathered, first, acc);
-    const Shortcut<Average> past(shortcut, shortcut_channels, layer.outputs, first, kLanes);
-    for (int o = 0; o < kOutputs; ++o) {
-      const OutputChannel& p = outputs[first + o];
-      const F y = activate(p, acc[o][0], past.at(o, 0));
-      store(out + (first + o) * kLanes, fma(y, spread(p.post_scale), spread(p.post_bias)));
-    }
+    accumulate_block<0>(layer, taps.state, outside,
+                        gathered + first / of_group * layer.words * kLanes, first, acc);
+    finish(first, acc);
   }
+}
+
+template <bool Average>
+void convolve_tile(const Convolution& layer, const OutputChannel* outputs, const TapRows& taps,
+                   int x, const float* shortcut, int shortcut_channels, uint32_t* gathered,
+                   float* out) {
+  for_convolved(layer, taps, x, gathered, [&](int first, auto& acc) BHVIT_HERE {
+    const Shortcut<Average> past(shortcut, shortcut_channels, layer.outputs, first, kLanes);
+    for_block<1>([&](int o, int t) BHVIT_HERE {
+      const OutputChannel& p = outputs[first + o];
+      const F y = activate(p, acc[o][t], past.at(o, 0));
+      store(out + (first + o) * kLanes, fma(y, spread(p.post_scale), spread(p.post_bias)));
+    });
+  });
 }
 
 void convolve(const Convolution& layer, const OutputChannel* outputs, const TapRows& taps, int x,
               const float* shortcut, int shortcut_channels, uint32_t* scratch, float* out) {
-  gather_words(layer, taps, x, scratch, kLanes);
   const auto run = shortcut_channels > layer.outputs ? convolve_tile<true> : convolve_tile<false>;
   run(layer, outputs, taps, x, shortcut, shortcut_channels, scratch, out);
 }
 
 void accumulate(const Convolution& layer, const TapRows& taps, int x, uint32_t* scratch,
                 int32_t* out) {
-  gather_words(layer, taps, x, scratch, kLanes);
-  for (int output = 0; output < layer.outputs; output += kOutputs) {
-    U acc[kOutputs][1];
-    accumulate_block<1, kOutputs>(layer, taps, x, scratch, output, acc);
-    for (int o = 0; o < kOutputs; ++o) store(out + (output + o) * kLanes, acc[o][0]);
-  }
+  for_convolved(layer, taps, x, scratch, [&](int first, auto& acc) BHVIT_HERE {
+    for_block<1>([&](int o, int t) BHVIT_HERE { store(out + (first + o) * kLanes, acc[o][t]); });
+  });
 }
 
 template <int T, bool Average>
