@@ -130,13 +130,13 @@ void test_patch_convolutions(const Pair& k, Random& random) {
           Filled<uint32_t> bits(4 * words * kLanes, random);
           const RandomConvolution convolution(2, 1, inputs, outputs, random);
           TapRows taps;
+          taps.plane = kLanes;
           taps.state = rows == 2 ? 3 : 1;
           for (int tap = 0; tap < 4; ++tap) {
             uint32_t* const of_tap = bits.data() + tap * words * kLanes;
             for (int i = 0; i < words * kLanes; ++i)
               if (tap % 2 && i % kLanes >= whole) of_tap[i] = 0;
             taps.rows[tap] = tap / 2 < rows ? of_tap : nullptr;
-            taps.plane[tap % 2] = kLanes;
             taps.first[tap % 2] = 0;
             taps.last[tap % 2] = tap % 2 ? whole : kLanes;
           }

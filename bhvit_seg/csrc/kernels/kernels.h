@@ -77,7 +77,7 @@ struct Convolution {
 // Where the taps of a row of outputs lie.
 struct TapRows {
   const uint32_t* rows[9];  // (ky, kx): word plane 0 at output column 0; null outside the map
-  ptrdiff_t plane[3];       // from one word plane to the next, for each kx
+  ptrdiff_t plane;          // from one word plane to the next
   int first[3], last[3];    // output columns [first, last) for which column kx lies inside
   int state;                // bit ky: the row lies inside
 };

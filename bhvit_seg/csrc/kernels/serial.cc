@@ -209,7 +209,7 @@ int32_t convolve_token(const Convolution& layer, const TapRows& taps, int x, int
     if (!taps.rows[tap] || x < taps.first[kx] || x >= taps.last[kx]) continue;
     for (int i = 0; i < inputs; ++i) {
       const int channel = group * inputs + i, k = tap * inputs + i;
-      const uint32_t a = taps.rows[tap][channel / 32 * taps.plane[kx] + x] >> (channel % 32) & 1;
+      const uint32_t a = taps.rows[tap][channel / 32 * taps.plane + x] >> (channel % 32) & 1;
       const uint32_t w = weights[k / 32 * kBlock] >> (k % 32) & 1;
       twice += a == w ? -1 : 1;
     }

@@ -430,9 +430,9 @@ void mlp(const Mlp& layer, const Map& in, const Map& out, const Binarizer* next,
   run(layer, in, out, next, next_bits, tokens, scratch);
 }
 
-BHVIT_INLINE U load_tap(const TapRows& taps, int tap, int plane, int kernel, int x) {
+BHVIT_INLINE U load_tap(const TapRows& taps, int tap, int plane, int x) {
   const uint32_t* row = taps.rows[tap];
-  return row ? load(row + plane * taps.plane[tap % kernel] + x) : spread(0u);
+  return row ? load(row + plane * taps.plane + x) : spread(0u);
 }
 
 // Words of all groups for one vector of outputs: [groups][words][stride].
@@ -446,7 +446,7 @@ BHVIT_INLINE void gather_words(const Convolution& layer, const TapRows& taps, in
       const int words = inputs / 32;
       for (int tap = 0; tap < number; ++tap)
         for (int w = 0; w < words; ++w, to += stride)
-          store(to, load_tap(taps, tap, g * words + w, layer.kernel, x));
+          store(to, load_tap(taps, tap, g * words + w, x));
       continue;
     }
     if (inputs == 16) {
@@ -456,9 +456,8 @@ BHVIT_INLINE void gather_words(const Convolution& layer, const TapRows& taps, in
       const int plane = g / 2;
       const U low = spread(0xffffu), high = spread(0xffff0000u);
       for (int tap = 0; tap < number; tap += 2, to += stride, odd += stride) {
-        const U first = load_tap(taps, tap, plane, layer.kernel, x);
-        const U second =
-            tap + 1 < number ? load_tap(taps, tap + 1, plane, layer.kernel, x) : spread(0u);
+        const U first = load_tap(taps, tap, plane, x);
+        const U second = tap + 1 < number ? load_tap(taps, tap + 1, plane, x) : spread(0u);
         store(to, bit_or(bit_and(first, low), shift_left(second, 16)));
         store(odd, bit_or(shift_right(first, 16), bit_and(second, high)));
       }
@@ -468,7 +467,7 @@ BHVIT_INLINE void gather_words(const Convolution& layer, const TapRows& taps, in
     const U field = spread((1u << inputs) - 1);
     U word = spread(0u);
     for (int tap = 0; tap < number; ++tap) {
-      const U bits = load_tap(taps, tap, g * inputs / 32, layer.kernel, x);
+      const U bits = load_tap(taps, tap, g * inputs / 32, x);
       word =
           bit_or(word, shift_left(bit_and(shift_right(bits, shift), field), tap % fields * inputs));
       if (tap % fields == fields - 1 || tap == number - 1) {
@@ -483,11 +482,11 @@ BHVIT_INLINE void gather_words(const Convolution& layer, const TapRows& taps, in
 // The lanes of T vectors of outputs for which a column of taps lies outside the map.
 template <int T>
 struct Outside {
-  bool any = false;
+  bool columns[3] = {};
   M lanes[3][T];
   BHVIT_INLINE Outside(const TapRows& taps, int kernel, int x) {
     for (int kx = 0; kx < kernel; ++kx) {
-      any = any || x < taps.first[kx] || x + T * kLanes > taps.last[kx];
+      columns[kx] = x < taps.first[kx] || x + T * kLanes > taps.last[kx];
       for (int t = 0; t < T; ++t) {
         const int from = x + t * kLanes;
         lanes[kx][t] = either(below(taps.first[kx] - from), invert(below(taps.last[kx] - from)));
@@ -507,14 +506,16 @@ BHVIT_INLINE void accumulate_block(const Convolution& layer, int state, const Ou
   const int words = N ? N : layer.words;
   count_differences<T, O, N>(gathered, T * kLanes, weights_of(layer.weights, output, words), words,
                              acc);
-  if (!outside.any) return;
   const int32_t* missing = layer.border.missing + state * layer.kernel * layer.outputs + output;
-  for (int kx = 0; kx < layer.kernel; ++kx, missing += layer.outputs)
+#pragma GCC unroll 1
+  for (int kx = 0; kx < layer.kernel; ++kx, missing += layer.outputs) {
+    if (!outside.columns[kx]) continue;
     repeat<O>([&](int o) BHVIT_HERE {
       repeat<T>([&](int t) BHVIT_HERE {
         acc[o][t] = add_where(outside.lanes[kx][t], acc[o][t], spread(missing[o]));
       });
     });
+  }
 }
 
 // T vectors of outputs, N words a group (0: however many); Whole: no lane lies outside the map.

@@ -97,6 +97,7 @@ void run_binary(const Run& run, int s) {
         mean[c * kLanes + i] = sum / static_cast<float>(rows * (i < whole ? 2 : 1));
       }
     TapRows taps;
+    taps.plane = kLanes;
     taps.state = rows == 2 ? 3 : 1;
     for (int tap = 0; tap < 4; ++tap) {
       uint32_t* const of_tap = bits + tap * words * kLanes;
@@ -105,7 +106,6 @@ void run_binary(const Run& run, int s) {
       for (int w = 0; w < words && tap % 2; ++w)
         for (int i = whole > 0 ? whole : 0; i < kLanes; ++i) of_tap[w * kLanes + i] = 0;
       taps.rows[tap] = tap / 2 < rows ? of_tap : nullptr;
-      taps.plane[tap % 2] = kLanes;
       taps.first[tap % 2] = 0;
       taps.last[tap % 2] = tap % 2 ? whole : kLanes;
     }
