@@ -205,7 +205,7 @@ class Reader {
     for (int c = 0; c < channels; ++c) m.context.push_back({scale[c], bias[c], slope[c], 1, 0});
     m.context_shift = floats(prefix + "context_shift", channels);
     m.window_balance = floats(prefix + "window_balance", channels);
-    m.mixer = {channels, m.context.data(), m.window_balance.data(), m.context_shift.data(),
+    m.mixer = {channels, m.context.data(), m.window_balance.data(),
                m.output.input_threshold.data()};
     return m;
   }

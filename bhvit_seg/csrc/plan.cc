@@ -81,13 +81,13 @@ void Plan::lay_out_stage(const Parameters& parameters, int s, Arena& arena) {
   for (TokenBits& bits : stage.attending)
     bits = {take_planes<uint32_t>(arena, h, w, channels / 32),
             take_planes<uint32_t>(arena, 1, cells, channels / 32)};
-  const int first = cells % kLanes, stride = round_up(first + arch.window * arch.window, kLanes);
-  stage.window_sums =
-      arena.take<int32_t>(static_cast<size_t>(cells) * channels * stride + 2 * kLanes) + kLanes;
-  stage.sums = {stage.window_sums, stride, first, arch.window, stage.cells_across, w};
+  const int first = cells % kLanes, vectors = div_up(first + arch.window * arch.window, kLanes);
+  const size_t values = static_cast<size_t>(cells) * vectors * channels * kLanes;
+  stage.window_sums = arena.take<int32_t>(values + 2 * kLanes) + kLanes;
+  stage.sums = {stage.window_sums, vectors, first, arch.window, stage.cells_across, w};
   const size_t size = static_cast<size_t>(channels) * stage.cell_stride;
   stage.pooled_context = arena.take<float>(stage.groups * size);
-  stage.pooled_mean = arena.take<float>(size + kLanes);
+  stage.shares = arena.take<float>(static_cast<size_t>(cells) * channels);
 }
 
 void Plan::lay_out_head(const Parameters& parameters, Arena& arena) {
@@ -138,6 +138,7 @@ size_t Plan::scratch_size(const Parameters& parameters) const {
     if (s >= 2) {
       const StagePlan& stage = stages[s];
       need(2 * static_cast<size_t>(round_up(stage.width, kLanes) + kLanes));
+      need(stage.cells());
       need(kTileLanes * (c + 3 * c / 32) + project_tokens_scratch(arch.channels[s]));
       need(kTileLanes * (2 * c + c / 32));
       const int tokens = arch.window * arch.window + stage.cells();

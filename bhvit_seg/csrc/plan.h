@@ -29,7 +29,7 @@ struct StagePlan {
   WindowSums sums;
   int32_t* window_sums;   // the same memory
   float* pooled_context;  // [groups][channels][cell_stride]
-  float* pooled_mean;     // [channels][cell_stride]
+  float* shares;          // [cells][channels]: what pooled contexts add to their cells' tokens
   int cell_stride;
 
   int cells() const { return cells_down * cells_across; }

@@ -145,8 +145,10 @@ struct Attention {
 // Where what a head attends to in a window goes. The pooled tokens come first, so they lie in the
 // same lanes in every window.
 struct HeadContext {
-  int32_t* sums;  // [head_channels][stride]: of the window's token i at cells % kLanes + i
-  int stride;
+  // Of the window's tokens, in lanes from cells % kLanes on: [vectors][channels][kLanes], of all
+  // heads; the first one's channels are `vector` values before the second one's.
+  int32_t* sums;
+  ptrdiff_t vector;
   const OutputChannel* channels;  // post_* are not used
   const Map* pooled_rest;
   int first_channel;  // of the head, in pooled_rest
@@ -154,22 +156,22 @@ struct HeadContext {
   int pooled_stride;
 };
 
-// The sums of all windows of a map: [windows][channels][stride], each as in HeadContext. May be
-// read a vector before and behind.
+// The sums of all windows of a map: [windows][vectors][channels][kLanes], each as in HeadContext.
+// May be read a vector before and behind.
 struct WindowSums {
   const int32_t* data;
-  int stride;
+  int vectors;
   int first;         // cells % kLanes
   int size, across;  // of windows
   int width;         // of the map
 };
 
-// w = prelu(scale * sum + bias + rest, slope), u = the pooled context of the token's cell:
-// u + balance * (w - u) + shift, and its bits: those at or above the threshold.
+// w = prelu(scale * sum + bias + rest, slope), balance * w + share of the token's cell, and its
+// bits: those at or above the threshold.
 struct ContextMixer {
   int channels;
   const OutputChannel* context;  // post_* are not used
-  const float *balance, *shift, *threshold;
+  const float *balance, *threshold;
 };
 
 struct Kernels {
@@ -227,11 +229,10 @@ struct Kernels {
   // One head in one window. Bits are those of queries, keys and values, from `first_word` on.
   void (*attend)(const Attention& head, const TokenBits (&bits)[3], int first_word,
                  const Window& window, const HeadContext& to, float* scratch);
-  // rest, mixed: [channels][kTileLanes], bits: [channels / 32][kTileLanes],
-  // pooled: [channels][pooled_stride].
+  // rest, mixed: [channels][kTileLanes], bits: [channels / 32][kTileLanes], shares:
+  // [cells][channels].
   void (*mix_context)(const ContextMixer& mixer, const WindowSums& sums, const float* rest,
-                      const float* pooled, int pooled_stride, Tokens tokens, float* mixed,
-                      uint32_t* bits);
+                      const float* shares, Tokens tokens, float* mixed, uint32_t* bits);
 
   // Maximum and sum of scale * x + bias over the rows [y0, y1) of one channel: [width] each.
   void (*pool_rows)(const Map& map, int channel, int y0, int y1, float scale, float bias,

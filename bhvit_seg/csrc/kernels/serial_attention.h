@@ -98,14 +98,13 @@ void attend(const Attention& head, const TokenBits (&bits)[3], int first_word, c
         to.pooled[c * to.pooled_stride + i] +=
             activate(to.channels[c], total, *to.pooled_rest->at(0, to.first_channel + c, i));
       else
-        to.sums[c * to.stride + i - cells / kLanes * kLanes] = total;
+        to.sums[(i / kLanes - cells / kLanes) * to.vector + c * kLanes + i % kLanes] = total;
     }
   }
 }
 
 void mix_context(const ContextMixer& mixer, const WindowSums& sums, const float* rest,
-                 const float* pooled, int pooled_stride, Tokens tokens, float* mixed,
-                 uint32_t* bits) {
+                 const float* shares, Tokens tokens, float* mixed, uint32_t* bits) {
   for (int lane = 0; lane < tokens.count; ++lane) {
     const int y = (tokens.token + lane) / sums.width, x = (tokens.token + lane) % sums.width;
     const int left = x / sums.size * sums.size;
@@ -114,11 +113,10 @@ void mix_context(const ContextMixer& mixer, const WindowSums& sums, const float*
     const int token = sums.first + y % sums.size * columns + x - left;
     for (int c = 0; c < mixer.channels; ++c) {
       const int at = c * kTileLanes + lane;
-      const int32_t sum =
-          sums.data[(static_cast<ptrdiff_t>(cell) * mixer.channels + c) * sums.stride + token];
+      const ptrdiff_t vector = static_cast<ptrdiff_t>(cell) * sums.vectors + token / kLanes;
+      const int32_t sum = sums.data[(vector * mixer.channels + c) * kLanes + token % kLanes];
       const float w = activate(mixer.context[c], sum, rest[at]);
-      const float u = pooled[c * pooled_stride + cell];
-      mixed[at] = fused(mixer.balance[c], w - u, u) + mixer.shift[c];
+      mixed[at] = fused(mixer.balance[c], w, shares[cell * mixer.channels + c]);
       uint32_t& word = bits[c / 32 * kTileLanes + lane];
       if (c % 32 == 0) word = 0;
       if (mixed[at] >= mixer.threshold[c]) word |= 1u << (c % 32);

@@ -223,10 +223,10 @@ BHVIT_INLINE void quantize(const float* terms, int number, F factor, F zero_poin
   }
 }
 
-// out[c * stride] = sums over keys of level * value for one vector of queries.
+// out[c * kLanes] = sums over keys of level * value for one vector of queries.
 template <int N>
 BHVIT_INLINE void sum_values(const uint32_t* low, const uint32_t* high, const uint32_t* values,
-                             int words, int channels, int32_t* out, int stride) {
+                             int words, int channels, int32_t* out) {
   constexpr int kMost = Counter::kMost / 3;  // words whose levels may be counted before reading
   if (N) words = N;
   const auto weigh = [&](auto&& word) {
@@ -246,12 +246,12 @@ BHVIT_INLINE void sum_values(const uint32_t* low, const uint32_t* high, const ui
     const U positive = weigh([&](const uint32_t* plane, int w) {
       return bit_and(load(plane + w * kLanes), spread(values[w]));
     });
-    store(out + c * stride, subtract(add(positive, positive), levels));
+    store(out + c * kLanes, subtract(add(positive, positive), levels));
   }
 }
 
 BHVIT_INLINE void attend_vector(const Attention& head, const uint32_t* queries, const Keys& keys,
-                                float* terms, int32_t* out, int stride) {
+                                float* terms, int32_t* out) {
   const int words = div_up(keys.number, 32);
   uint32_t* low = reinterpret_cast<uint32_t*>(terms + 32 * words * kLanes);
   uint32_t* high = low + words * kLanes;
@@ -265,16 +265,15 @@ BHVIT_INLINE void attend_vector(const Attention& head, const uint32_t* queries, 
                    : words == 2 ? sum_values<2>
                    : words == 3 ? sum_values<3>
                                 : sum_values<0>;
-  run(low, high, keys.values, words, head.head_channels, out, stride);
+  run(low, high, keys.values, words, head.head_channels, out);
 }
 
 // Adds the contexts of one vector of pooled tokens, the first of which is `cell`.
-BHVIT_INLINE void add_pooled(const HeadContext& to, int channels, int cell, const int32_t* sums,
-                             int stride) {
+BHVIT_INLINE void add_pooled(const HeadContext& to, int channels, int cell, const int32_t* sums) {
   for (int c = 0; c < channels; ++c) {
     const F rest = load(to.pooled_rest->at(0, to.first_channel + c, cell));
     float* at = to.pooled + c * to.pooled_stride + cell;
-    store(at, add(load(at), activate(to.channels[c], load(sums + c * stride), rest)));
+    store(at, add(load(at), activate(to.channels[c], load(sums + c * kLanes), rest)));
   }
 }
 
@@ -294,80 +293,82 @@ void attend(const Attention& head, const TokenBits (&bits)[3], int first_word, c
   float* terms = reinterpret_cast<float*>(pooled_sums + head.head_channels * kLanes);
   for (int lane = 0; lane < tokens; lane += kLanes) {
     const bool of_window = lane + kLanes > cells;
-    int32_t* sums = of_window ? to.sums + lane - cells / kLanes * kLanes : pooled_sums;
-    const int sums_stride = of_window ? to.stride : kLanes;
-    attend_vector(head, sets[0] + lane, keys, terms, sums, sums_stride);
-    if (lane < cells) add_pooled(to, head.head_channels, lane, sums, sums_stride);
+    int32_t* sums =
+        of_window ? to.sums + (lane / kLanes - cells / kLanes) * to.vector : pooled_sums;
+    attend_vector(head, sets[0] + lane, keys, terms, sums);
+    if (lane < cells) add_pooled(to, head.head_channels, lane, sums);
   }
 }
 
-// Where a vector of tokens finds the sums of the windows it lies in, and the means of their cells.
+// Where a vector of tokens finds the sums of the windows it lies in, and the shares of their cells.
 class WindowRuns {
  public:
-  WindowRuns(const WindowSums& windows, int channels, Tokens tokens) {
+  WindowRuns(const WindowSums& windows, const float* shares, int channels, Tokens tokens) {
     const int size = windows.size;
     for (int lane = 0; lane < tokens.count;) {
       const int y = (tokens.token + lane) / windows.width;
       const int x = (tokens.token + lane) % windows.width, left = x / size * size;
       const int columns = windows.width - left < size ? windows.width - left : size;
       const int cell = y / size * windows.across + x / size;
-      sums_.add(windows.data + static_cast<ptrdiff_t>(cell) * channels * windows.stride +
-                    windows.first + y % size * columns + x - left,
-                lane);
       where_[number_] = invert(below(lane));
-      cells_[number_++] = cell;
-      lane += left + columns - x;
+      shares_[number_++] = shares + static_cast<ptrdiff_t>(cell) * channels;
+      int token = windows.first + y % size * columns + x - left;
+      for (int end = lane + left + columns - x; lane < end && lane < kLanes;) {
+        const ptrdiff_t vector = static_cast<ptrdiff_t>(cell) * windows.vectors + token / kLanes;
+        sums_.add(windows.data + vector * channels * kLanes + token % kLanes, lane);
+        const int run = kLanes - token % kLanes < end - lane ? kLanes - token % kLanes : end - lane;
+        lane += run;
+        token += run;
+      }
     }
   }
-  BHVIT_INLINE U sum(ptrdiff_t offset) const { return sums_.read(offset); }
-  BHVIT_INLINE F mean(const float* means) const {
-    F x = spread(means[cells_[0]]);
-    for (int i = 1; i < number_; ++i) x = select(where_[i], spread(means[cells_[i]]), x);
+  BHVIT_INLINE U sum(int channel) const { return sums_.read(channel * kLanes); }
+  BHVIT_INLINE F share(int channel) const {
+    F x = spread(shares_[0][channel]);
+    for (int i = 1; i < number_; ++i) x = select(where_[i], spread(shares_[i][channel]), x);
     return x;
   }
 
  private:
   Joined<int32_t> sums_;
   int number_ = 0;
-  int cells_[kLanes];
+  const float* shares_[kLanes];
   M where_[kLanes];
 };
 
 template <int T>
-BHVIT_INLINE void mix_vectors(const ContextMixer& mixer, const WindowSums& sums, const float* rest,
-                              const float* pooled, int pooled_stride, const WindowRuns (&runs)[T],
-                              float* mixed, uint32_t* bits) {
+BHVIT_INLINE void mix_vectors(const ContextMixer& mixer, const float* rest,
+                              const WindowRuns (&runs)[T], float* mixed, uint32_t* bits) {
   for (int word = 0; word < mixer.channels / 32; ++word, bits += kTileLanes) {
     U packed[T];
     for (auto& x : packed) x = spread(0u);
     for (int i = 0; i < 32; ++i) {
       const int c = 32 * word + i;
-      for (int t = 0; t < T; ++t) {
-        const F u = runs[t].mean(pooled + c * pooled_stride);
+      repeat<T>([&](int t) BHVIT_HERE {
         const int at = c * kTileLanes + t * kLanes;
-        const F w = activate(mixer.context[c], runs[t].sum(c * sums.stride), load(rest + at));
-        const F m = add(fma(spread(mixer.balance[c]), subtract(w, u), u), spread(mixer.shift[c]));
+        const F w = activate(mixer.context[c], runs[t].sum(c), load(rest + at));
+        const F m = fma(spread(mixer.balance[c]), w, runs[t].share(c));
         store(mixed + at, m);
         packed[t] = or_where(at_least(m, spread(mixer.threshold[c])), packed[t], spread(kBits[i]));
-      }
+      });
     }
     for (int t = 0; t < T; ++t) store(bits + t * kLanes, packed[t]);
   }
 }
 
 void mix_context(const ContextMixer& mixer, const WindowSums& sums, const float* rest,
-                 const float* pooled, int pooled_stride, Tokens tokens, float* mixed,
-                 uint32_t* bits) {
+                 const float* shares, Tokens tokens, float* mixed, uint32_t* bits) {
   const auto runs_of = [&](int lane) {
     const int left = tokens.count - lane;
-    return WindowRuns(sums, mixer.channels, {tokens.token + lane, left < kLanes ? left : kLanes});
+    return WindowRuns(sums, shares, mixer.channels,
+                      {tokens.token + lane, left < kLanes ? left : kLanes});
   };
   if (tokens.vectors() == 2) {
     const WindowRuns runs[2] = {runs_of(0), runs_of(kLanes)};
-    mix_vectors(mixer, sums, rest, pooled, pooled_stride, runs, mixed, bits);
+    mix_vectors(mixer, rest, runs, mixed, bits);
   } else {
     const WindowRuns runs[1] = {runs_of(0)};
-    mix_vectors(mixer, sums, rest, pooled, pooled_stride, runs, mixed, bits);
+    mix_vectors(mixer, rest, runs, mixed, bits);
   }
 }
 

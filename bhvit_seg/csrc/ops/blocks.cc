@@ -91,27 +91,30 @@ void run_attention(const Run& run, const MsmhaParameters& mixer, const StagePlan
     const auto first_of = [&](int64_t g) { return static_cast<int>(g * cells / plan.groups); };
     float* sum = plan.pooled_context + static_cast<size_t>(group) * channels * plan.cell_stride;
     std::fill_n(sum + head * size * plan.cell_stride, size * plan.cell_stride, 0.0f);
-    HeadContext to = {nullptr,           plan.sums.stride, mixer.context.data() + head * size,
-                      &plan.pooled_rest, head * size,      sum + head * size * plan.cell_stride,
+    HeadContext to = {nullptr,           channels * kLanes, mixer.context.data() + head * size,
+                      &plan.pooled_rest, head * size,       sum + head * size * plan.cell_stride,
                       plan.cell_stride};
     for (int w = first_of(group); w < first_of(group + 1); ++w) {
-      to.sums =
-          plan.window_sums + (static_cast<size_t>(w) * channels + head * size) * plan.sums.stride;
+      to.sums = plan.window_sums +
+                (static_cast<size_t>(w) * plan.sums.vectors * channels + head * size) * kLanes;
       run.kernels.attend(mixer.heads[head], plan.attending, head * size / 32,
                          window_of(plan, run.parameters.arch.window, w), to, scratch);
     }
   });
   constexpr int kTogether = 32;
-  run.region("pooled mean", div_up(channels, kTogether), [&](int piece, float*) {
+  run.region("pooled mean", div_up(channels, kTogether), [&](int piece, float* total) {
     for (int c = piece * kTogether; c < std::min(channels, (piece + 1) * kTogether); ++c) {
-      float* mean = plan.pooled_mean + c * plan.cell_stride;
-      std::fill_n(mean, cells, 0.0f);
+      std::fill_n(total, cells, 0.0f);
       for (int g = 0; g < plan.groups; ++g) {
         const float* sum =
             plan.pooled_context + (static_cast<size_t>(g) * channels + c) * plan.cell_stride;
-        for (int i = 0; i < cells; ++i) mean[i] += sum[i];
+        for (int i = 0; i < cells; ++i) total[i] += sum[i];
       }
-      for (int i = 0; i < cells; ++i) mean[i] /= static_cast<float>(cells);
+      // u + balance * (w - u) + shift is balance * w and this
+      const float part = (1.0f - mixer.window_balance[c]) / static_cast<float>(cells);
+      for (int i = 0; i < cells; ++i)
+        plan.shares[static_cast<size_t>(i) * channels + c] =
+            part * total[i] + mixer.context_shift[c];
     }
   });
 }
@@ -125,8 +128,7 @@ void run_output_projection(const Run& run, const MsmhaParameters& mixer, const S
     float* mixed = scratch;
     float* out = mixed + channels * kTileLanes;
     uint32_t* bits = reinterpret_cast<uint32_t*>(out + channels * kTileLanes);
-    k.mix_context(mixer.mixer, plan.sums, rest_of(plan, piece), plan.pooled_mean, plan.cell_stride,
-                  tokens, mixed, bits);
+    k.mix_context(mixer.mixer, plan.sums, rest_of(plan, piece), plan.shares, tokens, mixed, bits);
     k.project(bits, channels, mixer.output.weights.data(), mixer.output.outputs.data(), channels,
               mixed, channels, kTileLanes, vectors, out);
     k.store_tile(out, kTileLanes, channels, plan.x, tokens, true, true);
