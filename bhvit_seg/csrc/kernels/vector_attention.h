@@ -41,34 +41,31 @@ BHVIT_INLINE void normalize_tokens(const TokenProjections& layer, const Map& map
     vectors[spans[s].lane / kLanes].add(map.at(spans[s].y, 0, spans[s].x), spans[s].lane % kLanes);
 
   const F count = spread(static_cast<float>(channels));
-  const auto mean_of = [&](const F(&sums)[4]) {
-    return divide(add(add(sums[0], sums[1]), add(sums[2], sums[3])), count);
+  F sums[4][T], mean[T], factor[T];
+  const auto for_sums = [&](const auto& body) BHVIT_HERE {
+    repeat<4 * T>([&](int i) BHVIT_HERE { body(i / T, i % T); });
   };
-  F sums[T][4], mean[T], factor[T];
-  for (auto& row : sums)
-    for (auto& sum : row) sum = spread(0.0f);
+  const auto mean_of_sums = [&](int t) BHVIT_HERE {
+    return divide(add(add(sums[0][t], sums[1][t]), add(sums[2][t], sums[3][t])), count);
+  };
+  for_sums([&](int i, int t) BHVIT_HERE { sums[i][t] = spread(0.0f); });
   for (int c = 0; c < channels; c += 4)
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i)
-      for (int t = 0; t < T; ++t) {
-        F x = vectors[t].read((c + i) * map.plane);
-        if (layer.in_scale) x = fma(x, spread(layer.in_scale[c + i]), spread(layer.in_bias[c + i]));
-        store(tile + (c + i) * L + t * kLanes, x);
-        sums[t][i] = add(sums[t][i], x);
-      }
-  for (int t = 0; t < T; ++t) {
-    mean[t] = mean_of(sums[t]);
-    for (auto& sum : sums[t]) sum = spread(0.0f);
-  }
+    for_sums([&](int i, int t) BHVIT_HERE {
+      F x = vectors[t].read((c + i) * map.plane);
+      if (layer.in_scale) x = fma(x, spread(layer.in_scale[c + i]), spread(layer.in_bias[c + i]));
+      store(tile + (c + i) * L + t * kLanes, x);
+      sums[i][t] = add(sums[i][t], x);
+    });
+  repeat<T>([&](int t) BHVIT_HERE { mean[t] = mean_of_sums(t); });
+  for_sums([&](int i, int t) BHVIT_HERE { sums[i][t] = spread(0.0f); });
   for (int c = 0; c < channels; c += 4)
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i)
-      for (int t = 0; t < T; ++t) {
-        const F centred = subtract(load(tile + (c + i) * L + t * kLanes), mean[t]);
-        sums[t][i] = fma(centred, centred, sums[t][i]);
-      }
-  for (int t = 0; t < T; ++t)
-    factor[t] = divide(spread(1.0f), square_root(add(mean_of(sums[t]), spread(layer.epsilon))));
+    for_sums([&](int i, int t) BHVIT_HERE {
+      const F centred = subtract(load(tile + (c + i) * L + t * kLanes), mean[t]);
+      sums[i][t] = fma(centred, centred, sums[i][t]);
+    });
+  repeat<T>([&](int t) BHVIT_HERE {
+    factor[t] = divide(spread(1.0f), square_root(add(mean_of_sums(t), spread(layer.epsilon))));
+  });
   for (int word = 0; word < channels / 32; ++word) {
     U packed[3][T];
     for (auto& row : packed)
@@ -76,14 +73,15 @@ BHVIT_INLINE void normalize_tokens(const TokenProjections& layer, const Map& map
     for (int i = 0; i < 32; ++i) {
       const int c = 32 * word + i;
       const F weight = spread(layer.norm_weight[c]), bias = spread(layer.norm_bias[c]);
-      for (int t = 0; t < T; ++t) {
+      repeat<T>([&](int t) BHVIT_HERE {
         float* at = tile + c * L + t * kLanes;
         const F h = fma(multiply(subtract(load(at), mean[t]), factor[t]), weight, bias);
         store(at, h);
-        for (int p = 0; p < 3; ++p)
+        repeat<3>([&](int p) BHVIT_HERE {
           packed[p][t] = or_where(at_least(h, spread(layer.parts[p].input_threshold[c])),
                                   packed[p][t], spread(kBits[i]));
-      }
+        });
+      });
     }
     for (int p = 0; p < 3; ++p)
       for (int t = 0; t < T; ++t)
@@ -103,26 +101,21 @@ void project_token_vectors(const TokenProjections& layer, const Map& map, Tokens
   for (int first = 0; first < channels; first += kOutputs) {
     const float* h = tile + first * L;
     float* __restrict to = sum + first * kTileLanes;
-#pragma GCC unroll 3
-    for (int p = 0; p < 3; ++p) {
+    repeat<3>([&](int p) BHVIT_HERE {
       const BitChannel* channel = layer.parts[p].outputs + first;
       U acc[kOutputs][T];
       start_sums(channels, acc);
       count_differences<T, kOutputs>(bits + p * words * L, L,
                                      weights_of(layer.parts[p].weights, first, words), words, acc);
-#pragma GCC unroll 8
-      for (int o = 0; o < kOutputs; ++o)
-#pragma GCC unroll 2
-        for (int t = 0; t < T; ++t) {
-          const F x =
-              add(fma(to_float(acc[o][t]), spread(channel[o].scale), spread(channel[o].bias)),
-                  load(h + o * L + t * kLanes));
-          const F y = prelu(x, spread(channel[o].slope));
-          float* at = to + o * kTileLanes + t * kLanes;
-          store(at, p ? add(load(at), y) : y);
-          packed[p].set(first, o, t, at_least(y, spread(channel[o].threshold)));
-        }
-    }
+      for_block<T>([&](int o, int t) BHVIT_HERE {
+        const F x = add(fma(to_float(acc[o][t]), spread(channel[o].scale), spread(channel[o].bias)),
+                        load(h + o * L + t * kLanes));
+        const F y = prelu(x, spread(channel[o].slope));
+        float* at = to + o * kTileLanes + t * kLanes;
+        store(at, p ? add(load(at), y) : y);
+        packed[p].set(first, o, t, at_least(y, spread(channel[o].threshold)));
+      });
+    });
     for (int p = 0; p < 3; ++p) packed[p].flush(first, out + p * words * kTileLanes, kTileLanes);
   }
 }
