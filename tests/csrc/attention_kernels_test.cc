@@ -65,43 +65,47 @@ struct AttendingBits {
   }
 };
 
-// Runs both kernels on one head and compares what they write; returns the serial one's sums.
+// Runs both kernels on one head, the second of two in the arrays, and compares what they write.
 struct AttendRun {
+  int first;  // lane of the window's first token
   Twin<int32_t> sums;
+
   AttendRun(const Pair& k, const Attention& head, const AttendingBits& bits, int first_word,
             const Window& window, Random& random)
-      : sums(head.head_channels * stride_of(bits, window), random) {
+      : first(bits.serial[0].pooled.width % kLanes),
+        sums(2 * head.head_channels * round_up(first + window.rows * window.columns, kLanes),
+             random) {
     const int cells = bits.serial[0].pooled.width, inside = window.rows * window.columns;
-    const int channels = head.head_channels, stride = stride_of(bits, window);
+    const int channels = head.head_channels, vector = 2 * channels * kLanes;
     const Filled<OutputChannel> outputs(channels, random);
-    const TwinMap rest(1, cells, channels + 2, random);
+    const TwinMap rest(1, cells, 2 * channels, random);
     const int pooled_stride = round_up(cells, kLanes) + kLanes;
     Twin<float> pooled(channels * pooled_stride, random);
     Filled<float> scratch(attend_scratch(channels, cells + inside), random);
     Report::context("%s attend cells %d window %dx%d words %d", k.other.name, cells, window.rows,
                     window.columns, head.head_words);
-    HeadContext to = {sums.serial.data(),   stride,       outputs.data(), &rest.serial_map, 2,
-                      pooled.serial.data(), pooled_stride};
+    HeadContext to = {sums.serial.data() + channels * kLanes,
+                      vector,
+                      outputs.data(),
+                      &rest.serial_map,
+                      channels,
+                      pooled.serial.data(),
+                      pooled_stride};
     k.serial.attend(head, bits.serial, first_word, window, to, scratch.data());
-    to.sums = sums.other.data();
+    to.sums = sums.other.data() + channels * kLanes;
     to.pooled_rest = &rest.other_map;
     to.pooled = pooled.other.data();
     k.other.attend(head, bits.other, first_word, window, to, scratch.data());
     bool equal = true;
-    for (int c = 0; c < channels; ++c)
-      for (int i = 0; i < inside; ++i) {
-        const int at = c * stride + cells % kLanes + i;
+    for (int c = 0; c < 2 * channels; ++c)
+      for (int i = first; i < first + inside; ++i) {
+        const int at = i / kLanes * vector + c * kLanes + i % kLanes;
         equal = equal && sums.serial[at] == sums.other[at];
       }
     if (!equal) Report::failed("sums differ");
     pooled.expect_equal("pooled", channels, pooled_stride, cells);
     if (!sums.other.surroundings_untouched()) Report::failed("wrote beside the sums");
     if (!scratch.surroundings_untouched()) Report::failed("wrote behind the scratch");
-  }
-
- private:
-  static int stride_of(const AttendingBits& bits, const Window& window) {
-    return round_up(bits.serial[0].pooled.width % kLanes + window.rows * window.columns, kLanes);
   }
 };
 
@@ -140,7 +144,7 @@ void test_exact_levels(const Pair& k, Random& random) {
       for (auto& digit : head.powers)
         for (float& power : digit) power = 1.0f;
       const AttendRun run(k, head, bits, 0, {0, 0, size, size}, random);
-      if (run.sums.serial[cells % kLanes] != keys * rounded[i])
+      if (run.sums.serial[head.head_channels * kLanes + run.first] != keys * rounded[i])
         Report::failed("a level is rounded to the wrong integer");
     }
 }
@@ -150,23 +154,22 @@ void test_mix_context(const Pair& k, Random& random) {
     const int sizes[] = {1, 2, 3, 4, 7, 16, 20};
     const int channels = random.one_of(kChannels), size = random.one_of(sizes);
     const int across = div_up(width, size), cells = across * div_up(height, size);
-    const int first = cells % kLanes, stride = round_up(first + size * size, kLanes);
-    const Filled<int32_t> all(static_cast<size_t>(cells) * channels * stride + 2 * kLanes, random);
-    const WindowSums sums = {all.data() + kLanes, stride, first, size, across, width};
+    const int first = cells % kLanes, vectors = div_up(first + size * size, kLanes);
+    const size_t values = static_cast<size_t>(cells) * vectors * channels * kLanes;
+    const Filled<int32_t> all(values + 2 * kLanes, random);
+    const WindowSums sums = {all.data() + kLanes, vectors, first, size, across, width};
     const Filled<OutputChannel> context(channels, random);
-    const Filled<float> balance(channels, random), shift(channels, random);
-    const Filled<float> threshold(channels, random), rest(channels * kTileLanes, random);
-    const ContextMixer mixer = {channels, context.data(), balance.data(), shift.data(),
-                                threshold.data()};
-    const Filled<float> pooled(channels * cells, random);
+    const Filled<float> balance(channels, random), threshold(channels, random);
+    const Filled<float> rest(channels * kTileLanes, random), shares(cells * channels, random);
+    const ContextMixer mixer = {channels, context.data(), balance.data(), threshold.data()};
     const Tokens tokens = some_tokens(height, width, kTileLanes, random);
     Report::context("%s mix_context map %dx%d channels %d size %d tokens %d+%d", k.other.name,
                     height, width, channels, size, tokens.token, tokens.count);
     Twin<float> mixed(channels * kTileLanes, random);
     Twin<uint32_t> bits(channels / 32 * kTileLanes, random);
-    k.serial.mix_context(mixer, sums, rest.data(), pooled.data(), cells, tokens,
-                         mixed.serial.data(), bits.serial.data());
-    k.other.mix_context(mixer, sums, rest.data(), pooled.data(), cells, tokens, mixed.other.data(),
+    k.serial.mix_context(mixer, sums, rest.data(), shares.data(), tokens, mixed.serial.data(),
+                         bits.serial.data());
+    k.other.mix_context(mixer, sums, rest.data(), shares.data(), tokens, mixed.other.data(),
                         bits.other.data());
     mixed.expect_equal("mixed", channels, kTileLanes, tokens.count);
     bits.expect_equal("bits", channels / 32, kTileLanes, tokens.count);

@@ -172,23 +172,25 @@ BHVIT_INLINE F softmax_terms(const Attention& head, const uint32_t* queries, con
   const int words = Words ? Words : head.head_words;
   const F fine = load(head.powers[0]), middle = load(head.powers[1]), coarse = load(head.powers[2]);
   F sums[2] = {spread(0.0f), spread(0.0f)};
-  const auto add_term = [&](int j, F& sum) {
+  const ptrdiff_t stride = keys.stride;
+  const uint32_t* key = keys.words;
+  const auto add_term = [&](F& sum) BHVIT_HERE {
     Counter differences;
     for (int w = 0; w < words; ++w)
-      differences.add_bits(
-          exclusive_or(load(queries + w * keys.stride), spread(keys.words[w * keys.stride + j])));
+      differences.add_bits(exclusive_or(load(queries + w * stride), spread(key[w * stride])));
     const U p = differences.read();
     F term = multiply(look_up(fine, p), look_up(middle, shift_right(p, 4)));
     if (Long) term = multiply(term, look_up(coarse, shift_right(p, 8)));
     sum = add(sum, term);
-    store(terms + j * kLanes, term);
+    store(terms, term);
+    terms += kLanes;
+    ++key;
   };
-  int j = 0;
-  for (; j + 1 < keys.number; j += 2) {
-    add_term(j, sums[0]);
-    add_term(j + 1, sums[1]);
+  for (int j = 1; j < keys.number; j += 2) {
+    add_term(sums[0]);
+    add_term(sums[1]);
   }
-  if (j < keys.number) add_term(j, sums[0]);
+  if (keys.number % 2) add_term(sums[0]);
   return add(sums[0], sums[1]);
 }
 
@@ -263,10 +265,11 @@ BHVIT_INLINE void attend_vector(const Attention& head, const uint32_t* queries, 
 
 // Adds the contexts of one vector of pooled tokens, the first of which is `cell`.
 BHVIT_INLINE void add_pooled(const HeadContext& to, int channels, int cell, const int32_t* sums) {
-  for (int c = 0; c < channels; ++c) {
-    const F rest = load(to.pooled_rest->at(0, to.first_channel + c, cell));
-    float* at = to.pooled + c * to.pooled_stride + cell;
-    store(at, add(load(at), activate(to.channels[c], load(sums + c * kLanes), rest)));
+  const float* rest = to.pooled_rest->at(0, to.first_channel, cell);
+  float* at = to.pooled + cell;
+  for (int c = 0; c < channels; ++c, sums += kLanes, rest += to.pooled_rest->plane) {
+    store(at, add(load(at), activate(to.channels[c], load(sums), load(rest))));
+    at += to.pooled_stride;
   }
 }
 

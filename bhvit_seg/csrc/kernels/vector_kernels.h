@@ -526,6 +526,7 @@ void multi_scale_vectors(const MultiScaleConvolution& layer, const TapRows* taps
   constexpr int O = 4;  // three branches' sums and the total stay in registers
   const Convolution& shape = layer.branches[0].convolution;
   const int words = N ? N : shape.words, of_group = shape.outputs / shape.groups;
+  const ptrdiff_t ahead = x + L < map.width ? L : map.row - x;  // to the next tile
   const Outside<T> outside[3] = {
       {taps[0], shape.kernel, x}, {taps[1], shape.kernel, x}, {taps[2], shape.kernel, x}};
   for (int d = 0; d < 3; ++d)
@@ -556,7 +557,7 @@ void multi_scale_vectors(const MultiScaleConvolution& layer, const TapRows* taps
       repeat<T>([&](int t) BHVIT_HERE {
         float* at = row + o * map.plane + t * kLanes;
         const int count = map.width - x - t * kLanes;
-        __builtin_prefetch(at + L, 1);
+        __builtin_prefetch(at + ahead, 1);
         const F residual = add(Whole ? load(at) : load_first(at, count), bias);
         const F sum = fma(total[o][t], scale, residual);
         if (Whole)
