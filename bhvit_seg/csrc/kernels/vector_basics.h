@@ -14,8 +14,8 @@ constexpr uint32_t kBits[32] = {
     1u << 16, 1u << 17, 1u << 18, 1u << 19, 1u << 20, 1u << 21, 1u << 22, 1u << 23,
     1u << 24, 1u << 25, 1u << 26, 1u << 27, 1u << 28, 1u << 29, 1u << 30, 1u << 31};
 
-// Calls body(0) to body(N - 1), with constants from the beginning: arrays of accumulators that loops
-// index, even if they are unrolled later, tend to end up in memory.
+// Calls body(0) to body(N - 1), with constants from the beginning: arrays of accumulators that
+// loops index, even if they are unrolled later, tend to end up in memory.
 template <int N, typename Body>
 BHVIT_INLINE void repeat(const Body& body) {
   if constexpr (N > 0) {
