@@ -129,6 +129,31 @@ void test_enlarge(const Pair& k, Random& random) {
   });
 }
 
+void test_enlarge_and_pack(const Pair& k, Random& random) {
+  for_sizes([&](int height, int width) {
+    const int to_height = enlarged(height, random), to_width = enlarged(width, random);
+    const int channels = random.one_of(kChannels), stride = random.one_of(kStrides);
+    const TwinMap map(height, width, channels, random);
+    const Filled<float> bias(channels, random);
+    const Resize resize(height, width, to_height, to_width, random.below(2));
+    const int tiles = div_up(to_width, kLanes), y = random.below(to_height);
+    for (int tile = 0; tile < tiles; ++tile) {
+      const int most = tiles - tile < stride / kLanes ? tiles - tile : stride / kLanes;
+      const int vectors = random.between(1, most);
+      Report::context("%s enlarge_and_pack map %dx%d to %dx%d channels %d row %d tiles %d+%d",
+                      k.other.name, height, width, to_height, to_width, channels, y, tile, vectors);
+      Twin<uint32_t> bits(channels / 32 * stride, random);
+      Twin<float> means(channels / kAveraged * stride, random);
+      k.serial.enlarge_and_pack(map.serial_map, channels, resize.view(), y, tile, vectors,
+                                bias.data(), bits.serial.data(), means.serial.data(), stride);
+      k.other.enlarge_and_pack(map.other_map, channels, resize.view(), y, tile, vectors,
+                               bias.data(), bits.other.data(), means.other.data(), stride);
+      bits.expect_equal("bits");
+      means.expect_equal("means");
+    }
+  });
+}
+
 void test_labels(const Pair& k, Random& random) {
   for_sizes([&](int height, int width) {
     const int class_numbers[] = {1, 2, 5, 19, 150, 256};
@@ -171,6 +196,7 @@ void test_map_kernels(const Pair& kernels, Random& random) {
   test_load_patches(kernels, random);
   test_pool_rows(kernels, random);
   test_enlarge(kernels, random);
+  test_enlarge_and_pack(kernels, random);
   test_labels(kernels, random);
 }
 

@@ -30,6 +30,22 @@ void test_pack(const Pair& k, Random& random) {
   });
 }
 
+void test_pack_and_average(const Pair& k, Random& random) {
+  for_tiles([&](int channels, int stride, int vectors) {
+    Report::context("%s pack_and_average channels %d stride %d vectors %d", k.other.name, channels,
+                    stride, vectors);
+    const Filled<float> tile(channels * stride, random), bias(channels, random);
+    Twin<uint32_t> bits(channels / 32 * stride, random);
+    Twin<float> means(channels / kAveraged * stride, random);
+    k.serial.pack_and_average(tile.data(), stride, channels, vectors, bias.data(),
+                              bits.serial.data(), means.serial.data());
+    k.other.pack_and_average(tile.data(), stride, channels, vectors, bias.data(), bits.other.data(),
+                             means.other.data());
+    bits.expect_equal("bits");
+    means.expect_equal("means");
+  });
+}
+
 void test_gelu(const Pair& k, Random& random) {
   for_tiles([&](int channels, int stride, int vectors) {
     Report::context("%s gelu_tile channels %d stride %d vectors %d", k.other.name, channels, stride,
@@ -55,11 +71,12 @@ void test_multiply(const Pair& k, Random& random) {
                           inputs, outputs, stride, vectors);
           const Filled<float> tile(inputs * stride, random), weights(inputs * outputs, random);
           const Filled<float> bias(outputs, random);
-          Twin<float> out(outputs * stride, random);
+          const int out_stride = stride + random.below(3) * kLanes;
+          Twin<float> out(outputs * out_stride, random);
           k.serial.multiply(tile.data(), stride, inputs, vectors, weights.data(), bias.data(),
-                            outputs, out.serial.data());
+                            outputs, out.serial.data(), out_stride);
           k.other.multiply(tile.data(), stride, inputs, vectors, weights.data(), bias.data(),
-                           outputs, out.other.data());
+                           outputs, out.other.data(), out_stride);
           out.expect_equal("out");
         }
 }
@@ -68,6 +85,7 @@ void test_multiply(const Pair& k, Random& random) {
 
 void test_tile_kernels(const Pair& kernels, Random& random) {
   test_pack(kernels, random);
+  test_pack_and_average(kernels, random);
   test_gelu(kernels, random);
   test_multiply(kernels, random);
 }

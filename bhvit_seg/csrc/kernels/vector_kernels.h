@@ -274,36 +274,24 @@ template <int T, int R>
 BHVIT_INLINE void hidden_layer(const Mlp& mlp, const uint32_t* bits, const float* normed,
                                float* pooled, uint32_t* hidden_bits) {
   constexpr int L = T * kLanes;
-  constexpr int kPool = R ? R : kOutputs;
-  const int channels = mlp.channels, ratio = mlp.hidden / channels;
+  constexpr int kPool = R ? R : 1;
+  const int channels = mlp.channels, ratio = R ? R : mlp.hidden / channels;
   Words<T> words;
   F pool[T];
-  for (auto& x : pool) x = spread(0.0f);
-  int wrapped = 0, in_pool = 0;
+  int wrapped = 0;
   for_outputs<T>(bits, L, channels, mlp.weights1, mlp.hidden, [&](int first, auto& acc) BHVIT_HERE {
     const BitChannel* h = mlp.hidden_channels + first;
     const float* shortcut = normed + wrapped * L;
-#pragma GCC unroll 8
-    for (int o = 0; o < kOutputs; ++o) {
-#pragma GCC unroll 2
-      for (int t = 0; t < T; ++t) {
-        const F y = add(fma(to_float(acc[o][t]), spread(h[o].scale), spread(h[o].bias)),
-                        load(shortcut + o * L + t * kLanes));
-        const F p = prelu(y, spread(h[o].slope));
-        pool[t] = R && o % kPool == 0 ? p : add(pool[t], p);
-        words.set(first, o, t, at_least(p, spread(h[o].threshold)));
-        if (R && o % kPool == kPool - 1) store(pooled + o / kPool * L + t * kLanes, pool[t]);
-      }
-      if (!R && ++in_pool == ratio) {
-        for (int t = 0; t < T; ++t) {
-          store(pooled + t * kLanes, pool[t]);
-          pool[t] = spread(0.0f);
-        }
-        in_pool = 0;
-        pooled += L;
-      }
-    }
-    if (R) pooled += kOutputs / kPool * L;
+    for_block<T>([&](int o, int t) BHVIT_HERE {
+      const F y = add(fma(to_float(acc[o][t]), spread(h[o].scale), spread(h[o].bias)),
+                      load(shortcut + o * L + t * kLanes));
+      const F p = prelu(y, spread(h[o].slope));
+      words.set(first, o, t, at_least(p, spread(h[o].threshold)));
+      // a constant where blocks have whole pools
+      const int place = R && R <= kOutputs ? o % kPool : (first + o) % ratio;
+      pool[t] = place ? add(pool[t], p) : p;
+      if (place == ratio - 1) store(pooled + (first + o) / ratio * L + t * kLanes, pool[t]);
+    });
     words.flush(first, hidden_bits, L);
     wrapped += kOutputs;
     if (wrapped == channels) wrapped = 0;
@@ -323,21 +311,17 @@ BHVIT_INLINE void output_layer(const Mlp& mlp, const uint32_t* hidden_bits, cons
         const OutputChannel* p = mlp.outputs + first;
         const float* past = pooled + first * L;
         float* __restrict to = result + first * L;
-#pragma GCC unroll 8
-        for (int o = 0; o < kOutputs; ++o)
-#pragma GCC unroll 2
-          for (int t = 0; t < T; ++t) {
-            const int at = o * L + t * kLanes;
-            F y = fma(to_float(acc[o][t]), spread(p[o].scale), spread(p[o].bias));
-            y = prelu(fma(load(past + at), share, y), spread(p[o].slope));
-            const F x = fma(y, spread(p[o].post_scale), load(to + at));
-            store(to + at, x);
-            if (Next)
-              words.set(
-                  first, o, t,
-                  at_least(fma(x, spread(next.scale[first + o]), spread(next.bias[first + o])),
-                           zero));
-          }
+        for_block<T>([&](int o, int t) BHVIT_HERE {
+          const int at = o * L + t * kLanes;
+          F y = fma(to_float(acc[o][t]), spread(p[o].scale), spread(p[o].bias));
+          y = prelu(fma(load(past + at), share, y), spread(p[o].slope));
+          const F x = fma(y, spread(p[o].post_scale), load(to + at));
+          store(to + at, x);
+          if (Next)
+            words.set(first, o, t,
+                      at_least(fma(x, spread(next.scale[first + o]), spread(next.bias[first + o])),
+                               zero));
+        });
         if (Next) words.flush(first, out_bits, L);
       });
 }
@@ -423,10 +407,10 @@ void mlp_tiles(const Mlp& layer, const Map& in, const Map& out, const Binarizer*
 void mlp(const Mlp& layer, const Map& in, const Map& out, const Binarizer* next,
          const BitMap* next_bits, Tokens tokens, float* scratch) {
   const int ratio = layer.hidden / layer.channels;
-  const auto run = ratio == 8 && kOutputs == 8 ? mlp_tiles<kOutputs>
-                   : ratio == 4                ? mlp_tiles<4>
-                   : ratio == 2                ? mlp_tiles<2>
-                                               : mlp_tiles<0>;
+  const auto run = ratio == 8   ? mlp_tiles<8>
+                   : ratio == 4 ? mlp_tiles<4>
+                   : ratio == 2 ? mlp_tiles<2>
+                                : mlp_tiles<0>;
   run(layer, in, out, next, next_bits, tokens, scratch);
 }
 
