@@ -6,15 +6,11 @@
 
 #include "constants.h"
 #include "kernels.h"
+#include "serial_attention.h"
+#include "serial_basics.h"
 
 namespace bhvit {
 namespace {
-
-int popcount(uint32_t x) { return __builtin_popcount(x); }
-
-float fused(float a, float b, float c) { return std::fma(a, b, c); }
-
-float prelu(float x, float slope) { return x > 0.0f ? x : x * slope; }
 
 float exp2_value(float x) {
   const float rounded = (x + kRound) - kRound;
@@ -22,19 +18,6 @@ float exp2_value(float x) {
   float p = kExp2[6];
   for (int i = 5; i >= 0; --i) p = fused(p, f, kExp2[i]);
   return std::ldexp(p, static_cast<int>(rounded));
-}
-
-// p - K/2 for the bits of one token: activations[word * stride] against blocked weights.
-int32_t accumulate_words(const uint32_t* activations, int stride, const uint32_t* weights,
-                         int words, int output, int32_t start) {
-  const uint32_t* row = weights + output / kBlock * words * kBlock + output % kBlock;
-  for (int k = 0; k < words; ++k) start += popcount(activations[k * stride] ^ row[k * kBlock]);
-  return start;
-}
-
-int32_t accumulate_inputs(const uint32_t* bits, int stride, int inputs, const uint32_t* weights,
-                          int output) {
-  return accumulate_words(bits, stride, weights, inputs / 32, output, -(inputs / 2));
 }
 
 void load_tile(const Map& map, int channels, Tokens tokens, const float* scale, const float* bias,
@@ -236,10 +219,6 @@ void multi_scale(const MultiScaleConvolution& layer, const TapRows* taps, const 
     }
 }
 
-float activate(const OutputChannel& p, int32_t acc, float shortcut) {
-  return prelu(fused(static_cast<float>(acc), p.scale, p.bias) + shortcut, p.slope);
-}
-
 void convolve(const Convolution& layer, const OutputChannel* outputs, const TapRows& taps, int x,
               const float* shortcut, int shortcut_channels, uint32_t*, float* out) {
   for (int o = 0; o < layer.outputs; ++o)
@@ -268,12 +247,6 @@ void project(const uint32_t* bits, int inputs, const uint32_t* weights,
       out[o * stride + lane] = fused(y, outputs[o].post_scale, outputs[o].post_bias);
     }
 }
-
-}  // namespace
-}  // namespace bhvit
-#include "serial_attention.h"
-namespace bhvit {
-namespace {
 
 void pool_rows(const Map& map, int channel, int y0, int y1, float scale, float bias, float* highest,
                float* sum) {

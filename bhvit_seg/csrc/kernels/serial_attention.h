@@ -1,6 +1,12 @@
 // Attention in windows and what it takes, plainly; part of serial.cc.
 #pragma once
 
+#include <cmath>
+#include <vector>
+
+#include "kernels.h"
+#include "serial_basics.h"
+
 namespace bhvit {
 namespace {
 

@@ -1,5 +1,10 @@
-// Attention in windows and what it takes, part of vector_kernels.h.
+// Attention in windows and what it takes; part of vector_kernels.h.
 #pragma once
+
+#include "kernels.h"
+#include "vector_basics.h"
+#include "vector_products.h"
+#include "vector_tiles.h"
 
 namespace bhvit {
 namespace BHVIT_ISA {
@@ -35,7 +40,7 @@ BHVIT_INLINE void normalize_tokens(const TokenProjections& layer, const Map& map
   constexpr int L = T * kLanes;
   const int channels = layer.channels;
   Joined<float> vectors[T];
-  Span spans[kMostSpans];
+  Span spans[kTileLanes];
   const int number = cut_into_spans(tokens.token, tokens.count, map.width, spans);
   for (int s = 0; s < number; ++s)
     vectors[spans[s].lane / kLanes].add(map.at(spans[s].y, 0, spans[s].x), spans[s].lane % kLanes);
