@@ -15,6 +15,7 @@ namespace bhvit {
 // Kernels are compiled once for each instruction set, so what they share must never be linked from
 // one of them into another: internal linkage or forced inlining, no standard templates.
 #define BHVIT_INLINE __attribute__((always_inline)) inline
+#define BHVIT_HERE __attribute__((always_inline))  // the same for lambdas
 
 constexpr int kLanes = 16;  // tokens in a vector, whatever the instruction set
 

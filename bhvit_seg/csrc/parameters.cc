@@ -129,10 +129,11 @@ class Reader {
     m.in = affine(prefix + "in_scale", prefix + "in_bias", channels);
     const int words = div_up(9 * (channels / kGroups), 32);
     const auto bits = file_.words(prefix + "bits", {3, channels, words});
-    m.scale = file_.floats(prefix + "scale", {3, channels});
-    m.bias = file_.floats(prefix + "bias", {3, channels});
-    m.slope = file_.floats(prefix + "slope", {3, channels});
-    for (float& s : m.scale) s *= -2.0f;
+    const auto scale = file_.floats(prefix + "scale", {3, channels});
+    const auto bias = file_.floats(prefix + "bias", {3, channels});
+    const auto slope = file_.floats(prefix + "slope", {3, channels});
+    for (int i = 0; i < 3 * channels; ++i)
+      m.channels[i / channels].push_back({-2.0f * scale[i], bias[i], slope[i]});
     m.out = affine(prefix + "out_scale", prefix + "out_bias", channels);
     const size_t size = static_cast<size_t>(channels) * words;
     for (int d = 0; d < 3; ++d)
@@ -141,39 +142,71 @@ class Reader {
     return m;
   }
 
-  MsmhaParameters::Projection projection(const std::string& prefix, int channels,
-                                         const std::string& post_scale,
-                                         const std::string& post_bias) const {
-    return {floats(prefix + "input_bias", channels),
-            blocked_bits(prefix + "bits", channels, channels),
-            outputs(prefix, channels, post_scale, post_bias)};
+  // Thresholds for x where the file has what is added to x before its sign is taken.
+  Aligned<float> thresholds(const std::string& name, int channels) const {
+    auto values = floats(name, channels);
+    for (float& value : values) value = -value;
+    return values;
+  }
+  template <typename Channel>
+  Projection<Channel> projection(const std::string& prefix, int channels,
+                                 std::vector<Channel> outputs) const {
+    return {thresholds(prefix + "input_bias", channels),
+            blocked_bits(prefix + "bits", channels, channels), std::move(outputs)};
+  }
+  std::vector<BitChannel> bit_channels(const std::string& prefix, int channels,
+                                       const Aligned<float>& threshold) const {
+    const auto scale = floats(prefix + "scale", channels), bias = floats(prefix + "bias", channels);
+    const auto slope = floats(prefix + "slope", channels);
+    std::vector<BitChannel> all(channels);
+    for (int c = 0; c < channels; ++c) all[c] = {-2.0f * scale[c], bias[c], slope[c], threshold[c]};
+    return all;
   }
 
   MsmhaParameters msmha(const std::string& prefix, int channels, int heads) const {
     MsmhaParameters m;
     m.in = affine(prefix + "in_scale", prefix + "in_bias", channels);
     m.norm = affine(prefix + "norm_weight", prefix + "norm_bias", channels);
-    m.epsilon = floats(prefix + "norm_eps", 1)[0];
     m.pool_balance = floats(prefix + "pool_balance", channels);
-    m.query = projection(prefix + "query.", channels, "", prefix + "query.bit_bias");
-    m.key = projection(prefix + "key.", channels, "", prefix + "key.bit_bias");
-    m.value = projection(prefix + "value.", channels, "", prefix + "value.bit_bias");
-    m.output = projection(prefix + "output.", channels, prefix + "output.layer_scale",
-                          prefix + "output.layer_bias");
+    const char* const names[3] = {"query.", "key.", "value."};
+    m.projections = {channels,
+                     m.in.scale.data(),
+                     m.in.bias.data(),
+                     m.norm.scale.data(),
+                     m.norm.bias.data(),
+                     floats(prefix + "norm_eps", 1)[0],
+                     {}};
+    for (int p = 0; p < 3; ++p) {
+      const std::string part = prefix + names[p];
+      m.parts[p] = projection(
+          part, channels, bit_channels(part, channels, thresholds(part + "bit_bias", channels)));
+      m.projections.parts[p] = {m.parts[p].input_threshold.data(), m.parts[p].weights.data(),
+                                m.parts[p].outputs.data()};
+    }
+    m.output = projection(prefix + "output.", channels,
+                          outputs(prefix + "output.", channels, prefix + "output.layer_scale",
+                                  prefix + "output.layer_bias"));
     const auto alpha = floats(prefix + "alpha", heads);
     const auto zero_point = floats(prefix + "zero_point", heads);
     const int size = channels / heads;
     // softmax of (size - 2p) / sqrt(size), as a power of two
     const double exponent = 1.4426950408889634 / std::sqrt(static_cast<double>(size));
-    for (int h = 0; h < heads; ++h)
-      m.heads.push_back({size / 32, size, static_cast<float>(-2 * exponent),
-                         static_cast<float>(size * exponent), 3.0f / alpha[h], zero_point[h]});
+    for (int h = 0; h < heads; ++h) {
+      Attention head = {size / 32, size, {}, 3.0f / alpha[h], zero_point[h]};
+      for (int digit = 0, unit = 1; digit < 3; ++digit, unit *= 16)
+        for (int i = 0; i < 16; ++i)
+          head.powers[digit][i] =
+              static_cast<float>(std::exp2(exponent * ((digit ? 0 : size) - 2 * unit * i)));
+      m.heads.push_back(head);
+    }
     const auto scale = floats(prefix + "context_scale", channels);
     const auto bias = floats(prefix + "context_bias", channels);
     const auto slope = floats(prefix + "context_slope", channels);
     for (int c = 0; c < channels; ++c) m.context.push_back({scale[c], bias[c], slope[c], 1, 0});
     m.context_shift = floats(prefix + "context_shift", channels);
     m.window_balance = floats(prefix + "window_balance", channels);
+    m.mixer = {channels, m.context.data(), m.window_balance.data(),
+               m.output.input_threshold.data()};
     return m;
   }
 
@@ -246,10 +279,7 @@ class Reader {
 };
 
 void point_to_arrays(MsgdcParameters& m) {
-  const int channels = static_cast<int>(m.out.scale.size());
-  for (int d = 0; d < 3; ++d)
-    m.layer.branches[d] = {m.convolutions[d].layer, &m.scale[d * channels], &m.bias[d * channels],
-                           &m.slope[d * channels]};
+  for (int d = 0; d < 3; ++d) m.layer.branches[d] = {m.convolutions[d].layer, m.channels[d].data()};
   m.layer.out_scale = m.out.scale.data();
   m.layer.out_bias = m.out.bias.data();
 }

@@ -60,30 +60,36 @@ struct BinaryModule {
 struct MsgdcParameters {
   Affine in;
   BinaryConvolution convolutions[3];
-  Aligned<float> scale, bias, slope;
+  std::vector<BranchChannel> channels[3];
   Affine out;
   MultiScaleConvolution layer;
 };
 
+// A product of queries, keys, values or of the output, with the bits h >= input_threshold.
+template <typename Channel>
+struct Projection {
+  Aligned<float> input_threshold;
+  Aligned<uint32_t> weights;
+  std::vector<Channel> outputs;
+};
+
 struct MsmhaParameters {
   Affine in, norm;
-  float epsilon;
   Aligned<float> pool_balance;
-  struct Projection {
-    Aligned<float> input_bias;
-    Aligned<uint32_t> weights;
-    std::vector<OutputChannel> outputs;
-  } query, key, value, output;
+  Projection<BitChannel> parts[3];  // queries, keys, values
+  TokenProjections projections;
   std::vector<Attention> heads;
   std::vector<OutputChannel> context;
   Aligned<float> context_shift, window_balance;
+  ContextMixer mixer;
+  Projection<OutputChannel> output;
 };
 
 struct MlpParameters {
   Affine in;
   Aligned<float> input_bias, taps;
   Aligned<uint32_t> weights1, weights2;
-  std::vector<HiddenChannel> hidden;
+  std::vector<BitChannel> hidden;
   std::vector<OutputChannel> outputs;
   Mlp layer;
 };

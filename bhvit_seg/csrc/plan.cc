@@ -76,16 +76,18 @@ void Plan::lay_out_stage(const Parameters& parameters, int s, Arena& arena) {
   stage.groups = std::min(cells, kWindowGroups);
   stage.cell_stride = round_up(cells, kLanes) + kLanes;
   stage.pooled = take_planes<float>(arena, 1, cells, channels);
-  stage.rest = take_planes<float>(arena, h, w, channels);
+  stage.rest = arena.take<float>(static_cast<size_t>(round_up(h * w, kTileLanes)) * channels);
   stage.pooled_rest = take_planes<float>(arena, 1, cells, channels);
-  for (BitMap* bits : {&stage.query, &stage.key, &stage.value})
-    *bits = take_planes<uint32_t>(arena, h, w, channels / 32);
-  for (BitMap* bits : {&stage.pooled_query, &stage.pooled_key, &stage.pooled_value})
-    *bits = take_planes<uint32_t>(arena, 1, cells, channels / 32);
-  stage.context = take_planes<float>(arena, h, w, channels);
+  for (TokenBits& bits : stage.attending)
+    bits = {take_planes<uint32_t>(arena, h, w, channels / 32),
+            take_planes<uint32_t>(arena, 1, cells, channels / 32)};
+  const int first = cells % kLanes, vectors = div_up(first + arch.window * arch.window, kLanes);
+  const size_t values = static_cast<size_t>(cells) * vectors * channels * kLanes;
+  stage.window_sums = arena.take<int32_t>(values + 2 * kLanes) + kLanes;
+  stage.sums = {stage.window_sums, vectors, first, arch.window, stage.cells_across, w};
   const size_t size = static_cast<size_t>(channels) * stage.cell_stride;
   stage.pooled_context = arena.take<float>(stage.groups * size);
-  stage.pooled_mean = arena.take<float>(size + kLanes);
+  stage.shares = arena.take<float>(static_cast<size_t>(cells) * channels);
 }
 
 void Plan::lay_out_head(const Parameters& parameters, Arena& arena) {
@@ -127,7 +129,8 @@ size_t Plan::scratch_size(const Parameters& parameters) const {
     const size_t c = arch.channels[s];
     need(mlp_scratch(arch.channels[s], arch.hidden[s]));
     if (s < 2)
-      need(3 * kLanes * (c + static_cast<size_t>(kGroups) * div_up(9 * (c / kGroups), 32)));
+      for (const BlockParameters& block : parameters.stages[s])
+        need(multi_scale_scratch(block.msgdc.convolutions[0].layer));
     if (s) {
       const size_t before = arch.channels[s - 1];
       need(kWideStride * (5 * before + before / 8 + 3 * c) + 16 * c);  // patches, bits, words
@@ -135,12 +138,11 @@ size_t Plan::scratch_size(const Parameters& parameters) const {
     if (s >= 2) {
       const StagePlan& stage = stages[s];
       need(2 * static_cast<size_t>(round_up(stage.width, kLanes) + kLanes));
-      need(kTileLanes * (3 * c + 3 * c / 32) + kLanes);
-      need(kTileLanes * (4 * c + c / 32) + kLanes);
+      need(stage.cells());
+      need(kTileLanes * (c + 3 * c / 32) + project_tokens_scratch(arch.channels[s]));
+      need(kTileLanes * (2 * c + c / 32));
       const int tokens = arch.window * arch.window + stage.cells();
-      const size_t lanes = round_up(tokens, kLanes) + 2 * kLanes, size = c / arch.heads[s];
-      need(lanes * (3 * (size / 32) + 2 * size) + size * div_up(tokens, 32) + 4 * kLanes +
-           attend_scratch(tokens));
+      need(attend_scratch(arch.channels[s] / arch.heads[s], tokens));
     }
   }
   const size_t channels = arch.head_channels;

@@ -11,7 +11,6 @@
 
 namespace bhvit {
 
-constexpr int kTileLanes = kMaxVectors * kLanes;
 // Tiles that spans are loaded into one after another have room behind each channel.
 constexpr int kWideStride = kTileLanes + kLanes;
 constexpr int kWindowGroups = 8;
@@ -22,13 +21,15 @@ struct StagePlan {
   Map position;  // empty for a stage without
   BitMap bits;   // stages 1 and 2: what MSGDC convolves
   // stages 3 and 4
-  int cells_down, cells_across;   // windows, and pooled tokens
-  int groups;                     // of windows, whose pooled contexts are summed together
-  Map pooled, rest, pooled_rest;  // rest: sum of queries, keys and values
-  BitMap query, key, value, pooled_query, pooled_key, pooled_value;
-  Map context;            // of window tokens
+  int cells_down, cells_across;  // windows, and pooled tokens
+  int groups;                    // of windows, whose pooled contexts are summed together
+  Map pooled, pooled_rest;       // rest: sum of queries, keys and values
+  float* rest;                   // [tiles][channels][kTileLanes]
+  TokenBits attending[3];        // queries, keys and values
+  WindowSums sums;
+  int32_t* window_sums;   // the same memory
   float* pooled_context;  // [groups][channels][cell_stride]
-  float* pooled_mean;     // [channels][cell_stride]
+  float* shares;          // [cells][channels]: what pooled contexts add to their cells' tokens
   int cell_stride;
 
   int cells() const { return cells_down * cells_across; }

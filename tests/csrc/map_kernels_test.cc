@@ -1,5 +1,6 @@
 // Kernels between maps and tiles, and those that enlarge maps. Maps that are written are compared
 // whole: pads and borders, too.
+#include <cmath>
 #include <vector>
 
 #include "resize.h"
@@ -67,22 +68,6 @@ void test_add(const Pair& k, Random& random) {
   });
 }
 
-void test_spread(const Pair& k, Random& random) {
-  for_tokens(random, [&](int height, int width, int channels, Tokens tokens, int stride) {
-    context(k, "spread_tile", height, width, channels, tokens, stride);
-    const int sizes[] = {1, 2, 3, 4, 7, 16, 20};
-    const int size = random.one_of(sizes), across = div_up(width, size);
-    const int plane = round_up(across * div_up(height, size), kLanes) + kLanes;
-    const Filled<float> pooled(channels * plane + kLanes, random);
-    Twin<float> tile(tile_size(channels, stride), random);
-    k.serial.spread_tile(pooled.data(), plane, across, size, channels, width, tokens,
-                         tile.serial.data(), stride);
-    k.other.spread_tile(pooled.data(), plane, across, size, channels, width, tokens,
-                        tile.other.data(), stride);
-    tile.expect_equal("tile", channels, stride, tokens.count);
-  });
-}
-
 void test_load_patches(const Pair& k, Random& random) {
   for_sizes([&](int height, int width) {
     const int channels = random.one_of(kChannels), stride = random.one_of(kStrides);
@@ -144,6 +129,31 @@ void test_enlarge(const Pair& k, Random& random) {
   });
 }
 
+void test_enlarge_and_pack(const Pair& k, Random& random) {
+  for_sizes([&](int height, int width) {
+    const int to_height = enlarged(height, random), to_width = enlarged(width, random);
+    const int channels = random.one_of(kChannels), stride = random.one_of(kStrides);
+    const TwinMap map(height, width, channels, random);
+    const Filled<float> bias(channels, random);
+    const Resize resize(height, width, to_height, to_width, random.below(2));
+    const int tiles = div_up(to_width, kLanes), y = random.below(to_height);
+    for (int tile = 0; tile < tiles; ++tile) {
+      const int most = tiles - tile < stride / kLanes ? tiles - tile : stride / kLanes;
+      const int vectors = random.between(1, most);
+      Report::context("%s enlarge_and_pack map %dx%d to %dx%d channels %d row %d tiles %d+%d",
+                      k.other.name, height, width, to_height, to_width, channels, y, tile, vectors);
+      Twin<uint32_t> bits(channels / 32 * stride, random);
+      Twin<float> means(channels / kAveraged * stride, random);
+      k.serial.enlarge_and_pack(map.serial_map, channels, resize.view(), y, tile, vectors,
+                                bias.data(), bits.serial.data(), means.serial.data(), stride);
+      k.other.enlarge_and_pack(map.other_map, channels, resize.view(), y, tile, vectors,
+                               bias.data(), bits.other.data(), means.other.data(), stride);
+      bits.expect_equal("bits");
+      means.expect_equal("means");
+    }
+  });
+}
+
 void test_labels(const Pair& k, Random& random) {
   for_sizes([&](int height, int width) {
     const int class_numbers[] = {1, 2, 5, 19, 150, 256};
@@ -151,11 +161,16 @@ void test_labels(const Pair& k, Random& random) {
     const int to_height = random.between(4 * height - 3, 4 * height);
     const int to_width = random.between(4 * width - 3, 4 * width);
     TwinMap logits(height, width, round_up(classes, kBlock), random);
-    if (random.below(2)) {  // ties
-      for (size_t i = 0; i < logits.serial.size(); ++i)
-        logits.serial[i] = static_cast<float>(random.between(-1, 1));
-      logits.copy();
+    enum { kAny, kTies, kRounding, kNotFinite, kKinds };
+    const int kind = random.below(kKinds);
+    for (size_t i = 0; i < logits.serial.size(); ++i) {
+      if (kind == kTies) logits.serial[i] = static_cast<float>(random.between(-1, 1));
+      if (kind == kRounding)  // classes a few roundings apart, some far behind
+        logits.serial[i] = random.below(3) ? 1.0f + random.below(4) * 0x1p-23f : -1.0f;
+      if (kind == kNotFinite && random.below(4 * classes) == 0)
+        logits.serial[i] = random.below(2) ? NAN : random.below(2) ? INFINITY : -INFINITY;
     }
+    logits.copy();
     const Resize resize(height, width, to_height, to_width, random.below(2));
     const size_t stride = to_width + random.below(4);
     Twin<uint8_t> labels(to_height * stride, random);
@@ -178,10 +193,10 @@ void test_map_kernels(const Pair& kernels, Random& random) {
   test_load(kernels, random);
   test_store(kernels, random);
   test_add(kernels, random);
-  test_spread(kernels, random);
   test_load_patches(kernels, random);
   test_pool_rows(kernels, random);
   test_enlarge(kernels, random);
+  test_enlarge_and_pack(kernels, random);
   test_labels(kernels, random);
 }
 

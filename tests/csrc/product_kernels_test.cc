@@ -46,33 +46,29 @@ void test_multi_scale(const Pair& k, Random& random) {
     const int channels = random.below(12) ? random.one_of(channel_numbers) : 256;
     TwinMap map(height, width, channels, random);
     const TwinBitMap bits(height, width, channels / 32, random);
-    const Filled<float> scale(3 * channels, random), bias(3 * channels, random);
-    const Filled<float> slope(3 * channels, random), out_scale(channels, random);
-    const Filled<float> out_bias(channels, random);
+    const Filled<BranchChannel> branch_channels(3 * channels, random);
+    const Filled<float> out_scale(channels, random), out_bias(channels, random);
     const RandomConvolution convolutions[3] = {{3, kGroups, channels, channels, random},
                                                {3, kGroups, channels, channels, random},
                                                {3, kGroups, channels, channels, random}};
     MultiScaleConvolution layer;
     for (int d = 0; d < 3; ++d)
-      layer.branches[d] = {convolutions[d].layer, scale.data() + d * channels,
-                           bias.data() + d * channels, slope.data() + d * channels};
+      layer.branches[d] = {convolutions[d].layer, branch_channels.data() + d * channels};
     layer.out_scale = out_scale.data();
     layer.out_bias = out_bias.data();
-    Filled<uint32_t> scratch(3 * gathered_size(convolutions[0].layer), random);
+    Filled<uint32_t> scratch(multi_scale_scratch(convolutions[0].layer), random);
     const int rows[] = {0, height - 1, random.below(height)};
-    const int x = random.below(div_up(width, kLanes)) * kLanes;
     for (int y : rows) {
-      Report::context("%s multi_scale map %dx%d channels %d y %d x %d", k.other.name, height, width,
-                      channels, y, x);
+      Report::context("%s multi_scale map %dx%d channels %d row %d", k.other.name, height, width,
+                      channels, y);
       TapRows serial_taps[3], other_taps[3];
       for (int d = 0; d < 3; ++d) {
         serial_taps[d] = taps_of(bits.serial_map, y, kDilations[d]);
         other_taps[d] = taps_of(bits.other_map, y, kDilations[d]);
       }
-      k.serial.multi_scale(layer, serial_taps, map.serial_map, y, x, lanes_left(width, x),
-                           scratch.data());
-      k.other.multi_scale(layer, other_taps, map.other_map, y, x, lanes_left(width, x),
-                          scratch.data());
+      k.serial.multi_scale(layer, serial_taps, map.serial_map, y, scratch.data());
+      k.other.multi_scale(layer, other_taps, map.other_map, y, scratch.data());
+      if (!scratch.surroundings_untouched()) Report::failed("wrote behind the scratch");
       map.expect_equal("map");
     }
   });
@@ -134,13 +130,13 @@ void test_patch_convolutions(const Pair& k, Random& random) {
           Filled<uint32_t> bits(4 * words * kLanes, random);
           const RandomConvolution convolution(2, 1, inputs, outputs, random);
           TapRows taps;
+          taps.plane = kLanes;
           taps.state = rows == 2 ? 3 : 1;
           for (int tap = 0; tap < 4; ++tap) {
             uint32_t* const of_tap = bits.data() + tap * words * kLanes;
             for (int i = 0; i < words * kLanes; ++i)
               if (tap % 2 && i % kLanes >= whole) of_tap[i] = 0;
             taps.rows[tap] = tap / 2 < rows ? of_tap : nullptr;
-            taps.plane[tap % 2] = kLanes;
             taps.first[tap % 2] = 0;
             taps.last[tap % 2] = tap % 2 ? whole : kLanes;
           }
@@ -179,27 +175,6 @@ void test_project(const Pair& k, Random& random) {
   });
 }
 
-void test_project_bits(const Pair& k, Random& random) {
-  for_products(random, [&](int inputs, int outputs, int stride, int vectors,
-                           const uint32_t* weights, const uint32_t* bits) {
-    if (inputs != outputs) return;
-    for (bool first : {true, false}) {
-      Report::context("%s project_bits channels %d stride %d vectors %d first %d", k.other.name,
-                      inputs, stride, vectors, first);
-      const Filled<float> shortcut(inputs * stride, random);
-      const Filled<OutputChannel> parameters(inputs, random);
-      Twin<float> sum(inputs * stride, random);
-      Twin<uint32_t> out(inputs / 32 * stride, random);
-      k.serial.project_bits(bits, inputs, weights, parameters.data(), shortcut.data(), stride,
-                            vectors, first, sum.serial.data(), out.serial.data());
-      k.other.project_bits(bits, inputs, weights, parameters.data(), shortcut.data(), stride,
-                           vectors, first, sum.other.data(), out.other.data());
-      sum.expect_equal("sum");
-      out.expect_equal("bits");
-    }
-  });
-}
-
 void test_mlp(const Pair& k, Random& random) {
   for_sizes([&](int height, int width) {
     const int ratios[] = {1, 2, 3, 4, 8};
@@ -209,7 +184,7 @@ void test_mlp(const Pair& k, Random& random) {
     const Filled<float> next_scale(channels, random), next_bias(channels, random);
     const Filled<uint32_t> weights1(channels / 32 * hidden, random);
     const Filled<uint32_t> weights2(hidden / 32 * channels, random);
-    const Filled<HiddenChannel> hidden_channels(hidden, random);
+    const Filled<BitChannel> hidden_channels(hidden, random);
     const Filled<OutputChannel> outputs(channels, random);
     const Mlp layer = {channels,          hidden,          in_scale.data(),        in_bias.data(),
                        input_bias.data(), weights1.data(), hidden_channels.data(), weights2.data(),
@@ -242,7 +217,6 @@ void test_product_kernels(const Pair& kernels, Random& random) {
   test_convolutions(kernels, random);
   test_patch_convolutions(kernels, random);
   test_project(kernels, random);
-  test_project_bits(kernels, random);
   test_mlp(kernels, random);
 }
 

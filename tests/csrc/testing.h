@@ -139,7 +139,11 @@ inline void fill(Array<int32_t>& array, Random& random) {
 inline void fill(Array<uint8_t>& array, Random& random) {
   for (size_t i = 0; i < array.size(); ++i) array[i] = static_cast<uint8_t>(random.word());
 }
-inline void fill(Array<HiddenChannel>& array, Random& random) {
+inline void fill(Array<BranchChannel>& array, Random& random) {
+  for (size_t i = 0; i < array.size(); ++i)
+    array[i] = {random.value(), random.value(), random.value()};
+}
+inline void fill(Array<BitChannel>& array, Random& random) {
   for (size_t i = 0; i < array.size(); ++i)
     array[i] = {random.value(), random.value(), random.value(), random.value()};
 }

@@ -30,17 +30,19 @@ void test_pack(const Pair& k, Random& random) {
   });
 }
 
-void test_normalize(const Pair& k, Random& random) {
+void test_pack_and_average(const Pair& k, Random& random) {
   for_tiles([&](int channels, int stride, int vectors) {
-    Report::context("%s normalize_tile channels %d stride %d vectors %d", k.other.name, channels,
+    Report::context("%s pack_and_average channels %d stride %d vectors %d", k.other.name, channels,
                     stride, vectors);
-    Twin<float> tile(channels * stride, random);
-    const Filled<float> weight(channels, random), bias(channels, random);
-    k.serial.normalize_tile(tile.serial.data(), stride, channels, vectors, weight.data(),
-                            bias.data(), 1e-5f);
-    k.other.normalize_tile(tile.other.data(), stride, channels, vectors, weight.data(), bias.data(),
-                           1e-5f);
-    tile.expect_equal("tile");
+    const Filled<float> tile(channels * stride, random), bias(channels, random);
+    Twin<uint32_t> bits(channels / 32 * stride, random);
+    Twin<float> means(channels / kAveraged * stride, random);
+    k.serial.pack_and_average(tile.data(), stride, channels, vectors, bias.data(),
+                              bits.serial.data(), means.serial.data());
+    k.other.pack_and_average(tile.data(), stride, channels, vectors, bias.data(), bits.other.data(),
+                             means.other.data());
+    bits.expect_equal("bits");
+    means.expect_equal("means");
   });
 }
 
@@ -59,21 +61,6 @@ void test_gelu(const Pair& k, Random& random) {
   });
 }
 
-void test_mix(const Pair& k, Random& random) {
-  for_tiles([&](int channels, int stride, int vectors) {
-    Report::context("%s mix_tile channels %d stride %d vectors %d", k.other.name, channels, stride,
-                    vectors);
-    Twin<float> window(channels * stride, random);
-    const Filled<float> spread(channels * stride, random), balance(channels, random);
-    const Filled<float> shift(channels, random);
-    k.serial.mix_tile(window.serial.data(), spread.data(), stride, channels, vectors,
-                      balance.data(), shift.data());
-    k.other.mix_tile(window.other.data(), spread.data(), stride, channels, vectors, balance.data(),
-                     shift.data());
-    window.expect_equal("window");
-  });
-}
-
 void test_multiply(const Pair& k, Random& random) {
   const int input_numbers[] = {1, 8, 48, 64, kPartialSum - 1, kPartialSum, kPartialSum + 1, 300};
   for (int inputs : input_numbers)
@@ -84,39 +71,23 @@ void test_multiply(const Pair& k, Random& random) {
                           inputs, outputs, stride, vectors);
           const Filled<float> tile(inputs * stride, random), weights(inputs * outputs, random);
           const Filled<float> bias(outputs, random);
-          Twin<float> out(outputs * stride, random);
+          const int out_stride = stride + random.below(3) * kLanes;
+          Twin<float> out(outputs * out_stride, random);
           k.serial.multiply(tile.data(), stride, inputs, vectors, weights.data(), bias.data(),
-                            outputs, out.serial.data());
+                            outputs, out.serial.data(), out_stride);
           k.other.multiply(tile.data(), stride, inputs, vectors, weights.data(), bias.data(),
-                           outputs, out.other.data());
+                           outputs, out.other.data(), out_stride);
           out.expect_equal("out");
         }
-}
-
-void test_finish_context(const Pair& k, Random& random) {
-  for_tiles([&](int channels, int stride, int vectors) {
-    Report::context("%s finish_context channels %d stride %d vectors %d", k.other.name, channels,
-                    stride, vectors);
-    const Filled<int32_t> sums(channels * stride, random);
-    const Filled<OutputChannel> parameters(channels, random);
-    Twin<float> rest(channels * stride, random);
-    k.serial.finish_context(sums.data(), parameters.data(), channels, stride, vectors,
-                            rest.serial.data());
-    k.other.finish_context(sums.data(), parameters.data(), channels, stride, vectors,
-                           rest.other.data());
-    rest.expect_equal("context");
-  });
 }
 
 }  // namespace
 
 void test_tile_kernels(const Pair& kernels, Random& random) {
   test_pack(kernels, random);
-  test_normalize(kernels, random);
+  test_pack_and_average(kernels, random);
   test_gelu(kernels, random);
-  test_mix(kernels, random);
   test_multiply(kernels, random);
-  test_finish_context(kernels, random);
 }
 
 }  // namespace testing

@@ -21,8 +21,10 @@
 
 namespace bhvit {
 
-constexpr int kBlock = 8;         // outputs that a micro-kernel computes together
-constexpr int kMaxVectors = 2;    // vectors of a tile
+constexpr int kBlock = 8;       // outputs that a micro-kernel computes together
+constexpr int kMaxVectors = 2;  // vectors of a tile
+constexpr int kTileLanes = kMaxVectors * kLanes;
+constexpr int kAveraged = 4;      // channels to a mean of pack_and_average
 constexpr int kPartialSum = 128;  // float products are summed in parts: rounding grows with length
 
 // Where a tile lies in a map: tokens [token, token + count) in row-major order.
@@ -31,7 +33,8 @@ struct Tokens {
   BHVIT_INLINE int vectors() const { return div_up(count, kLanes); }
 };
 
-struct HiddenChannel {
+// y = prelu(scale * accumulator + bias + shortcut, slope) and the bit y >= threshold.
+struct BitChannel {
   float scale, bias, slope, threshold;
 };
 
@@ -45,7 +48,7 @@ struct Mlp {
   int channels, hidden;
   const float *in_scale, *in_bias, *input_bias;
   const uint32_t* weights1;  // channels -> hidden
-  const HiddenChannel* hidden_channels;
+  const BitChannel* hidden_channels;
   const uint32_t* weights2;      // hidden -> channels
   const OutputChannel* outputs;  // post_scale, post_bias: LayerScale
   const float* taps;             // [channels][9]: centre, dy -1 +1 -2 +2, dx -1 +1 -2 +2
@@ -74,14 +77,18 @@ struct Convolution {
 // Where the taps of a row of outputs lie.
 struct TapRows {
   const uint32_t* rows[9];  // (ky, kx): word plane 0 at output column 0; null outside the map
-  ptrdiff_t plane[3];       // from one word plane to the next, for each kx
+  ptrdiff_t plane;          // from one word plane to the next
   int first[3], last[3];    // output columns [first, last) for which column kx lies inside
   int state;                // bit ky: the row lies inside
 };
 
+struct BranchChannel {
+  float scale, bias, slope;
+};
+
 struct GroupedBranch {
   Convolution convolution;
-  const float *scale, *bias, *slope;
+  const BranchChannel* channels;
 };
 
 // x += out_scale * sum over branches of prelu(scale * accumulator + bias, slope) + out_bias.
@@ -107,11 +114,64 @@ struct Window {
   int y, x, rows, columns;
 };
 
+// Queries, keys and values: h = LayerNorm(in_scale * x + in_bias), of x as it is where in_scale is
+// null; then for each part the product of the bits h >= input_threshold,
+// y = prelu(scale * accumulator + bias + h, slope), and the bits y >= threshold.
+struct TokenProjections {
+  int channels;
+  const float *in_scale, *in_bias, *norm_weight, *norm_bias;
+  float epsilon;
+  struct Part {
+    const float* input_threshold;
+    const uint32_t* weights;
+    const BitChannel* outputs;
+  } parts[3];
+};
+
+// Bits of a map's tokens and of the pooled ones.
+struct TokenBits {
+  BitMap map, pooled;
+};
+
 struct Attention {
-  int head_words, head_channels;        // head_channels = 32 * head_words
-  float exponent_scale, exponent_bias;  // softmax term = 2^(scale * p + bias), p = popcount(q ^ k)
-  float level_scale;                    // 3 / alpha
+  int head_words, head_channels;  // head_channels = 32 * head_words
+  // The softmax term of p = popcount(q ^ k) is powers[0][p % 16] * powers[1][p / 16 % 16] *
+  // powers[2][p / 256]; head_channels < 16^3.
+  float powers[3][kLanes];
+  float level_scale;  // 3 / alpha
   float zero_point;
+};
+
+// Where what a head attends to in a window goes. The pooled tokens come first, so they lie in the
+// same lanes in every window.
+struct HeadContext {
+  // Of the window's tokens, in lanes from cells % kLanes on: [vectors][channels][kLanes], of all
+  // heads; the first one's channels are `vector` values before the second one's.
+  int32_t* sums;
+  ptrdiff_t vector;
+  const OutputChannel* channels;  // post_* are not used
+  const Map* pooled_rest;
+  int first_channel;  // of the head, in pooled_rest
+  float* pooled;      // [head_channels][pooled_stride]: added up over windows
+  int pooled_stride;
+};
+
+// The sums of all windows of a map: [windows][vectors][channels][kLanes], each as in HeadContext.
+// May be read a vector before and behind.
+struct WindowSums {
+  const int32_t* data;
+  int vectors;
+  int first;         // cells % kLanes
+  int size, across;  // of windows
+  int width;         // of the map
+};
+
+// w = prelu(scale * sum + bias + rest, slope), balance * w + share of the token's cell, and its
+// bits: those at or above the threshold.
+struct ContextMixer {
+  int channels;
+  const OutputChannel* context;  // post_* are not used
+  const float *balance, *threshold;
 };
 
 struct Kernels {
@@ -128,21 +188,15 @@ struct Kernels {
   // Bits of tile * scale + bias >= 0 (of tile + bias if scale is null): [channels / 32][stride].
   void (*pack_tile)(const float* tile, int stride, int channels, int vectors, const float* scale,
                     const float* bias, uint32_t* bits);
-  // LayerNorm of each token, in place.
-  void (*normalize_tile)(float* tile, int stride, int channels, int vectors, const float* weight,
-                         const float* bias, float epsilon);
+  // The bits of tile + bias, and means of kAveraged adjacent channels: [channels / 4][stride].
+  void (*pack_and_average)(const float* tile, int stride, int channels, int vectors,
+                           const float* bias, uint32_t* bits, float* means);
   // out = x -> x * Phi(x), in place.
   void (*gelu_tile)(float* tile, int stride, int channels, int vectors);
-  // window = spread + balance * (window - spread) + shift, in place.
-  void (*mix_tile)(float* window, const float* spread, int stride, int channels, int vectors,
-                   const float* balance, const float* shift);
-  // Tokens of a pooled map [channels][plane], each value for a cell of `size` x `size` tokens.
-  void (*spread_tile)(const float* pooled, ptrdiff_t plane, int cells_across, int size,
-                      int channels, int width, Tokens tokens, float* tile, int stride);
   // float out = weights * tile + bias, summed kPartialSum inputs at a time;
-  // weights [outputs / 8][inputs][8].
+  // weights [outputs / 8][inputs][8], out [outputs][out_stride].
   void (*multiply)(const float* tile, int stride, int inputs, int vectors, const float* weights,
-                   const float* bias, int outputs, float* out);
+                   const float* bias, int outputs, float* out, ptrdiff_t out_stride);
   // Tokens (2y + ky, 2x + kx) of a map for output tokens in a row: tile [(ky, kx, channel)],
   // as scale * x + bias; zero outside the map.
   void (*load_patches)(const Map& map, int channels, int y, int x, const float* scale,
@@ -151,9 +205,9 @@ struct Kernels {
   void (*mlp)(const Mlp& mlp, const Map& in, const Map& out, const Binarizer* next,
               const BitMap* next_bits, Tokens tokens, float* scratch);
 
-  // One vector of outputs of a row, x in place (with its circular border).
+  // A row, x in place (with its circular border).
   void (*multi_scale)(const MultiScaleConvolution& layer, const TapRows* taps, const Map& map,
-                      int y, int x, int count, uint32_t* scratch);
+                      int y, uint32_t* scratch);
   // One vector of outputs of a row: out tile [outputs][16] = post(prelu(... + shortcut)).
   // The shortcut tile has `shortcut_channels` channels, repeated or averaged to the outputs.
   void (*convolve)(const Convolution& layer, const OutputChannel* outputs, const TapRows& taps,
@@ -168,26 +222,17 @@ struct Kernels {
                   const OutputChannel* outputs, int number, const float* shortcut,
                   int shortcut_channels, int stride, int vectors, float* out);
 
-  // Accumulates prelu(...) into `sum` (first: overwrites) and writes the bits of it + bit_bias.
-  void (*project_bits)(const uint32_t* bits, int channels, const uint32_t* weights,
-                       const OutputChannel* outputs, const float* shortcut, int stride, int vectors,
-                       bool first, float* sum, uint32_t* out_bits);
-
-  // Planes [first, first + planes) of a window's tokens, row by row, and of the pooled tokens:
-  // out[plane][stride]. Writes up to a vector beyond the last plane.
-  void (*load_window)(const BitMap& map, const BitMap& pooled, int first, int planes,
-                      const Window& window, uint32_t* out, int stride);
-  // The reverse for floats; values of pooled tokens are added to pooled[plane][pooled_stride].
-  void (*store_window)(const float* tile, int stride, const Map& map, int first, int planes,
-                       const Window& window, float* pooled, int pooled_stride, int cells);
-  // One vector of queries of a head in a window with `keys` tokens.
-  // queries, keys: [head_words][stride], values: [head_channels][ceil(keys / 32)] (bit = key).
-  // out[c * stride + lane] = the integer sum over keys of level * value.
-  void (*attend)(const Attention& head, const uint32_t* queries, const uint32_t* keys,
-                 const uint32_t* values, int number, int stride, float* scratch, int32_t* out);
-  // context = prelu(scale * sums + bias + rest, slope) in place of rest; post_* are not used.
-  void (*finish_context)(const int32_t* sums, const OutputChannel* channels, int number, int stride,
-                         int vectors, float* rest);
+  // Tokens of a map: bits [3][channels / 32][kTileLanes], sum of the three y
+  // [channels][kTileLanes].
+  void (*project_tokens)(const TokenProjections& layer, const Map& map, Tokens tokens,
+                         float* scratch, uint32_t* bits, float* sum);
+  // One head in one window. Bits are those of queries, keys and values, from `first_word` on.
+  void (*attend)(const Attention& head, const TokenBits (&bits)[3], int first_word,
+                 const Window& window, const HeadContext& to, float* scratch);
+  // rest, mixed: [channels][kTileLanes], bits: [channels / 32][kTileLanes], shares:
+  // [cells][channels].
+  void (*mix_context)(const ContextMixer& mixer, const WindowSums& sums, const float* rest,
+                      const float* shares, Tokens tokens, float* mixed, uint32_t* bits);
 
   // Maximum and sum of scale * x + bias over the rows [y0, y1) of one channel: [width] each.
   void (*pool_rows)(const Map& map, int channel, int y0, int y1, float scale, float bias,
@@ -196,6 +241,11 @@ struct Kernels {
   // A row's tile of an enlarged map: [channels][stride] for 16 columns from 16 * column_tile.
   void (*enlarge_tile)(const Map& map, int channels, const Enlargement& to, int y, int column_tile,
                        float* tile, int stride);
+  // The same for `vectors` tiles from `column_tile` on, of which only what pack_and_average makes
+  // of them is kept.
+  void (*enlarge_and_pack)(const Map& map, int channels, const Enlargement& to, int y,
+                           int column_tile, int vectors, const float* bias, uint32_t* bits,
+                           float* means, int stride);
   // Labels of the rows [y_begin, y_end), all between the same two rows of logits.
   void (*label_rows)(const Map& logits, int classes, const Enlargement& to, int y_begin, int y_end,
                      int width, uint8_t* labels, ptrdiff_t labels_stride);
@@ -211,9 +261,19 @@ static inline size_t mlp_scratch(int channels, int hidden) {
   return lanes * (3 * static_cast<size_t>(channels) + 2 * (channels / 32) + hidden / 32) +
          8 * kLanes;
 }
-// Floats of scratch that attend needs for so many keys.
-static inline size_t attend_scratch(int keys) {
-  return static_cast<size_t>(kLanes) * (round_up(keys, 32) + 2 * div_up(keys, 32)) + kLanes;
+// Words of scratch that multi_scale needs.
+static inline size_t multi_scale_scratch(const Convolution& branch) {
+  return static_cast<size_t>(3 * branch.groups) * branch.words * kTileLanes;
+}
+// Floats of scratch that project_tokens needs.
+static inline size_t project_tokens_scratch(int channels) {
+  return kTileLanes * (static_cast<size_t>(channels) + 3 * channels / 32);
+}
+// Floats of scratch that attend needs for so many tokens, pooled ones included.
+static inline size_t attend_scratch(int head_channels, int tokens) {
+  const size_t channels = head_channels, words = div_up(tokens, 32);
+  return 3 * channels / 32 * round_up(tokens, kLanes) + kLanes + channels * (words + kLanes) +
+         kLanes * (32 + 2) * words;
 }
 
 }  // namespace bhvit

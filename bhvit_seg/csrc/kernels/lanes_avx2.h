@@ -67,6 +67,7 @@ BHVIT_INLINE F fma(F x, F y, F z) {
 }
 BHVIT_INLINE F square_root(F x) { BHVIT_EACH(F, _mm256_sqrt_ps); }
 BHVIT_INLINE F larger(F x, F y) { BHVIT_BOTH(F, _mm256_max_ps); }
+BHVIT_INLINE F smaller(F x, F y) { BHVIT_BOTH(F, _mm256_min_ps); }
 BHVIT_INLINE M at_least(F x, F y) {
   return {float_bits(_mm256_cmp_ps(x.a, y.a, _CMP_GE_OQ)),
           float_bits(_mm256_cmp_ps(x.b, y.b, _CMP_GE_OQ))};
@@ -88,6 +89,7 @@ BHVIT_INLINE __m256 permute_half(F x, __m256i lanes) {
 BHVIT_INLINE F permute(F x, U lanes) {
   return {permute_half(x, lanes.a), permute_half(x, lanes.b)};
 }
+BHVIT_INLINE F look_up(F table, U index) { return permute(table, index); }  // index modulo 16
 BHVIT_INLINE void load_pairs(const float* p, F& even, F& odd) {
   const F first = load(p), second = load(p + 16);
   const auto split = [](__m256 x, __m256 y, __m256& e, __m256& o) {
@@ -133,6 +135,7 @@ BHVIT_INLINE U shift_right(U x, int n) {
   const __m128i by = _mm_cvtsi32_si128(n);
   return {_mm256_srl_epi32(x.a, by), _mm256_srl_epi32(x.b, by)};
 }
+BHVIT_INLINE U shift_left_2(U x) { return {_mm256_slli_epi32(x.a, 2), _mm256_slli_epi32(x.b, 2)}; }
 BHVIT_INLINE U add(U x, U y) { BHVIT_BOTH(U, _mm256_add_epi32); }
 BHVIT_INLINE U subtract(U x, U y) { BHVIT_BOTH(U, _mm256_sub_epi32); }
 BHVIT_INLINE U as_words(M m) { return {m.a, m.b}; }
@@ -142,8 +145,15 @@ BHVIT_INLINE U select(M m, U yes, U no) {
   return {_mm256_blendv_epi8(no.a, yes.a, m.a), _mm256_blendv_epi8(no.b, yes.b, m.b)};
 }
 BHVIT_INLINE F to_float(U x) { BHVIT_EACH(F, _mm256_cvtepi32_ps); }
+BHVIT_INLINE U round_to_words(F x) { BHVIT_EACH(U, _mm256_cvtps_epi32); }  // halves to even
 BHVIT_INLINE U as_words(F x) { BHVIT_EACH(U, _mm256_castps_si256); }
 BHVIT_INLINE F as_floats(U x) { BHVIT_EACH(F, _mm256_castsi256_ps); }
+// One bit of each lane.
+BHVIT_INLINE uint16_t column_bits(U x, int bit) {
+  const int a = _mm256_movemask_ps(float_mask(_mm256_slli_epi32(x.a, 31 - bit)));
+  const int b = _mm256_movemask_ps(float_mask(_mm256_slli_epi32(x.b, 31 - bit)));
+  return static_cast<uint16_t>(b << 8 | a);
+}
 BHVIT_INLINE void store_bytes(uint8_t* p, U x, int n) {
   uint32_t words[kLanes];
   store(words, x);
@@ -163,6 +173,10 @@ class Counter {
   // Counting that goes on from `sum`; finish takes the same.
   BHVIT_INLINE void start(U) {}
   BHVIT_INLINE U finish(U sum) const { return add(sum, read()); }
+  BHVIT_INLINE void twice() {
+    a_ = _mm256_add_epi8(a_, a_);
+    b_ = _mm256_add_epi8(b_, b_);
+  }
   BHVIT_INLINE U read() const { return {sum(a_), sum(b_)}; }
 
  private:

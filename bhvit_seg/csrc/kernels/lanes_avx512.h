@@ -32,8 +32,10 @@ BHVIT_INLINE F subtract(F a, F b) { return _mm512_sub_ps(a, b); }
 BHVIT_INLINE F multiply(F a, F b) { return _mm512_mul_ps(a, b); }
 BHVIT_INLINE F divide(F a, F b) { return _mm512_div_ps(a, b); }
 BHVIT_INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
-BHVIT_INLINE F square_root(F a) { return _mm512_sqrt_ps(a); }
-BHVIT_INLINE F larger(F a, F b) { return _mm512_max_ps(a, b); }  // b where either is NaN
+// gcc 12 warns of _mm512_sqrt_ps itself
+BHVIT_INLINE F square_root(F a) { return _mm512_maskz_sqrt_ps(0xffff, a); }
+BHVIT_INLINE F larger(F a, F b) { return _mm512_max_ps(a, b); }   // b where either is NaN
+BHVIT_INLINE F smaller(F a, F b) { return _mm512_min_ps(a, b); }  // likewise
 BHVIT_INLINE M at_least(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
 BHVIT_INLINE M above(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 BHVIT_INLINE F select(M m, F yes, F no) { return _mm512_mask_blend_ps(m, no, yes); }
@@ -43,6 +45,7 @@ BHVIT_INLINE F prelu(F x, F slope) {
   return _mm512_mask_mul_ps(x, negative, x, slope);
 }
 BHVIT_INLINE F permute(F x, U lanes) { return _mm512_permutexvar_ps(lanes, x); }
+BHVIT_INLINE F look_up(F table, U index) { return permute(table, index); }  // index modulo 16
 BHVIT_INLINE void load_pairs(const float* p, F& even, F& odd) {
   const F a = load(p), b = load(p + 16);
   const U pick = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
@@ -76,14 +79,20 @@ BHVIT_INLINE U bit_and(U a, U b) { return _mm512_and_si512(a, b); }
 BHVIT_INLINE U bit_or(U a, U b) { return _mm512_or_si512(a, b); }
 BHVIT_INLINE U shift_left(U a, int n) { return _mm512_sll_epi32(a, _mm_cvtsi32_si128(n)); }
 BHVIT_INLINE U shift_right(U a, int n) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(n)); }
+BHVIT_INLINE U shift_left_2(U a) { return _mm512_slli_epi32(a, 2); }
 BHVIT_INLINE U add(U a, U b) { return _mm512_add_epi32(a, b); }
 BHVIT_INLINE U subtract(U a, U b) { return _mm512_sub_epi32(a, b); }
 BHVIT_INLINE U add_where(M m, U a, U b) { return _mm512_mask_add_epi32(a, m, a, b); }
 BHVIT_INLINE U or_where(M m, U a, U bits) { return _mm512_mask_or_epi32(a, m, a, bits); }
 BHVIT_INLINE U select(M m, U yes, U no) { return _mm512_mask_blend_epi32(m, no, yes); }
 BHVIT_INLINE F to_float(U x) { return _mm512_cvtepi32_ps(x); }
+BHVIT_INLINE U round_to_words(F x) { return _mm512_cvtps_epi32(x); }  // halves to even
 BHVIT_INLINE U as_words(F x) { return _mm512_castps_si512(x); }
 BHVIT_INLINE F as_floats(U x) { return _mm512_castsi512_ps(x); }
+// One bit of each lane.
+BHVIT_INLINE uint16_t column_bits(U x, int bit) {
+  return static_cast<uint16_t>(_mm512_test_epi32_mask(x, spread(1u << bit)));
+}
 BHVIT_INLINE void store_bytes(uint8_t* p, U x, int n) {
   _mm_mask_storeu_epi8(p, below(n), _mm512_cvtepi32_epi8(x));
 }
@@ -107,6 +116,7 @@ class Counter {
         : [difference] "=&v"(difference), [sum] "+v"(sum_)
         : [a] "v"(a), [b] "v"(b));
   }
+  BHVIT_INLINE void twice() { sum_ = _mm512_add_epi32(sum_, sum_); }
   BHVIT_INLINE U read() const { return sum_; }
 
  private:

@@ -64,6 +64,9 @@ BHVIT_INLINE F square_root(F x) { BHVIT_EACH(F, vsqrtq_f32(x.v[i])); }
 BHVIT_INLINE F larger(F x, F y) {
   BHVIT_EACH(F, vbslq_f32(vcgtq_f32(x.v[i], y.v[i]), x.v[i], y.v[i]));
 }
+BHVIT_INLINE F smaller(F x, F y) {
+  BHVIT_EACH(F, vbslq_f32(vcltq_f32(x.v[i], y.v[i]), x.v[i], y.v[i]));
+}
 BHVIT_INLINE M at_least(F x, F y) { BHVIT_EACH(M, vcgeq_f32(x.v[i], y.v[i])); }
 BHVIT_INLINE M above(F x, F y) { BHVIT_EACH(M, vcgtq_f32(x.v[i], y.v[i])); }
 BHVIT_INLINE F select(M m, F yes, F no) { BHVIT_EACH(F, vbslq_f32(m.v[i], yes.v[i], no.v[i])); }
@@ -108,6 +111,10 @@ BHVIT_INLINE U bit_and(U x, U y) { BHVIT_EACH(U, vandq_u32(x.v[i], y.v[i])); }
 BHVIT_INLINE U bit_or(U x, U y) { BHVIT_EACH(U, vorrq_u32(x.v[i], y.v[i])); }
 BHVIT_INLINE U shift_left(U x, int n) { BHVIT_EACH(U, vshlq_u32(x.v[i], vdupq_n_s32(n))); }
 BHVIT_INLINE U shift_right(U x, int n) { BHVIT_EACH(U, vshlq_u32(x.v[i], vdupq_n_s32(-n))); }
+BHVIT_INLINE U shift_left_2(U x) { BHVIT_EACH(U, vshlq_n_u32(x.v[i], 2)); }
+BHVIT_INLINE F look_up(F table, U index) {  // index modulo 16
+  return permute(table, bit_and(index, spread(15u)));
+}
 BHVIT_INLINE U add(U x, U y) { BHVIT_EACH(U, vaddq_u32(x.v[i], y.v[i])); }
 BHVIT_INLINE U subtract(U x, U y) { BHVIT_EACH(U, vsubq_u32(x.v[i], y.v[i])); }
 BHVIT_INLINE U add_where(M m, U x, U y) {
@@ -118,8 +125,18 @@ BHVIT_INLINE U or_where(M m, U x, U bits) {
 }
 BHVIT_INLINE U select(M m, U yes, U no) { BHVIT_EACH(U, vbslq_u32(m.v[i], yes.v[i], no.v[i])); }
 BHVIT_INLINE F to_float(U x) { BHVIT_EACH(F, vcvtq_f32_s32(vreinterpretq_s32_u32(x.v[i]))); }
+BHVIT_INLINE U round_to_words(F x) { BHVIT_EACH(U, vcvtnq_u32_f32(x.v[i])); }  // halves to even
 BHVIT_INLINE U as_words(F x) { BHVIT_EACH(U, vreinterpretq_u32_f32(x.v[i])); }
 BHVIT_INLINE F as_floats(U x) { BHVIT_EACH(F, vreinterpretq_f32_u32(x.v[i])); }
+// One bit of each lane.
+BHVIT_INLINE uint16_t column_bits(U x, int bit) {
+  const uint32_t places[4] = {1, 2, 4, 8};
+  const uint32x4_t place = vld1q_u32(places), mask = vdupq_n_u32(1u << bit);
+  uint32_t bits = 0;
+  for (int i = 0; i < 4; ++i)
+    bits |= vaddvq_u32(vandq_u32(vtstq_u32(x.v[i], mask), place)) << (4 * i);
+  return static_cast<uint16_t>(bits);
+}
 BHVIT_INLINE void store_bytes(uint8_t* p, U x, int n) {
   uint32_t words[kLanes];
   store(words, x);
@@ -142,6 +159,9 @@ class Counter {
   // Counting that goes on from `sum`; finish takes the same.
   BHVIT_INLINE void start(U) {}
   BHVIT_INLINE U finish(U sum) const { return add(sum, read()); }
+  BHVIT_INLINE void twice() {
+    for (auto& bytes : sum_) bytes = vaddq_u8(bytes, bytes);
+  }
   BHVIT_INLINE U read() const { BHVIT_EACH(U, vpaddlq_u16(vpaddlq_u8(sum_[i]))); }
 
  private:

@@ -6,15 +6,11 @@
 
 #include "constants.h"
 #include "kernels.h"
+#include "serial_attention.h"
+#include "serial_basics.h"
 
 namespace bhvit {
 namespace {
-
-int popcount(uint32_t x) { return __builtin_popcount(x); }
-
-float fused(float a, float b, float c) { return std::fma(a, b, c); }
-
-float prelu(float x, float slope) { return x > 0.0f ? x : x * slope; }
 
 float exp2_value(float x) {
   const float rounded = (x + kRound) - kRound;
@@ -22,19 +18,6 @@ float exp2_value(float x) {
   float p = kExp2[6];
   for (int i = 5; i >= 0; --i) p = fused(p, f, kExp2[i]);
   return std::ldexp(p, static_cast<int>(rounded));
-}
-
-// p - K/2 for the bits of one token: activations[word * stride] against blocked weights.
-int32_t accumulate_words(const uint32_t* activations, int stride, const uint32_t* weights,
-                         int words, int output, int32_t start) {
-  const uint32_t* row = weights + output / kBlock * words * kBlock + output % kBlock;
-  for (int k = 0; k < words; ++k) start += popcount(activations[k * stride] ^ row[k * kBlock]);
-  return start;
-}
-
-int32_t accumulate_inputs(const uint32_t* bits, int stride, int inputs, const uint32_t* weights,
-                          int output) {
-  return accumulate_words(bits, stride, weights, inputs / 32, output, -(inputs / 2));
 }
 
 void load_tile(const Map& map, int channels, Tokens tokens, const float* scale, const float* bias,
@@ -91,24 +74,21 @@ void pack_tile(const float* tile, int stride, int channels, int vectors, const f
     }
 }
 
-void normalize_tile(float* tile, int stride, int channels, int vectors, const float* weight,
-                    const float* bias, float epsilon) {
-  const float count = static_cast<float>(channels);
-  for (int lane = 0; lane < vectors * kLanes; ++lane) {
-    float* column = tile + lane;
-    float sums[4] = {};
-    for (int c = 0; c < channels; ++c) sums[c % 4] += column[c * stride];
-    const float mean = ((sums[0] + sums[1]) + (sums[2] + sums[3])) / count;
-    for (float& sum : sums) sum = 0.0f;
-    for (int c = 0; c < channels; ++c) {
-      const float centred = column[c * stride] - mean;
-      sums[c % 4] = fused(centred, centred, sums[c % 4]);
-    }
-    const float variance = ((sums[0] + sums[1]) + (sums[2] + sums[3])) / count;
-    const float factor = 1.0f / std::sqrt(variance + epsilon);
-    for (int c = 0; c < channels; ++c)
-      column[c * stride] = fused((column[c * stride] - mean) * factor, weight[c], bias[c]);
-  }
+float shortcut_of(const float* tile, int channels, int outputs, int output, int stride) {
+  if (channels <= outputs) return tile[output % channels * stride];
+  const int ratio = channels / outputs;
+  float sum = tile[output * ratio * stride];
+  for (int i = 1; i < ratio; ++i) sum += tile[(output * ratio + i) * stride];
+  return sum * (1.0f / static_cast<float>(ratio));
+}
+
+void pack_and_average(const float* tile, int stride, int channels, int vectors, const float* bias,
+                      uint32_t* bits, float* means) {
+  pack_tile(tile, stride, channels, vectors, nullptr, bias, bits);
+  const int number = channels / kAveraged;
+  for (int c = 0; c < number; ++c)
+    for (int lane = 0; lane < vectors * kLanes; ++lane)
+      means[c * stride + lane] = shortcut_of(tile + lane, channels, number, c, stride);
 }
 
 void gelu_tile(float* tile, int stride, int channels, int vectors) {
@@ -124,27 +104,8 @@ void gelu_tile(float* tile, int stride, int channels, int vectors) {
     }
 }
 
-void mix_tile(float* window, const float* pooled, int stride, int channels, int vectors,
-              const float* balance, const float* shift) {
-  for (int c = 0; c < channels; ++c)
-    for (int lane = 0; lane < vectors * kLanes; ++lane) {
-      float& w = window[c * stride + lane];
-      const float p = pooled[c * stride + lane];
-      w = fused(balance[c], w - p, p) + shift[c];
-    }
-}
-
-void spread_tile(const float* pooled, ptrdiff_t plane, int cells_across, int size, int channels,
-                 int width, Tokens tokens, float* tile, int stride) {
-  for (int c = 0; c < channels; ++c)
-    for (int i = 0; i < tokens.count; ++i) {
-      const int y = (tokens.token + i) / width, x = (tokens.token + i) % width;
-      tile[c * stride + i] = pooled[c * plane + y / size * cells_across + x / size];
-    }
-}
-
 void multiply(const float* tile, int stride, int inputs, int vectors, const float* weights,
-              const float* bias, int outputs, float* out) {
+              const float* bias, int outputs, float* out, ptrdiff_t out_stride) {
   for (int o = 0; o < outputs; ++o) {
     const float* row = weights + o / kBlock * inputs * kBlock + o % kBlock;
     for (int lane = 0; lane < vectors * kLanes; ++lane) {
@@ -155,7 +116,7 @@ void multiply(const float* tile, int stride, int inputs, int vectors, const floa
           partial = fused(tile[k * stride + lane], row[k * kBlock], partial);
         sum += partial;
       }
-      out[o * stride + lane] = sum;
+      out[o * out_stride + lane] = sum;
     }
   }
 }
@@ -192,7 +153,7 @@ void mlp_token(const Mlp& mlp, const Map& in, const Map& out, const Binarizer* n
     if (normed[c] + mlp.input_bias[c] >= 0.0f) bits[c / 32] |= 1u << (c % 32);
   }
   for (int o = 0; o < hidden; ++o) {
-    const HiddenChannel& h = mlp.hidden_channels[o];
+    const BitChannel& h = mlp.hidden_channels[o];
     const int32_t acc = accumulate_inputs(bits.data(), 1, channels, mlp.weights1, o);
     const float y1 = fused(static_cast<float>(acc), h.scale, h.bias) + normed[o % channels];
     const float p = prelu(y1, h.slope);
@@ -231,7 +192,7 @@ int32_t convolve_token(const Convolution& layer, const TapRows& taps, int x, int
     if (!taps.rows[tap] || x < taps.first[kx] || x >= taps.last[kx]) continue;
     for (int i = 0; i < inputs; ++i) {
       const int channel = group * inputs + i, k = tap * inputs + i;
-      const uint32_t a = taps.rows[tap][channel / 32 * taps.plane[kx] + x] >> (channel % 32) & 1;
+      const uint32_t a = taps.rows[tap][channel / 32 * taps.plane + x] >> (channel % 32) & 1;
       const uint32_t w = weights[k / 32 * kBlock] >> (k % 32) & 1;
       twice += a == w ? -1 : 1;
     }
@@ -240,33 +201,22 @@ int32_t convolve_token(const Convolution& layer, const TapRows& taps, int x, int
 }
 
 void multi_scale(const MultiScaleConvolution& layer, const TapRows* taps, const Map& map, int y,
-                 int x, int count, uint32_t*) {
+                 uint32_t*) {
   const int outputs = layer.branches[0].convolution.outputs;
-  for (int i = 0; i < count; ++i)
+  for (int x = 0; x < map.width; ++x)
     for (int o = 0; o < outputs; ++o) {
       float total = 0.0f;
       for (int d = 0; d < 3; ++d) {
         const GroupedBranch& branch = layer.branches[d];
-        const int32_t acc = convolve_token(branch.convolution, taps[d], x + i, o);
+        const int32_t acc = convolve_token(branch.convolution, taps[d], x, o);
+        const BranchChannel& channel = branch.channels[o];
         const float p =
-            prelu(fused(static_cast<float>(acc), branch.scale[o], branch.bias[o]), branch.slope[o]);
+            prelu(fused(static_cast<float>(acc), channel.scale, channel.bias), channel.slope);
         total = d ? total + p : p;
       }
-      const float residual = *map.at(y, o, x + i) + layer.out_bias[o];
-      store_wrapped(map, y, o, x + i, fused(total, layer.out_scale[o], residual));
+      const float residual = *map.at(y, o, x) + layer.out_bias[o];
+      store_wrapped(map, y, o, x, fused(total, layer.out_scale[o], residual));
     }
-}
-
-float shortcut_of(const float* tile, int channels, int outputs, int output, int stride) {
-  if (channels <= outputs) return tile[output % channels * stride];
-  const int ratio = channels / outputs;
-  float sum = tile[output * ratio * stride];
-  for (int i = 1; i < ratio; ++i) sum += tile[(output * ratio + i) * stride];
-  return sum * (1.0f / static_cast<float>(ratio));
-}
-
-float activate(const OutputChannel& p, int32_t acc, float shortcut) {
-  return prelu(fused(static_cast<float>(acc), p.scale, p.bias) + shortcut, p.slope);
 }
 
 void convolve(const Convolution& layer, const OutputChannel* outputs, const TapRows& taps, int x,
@@ -295,82 +245,6 @@ void project(const uint32_t* bits, int inputs, const uint32_t* weights,
       const float y = activate(outputs[o], acc,
                                shortcut_of(shortcut + lane, shortcut_channels, number, o, stride));
       out[o * stride + lane] = fused(y, outputs[o].post_scale, outputs[o].post_bias);
-    }
-}
-
-void project_bits(const uint32_t* bits, int channels, const uint32_t* weights,
-                  const OutputChannel* outputs, const float* shortcut, int stride, int vectors,
-                  bool first, float* sum, uint32_t* out_bits) {
-  for (int o = 0; o < channels; ++o)
-    for (int lane = 0; lane < vectors * kLanes; ++lane) {
-      const int32_t acc = accumulate_inputs(bits + lane, stride, channels, weights, o);
-      const float y = activate(outputs[o], acc, shortcut[o * stride + lane]);
-      float& at = sum[o * stride + lane];
-      at = first ? y : at + y;
-      uint32_t& word = out_bits[o / 32 * stride + lane];
-      if (o % 32 == 0) word = 0;
-      if (y + outputs[o].post_bias >= 0.0f) word |= 1u << (o % 32);
-    }
-}
-
-void load_window(const BitMap& map, const BitMap& pooled, int first, int planes,
-                 const Window& window, uint32_t* out, int stride) {
-  const int inside = window.rows * window.columns;
-  for (int p = 0; p < planes; ++p) {
-    for (int i = 0; i < inside; ++i)
-      out[p * stride + i] =
-          *map.at(window.y + i / window.columns, first + p, window.x + i % window.columns);
-    for (int i = 0; i < pooled.width; ++i)
-      out[p * stride + inside + i] = *pooled.at(0, first + p, i);
-  }
-}
-
-void store_window(const float* tile, int stride, const Map& map, int first, int planes,
-                  const Window& window, float* pooled, int pooled_stride, int cells) {
-  const int inside = window.rows * window.columns;
-  for (int p = 0; p < planes; ++p) {
-    for (int i = 0; i < inside; ++i)
-      *map.at(window.y + i / window.columns, first + p, window.x + i % window.columns) =
-          tile[p * stride + i];
-    for (int i = 0; i < cells; ++i) pooled[p * pooled_stride + i] += tile[p * stride + inside + i];
-  }
-}
-
-void attend(const Attention& head, const uint32_t* queries, const uint32_t* keys,
-            const uint32_t* values, int number, int stride, float* scratch, int32_t* out) {
-  const int words = div_up(number, 32);
-  float* terms = scratch;
-  for (int lane = 0; lane < kLanes; ++lane) {
-    float sum = 0.0f;
-    for (int j = 0; j < number; ++j) {
-      int differences = 0;
-      for (int w = 0; w < head.head_words; ++w)
-        differences += popcount(queries[w * stride + lane] ^ keys[w * stride + j]);
-      terms[j] = exp2_value(
-          fused(static_cast<float>(differences), head.exponent_scale, head.exponent_bias));
-      sum += terms[j];
-    }
-    const float factor = head.level_scale / sum;
-    for (int c = 0; c < head.head_channels; ++c) {
-      int32_t total = 0;
-      for (int j = 0; j < number; ++j) {
-        const float level = fused(terms[j], factor, head.zero_point);
-        // clamp(round half to even, 0, 3) without leaving the comparisons
-        const int quantized = level > 2.5f ? 3 : level >= 1.5f ? 2 : level > 0.5f ? 1 : 0;
-        const bool positive = values[c * words + j / 32] >> (j % 32) & 1;
-        total += positive ? quantized : -quantized;
-      }
-      out[c * stride + lane] = total;
-    }
-  }
-}
-
-void finish_context(const int32_t* sums, const OutputChannel* channels, int number, int stride,
-                    int vectors, float* rest) {
-  for (int c = 0; c < number; ++c)
-    for (int lane = 0; lane < vectors * kLanes; ++lane) {
-      float& at = rest[c * stride + lane];
-      at = activate(channels[c], sums[c * stride + lane], at);
     }
 }
 
@@ -407,6 +281,14 @@ void enlarge_tile(const Map& map, int channels, const Enlargement& to, int y, in
       const float a = column(to.x0[x]);
       tile[c * stride + lane] = fused(to.x_weight[x], column(to.x1[x]) - a, a);
     }
+}
+
+void enlarge_and_pack(const Map& map, int channels, const Enlargement& to, int y, int column_tile,
+                      int vectors, const float* bias, uint32_t* bits, float* means, int stride) {
+  std::vector<float> tile(static_cast<size_t>(channels) * stride);
+  for (int v = 0; v < vectors; ++v)
+    enlarge_tile(map, channels, to, y, column_tile + v, tile.data() + v * kLanes, stride);
+  pack_and_average(tile.data(), stride, channels, vectors, bias, bits, means);
 }
 
 void label_rows(const Map& logits, int classes, const Enlargement& to, int y_begin, int y_end,
@@ -448,10 +330,9 @@ int64_t busy_multiply(int rounds, float* sink) {
 
 extern const Kernels kSerialKernels;
 const Kernels kSerialKernels = {
-    "serial",     load_tile,    store_tile,     add_map,   pack_tile,    normalize_tile,
-    gelu_tile,    mix_tile,     spread_tile,    multiply,  load_patches, mlp,
-    multi_scale,  convolve,     accumulate,     project,   project_bits, load_window,
-    store_window, attend,       finish_context, pool_rows, enlarge_tile, label_rows,
-    busy_count,   busy_multiply};
+    "serial",     load_tile,        store_tile,     add_map,    pack_tile,    pack_and_average,
+    gelu_tile,    multiply,         load_patches,   mlp,        multi_scale,  convolve,
+    accumulate,   project,          project_tokens, attend,     mix_context,  pool_rows,
+    enlarge_tile, enlarge_and_pack, label_rows,     busy_count, busy_multiply};
 
 }  // namespace bhvit

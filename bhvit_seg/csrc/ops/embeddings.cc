@@ -1,4 +1,6 @@
 // The stem and the downsampling between stages, each with its position embedding.
+#include <algorithm>
+
 #include "run.h"
 
 namespace bhvit {
@@ -21,6 +23,12 @@ void finish_tokens(const Run& run, int stage, float* tile, int stride, Tokens to
   store_bits(bits, stride, plan.bits, tokens);
 }
 
+// Apart from its caller, in which the compiler runs out of registers for it.
+__attribute__((noinline)) void look_up(const uint8_t* from, int step, const float* values,
+                                       int number, float* out) {
+  for (int i = 0; i < number; ++i) out[i] = values[from[i * step]];
+}
+
 // Normalised values of the pixels below a row of patches, [(ky, kx, channel)][stride].
 class PatchReader {
  public:
@@ -29,22 +37,31 @@ class PatchReader {
 
   void read(int y, int x, int count, float* tile, int stride) const {
     for (int ky = 0; ky < 4; ++ky)
-      for (int kx = 0; kx < 4; ++kx)
-        for (int i = 0; i < count; ++i)
-          read_pixel(4 * y + ky, 4 * (x + i) + kx, tile + (ky * 4 + kx) * channels_ * stride + i,
-                     stride);
+      for (int kx = 0; kx < 4; ++kx) {
+        // patches that have this pixel
+        const int row = 4 * y + ky, column = 4 * x + kx;
+        const int inside = row < image_.height ? div_up(image_.width - column, 4) : 0;
+        const int number = std::clamp(inside, 0, count);
+        const size_t first = (static_cast<size_t>(row) * image_.width + column) * channels_;
+        for (int c = 0; c < channels_; ++c, tile += stride) {
+          read_values(first + c, c, number, tile);
+          std::fill(tile + number, tile + count, 0.0f);
+        }
+      }
   }
 
  private:
-  void read_pixel(int y, int x, float* tile, int stride) const {
-    if (y >= image_.height || x >= image_.width) {
-      for (int c = 0; c < channels_; ++c) tile[c * stride] = 0.0f;
-      return;
+  // The same pixel and channel of adjacent patches.
+  void read_values(size_t first, int channel, int number, float* out) const {
+    const int step = 4 * channels_;
+    if (image_.bytes) {
+      look_up(image_.bytes + first, step, parameters_.byte_values.data() + channel * 256, number,
+              out);
+    } else {
+      for (int i = 0; i < number; ++i)
+        out[i] =
+            parameters_.normalized(image_.floats[first + static_cast<size_t>(i) * step], channel);
     }
-    const size_t at = (static_cast<size_t>(y) * image_.width + x) * channels_;
-    for (int c = 0; c < channels_; ++c)
-      tile[c * stride] = image_.bytes ? parameters_.byte_values[c * 256 + image_.bytes[at + c]]
-                                      : parameters_.normalized(image_.floats[at + c], c);
   }
 
   const Image& image_;
@@ -67,7 +84,8 @@ void run_full_precision(const Run& run, int s) {
       run.kernels.load_patches(from, from.planes, spans[i].y, spans[i].x, layer.in.scale.data(),
                                layer.in.bias.data(), patches + spans[i].lane, kWideStride);
     run.kernels.multiply(patches, kWideStride, layer.dense.inputs, tokens.vectors(),
-                         layer.dense.weights.data(), layer.dense.bias.data(), to.planes, out);
+                         layer.dense.weights.data(), layer.dense.bias.data(), to.planes, out,
+                         kWideStride);
     finish_tokens(run, s, out, kWideStride, tokens, out + to.planes * kWideStride);
   });
 }
@@ -96,6 +114,7 @@ void run_binary(const Run& run, int s) {
         mean[c * kLanes + i] = sum / static_cast<float>(rows * (i < whole ? 2 : 1));
       }
     TapRows taps;
+    taps.plane = kLanes;
     taps.state = rows == 2 ? 3 : 1;
     for (int tap = 0; tap < 4; ++tap) {
       uint32_t* const of_tap = bits + tap * words * kLanes;
@@ -104,7 +123,6 @@ void run_binary(const Run& run, int s) {
       for (int w = 0; w < words && tap % 2; ++w)
         for (int i = whole > 0 ? whole : 0; i < kLanes; ++i) of_tap[w * kLanes + i] = 0;
       taps.rows[tap] = tap / 2 < rows ? of_tap : nullptr;
-      taps.plane[tap % 2] = kLanes;
       taps.first[tap % 2] = 0;
       taps.last[tap % 2] = tap % 2 ? whole : kLanes;
     }
@@ -129,7 +147,7 @@ void run_stem(const Run& run, const Image& image) {
     for (int i = 0; i < number; ++i)
       reader.read(spans[i].y, spans[i].x, spans[i].count, scratch + spans[i].lane, kWideStride);
     run.kernels.multiply(scratch, kWideStride, stem.inputs, tokens.vectors(), stem.weights.data(),
-                         stem.bias.data(), to.planes, out);
+                         stem.bias.data(), to.planes, out, kWideStride);
     run.kernels.gelu_tile(out, kWideStride, to.planes, tokens.vectors());
     finish_tokens(run, 0, out, kWideStride, tokens, out + to.planes * kWideStride);
   });

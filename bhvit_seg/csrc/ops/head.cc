@@ -86,6 +86,7 @@ void run_segformer(const Run& run) {
   for (int s = 1; s < kStages; ++s)
     run_pointwise(run, "head levels", head.levels[s], &run.parameters.out[s], plan.stages[s].x,
                   plan.levels[s]);
+  static_assert(kStages == kAveraged, "as many maps are joined as channels make one output's mean");
   const Map& to = plan.logits;
   const int inputs = kStages * channels, columns = div_up(to.width, kTileLanes);
   const Dense& classifier = head.classifier;
@@ -94,23 +95,24 @@ void run_segformer(const Run& run) {
     const Tokens tokens = {y * to.width + x, std::min(kTileLanes, to.width - x)};
     const int vectors = tokens.vectors();
     expect_stores(to, tokens);
-    float* tile = scratch;
-    float* fused = tile + inputs * kTileLanes + kLanes;
-    float* out = fused + channels * kTileLanes;
-    uint32_t* bits = reinterpret_cast<uint32_t*>(out + classifier.outputs * kTileLanes);
-    // the first stage's level is as large as all others together: it never goes to memory
+    float* means = scratch;
+    float* fused = means + channels * kTileLanes;
+    uint32_t* bits = reinterpret_cast<uint32_t*>(fused + channels * kTileLanes);
+    float* tile = fused + (channels + inputs / 32) * kTileLanes;
+    // Of the joined map only bits and means are kept: as a tile it would not fit the nearest cache.
+    // The first stage's level is as large as all others together: it never goes to memory.
+    const float* bias = head.fusion.input_bias.data();
     pointwise_tile(k, head.levels[0], &run.parameters.out[0], plan.stages[0].x, tokens, tile,
-                   tile + inputs * kTileLanes);
+                   tile + channels * kTileLanes);
+    k.pack_and_average(tile, kTileLanes, channels, vectors, bias, bits, means);
     for (int s = 1; s < kStages; ++s)
-      for (int v = 0; v < vectors; ++v)
-        k.enlarge_tile(plan.levels[s], channels, plan.from_stage[s].view(), y, x / kLanes + v,
-                       tile + s * channels * kTileLanes + v * kLanes, kTileLanes);
-    k.pack_tile(tile, kTileLanes, inputs, vectors, nullptr, head.fusion.input_bias.data(), bits);
+      k.enlarge_and_pack(plan.levels[s], channels, plan.from_stage[s].view(), y, x / kLanes,
+                         vectors, bias + s * channels, bits + s * channels / 32 * kTileLanes,
+                         means + s * channels / kAveraged * kTileLanes, kTileLanes);
     k.project(bits, inputs, head.fusion.convolution.weights.data(), head.fusion.outputs.data(),
-              channels, tile, inputs, kTileLanes, vectors, fused);
+              channels, means, channels, kTileLanes, vectors, fused);
     k.multiply(fused, kTileLanes, channels, vectors, classifier.weights.data(),
-               classifier.bias.data(), classifier.outputs, out);
-    k.store_tile(out, kTileLanes, classifier.outputs, to, tokens, false, false);
+               classifier.bias.data(), classifier.outputs, to.at(y, 0, x), to.plane);
   });
 }
 
@@ -121,8 +123,8 @@ void run_classifier(const Run& run, const Map& from) {
     float* out = scratch + from.planes * kTileLanes + kLanes;
     run.kernels.load_tile(from, from.planes, tokens, nullptr, nullptr, scratch, kTileLanes);
     run.kernels.multiply(scratch, kTileLanes, from.planes, tokens.vectors(),
-                         classifier.weights.data(), classifier.bias.data(), classifier.outputs,
-                         out);
+                         classifier.weights.data(), classifier.bias.data(), classifier.outputs, out,
+                         kTileLanes);
     run.kernels.store_tile(out, kTileLanes, classifier.outputs, run.plan.logits, tokens, false,
                            false);
   });

@@ -68,6 +68,7 @@ inline void store_bits(const uint32_t* bits, int stride, const BitMap& map, Toke
 // Where the taps of a 3x3 convolution lie for outputs in row y.
 inline TapRows taps_of(const BitMap& bits, int y, int dilation) {
   TapRows taps;
+  taps.plane = bits.plane;
   taps.state = 0;
   for (int ky = 0; ky < 3; ++ky) {
     const int row = y + (ky - 1) * dilation;
@@ -78,7 +79,6 @@ inline TapRows taps_of(const BitMap& bits, int y, int dilation) {
   }
   for (int kx = 0; kx < 3; ++kx) {
     const int offset = (kx - 1) * dilation;
-    taps.plane[kx] = bits.plane;
     taps.first[kx] = offset < 0 ? -offset : 0;
     taps.last[kx] = bits.width - (offset > 0 ? offset : 0);
   }

@@ -1,0 +1,217 @@
+// Enlarged maps, and labels of enlarged logits: a part of vector_kernels.h.
+#pragma once
+
+#include <math.h>
+
+#include "kernels.h"
+#include "vector_basics.h"
+
+namespace bhvit {
+namespace BHVIT_ISA {
+namespace {
+
+constexpr int kMostClasses = 256;  // labels are bytes
+
+// Sixteen columns of an enlarged row.
+struct Columns {
+  U left, right;
+  F weight;
+  Columns() = default;
+  BHVIT_INLINE Columns(const Enlargement& to, int tile)
+      : left(load(to.x0 + tile * kLanes)),
+        right(load(to.x1 + tile * kLanes)),
+        weight(load(to.x_weight + tile * kLanes)) {}
+  BHVIT_INLINE F enlarge(F source) const {
+    const F a = permute(source, left);
+    return fma(weight, subtract(permute(source, right), a), a);
+  }
+};
+
+// Both source rows of one row of an enlarged map.
+class Rows {
+ public:
+  BHVIT_INLINE Rows(const Map& map, const Enlargement& to, int y)
+      : top_(map.at(to.y0[y], 0, 0)),
+        bottom_(map.at(to.y1[y], 0, 0)),
+        plane_(map.plane),
+        weight_(spread(to.y_weight[y])) {}
+  // Values between the rows, from a column on.
+  BHVIT_INLINE F at(int channel, int x) const {
+    const float* top = top_ + channel * plane_ + x;
+    const float* bottom = bottom_ + channel * plane_ + x;
+    // planes lie too far apart for the processor to foresee the next ones
+    __builtin_prefetch(top + kAhead * plane_);
+    __builtin_prefetch(bottom + kAhead * plane_);
+    const F a = load(top);
+    return fma(weight_, subtract(load(bottom), a), a);
+  }
+
+ private:
+  static constexpr int kAhead = 32;
+  const float *top_, *bottom_;
+  const ptrdiff_t plane_;
+  const F weight_;
+};
+
+void enlarge_tile(const Map& map, int channels, const Enlargement& to, int y, int column_tile,
+                  float* tile, int stride) {
+  const Columns columns(to, column_tile);
+  const Rows rows(map, to, y);
+  const int x = to.base[column_tile];
+  for (int c = 0; c < channels; ++c) store(tile + c * stride, columns.enlarge(rows.at(c, x)));
+}
+
+// Bits of values + bias and means of kAveraged adjacent ones; value(channel, vector) is called once
+// for each.
+template <int T, typename Value>
+BHVIT_INLINE void pack_values(int channels, const float* bias, uint32_t* bits, float* means,
+                              int stride, Value&& value) {
+  const F zero = spread(0.0f), share = spread(1.0f / kAveraged);
+  for (int word = 0; word < channels / 32; ++word, bits += stride) {
+    U packed[T];
+    for (auto& bits_of : packed) bits_of = spread(0u);
+    for (int i = 0; i < 32; i += kAveraged, means += stride) {
+      F sum[T];
+#pragma GCC unroll 4
+      for (int j = 0; j < kAveraged; ++j) {
+        const int c = 32 * word + i + j;
+        const U bit = spread(kBits[i + j]);
+        const F shift = spread(bias[c]);
+#pragma GCC unroll 2
+        for (int t = 0; t < T; ++t) {
+          const F x = value(c, t);
+          sum[t] = j ? add(sum[t], x) : x;
+          packed[t] = or_where(at_least(add(x, shift), zero), packed[t], bit);
+        }
+      }
+      for (int t = 0; t < T; ++t) store(means + t * kLanes, multiply(sum[t], share));
+    }
+    for (int t = 0; t < T; ++t) store(bits + t * kLanes, packed[t]);
+  }
+}
+
+void pack_and_average(const float* tile, int stride, int channels, int vectors, const float* bias,
+                      uint32_t* bits, float* means) {
+  for_vectors(vectors, [&](int v, auto size) {
+    const int lane = v * kLanes;
+    pack_values<decltype(size)::kSize>(
+        channels, bias, bits + lane, means + lane, stride,
+        [&](int c, int t) { return load(tile + c * stride + lane + t * kLanes); });
+  });
+}
+
+void enlarge_and_pack(const Map& map, int channels, const Enlargement& to, int y, int column_tile,
+                      int vectors, const float* bias, uint32_t* bits, float* means, int stride) {
+  const Rows rows(map, to, y);
+  for_vectors(vectors, [&](int v, auto size) {
+    const int lane = v * kLanes, first = column_tile + v;
+    constexpr int T = decltype(size)::kSize;
+    Columns columns[T];
+    for (int t = 0; t < T; ++t) columns[t] = Columns(to, first + t);
+    pack_values<T>(channels, bias, bits + lane, means + lane, stride, [&](int c, int t) {
+      return columns[t].enlarge(rows.at(c, to.base[first + t]));
+    });
+  });
+}
+
+// Two rows of logits, from a column on.
+struct LogitRows {
+  const float *top, *bottom;
+  ptrdiff_t plane;
+};
+
+// Classes that can have the highest value somewhere between two rows and `columns` of logits, of
+// which there are at most 16: those that in some cell of four logits reach the highest of all
+// classes' minima. An enlarged value lies between its four logits, but for rounding.
+BHVIT_INLINE int find_candidates(const LogitRows& rows, int classes, int columns, int* candidates) {
+  uint32_t beside[kLanes];
+  for (int i = 0; i < kLanes; ++i) beside[i] = i + 1 < columns ? i + 1 : i;
+  const U next = load(beside);
+  F reached = spread(-HUGE_VALF), top_squares = spread(0.0f), bottom_squares = top_squares;
+  const float *top = rows.top, *bottom = rows.bottom;
+  for (int c = 0; c < classes; ++c, top += rows.plane, bottom += rows.plane) {
+    __builtin_prefetch(bottom + 2 * kLanes);
+    const F a = load(top), b = load(bottom), least = smaller(a, b);
+    reached = larger(smaller(least, permute(least, next)), reached);
+    top_squares = fma(a, a, top_squares);
+    bottom_squares = fma(b, b, bottom_squares);
+  }
+  // Values are off by less than 7 roundings of the largest logit, 2^-24 of it each, and two values
+  // are compared. Where a logit is infinite or none, so is the sum, and every class is a candidate.
+  const F squares = add(top_squares, bottom_squares);
+  const F largest = square_root(add(squares, permute(squares, next)));
+  const F bound = subtract(reached, fma(largest, spread(0x1p-20f), spread(1e-30f)));
+  const M cells = below(columns > 1 ? columns - 1 : 1);
+  int number = 0;
+  top = rows.top;
+  bottom = rows.bottom;
+  for (int c = 0; c < classes; ++c, top += rows.plane, bottom += rows.plane) {
+    const F most = larger(load(top), load(bottom));
+    const M beaten = above(bound, larger(most, permute(most, next)));
+    candidates[number] = c;
+    number += any(both(invert(beaten), cells));
+  }
+  return number;
+}
+
+// Labels of R rows from y on and of a tile of columns, out of candidate classes.
+template <int R>
+BHVIT_INLINE void label_tile(const LogitRows& rows, const int* candidates, int number,
+                             const Enlargement& to, int y, int tile, int count, uint8_t* labels,
+                             ptrdiff_t stride) {
+  const Columns columns(to, tile);
+  F weights[R], best[R];
+  U label[R];
+  for (int r = 0; r < R; ++r) {
+    weights[r] = spread(to.y_weight[y + r]);
+    best[r] = spread(-HUGE_VALF);
+    label[r] = spread(0u);
+  }
+  for (int i = 0; i < number; ++i) {
+    const ptrdiff_t plane = candidates[i] * rows.plane;
+    const F a = columns.enlarge(load(rows.top + plane));
+    const F difference = subtract(columns.enlarge(load(rows.bottom + plane)), a);
+    const U name = spread(candidates[i]);
+    for (int r = 0; r < R; ++r) {
+      const F value = fma(weights[r], difference, a);
+      const M better = above(value, best[r]);
+      best[r] = larger(value, best[r]);
+      label[r] = select(better, name, label[r]);
+    }
+  }
+  for (int r = 0; r < R; ++r) store_bytes(labels + r * stride, label[r], count);
+}
+
+void label_rows(const Map& logits, int classes, const Enlargement& to, int y_begin, int y_end,
+                int width, uint8_t* labels, ptrdiff_t stride) {
+  const int tiles = div_up(width, kLanes);
+  const auto last_column = [&](int tile) {
+    return to.base[tile] + static_cast<int>(to.x1[tile * kLanes + kLanes - 1]);
+  };
+  int candidates[kMostClasses];
+  for (int tile = 0; tile < tiles;) {
+    // tiles whose columns of logits fit a vector share their candidates
+    const int first = tile, base = to.base[tile];
+    while (++tile < tiles && last_column(tile) - base < kLanes) {
+    }
+    const int columns = last_column(tile - 1) - base + 1;
+    const auto rows_at = [&](int x) -> LogitRows {
+      return {logits.at(to.y0[y_begin], 0, x), logits.at(to.y1[y_begin], 0, x), logits.plane};
+    };
+    const int number = find_candidates(rows_at(base), classes, columns, candidates);
+    for (int t = first; t < tile; ++t) {
+      const LogitRows rows = rows_at(to.base[t]);
+      const int x = t * kLanes, count = width - x < kLanes ? width - x : kLanes;
+      uint8_t* out = labels + x;
+      int y = y_begin;
+      for (; y + 4 <= y_end; y += 4, out += 4 * stride)
+        label_tile<4>(rows, candidates, number, to, y, t, count, out, stride);
+      for (; y < y_end; ++y, out += stride)
+        label_tile<1>(rows, candidates, number, to, y, t, count, out, stride);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace BHVIT_ISA
+}  // namespace bhvit

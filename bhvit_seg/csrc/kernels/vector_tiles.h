@@ -1,0 +1,196 @@
+// Between maps and tiles, and float work on tiles; part of vector_kernels.h.
+#pragma once
+
+#include "constants.h"
+#include "kernels.h"
+#include "vector_basics.h"
+
+namespace bhvit {
+namespace BHVIT_ISA {
+namespace {
+
+// Planes of a row lie too far apart for the processor to foresee the next one; the next tile's
+// values are asked for while this one is worked on.
+constexpr int kAhead = kTileLanes;
+
+BHVIT_INLINE F exp2_lanes(F x) {
+  const F rounded = subtract(add(x, spread(kRound)), spread(kRound));
+  const F f = subtract(x, rounded);
+  F p = spread(kExp2[6]);
+  for (int i = 5; i >= 0; --i) p = fma(p, f, spread(kExp2[i]));
+  // rounded + kRound has the integer in its low bits
+  const U exponent = shift_left(as_words(add(rounded, spread(kRound))), 23);
+  return as_floats(add(as_words(p), exponent));
+}
+
+void load_tile(const Map& map, int channels, Tokens tokens, const float* scale, const float* bias,
+               float* tile, int stride) {
+  Span spans[kTileLanes];
+  const int number = cut_into_spans(tokens.token, tokens.count, map.width, spans);
+  for (int c = 0; c < channels; ++c) {
+    for (int s = 0; s < number; ++s) {
+      const float* from = map.at(spans[s].y, c, spans[s].x);
+      __builtin_prefetch(from + kAhead);
+      F x = load_first(from, spans[s].count);
+      if (scale) x = fma(x, spread(scale[c]), spread(bias[c]));
+      // what a short run writes beyond itself belongs to the run or channel that comes next
+      store(tile + c * stride + spans[s].lane, x);
+    }
+  }
+}
+
+// Copies columns that the circular border repeats: -2, -1, width, width + 1.
+BHVIT_INLINE void wrap_span(const Map& map, int channels, const Span& span) {
+  const int borders[4] = {-2, -1, map.width, map.width + 1};
+  for (int border : borders) {
+    const int x = (border + 2 * map.width) % map.width;
+    if (x < span.x || x >= span.x + span.count) continue;
+    float* row = map.at(span.y, 0, 0);
+    for (int c = 0; c < channels; ++c, row += map.plane) row[border] = row[x];
+  }
+}
+
+void store_tile(const float* tile, int stride, int channels, const Map& map, Tokens tokens,
+                bool accumulate, bool wrap) {
+  Span spans[kTileLanes];
+  const int number = cut_into_spans(tokens.token, tokens.count, map.width, spans);
+  for (int c = 0; c < channels; ++c) {
+    for (int s = 0; s < number; ++s) {
+      float* to = map.at(spans[s].y, c, spans[s].x);
+      F x = load(tile + c * stride + spans[s].lane);
+      if (accumulate) x = add(x, load_first(to, spans[s].count));
+      store_first(to, x, spans[s].count);
+    }
+  }
+  if (wrap)
+    for (int s = 0; s < number; ++s) wrap_span(map, channels, spans[s]);
+}
+
+void add_map(const Map& map, int channels, Tokens tokens, float* tile, int stride) {
+  Span spans[kTileLanes];
+  const int number = cut_into_spans(tokens.token, tokens.count, map.width, spans);
+  for (int c = 0; c < channels; ++c)
+    for (int s = 0; s < number; ++s) {
+      const float* from = map.at(spans[s].y, c, spans[s].x);
+      __builtin_prefetch(from + kAhead);
+      float* at = tile + c * stride + spans[s].lane;
+      store_first(at, add(load(at), load_first(from, spans[s].count)), spans[s].count);
+    }
+}
+
+void pack_tile(const float* tile, int stride, int channels, int vectors, const float* scale,
+               const float* bias, uint32_t* bits) {
+  const F zero = spread(0.0f);
+  for (int word = 0; word < channels / 32; ++word) {
+    for (int v = 0; v < vectors; ++v) {
+      U packed = spread(0u);
+      for (int i = 0; i < 32; ++i) {
+        const int c = 32 * word + i;
+        const F x = load(tile + c * stride + v * kLanes);
+        const F y = scale ? fma(x, spread(scale[c]), spread(bias[c])) : add(x, spread(bias[c]));
+        packed = or_where(at_least(y, zero), packed, spread(kBits[i]));
+      }
+      store(bits + word * stride + v * kLanes, packed);
+    }
+  }
+}
+
+void gelu_tile(float* tile, int stride, int channels, int vectors) {
+  const F zero = spread(0.0f), end = spread(kErfcEnd), one = spread(1.0f), half = spread(0.5f);
+  for (int c = 0; c < channels; ++c) {
+    for (int v = 0; v < vectors; ++v) {
+      float* at = tile + c * stride + v * kLanes;
+      const F x = load(at);
+      const F size = larger(x, subtract(zero, x));
+      const F u = select(above(size, end), end, size);
+      F p = spread(kErfc[10]);
+      for (int i = 9; i >= 0; --i) p = fma(p, u, spread(kErfc[i]));
+      const F tail = multiply(half, exp2_lanes(subtract(zero, multiply(u, p))));
+      store(at, multiply(x, select(above(x, zero), subtract(one, tail), tail)));
+    }
+  }
+}
+
+template <int T>
+BHVIT_INLINE void multiply_column(const float* tile, int stride, int inputs, const float* weights,
+                                  const float* bias, int outputs, float* out,
+                                  ptrdiff_t out_stride) {
+  for (int block = 0; block < outputs; block += kBlock, weights += inputs * kBlock) {
+#pragma GCC unroll 2
+    for (int part = 0; part < kBlock; part += kOutputs) {
+      for (int from = 0; from < inputs; from += kPartialSum) {
+        const int to = inputs - from < kPartialSum ? inputs : from + kPartialSum;
+        F acc[kOutputs][T];
+        for (auto& row : acc)
+          for (auto& x : row) x = spread(0.0f);
+        for (int k = from; k < to; ++k) {
+          F a[T];
+          for (int t = 0; t < T; ++t) a[t] = load(tile + k * stride + t * kLanes);
+#pragma GCC unroll 8
+          for (int o = 0; o < kOutputs; ++o) {
+            const F w = spread(weights[k * kBlock + part + o]);
+            for (int t = 0; t < T; ++t) acc[o][t] = fma(a[t], w, acc[o][t]);
+          }
+        }
+#pragma GCC unroll 8
+        for (int o = 0; o < kOutputs; ++o) {
+          const int output = block + part + o;
+          for (int t = 0; t < T; ++t) {
+            float* at = out + output * out_stride + t * kLanes;
+            store(at, add(from ? load(at) : spread(bias[output]), acc[o][t]));
+          }
+        }
+      }
+    }
+  }
+}
+
+void multiply_tile(const float* tile, int stride, int inputs, int vectors, const float* weights,
+                   const float* bias, int outputs, float* out, ptrdiff_t out_stride) {
+  for_vectors(vectors, [&](int v, auto size) {
+    multiply_column<decltype(size)::kSize>(tile + v * kLanes, stride, inputs, weights, bias,
+                                           outputs, out + v * kLanes, out_stride);
+  });
+}
+
+void load_patches(const Map& map, int channels, int y, int x, const float* scale, const float* bias,
+                  float* tile, int stride) {
+  const F zero = spread(0.0f);
+  for (int ky = 0; ky < 2; ++ky) {
+    float* taps[2] = {tile + 2 * ky * channels * stride, tile + (2 * ky + 1) * channels * stride};
+    const bool inside = 2 * y + ky < map.height;
+    // columns 2x + 1 lie inside for this many outputs
+    const M odd_inside = below(map.width / 2 - x);
+    for (int c = 0; c < channels; ++c) {
+      F even = zero, odd = zero;
+      if (inside) {
+        load_pairs(map.at(2 * y + ky, c, 2 * x), even, odd);
+        const F s = spread(scale[c]), b = spread(bias[c]);
+        even = fma(even, s, b);
+        odd = select(odd_inside, fma(odd, s, b), zero);
+      }
+      store(taps[0] + c * stride, even);
+      store(taps[1] + c * stride, odd);
+    }
+  }
+}
+
+void pool_rows(const Map& map, int channel, int y0, int y1, float scale, float bias, float* highest,
+               float* sum) {
+  const F s = spread(scale), b = spread(bias);
+  for (int x = 0; x < map.width; x += kLanes) {
+    const int count = map.width - x < kLanes ? map.width - x : kLanes;
+    F most = fma(load(map.at(y0, channel, x)), s, b), total = most;
+    for (int y = y0 + 1; y < y1; ++y) {
+      const F v = fma(load(map.at(y, channel, x)), s, b);
+      most = larger(v, most);
+      total = add(total, v);
+    }
+    store_first(highest + x, most, count);
+    store_first(sum + x, total, count);
+  }
+}
+
+}  // namespace
+}  // namespace BHVIT_ISA
+}  // namespace bhvit
