@@ -251,18 +251,24 @@ def write_companions(raster: Path, out: Path, args: argparse.Namespace, several:
         return out.with_suffix(Path(given).suffix) if several else Path(given)
 
     if args.vector is not None:
+        from bhvit_seg.raster.progress import WorkProgress
         from bhvit_seg.raster.vectors import write_vectors
 
         vector = beside(args.vector)
-        written = write_vectors(out, vector, min_area=args.min_area,
-                               min_pixels=args.min_pixels, simplify=args.simplify,
-                               classes=args.classes)
+        with WorkProgress(vector.name, 100, '%') as progress:
+            polygons = write_vectors(
+                out, vector, min_area=args.min_area, min_pixels=args.min_pixels,
+                simplify=args.simplify, classes=args.classes, progress=progress.share)
         print(f'{vector}: ' + ', '.join(
-            f'{count} polygons of {name}' for name, count in written['counts'].items()))
+            f'{count} polygons of {name}' for name, count in polygons['counts'].items()))
         if args.centerlines is not None:
             from bhvit_seg.raster.centerlines import write_centerlines
 
-            write_centerlines(out, vector, args.centerlines, simplify=args.simplify)
+            with WorkProgress('centre lines', 100, '%') as progress:
+                lines = write_centerlines(out, vector, args.centerlines, simplify=args.simplify,
+                                          progress=progress.share)
+            print(', '.join(f'{count} centre lines of {name}'
+                            for name, count in lines['counts'].items()))
     if args.preview is not None:
         from bhvit_seg.raster.page import write_page
         from bhvit_seg.raster.preview import write_preview

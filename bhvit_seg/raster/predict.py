@@ -28,7 +28,7 @@ from bhvit_seg.raster.journal import Journal, decode_block
 from bhvit_seg.raster.mapping import Tally
 from bhvit_seg.raster.memory import Demand, block_size, reading_cache, resident_memory
 from bhvit_seg.raster.models import ModelSource, RasterModel
-from bhvit_seg.raster.progress import WindowProgress
+from bhvit_seg.raster.progress import WorkProgress
 from bhvit_seg.raster.reading import RasterSource, ReadOptions
 from bhvit_seg.raster.windows import Grid, Window, cut_blocks, lay_grid
 from bhvit_seg.raster.workers import (
@@ -246,7 +246,7 @@ def _run(job: Job, model: RasterModel, shelf: _Shelf, writers: Sequence[Callable
             client = stack.enter_context(cluster(work.scheduler))
             workers = max(2, len(client.scheduler_info()['workers']))
         runs = cut_runs(job.blocks, missing, workers)
-        progress = stack.enter_context(WindowProgress(title, count_windows(job, runs)))
+        progress = stack.enter_context(WorkProgress(title, count_windows(job, runs)))
         if client is not None:
             finished = run_on_cluster(job, runs, client, progress.add)
         elif workers > 1:

@@ -11,7 +11,7 @@ import numpy as np
 
 from bhvit_seg.errors import UserError, first_line
 from bhvit_seg.raster.opening import class_names, open_raster
-from bhvit_seg.raster.progress import WindowProgress
+from bhvit_seg.raster.progress import WorkProgress
 from bhvit_seg.raster.windows import Window, cut_blocks
 from bhvit_seg.scores import score_areas, without_nan
 
@@ -174,7 +174,7 @@ def count_pairs(labelled: _Coder, predicted: _Coder, progress: bool) -> np.ndarr
     counts = np.zeros((codes, codes), np.int64)
     windows = cut_blocks(labelled.dataset.shape, WINDOW)
     with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(WindowProgress('scoring', len(windows))) if progress else None
+        bar = stack.enter_context(WorkProgress('scoring', len(windows))) if progress else None
         for window in windows:
             pairs = labelled.read(window)
             pairs *= codes

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from bhvit_seg.raster import progress
+from bhvit_seg.raster.progress import WorkProgress
+
+
+def test_without_a_terminal_lines_tell_speed_and_time_left(monkeypatch, capsys):
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, 'monotonic', lambda: clock[0])
+    with WorkProgress('mosaic.tif', 300) as work:
+        clock[0] += 30
+        work.add(30)
+        assert not capsys.readouterr().err
+        clock[0] += 30
+        work.add(30)
+        assert capsys.readouterr().err == (
+            'mosaic.tif: 60 of 300 windows, 1.0 windows/s, 4 min left\n')
+        clock[0] += 60
+        work.share(0.5)
+        assert '150 of 300 windows' in capsys.readouterr().err
+
+
+def test_a_terminal_gets_a_bar(monkeypatch, capsys):
+    pytest.importorskip('rich')
+    monkeypatch.setattr(progress.sys.stderr, 'isatty', lambda: True, raising=False)
+    with WorkProgress('mosaic.tif', 4) as work:
+        work.add(4)
+    shown = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', capsys.readouterr().err)
+    assert 'mosaic.tif' in shown and '4/4' in shown
