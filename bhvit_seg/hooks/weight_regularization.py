@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.losses import WeightRegularizationLoss, latent_weights
+from bhvit_seg.models.segmentors import DistillationSegmentor
+
+from .common import model_of
 
 
 @HOOKS.register_module()
@@ -21,13 +23,16 @@ class WeightRegularizationHook(Hook):
     goes on as if it had not been interrupted. A model without binary layers, such as the
     full-precision twin of a config, trains without it.
 
+    A ``DistillationSegmentor`` takes its factor, the β of the paper, off the share of the labels.
+
     Args:
         weight (float): Factor of the loss. Defaults to 0.1, as in the paper.
         begin (float): Fraction of training, 0 to 1, after which the loss is added. Defaults to
             0.9, as in the paper.
 
     Raises:
-        UserError: ``weight`` is negative or ``begin`` not a fraction.
+        UserError: ``weight`` is negative or ``begin`` not a fraction; before training: with
+            distillation the two weights add up to more than 1.
     """
 
     def __init__(self, weight: float = 0.1, begin: float = 0.9) -> None:
@@ -36,30 +41,40 @@ class WeightRegularizationHook(Hook):
                             'is at least 0 and begin a fraction of training between 0 and 1.')
         self.begin = begin
         self.loss = WeightRegularizationLoss(weight)
-        self._begun = False
         self._handle = None
 
+    def before_train(self, runner: Runner) -> None:
+        """See that the weights of all terms fit together."""
+        model = model_of(runner)
+        if isinstance(model, DistillationSegmentor):
+            model.check_regularization_weight(self.loss.loss_weight)
+
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
-        """Attach the loss to a model with binary layers once its share of training begins."""
-        if self._begun or runner.iter < self.begin * runner.max_iters:
+        """Attach the loss once its share of training begins."""
+        if self._handle is not None or runner.iter < self.begin * runner.max_iters:
             return
-        self._begun = True
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model_of(runner)
+        self._handle = model.register_forward_hook(self._add_loss, with_kwargs=True)
         layers = len(latent_weights(model))
-        if layers:
-            self._handle = model.register_forward_hook(self._add_loss, with_kwargs=True)
+        if layers and isinstance(model, DistillationSegmentor):
+            model.regularization_weight = self.loss.loss_weight
         runner.logger.info(f'weight regularization of {layers} binary layers begins at '
                            f'iteration {runner.iter + 1}')
 
     def _add_loss(self, model, args, kwargs, output):
         mode = kwargs.get('mode', args[2] if len(args) > 2 else None)
         if mode == 'loss':
-            output['loss_weight_regularization'] = self.loss(model)
+            loss = self.loss(model)
+            if loss is not None:
+                output['loss_weight_regularization'] = loss
         return output
 
     def after_train(self, runner: Runner) -> None:
         """Detach the loss."""
-        self._begun = False
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        if self._handle is None:
+            return
+        self._handle.remove()
+        self._handle = None
+        model = model_of(runner)
+        if isinstance(model, DistillationSegmentor):
+            model.regularization_weight = 0.0

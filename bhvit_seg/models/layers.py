@@ -30,6 +30,9 @@ class BinaryConv2d(nn.Conv2d):
         Others: see ``torch.nn.Conv2d``.
     """
 
+    # False while a training learns with binary activations alone, see TrainingStagesHook.
+    binarize_weights = True
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size, *args,
                  input_bias: bool = True, binary: bool = True, **kwargs) -> None:
         super().__init__(in_channels, out_channels, kernel_size, *args, **kwargs)
@@ -50,7 +53,7 @@ class BinaryConv2d(nn.Conv2d):
             channels_last = x.permute(0, 2, 3, 1)
             x = (binarize_activation(channels_last, self.input_bias)
                  if self.binary else channels_last + self.input_bias).permute(0, 3, 1, 2)
-        if self.binary:
+        if self.binary and self.binarize_weights:
             weight = binarize_weight(weight)
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
@@ -71,6 +74,9 @@ class BinaryLinear(nn.Linear):
         binary (bool): ``False`` makes it a full-precision layer. Defaults to True.
     """
 
+    # False while a training learns with binary activations alone, see TrainingStagesHook.
+    binarize_weights = True
+
     def __init__(self, in_features: int, out_features: int, input_bias: bool = True,
                  rectify: bool = False, binary: bool = True) -> None:
         super().__init__(in_features, out_features, bias=False)
@@ -86,7 +92,9 @@ class BinaryLinear(nn.Linear):
 
     def multiply(self, x: Tensor) -> Tensor:
         """The product alone, for inputs that carry the bias and the sign already."""
-        weight = binarize_weight(self.weight, self.rectify) if self.binary else self.weight
+        weight = self.weight
+        if self.binary and self.binarize_weights:
+            weight = binarize_weight(weight, self.rectify)
         return F.linear(x, weight)
 
     def extra_repr(self) -> str:

@@ -49,7 +49,8 @@ class WorkProgress:
             self._last_line = now
             left = (self._total - self._done) / speed
             print(f'{self._title}: {self._done} of {self._total} {self._unit}, '
-                  f'{speed:.1f} {self._unit}/s, {left / 60:.0f} min left', file=sys.stderr, flush=True)
+                  f'{speed:.1f} {self._unit}/s, {left / 60:.0f} min left',
+                  file=sys.stderr, flush=True)
 
     def share(self, share: float) -> None:
         """Note that a share of the pieces, 0 to 1, is done."""

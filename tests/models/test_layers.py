@@ -54,6 +54,17 @@ def test_full_precision_twin_is_the_plain_layer_behind_a_bias(layer, plain):
     torch.testing.assert_close(layer(x), plain(x + layer.input_bias.view(-1, 1, 1)))
 
 
+@pytest.mark.parametrize('layer,plain', [
+    (BinaryConv2d(4, 6, 3, padding=1), nn.Conv2d(4, 6, 3, padding=1)),
+    (BinaryLinear(4, 6), nn.Linear(4, 6, bias=False)),
+])
+def test_binary_activations_can_meet_real_weights(layer, plain):
+    layer.binarize_weights = False
+    plain.load_state_dict({n: t for n, t in layer.state_dict().items() if n != 'input_bias'})
+    x = torch.randn(2, 4, 5, 5) if isinstance(plain, nn.Conv2d) else torch.randn(7, 4)
+    torch.testing.assert_close(layer(x), plain(signs(x)))
+
+
 def test_other_padding_modes_are_refused():
     with pytest.raises(ValueError, match="padding_mode='reflect'"):
         BinaryConv2d(2, 2, 3, padding=1, padding_mode='reflect')

@@ -1,4 +1,8 @@
+from .cl_dice import CLDiceLoss
 from .cross_entropy import WeightedCrossEntropyLoss
-from .weight_regularization import WeightRegularizationLoss, latent_weights
+from .distillation import FeatureDistillationLoss, PixelDistillationLoss
+from .weight_regularization import WeightRegularizationLoss, binary_layers, latent_weights
 
-__all__ = ['WeightRegularizationLoss', 'WeightedCrossEntropyLoss', 'latent_weights']
+__all__ = ['CLDiceLoss', 'FeatureDistillationLoss', 'PixelDistillationLoss',
+           'WeightRegularizationLoss', 'WeightedCrossEntropyLoss', 'binary_layers',
+           'latent_weights']

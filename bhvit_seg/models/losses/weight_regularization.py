@@ -13,10 +13,15 @@ from torch import Tensor, nn
 from ..layers import BinaryConv2d, BinaryLinear
 
 
+def binary_layers(model: nn.Module) -> dict[str, BinaryConv2d | BinaryLinear]:
+    """Return the layers of ``model`` that have latent weights, by name."""
+    return {name: module for name, module in model.named_modules()
+            if isinstance(module, (BinaryConv2d, BinaryLinear)) and module.binary}
+
+
 def latent_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the latent weights of all binary layers of ``model``, by layer name."""
-    return {name: module.weight for name, module in model.named_modules()
-            if isinstance(module, (BinaryConv2d, BinaryLinear)) and module.binary}
+    return {name: layer.weight for name, layer in binary_layers(model).items()}
 
 
 @MODELS.register_module()
@@ -31,16 +36,14 @@ class WeightRegularizationLoss(nn.Module):
         super().__init__()
         self.loss_weight = loss_weight
 
-    def forward(self, model: nn.Module) -> Tensor:
+    def forward(self, model: nn.Module) -> Tensor | None:
         """Return the loss of a model as a float32 scalar, also under mixed precision.
 
-        Raises:
-            ValueError: The model has no binary layer.
+        None if the model has no binary layer.
         """
         weights = latent_weights(model)
         if not weights:
-            raise ValueError(f'{type(model).__name__} has no binary layer to regularize; give a '
-                             'model that has some, or drop the loss.')
+            return None
         device = next(iter(weights.values())).device
         with torch.autocast(device.type, enabled=False):
             layers = [(w.float().abs() - 1).abs().mean() for w in weights.values()]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bhvit_seg.models.layers import BinaryConv2d, BinaryLinear
-from bhvit_seg.models.losses import WeightRegularizationLoss, latent_weights
+from bhvit_seg.models.losses import WeightRegularizationLoss, binary_layers, latent_weights
 
 
 def model():
@@ -20,7 +20,9 @@ def model():
 
 
 def test_layers_are_found_by_type():
-    assert list(latent_weights(model())) == ['0', '2']
+    layers = model()
+    assert list(latent_weights(layers)) == ['0', '2']
+    assert list(binary_layers(layers).values()) == [layers[0], layers[2]]
 
 
 def test_value_is_the_mean_of_layer_means_and_gradient_points_to_plus_minus_one():
@@ -41,6 +43,5 @@ def test_it_is_computed_in_float32_under_autocast():
     assert loss.dtype == torch.float32
 
 
-def test_a_model_without_binary_layers_is_refused():
-    with pytest.raises(ValueError, match='Linear has no binary layer'):
-        WeightRegularizationLoss()(nn.Linear(2, 2))
+def test_a_model_without_binary_layers_has_none():
+    assert WeightRegularizationLoss()(nn.Linear(2, 2)) is None

@@ -1,0 +1,134 @@
+"""clDice, a loss that a gap in a thin road costs as much as its length (Shit et al., CVPR 2021).
+
+Overlap alone hardly notices that a road is broken. clDice compares centre lines: how much of the
+predicted skeleton lies in the road, and how much of the road's skeleton was predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from bhvit_seg.errors import UserError
+
+
+def soft_skeleton(maps: Tensor, iterations: int) -> Tensor:
+    """Thin out probability maps to their centre lines, differentiably.
+
+    What an opening removes is thin. All that is removed from the map and from its erosions is
+    gathered, each time only where it is not yet.
+
+    Args:
+        maps: ``(B, C, H, W)`` in 0 ... 1.
+        iterations: Erosions; at least half the width of the widest road in pixels.
+
+    Returns:
+        The same shape, in 0 ... 1.
+    """
+    skeleton = thin_parts(maps)
+    for _ in range(iterations):
+        maps = erode(maps)
+        skeleton = skeleton + (1 - skeleton) * thin_parts(maps)
+    return skeleton
+
+
+def thin_parts(maps: Tensor) -> Tensor:
+    """What an opening with a small cross and a square removes from a map."""
+    return F.relu(maps - F.max_pool2d(erode(maps), 3, 1, 1))
+
+
+def erode(maps: Tensor) -> Tensor:
+    """Minimum over each pixel and its four neighbours; beyond the border nothing is lower."""
+    vertical = F.max_pool2d(-maps, (3, 1), 1, (1, 0))
+    horizontal = F.max_pool2d(-maps, (1, 3), 1, (0, 1))
+    return -torch.maximum(vertical, horizontal)
+
+
+@MODELS.register_module()
+class CLDiceLoss(nn.Module):
+    """``(1 − α) · (1 − Dice) + α · (1 − clDice)``, the mean over the thin classes.
+
+    With P the probabilities and L the label of a class, and S their skeletons, clDice is the
+    harmonic mean of ``Σ S(P)·L / Σ S(P)`` and ``Σ S(L)·P / Σ S(L)``. Sums run over the batch, so
+    that an image without a road is no special case. It complements a cross-entropy:
+    ``loss_decode=[dict(type='WeightedCrossEntropyLoss', ...), dict(type='CLDiceLoss')]``.
+
+    Ignored pixels are neither road nor background: both P and L are 0 there before anything is
+    computed, so what stands there is without effect. (mmseg's ``DiceLoss`` counts label 255 as
+    the last class.)
+
+    Args:
+        classes (Sequence[int]): Ids of the thin classes. Defaults to road, 1.
+        alpha (float): Share of clDice, at most 0.5 in the paper, since skeletons alone say nothing
+            of the width. Defaults to 0.5.
+        iterations (int): Erosions; at least half the width of the widest road in pixels.
+            Defaults to 10.
+        smooth (float): Added to both sides of each ratio, in pixels. Defaults to 1.
+        loss_weight (float): Factor of the loss. Defaults to 1.
+        loss_name (str): Its name in the log. Defaults to ``'loss_cldice'``.
+
+    Raises:
+        UserError: ``alpha`` is not a fraction, or ``iterations`` is not positive.
+    """
+
+    def __init__(self, classes: Sequence[int] = (1,), alpha: float = 0.5, iterations: int = 10,
+                 smooth: float = 1.0, loss_weight: float = 1.0,
+                 loss_name: str = 'loss_cldice') -> None:
+        super().__init__()
+        if not classes or not 0 <= alpha <= 1 or iterations < 1:
+            raise UserError(f'CLDiceLoss got classes={list(classes)}, alpha={alpha}, iterations='
+                            f'{iterations}: give at least one class, a share between 0 and 1 and '
+                            'at least one iteration')
+        self.classes = list(classes)
+        self.alpha = alpha
+        self.iterations = iterations
+        self.smooth = smooth
+        self.loss_weight = loss_weight
+        self._loss_name = loss_name
+
+    @property
+    def loss_name(self) -> str:
+        return self._loss_name
+
+    def forward(self, cls_score: Tensor, label: Tensor, weight: Tensor | None = None,
+                ignore_index: int = 255, **kwargs) -> Tensor:
+        """Compute the loss in float32, also under mixed precision.
+
+        Args:
+            cls_score: Logits ``(B, classes, H, W)``; one channel is that of a sigmoid.
+            label: Class ids ``(B, H, W)``.
+            weight: Has no effect: a skeleton has no meaning pixel by pixel.
+            ignore_index: The label of pixels that do not count.
+
+        Returns:
+            A scalar; 0 if no pixel counts.
+
+        Raises:
+            UserError: There is no such class.
+        """
+        scores = cls_score.float()
+        if scores.shape[1] == 1:
+            scores = F.pad(scores, (0, 0, 0, 0, 1, 0))
+        if max(self.classes) >= scores.shape[1]:
+            raise UserError(f'CLDiceLoss.classes is {self.classes}, but the head has '
+                            f'{scores.shape[1]} classes (numbered from 0)')
+        counted = (label != ignore_index).unsqueeze(1)
+        probabilities = scores.softmax(1)[:, self.classes].where(counted, scores.new_zeros(()))
+        ids = torch.tensor(self.classes, device=label.device).view(1, -1, 1, 1)
+        truth = ((label.unsqueeze(1) == ids) & counted).float()
+
+        overlap = self._ratio(2 * probabilities * truth, probabilities + truth)
+        found, true = (soft_skeleton(maps, self.iterations) for maps in (probabilities, truth))
+        precision = self._ratio(found * truth, found)
+        recall = self._ratio(true * probabilities, true)
+        centre = 2 * precision * recall / (precision + recall)
+        loss = (1 - self.alpha) * (1 - overlap) + self.alpha * (1 - centre)
+        return self.loss_weight * loss.mean()
+
+    def _ratio(self, part: Tensor, whole: Tensor) -> Tensor:
+        """Ratio of two sums over batch, height and width, ``(classes,)``."""
+        return (part.sum((0, 2, 3)) + self.smooth) / (whole.sum((0, 2, 3)) + self.smooth)

@@ -1,0 +1,156 @@
+"""What a student should have in common with its teacher: class probabilities, feature maps.
+
+Both losses are means over the pixels that count; an ignored pixel has no part in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from bhvit_seg.errors import UserError
+
+
+@MODELS.register_module()
+class PixelDistillationLoss(nn.Module):
+    """``T² · KL(p_teacher ‖ p_student)`` at each pixel, ``p = softmax(logits / T)``.
+
+    The factor keeps the size of the gradient when T changes. One channel of logits is that of a
+    sigmoid.
+
+    Args:
+        temperature (float): T. Defaults to 1.
+        loss_weight (float): Factor of the loss. Defaults to 1.
+
+    Raises:
+        UserError: The temperature is not positive.
+    """
+
+    def __init__(self, temperature: float = 1.0, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise UserError(f'PixelDistillationLoss got temperature={temperature}: it must be '
+                            'positive')
+        self.temperature = temperature
+        self.loss_weight = loss_weight
+
+    def forward(self, student: Tensor, teacher: Tensor, label: Tensor,
+                ignore_index: int = 255) -> Tensor:
+        """Compute the loss in float32, also under mixed precision.
+
+        Args:
+            student: Logits ``(B, classes, H, W)``.
+            teacher: Logits of the same shape; they get no gradient.
+            label: Class ids ``(B, H, W)``.
+            ignore_index: The label of pixels that do not count.
+
+        Returns:
+            A scalar; 0 if no pixel counts.
+
+        Raises:
+            UserError: The teacher has other classes, or a map of another size.
+        """
+        if student.shape[1] != teacher.shape[1]:
+            raise UserError(f'the teacher has {teacher.shape[1]} classes, the student '
+                            f'{student.shape[1]}: set model.teacher to one trained on the same '
+                            'classes')
+        if student.shape[2:] != teacher.shape[2:]:
+            raise UserError(f"the teacher's logits are {side(teacher)} pixels (height × width), "
+                            f"the student's {side(student)}: set model.teacher to one that "
+                            'segments images at their own size')
+        counted = label != ignore_index
+        student_log, teacher_log = (self._log_probabilities(logits, counted)
+                                    for logits in (student, teacher.detach()))
+        total = F.kl_div(student_log, teacher_log, reduction='sum', log_target=True)
+        return self.loss_weight * self.temperature**2 * total / counted.sum().clamp(min=1)
+
+    def _log_probabilities(self, logits: Tensor, counted: Tensor) -> Tensor:
+        """Take logits ``(B, C, H, W)`` to log-probabilities ``(pixels that count, C)``."""
+        rows = logits.permute(0, 2, 3, 1)[counted].float() / self.temperature
+        if rows.shape[1] == 1:
+            rows = F.pad(rows, (1, 0))
+        return rows.log_softmax(1)
+
+
+@MODELS.register_module()
+class FeatureDistillationLoss(nn.Module):
+    """Squared distance of feature vectors, each of length 1, so that only their direction counts.
+
+    A cell of a map counts by the share of its pixels that do. A 1×1 convolution, which learns
+    along, adapts the student's channels where the teacher has another number of them.
+
+    Args:
+        in_index (Sequence[int]): The maps to compare, finest first. Defaults to the last of four.
+        student_channels (Sequence[int]): Channels of each in the student.
+        teacher_channels (Sequence[int]): Channels of each in the teacher.
+        loss_weight (float): Factor of the loss. Defaults to 1.
+
+    Raises:
+        UserError: There are not as many channels as maps.
+    """
+
+    def __init__(self, in_index: Sequence[int] = (3,), student_channels: Sequence[int] = (512,),
+                 teacher_channels: Sequence[int] = (512,), loss_weight: float = 1.0) -> None:
+        super().__init__()
+        if not len(in_index) == len(student_channels) == len(teacher_channels) > 0:
+            raise UserError(
+                f'FeatureDistillationLoss got in_index={list(in_index)}, student_channels='
+                f'{list(student_channels)}, teacher_channels={list(teacher_channels)}: give one '
+                'number of channels for each map')
+        self.in_index = tuple(in_index)
+        self.teacher_channels = tuple(teacher_channels)
+        self.loss_weight = loss_weight
+        self.adapters = nn.ModuleList(
+            nn.Identity() if mine == theirs else nn.Conv2d(mine, theirs, 1)
+            for mine, theirs in zip(student_channels, teacher_channels))
+        self.student_channels = tuple(student_channels)
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], label: Tensor,
+                ignore_index: int = 255) -> Tensor:
+        """Compute the mean over the maps that ``in_index`` names.
+
+        Args:
+            student: Feature maps ``(B, C, h, w)``.
+            teacher: Feature maps of the same sizes; they get no gradient.
+            label: Class ids ``(B, H, W)``.
+            ignore_index: The label of pixels that do not count.
+
+        Returns:
+            A float32 scalar; 0 if no pixel counts.
+
+        Raises:
+            UserError: A map is missing, or has another size or number of channels.
+        """
+        counted = (label != ignore_index).float().unsqueeze(1)
+        terms = []
+        for place, index in enumerate(self.in_index):
+            self._check(place, index, student, teacher)
+            mine = F.normalize(self.adapters[place](student[index]).float())
+            theirs = F.normalize(teacher[index].detach().float())
+            share = F.adaptive_avg_pool2d(counted, mine.shape[2:]).squeeze(1)
+            distance = (mine - theirs).square().sum(1)
+            terms.append((distance * share).sum() / share.sum().clamp(min=1e-6))
+        return self.loss_weight * torch.stack(terms).mean()
+
+    def _check(self, place: int, index: int, student: Sequence[Tensor],
+               teacher: Sequence[Tensor]) -> None:
+        for owner, maps, channels in (('student', student, self.student_channels[place]),
+                                      ('teacher', teacher, self.teacher_channels[place])):
+            if index >= len(maps):
+                raise UserError(f'feature_loss.in_index names map {index}, but the {owner} has '
+                                f'{len(maps)} maps (numbered from 0)')
+            if maps[index].shape[1] != channels:
+                raise UserError(f'map {index} of the {owner} has {maps[index].shape[1]} channels, '
+                                f'but feature_loss.{owner}_channels says {channels}')
+        if student[index].shape[2:] != teacher[index].shape[2:]:
+            raise UserError(f'map {index} of the teacher is {side(teacher[index])} (height × '
+                            f'width), that of the student {side(student[index])}: name maps of '
+                            'one stride in feature_loss.in_index')
+
+
+def side(maps: Tensor) -> str:
+    return '×'.join(map(str, maps.shape[2:]))

@@ -1,0 +1,4 @@
+from .distillation import DistillationSegmentor
+from .teacher import FrozenTeacher
+
+__all__ = ['DistillationSegmentor', 'FrozenTeacher']

@@ -1,0 +1,142 @@
+"""Learning from a teacher (BHViT, arXiv 2503.02394): ``L = (1 − λ − β)·L_cls + λ·L_dis + β·L_re``.
+
+``L_cls`` are the losses of the heads, ``L_dis`` compares with the teacher, pixel by pixel and, if
+wanted, feature map by feature map; ``L_re`` is added by ``WeightRegularizationHook`` late in
+training. The paper's teacher is a classifier; the natural one here is the full-precision twin.
+
+The student is the segmentor itself, not a part of it: its checkpoints are those of a plain
+``EncoderDecoder`` and load into the config without a teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from mmseg.models import EncoderDecoder
+from mmseg.models.utils import resize
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from mmseg.utils import add_prefix
+from torch import Tensor
+
+from bhvit_seg.errors import UserError
+
+from .teacher import FrozenTeacher, same_inputs
+
+
+@MODELS.register_module()
+class DistillationSegmentor(EncoderDecoder):
+    """``EncoderDecoder`` that learns from labels and from a teacher.
+
+    The teacher is loaded when training begins; testing, predicting and exporting need none. It
+    gets the images that the student gets and evaluates always. It is not among the student's
+    modules: no optimizer, checkpoint, moving average or wrapper knows of it.
+
+    Pixels whose label is the head's ``ignore_index`` count in no term.
+
+    Args:
+        teacher (dict): ``config`` of the teacher, a file or the config of its model, and its
+            ``checkpoint``.
+        distillation_weight (float): λ. Defaults to 0.8, as in the paper.
+        pixel_loss (dict): The loss between logits. Defaults to ``PixelDistillationLoss``.
+        feature_loss (dict, optional): The loss between feature maps, such as
+            ``FeatureDistillationLoss``. Defaults to None.
+        **kwargs: As for ``EncoderDecoder``.
+
+    Raises:
+        UserError: λ is not a fraction, or ``teacher`` is not what was said above; when training
+            begins: its files are missing or do not fit each other; on use: it has other classes
+            or maps of another size, or was trained on images normalised otherwise.
+    """
+
+    def __init__(self, *args, teacher: dict, distillation_weight: float = 0.8,
+                 pixel_loss: dict | None = None, feature_loss: dict | None = None,
+                 **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if not 0 <= distillation_weight <= 1:
+            raise UserError(f'model.distillation_weight is {distillation_weight}: give a share of '
+                            'the loss between 0 and 1')
+        if set(teacher) != {'config', 'checkpoint'}:
+            raise UserError(f'model.teacher has {", ".join(teacher) or "nothing"}: give its config '
+                            'and its checkpoint, and nothing else')
+        self.distillation_weight = distillation_weight
+        # β, which the hook that adds the regularization sets for as long as it does.
+        self.regularization_weight = 0.0
+        self.pixel_loss = MODELS.build(pixel_loss or dict(type='PixelDistillationLoss'))
+        self.feature_loss = MODELS.build(feature_loss) if feature_loss else None
+        self.teacher = FrozenTeacher(**teacher)
+
+    def check_regularization_weight(self, weight: float) -> None:
+        """See that λ and β leave a share for the labels.
+
+        Raises:
+            UserError: They add up to more than 1.
+        """
+        if self.distillation_weight + weight > 1:
+            raise UserError(
+                f'model.distillation_weight ({self.distillation_weight}) and the weight of '
+                f'WeightRegularizationHook ({weight}) add up to more than 1: lower one of them')
+
+    def init_weights(self) -> None:
+        """Initialise the student, then load the teacher: both are due when training begins."""
+        super().init_weights()
+        self.load_teacher()
+
+    def load_teacher(self) -> None:
+        """Load the teacher, unless it is there already.
+
+        Raises:
+            UserError: Its files are missing or do not fit each other, or it expects images that
+                are normalised otherwise.
+        """
+        if self.teacher.segmentor is not None:
+            return
+        self.teacher.load(next(self.parameters()).device)
+        if not same_inputs(self, self.teacher.segmentor):
+            raise UserError(
+                f'the teacher {self.teacher.checkpoint} was trained on images normalised '
+                'otherwise: give both models a data_preprocessor with the same mean, std and '
+                'bgr_to_rgb')
+
+    def _apply(self, fn: Callable, *args, **kwargs) -> DistillationSegmentor:
+        self.teacher.apply_to_tensors(fn)
+        return super()._apply(fn, *args, **kwargs)
+
+    def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
+        """Compute all terms but the regularization.
+
+        Args:
+            inputs: Images ``(B, C, H, W)``.
+            data_samples: Their labels.
+
+        Returns:
+            The losses of the heads times 1 − λ − β, ``loss_distillation`` and, with a
+            ``feature_loss``, ``loss_feature_distillation`` times λ, and the heads' accuracies.
+        """
+        self.load_teacher()
+        features = self.extract_feat(inputs)
+        logits = self.decode_head(features)
+        losses = add_prefix(self.decode_head.loss_by_feat(logits, data_samples), 'decode')
+        if self.with_auxiliary_head:
+            losses.update(self._auxiliary_head_forward_train(features, data_samples))
+        share = 1 - self.distillation_weight - self.regularization_weight
+        losses = {name: scaled(value, share) if 'loss' in name else value
+                  for name, value in losses.items()}
+
+        labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)
+        ignore_index = self.decode_head.ignore_index
+        logits = resize(logits, labels.shape[1:], mode='bilinear',
+                        align_corners=self.align_corners)
+        taught, taught_features = self.teacher(inputs, data_samples)
+        losses['loss_distillation'] = self.distillation_weight * self.pixel_loss(
+            logits, taught, labels, ignore_index)
+        if self.feature_loss is not None:
+            losses['loss_feature_distillation'] = self.distillation_weight * self.feature_loss(
+                features, taught_features, labels, ignore_index)
+        return losses
+
+
+def scaled(value: Tensor | list[Tensor], factor: float) -> Tensor | list[Tensor]:
+    """Multiply a loss term, a tensor or a list of tensors."""
+    return [factor * item for item in value] if isinstance(value, list) else factor * value

@@ -1,0 +1,298 @@
+"""The student, its teacher, and the share of each term; against a plain segmentor."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import OptimWrapper
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+
+from bhvit_seg.errors import UserError, find_user_error
+from bhvit_seg.hooks import WeightRegularizationHook
+from bhvit_seg.models.losses import PixelDistillationLoss
+from bhvit_seg.models.segmentors import DistillationSegmentor
+
+ARCH = dict(depths=(1, 1, 1, 1), channels=(8, 16, 32, 64), mlp_channels=(16, 32, 64, 128),
+            num_heads=(1, 1, 2, 4))
+SIZE = (32, 64)
+PREPROCESSOR = dict(type='SegDataPreProcessor', mean=[120.] * 3, std=[60.] * 3, bgr_to_rgb=True,
+                    size=SIZE)
+
+
+def plain(binary=True, classes=3, **kwargs):
+    return ConfigDict(
+        type='EncoderDecoder', data_preprocessor=PREPROCESSOR,
+        backbone=dict(type='BHViT', arch=ARCH, binary=binary, drop_path_rate=0.),
+        decode_head=dict(
+            type='BinarySegformerHead', in_channels=[8, 16, 32, 64], in_index=[0, 1, 2, 3],
+            channels=16, dropout_ratio=0., num_classes=classes, binary=binary,
+            loss_decode=dict(type='WeightedCrossEntropyLoss')),
+        train_cfg=dict(), test_cfg=dict(mode='whole'), **kwargs)
+
+
+def saved_teacher(folder, config=None):
+    """A teacher with random weights, which evaluates with random statistics too."""
+    config = config or plain(binary=False)
+    torch.manual_seed(7)
+    model = MODELS.build(config)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            torch.nn.init.normal_(module.running_mean)
+    path = folder / 'teacher.pth'
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, path)
+    return dict(config=config, checkpoint=str(path))
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    return saved_teacher(tmp_path)
+
+
+def distilled(teacher, **kwargs):
+    torch.manual_seed(0)
+    return MODELS.build({**plain(), 'type': 'DistillationSegmentor', 'teacher': teacher, **kwargs})
+
+
+@pytest.fixture
+def batch():
+    labels = torch.randint(0, 3, (2, 1, *SIZE))
+    labels[0, :, :20] = 255
+    samples = [SegDataSample(metainfo=dict(img_shape=SIZE, ori_shape=SIZE),
+                             gt_sem_seg=PixelData(data=label)) for label in labels]
+    return torch.randn(2, 3, *SIZE), samples
+
+
+def test_terms_are_those_of_the_paper(teacher, batch):
+    inputs, samples = batch
+    student = distilled(teacher).train()
+    alone = MODELS.build(plain())
+    alone.load_state_dict(student.state_dict())
+    losses = student(inputs, samples, mode='loss')
+    expected = alone.train()(inputs, samples, mode='loss')
+    assert set(losses) == {*expected, 'loss_distillation'}
+    torch.testing.assert_close(losses['decode.loss_ce'], 0.2 * expected['decode.loss_ce'])
+    assert torch.equal(losses['decode.acc_seg'], expected['decode.acc_seg'])
+
+    twin = MODELS.build(teacher['config']).eval()
+    twin.load_state_dict(torch.load(teacher['checkpoint'])['state_dict'])
+    other = MODELS.build(plain()).train()
+    other.load_state_dict(distilled(teacher).state_dict())
+    with torch.no_grad():
+        mine, theirs = (torch.nn.functional.interpolate(
+            model(inputs, mode='tensor'), SIZE, mode='bilinear') for model in (other, twin))
+    label = torch.stack([sample.gt_sem_seg.data[0] for sample in samples])
+    torch.testing.assert_close(losses['loss_distillation'],
+                               0.8 * PixelDistillationLoss()(mine, theirs, label))
+
+
+def test_regularization_takes_its_share_from_the_labels(teacher, batch):
+    student, alone = distilled(teacher).train(), MODELS.build(plain()).train()
+    alone.load_state_dict(student.state_dict())
+    runner = SimpleNamespace(model=student, iter=9, max_iters=10,
+                             logger=SimpleNamespace(info=lambda text: None))
+    hook = WeightRegularizationHook(weight=0.1, begin=0.9)
+    hook.before_train(runner)
+    hook.before_train_iter(runner, 9)
+    losses = student(*batch, mode='loss')
+    expected = alone(*batch, mode='loss')
+    torch.testing.assert_close(losses['decode.loss_ce'], 0.1 * expected['decode.loss_ce'])
+    assert 0.05 < losses['loss_weight_regularization'].item() <= 0.1
+    hook.after_train(runner)
+    losses = student(*batch, mode='loss')
+    assert 'loss_weight_regularization' not in losses and student.regularization_weight == 0
+
+
+def test_feature_maps_and_auxiliary_heads(teacher, batch):
+    auxiliary = dict(type='FCNHead', in_channels=32, in_index=2, channels=8, num_convs=1,
+                     num_classes=3, dropout_ratio=0., loss_decode=[
+                         dict(type='WeightedCrossEntropyLoss', loss_name='loss_aux')])
+    student = distilled(
+        teacher, auxiliary_head=auxiliary, feature_loss=dict(
+            type='FeatureDistillationLoss', in_index=[2, 3], student_channels=[32, 64],
+            teacher_channels=[32, 64])).train()
+    losses = student(*batch, mode='loss')
+    assert set(losses) == {'decode.loss_ce', 'decode.acc_seg', 'aux.loss_aux', 'aux.acc_seg',
+                           'loss_distillation', 'loss_feature_distillation'}
+    # random directions are about at right angles: a squared distance of 2 each
+    assert 0.8 < losses['loss_feature_distillation'].item() < 2.4
+    student.distillation_weight = 0.
+    whole = student(*batch, mode='loss')
+    assert whole['loss_distillation'] == whole['loss_feature_distillation'] == 0
+    assert losses['aux.loss_aux'].item() == pytest.approx(0.2 * whole['aux.loss_aux'].item(),
+                                                          rel=1e-4)
+
+
+def test_ignored_pixels_count_in_no_term(teacher, batch):
+    inputs, samples = batch
+    for sample in samples:
+        sample.gt_sem_seg.data[:] = 255
+    student = distilled(teacher, feature_loss=dict(
+        type='FeatureDistillationLoss', student_channels=[64], teacher_channels=[64])).train()
+    losses = student(inputs, samples, mode='loss')
+    terms = [value for name, value in losses.items() if 'loss' in name]
+    assert len(terms) == 3 and not any(terms)
+    sum(terms).backward()
+    assert all(p.grad is None or not p.grad.any() for p in student.parameters())
+
+
+def test_teacher_is_no_part_of_the_student(teacher, batch):
+    student, alone = distilled(teacher), MODELS.build(plain())
+    student.init_weights()
+    segmentor = student.teacher.segmentor
+    assert list(student.state_dict()) == list(alone.state_dict())
+    assert [n for n, _ in student.named_parameters()] == [n for n, _ in alone.named_parameters()]
+    assert segmentor not in list(student.modules())
+    assert not any(p.requires_grad for p in segmentor.parameters())
+
+    before = copy.deepcopy(segmentor.state_dict())
+    optimizer = OptimWrapper(torch.optim.AdamW(student.parameters(), 1e-2, weight_decay=0.1))
+    inputs, samples = batch
+    for _ in range(2):
+        losses = student.train()(inputs, samples, mode='loss')
+        optimizer.update_params(student.parse_losses(losses)[0])
+    assert not any(module.training for module in segmentor.modules())
+    for name, value in segmentor.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_teacher_follows_to_device_and_is_shared_by_copies(teacher, batch):
+    student = distilled(teacher)
+    student.load_teacher()
+    assert copy.deepcopy(student).teacher is student.teacher
+    student.to('meta')
+    assert {p.device.type for p in student.teacher.segmentor.parameters()} == {'meta'}
+
+
+def test_mixed_precision_leaves_the_teacher_and_the_losses_in_float32(teacher, batch):
+    student = distilled(teacher).train()
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        losses = student(*batch, mode='loss')
+    assert losses['loss_distillation'].dtype == torch.float32
+    assert losses['loss_distillation'].isfinite()
+    assert {p.dtype for p in student.teacher.segmentor.parameters()} == {torch.float32}
+
+
+def test_a_wrapped_student_trains(teacher, batch, tmp_path):
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/group', rank=0,
+                                         world_size=1)
+    try:
+        student = distilled(teacher)
+        wrapped = MMDistributedDataParallel(student)
+        student.init_weights()
+        optimizer = OptimWrapper(torch.optim.SGD(wrapped.parameters(), 0.1))
+        samples = batch[1]
+        images = [torch.randint(0, 256, (3, *SIZE), dtype=torch.uint8) for _ in samples]
+        for _ in range(2):
+            logged = wrapped.train_step(dict(inputs=images, data_samples=samples), optimizer)
+        assert logged['loss_distillation'].isfinite()
+        total = logged['decode.loss_ce'] + logged['loss_distillation']
+        torch.testing.assert_close(logged['loss'], total)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_only_training_needs_the_teacher(batch):
+    inputs, samples = batch
+    student = distilled(dict(config='nowhere.py', checkpoint='nowhere.pth')).eval()
+    assert student(inputs, mode='tensor').shape[1] == 3
+    assert student(inputs, samples, mode='predict')[0].pred_sem_seg.shape == SIZE
+
+
+@pytest.mark.parametrize('changed, message', [
+    (dict(checkpoint='nowhere.pth'), 'no checkpoint at nowhere.pth'),
+    (dict(config='nowhere.py'), 'no config of a teacher at nowhere.py'),
+    (dict(config=plain(classes=4)), 'teacher.pth is not of this model .*of another shape'),
+    (dict(config={**plain(binary=False), 'data_preprocessor': dict(
+        PREPROCESSOR, mean=[100.] * 3)}), 'teacher.pth was trained on images normalised otherwise'),
+    (dict(config={**plain(binary=False), 'data_preprocessor': dict(
+        PREPROCESSOR, bgr_to_rgb=False)}), 'normalised otherwise: .* bgr_to_rgb'),
+    (dict(config={**plain(binary=False), 'data_preprocessor': dict(
+        PREPROCESSOR, type='MultiChannelSegDataPreProcessor', mean=[1.] * 4, std=[1.] * 4)}),
+     'normalised otherwise'),
+])
+def test_teachers_that_do_not_fit_are_named_before_training(teacher, changed, message):
+    student = distilled({**teacher, **changed})
+    with pytest.raises(UserError, match=message) as error:
+        student.init_weights()
+    assert '\n' not in str(error.value)
+
+
+def test_a_config_without_a_model_is_named(teacher, tmp_path):
+    (tmp_path / 'empty.py').write_text('a = 1')
+    (tmp_path / 'broken.py').write_text('a = (')
+    for name, message in (('empty.py', 'has no model'), ('broken.py', 'cannot be read')):
+        student = distilled({**teacher, 'config': str(tmp_path / name)})
+        with pytest.raises(UserError, match=message):
+            student.init_weights()
+
+
+def test_a_config_file_is_read(teacher, tmp_path, batch):
+    (tmp_path / 'twin.py').write_text(f'model = {teacher["config"].to_dict()!r}')
+    losses = [distilled({**teacher, 'config': config}).train()(*batch, mode='loss')
+              for config in (teacher['config'], str(tmp_path / 'twin.py'))]
+    assert torch.equal(losses[0]['loss_distillation'], losses[1]['loss_distillation'])
+
+
+def test_other_classes_are_named(tmp_path, batch):
+    student = distilled(saved_teacher(tmp_path, plain(binary=False, classes=4))).train()
+    with pytest.raises(UserError, match='teacher has 4 classes, the student 3'):
+        student(*batch, mode='loss')
+
+
+def test_another_size_is_named(batch, teacher):
+    student = distilled(teacher).train()
+    student.load_teacher()
+    student.teacher.segmentor.encode_decode = lambda inputs, metas: torch.zeros(2, 3, 16, 16)
+    with pytest.raises(UserError, match=r'16×16 pixels.*32×64'):
+        student(*batch, mode='loss')
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (dict(distillation_weight=1.2), r'distillation_weight is 1\.2'),
+    (dict(teacher=dict(config='a.py')), 'teacher has config: give its config and its checkpoint'),
+    (dict(teacher=dict(config='a.py', checkpoint=None)), 'checkpoint is None'),
+    (dict(teacher=dict(config=dict(a=1), checkpoint='a.pth')), 'with its type'),
+])
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(Exception) as error:
+        distilled(**{'teacher': {}, **arguments})
+    pytest.raises(UserError, lambda: (_ for _ in ()).throw(find_user_error(error.value))).match(
+        message)
+
+
+def test_weights_that_leave_nothing_for_the_labels_are_refused(teacher):
+    student = distilled(teacher, distillation_weight=0.95)
+    with pytest.raises(UserError, match=r'\(0\.95\).*\(0\.1\) add up to more than 1'):
+        WeightRegularizationHook(weight=0.1).before_train(SimpleNamespace(model=student))
+    WeightRegularizationHook(weight=0.05).before_train(SimpleNamespace(model=student))
+
+
+def test_any_segmentor_of_mmseg_teaches(tmp_path, batch):
+    """Other stride, cascade of heads, auxiliary head, synchronised norms."""
+    norm = dict(type='SyncBN')
+    head = dict(type='FCNHead', in_channels=8, channels=8, num_convs=1, num_classes=3,
+                norm_cfg=norm, in_index=-1)
+    unet = dict(type='UNet', base_channels=8, num_stages=2, strides=(1, 1), enc_num_convs=(1, 1),
+                dec_num_convs=(1,), downsamples=(True,), enc_dilations=(1, 1),
+                dec_dilations=(1,), norm_cfg=norm)
+    config = dict(
+        type='CascadeEncoderDecoder', num_stages=2, data_preprocessor=PREPROCESSOR, backbone=unet,
+        decode_head=[head, dict(type='OCRHead', in_channels=8, in_index=-1, channels=8,
+                                ocr_channels=8, num_classes=3, norm_cfg=norm)],
+        auxiliary_head=head, train_cfg=dict(), test_cfg=dict(mode='whole'))
+    student = distilled(saved_teacher(tmp_path, config), feature_loss=dict(
+        type='FeatureDistillationLoss', in_index=[0], student_channels=[8],
+        teacher_channels=[16])).train()
+    assert isinstance(student, DistillationSegmentor)
+    with pytest.raises(UserError, match='map 0 of the teacher is 16×32'):
+        student(*batch, mode='loss')
+    student.feature_loss = None
+    losses = student(*batch, mode='loss')
+    assert losses['loss_distillation'].isfinite()
