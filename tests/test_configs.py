@@ -1,65 +1,158 @@
-"""Every config of the house: it builds, and computes logits and losses of the right shape."""
+"""Every config of the house: what its name says, an iteration of training, and a prediction."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
-from mmengine.structures import PixelData
 from mmseg.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
-from mmseg.structures import SegDataSample
 
 import bhvit_seg.datasets  # noqa: F401
 import bhvit_seg.hooks  # noqa: F401
 import bhvit_seg.models  # noqa: F401
+from bhvit_seg.datasets.synthetic import write_ade20k_like, write_dataset
+from bhvit_seg.errors import UserError
+from bhvit_seg.models.backbones import BHViT, BinaryResNet, BinaryViT
 from bhvit_seg.models.layers import BinaryConv2d, BinaryLinear
+from bhvit_seg.native.export import check_exportable
 
-FOLDER = Path(__file__).resolve().parents[1] / 'configs' / 'bhvit'
-CONFIGS = sorted(path.name for path in FOLDER.glob('*.py'))
+ROOT = Path(__file__).resolve().parents[1] / 'configs'
+# `_base_` holds parts of experiments and `suites` lists of them; classifiers are trained by
+# mmpretrain and tested with it.
+ELSEWHERE = ('_base_', 'suites', 'pretrain')
+CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob('*.py')
+                 if path.relative_to(ROOT).parts[0] not in ELSEWHERE)
+BHVIT = [name for name in CONFIGS if name.startswith('bhvit/')]
+RIVALS = [name for name in CONFIGS if name.startswith('rivals/')]
+
+TINY_RS_LVF = 'bhvit/bhvit-tiny_segformer_1xb4-3k_rs-lvf-224x224.py'
+# What each row of the ablation changes, and in which words the exporter refuses it.
+ABLATIONS = {
+    'no-shift': ('model.backbone.shifts', 'shifts=False'),
+    'no-msgdc': ('model.backbone.convolution', "convolution='multi_scale'"),
+    'no-msmha': ('model.backbone.attention_span', "attention_span='global'"),
+    'no-qd': ('model.backbone.attention', "attention='qd'"),
+    'no-reg': ('default_hooks.weight_regularization.weight', None),
+    'binary-ds': ('model.backbone.downsampling', None),
+    'attention-only': ('model.backbone.token_mixers', "token_mixers='hybrid'"),
+    'convolution-only': ('model.backbone.token_mixers', "token_mixers='hybrid'"),
+}
 
 
 @pytest.fixture(autouse=True)
 def scope():
     init_default_scope('mmseg')
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+def read(name: str) -> Config:
+    return Config.fromfile(str(ROOT / name))
+
+
+def ablation(row: str) -> str:
+    return TINY_RS_LVF.replace('_segformer', f'_{row}_segformer')
+
+
+def parents(path: Path) -> set[Path]:
+    """A config and all that it inherits from."""
+    found = {path.resolve()}
+    base = Config._get_base_files(str(path)) if '_base_' in path.read_text() else []
+    for parent in base:
+        found |= parents(path.parent / parent)
+    return found
+
+
+def test_all_configs_were_found():
+    assert len(BHVIT) >= 58 and len(RIVALS) == 18
+    walked = {os.path.join(folder, name) for folder, _, names in os.walk(ROOT)
+              for name in names if name.endswith('.py')}
+    elsewhere = {path for path in walked
+                 if os.path.relpath(path, ROOT).split(os.sep)[0] in ELSEWHERE}
+    assert walked - elsewhere == {str(ROOT / name) for name in CONFIGS}
+
+
+def test_every_part_belongs_to_an_experiment():
+    parts = {path.resolve() for path in (ROOT / '_base_').rglob('*.py')}
+    assert len(parts) >= 12
+    used = set().union(*(parents(path) for path in ROOT.rglob('*.py')
+                         if '_base_' not in path.relative_to(ROOT).parts))
+    assert not parts - used
 
 
 def test_all_combinations_that_the_readme_promises_are_there():
-    assert len(CONFIGS) >= 44
     for arch in ('tiny', 'small'):
         for kind in ('', 'binary-ds_', 'fp32_'):
             for head in ('upernet', 'segformer'):
                 for data in ('ade20k-512x512', 'rs-lvf-448x448', 'rs-lvf-camera-lidar-448x448'):
-                    names = [name for name in CONFIGS if name.startswith(
-                        f'bhvit-{arch}_{kind}{head}_') and name.endswith(f'_{data}.py')]
+                    names = [name for name in BHVIT if name.startswith(
+                        f'bhvit/bhvit-{arch}_{kind}{head}_') and name.endswith(f'_{data}.py')]
                     assert len(names) == 1, (arch, kind, head, data)
+    for data in ('rs-lvf', 'dubai'):
+        for network in ('reactnet-18', 'bireal-18', 'bnn-18', 'binary-vit-tiny'):
+            for kind in ('', 'fp32_'):
+                assert f'rivals/{network}_{kind}segformer_1xb4-3k_{data}-224x224.py' in RIVALS
+        assert f'rivals/segformer-b0_1xb4-3k_{data}-224x224.py' in RIVALS
+    for row in ABLATIONS:
+        assert ablation(row) in BHVIT
 
 
-@pytest.mark.parametrize('name', CONFIGS)
-def test_config_says_what_its_name_says(name):
-    cfg = Config.fromfile(str(FOLDER / name))
-    parts = name[:-3].split('_')
+@pytest.mark.parametrize('name', [n for n in CONFIGS if n not in RIVALS])
+def test_config_of_bhvit_says_what_its_name_says(name):
+    cfg = read(name)
+    parts = Path(name).stem.split('_')
     backbone, head = cfg.model.backbone, cfg.model.decode_head
-    assert backbone.arch == parts[0].split('-')[1]
+    size = parts[0].split('-')[1]
+    assert backbone.type == 'BHViT' and (size == 'mini' or backbone.arch == size)
     assert backbone.binary == head.binary == ('fp32' not in parts)
     assert (backbone.downsampling == 'binary') == ('binary-ds' in parts)
     assert head.type == {'upernet': 'BinaryUPerHead', 'segformer': 'BinarySegformerHead'}[
         next(p for p in parts if p in ('upernet', 'segformer'))]
-    side = int(name[:-3].replace('-center', '').rsplit('x', 1)[1])
+    assert (cfg.model.type == 'DistillationSegmentor') == any('distill' in p for p in parts)
+
+
+@pytest.mark.parametrize('name', RIVALS)
+def test_config_of_a_rival_says_what_its_name_says(name):
+    cfg = read(name)
+    parts = Path(name).stem.split('_')
+    backbone, head = cfg.model.backbone, cfg.model.decode_head
+    if parts[0] == 'segformer-b0':
+        assert (backbone.type, head.type) == ('MixVisionTransformer', 'SegformerHead')
+        return
+    assert head.type == 'BinarySegformerHead'
+    assert backbone.get('binary', True) == head.binary == ('fp32' not in parts)
+    if parts[0] == 'binary-vit-tiny':
+        assert backbone.type == 'BinaryViT'
+    else:
+        assert backbone.type == 'BinaryResNet' and parts[0] == f'{backbone.recipe}-18'
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_recipe_says_what_its_name_says(name):
+    cfg = read(name)
+    stem = Path(name).stem
+    side = int(stem.replace('-center', '').rsplit('x', 1)[1])
     assert tuple(cfg.crop_size) == tuple(cfg.model.data_preprocessor.size) == (side, side)
-    schedule = next(p for p in parts if 'xb' in p)
+    schedule = next(p for p in stem.split('_') if 'xb' in p)
     assert cfg.train_dataloader.batch_size == int(schedule.split('-')[0].split('xb')[1])
     length = schedule.split('-')[1]
-    if length.endswith('k'):
-        assert cfg.train_cfg.max_iters == 1000 * int(length[:-1])
-    else:  # epochs of ADE20K's 20 210 training images, on eight GPUs
+    if length.endswith('e'):  # epochs of ADE20K's 20 210 training images, on eight GPUs
         steps = int(length[:-1]) * 20210 / (8 * cfg.train_dataloader.batch_size)
         assert abs(cfg.train_cfg.max_iters - steps) < 50
+    else:
+        assert cfg.train_cfg.max_iters == float(length.replace('k', 'e3'))
     assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_iters
     assert cfg.default_scope == 'mmseg' and 'bhvit_seg.models' in cfg.custom_imports['imports']
-    assert len(cfg.model.data_preprocessor.mean) == backbone.in_channels
+    assert len(cfg.model.data_preprocessor.mean) == cfg.model.backbone.get('in_channels', 3)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         assert DATASETS.get(loader.dataset.type) is not None
         for transform in loader.dataset.pipeline:
@@ -68,22 +161,161 @@ def test_config_says_what_its_name_says(name):
         assert HOOKS.get(hook.type) is not None, hook.type
 
 
-@pytest.mark.parametrize('name', CONFIGS)
-def test_config_builds_and_trains_a_step(name):
-    cfg = Config.fromfile(str(FOLDER / name))
-    model = MODELS.build(cfg.model).train()
-    layers = [m for m in model.modules() if isinstance(m, (BinaryConv2d, BinaryLinear))]
-    assert layers and all(layer.binary == cfg.model.backbone.binary for layer in layers)
-    size = (32, 64)
-    labels = torch.randint(0, cfg.model.decode_head.num_classes, (1, *size))
-    samples = [SegDataSample(metainfo=dict(img_shape=size, ori_shape=size),
-                             gt_sem_seg=PixelData(data=labels)) for _ in range(2)]
-    images = torch.randn(2, cfg.model.backbone.in_channels, *size)
-    losses = model(images, samples, mode='loss')
-    total = sum(value for key, value in losses.items() if 'loss' in key)
-    total.backward()
-    unused = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    assert total.isfinite() and not unused
+def flatten(node, prefix='') -> dict[str, object]:
+    if not isinstance(node, dict):
+        return {prefix: node}
+    return {key: value for name, child in node.items()
+            for key, value in flatten(child, f'{prefix}.{name}' if prefix else name).items()}
+
+
+def differences(name: str, other: str) -> set[str]:
+    """Dotted keys in which two configs differ."""
+    ours, theirs = (flatten(read(config).to_dict()) for config in (name, other))
+    return {key for key in {*ours, *theirs}
+            if ours.get(key, 'absent') != theirs.get(key, 'absent')}
+
+
+@pytest.mark.parametrize('row', ABLATIONS)
+def test_a_row_of_the_ablation_changes_one_thing(row):
+    changed = {key for key in differences(ablation(row), TINY_RS_LVF)
+               if not key.startswith('model.test_cfg.')}
+    assert changed == {ABLATIONS[row][0]}
+
+
+@pytest.mark.parametrize('name', RIVALS)
+def test_rivals_are_trained_like_bhvit(name):
+    data = 'dubai' if 'dubai' in name else 'rs-lvf'
+    changed = differences(name, TINY_RS_LVF.replace('rs-lvf', data))
+    assert changed and all(key.startswith(('model.backbone.', 'model.decode_head.',
+                                           'model.test_cfg.', 'segformer_b0.'))
+                           for key in changed)
+    assert not {'model.decode_head.num_classes'} & changed
+    assert not any(key.startswith('model.decode_head.loss_decode') for key in changed)
+
+
+def shrunken(name: str):
+    """The model of a config with one block a stage, so that building takes no time."""
+    model = read(name).model
+    if model.backbone.type == 'BHViT':
+        model.backbone.arch = dict(depths=(1, 1, 1, 1), channels=(64, 128, 256, 512),
+                                   mlp_channels=(64, 128, 256, 512), num_heads=(1, 1, 4, 8))
+    return MODELS.build(model).eval()
+
+
+@pytest.mark.parametrize('row', ABLATIONS)
+def test_exporter_refuses_what_the_packed_format_lacks(row):
+    words = ABLATIONS[row][1]
+    if words is None:
+        return check_exportable(shrunken(ablation(row)))
+    with pytest.raises(UserError) as caught:
+        check_exportable(shrunken(ablation(row)))
+    assert words in str(caught.value) and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('network,words', [
+    ('reactnet-18_segformer', 'BinaryResNet'), ('binary-vit-tiny_segformer', 'BinaryViT'),
+    ('segformer-b0', 'MixVisionTransformer')])
+def test_exporter_refuses_rivals(network, words):
+    with pytest.raises(UserError, match=f'{words}: only BHViT can be packed'):
+        check_exportable(shrunken(f'rivals/{network}_1xb4-3k_rs-lvf-224x224.py'))
+
+
+# ------------------------------------------------------------------------- training an iteration
+
+
+@pytest.fixture(scope='module')
+def sets(tmp_path_factory) -> dict[int, Path]:
+    """Generated sets of the kinds that configs read, by their number of classes."""
+    roots = {classes: tmp_path_factory.mktemp(f'classes{classes}') for classes in (2, 5, 150)}
+    write_dataset(roots[2], n_train=2, n_val=1, size=(96, 128))
+    write_ade20k_like(roots[150], n_train=2, n_val=1)
+    shutil.copytree(roots[2] / 'images', roots[5] / 'images')
+    rng = np.random.default_rng(0)
+    masks = sorted((roots[2] / 'annotations').rglob('*.png'))
+    assert len(masks) == 3
+    for path in masks:
+        target = roots[5] / path.relative_to(roots[2])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        cells = rng.choice([0, 1, 2, 3, 4, 255], (6, 8)).astype(np.uint8)
+        assert cv2.imwrite(str(target), cells.repeat(16, 0).repeat(16, 1))
+    return roots
+
+
+@pytest.fixture(scope='module')
+def teacher(tmp_path_factory):
+    """A function that names a random checkpoint of a model's config."""
+    written = {}
+
+    def write(config: str) -> str:
+        if config not in written:
+            path = tmp_path_factory.mktemp('teacher') / 'random.pth'
+            torch.save({'state_dict': MODELS.build(Config.fromfile(config).model).state_dict()},
+                       path)
+            written[config] = str(path)
+        return written[config]
+
+    return write
+
+
+def with_crop(cfg: Config, divisor: int) -> Config:
+    """Divide the crop that a config trains on."""
+    side = cfg.crop_size[0] // divisor
+    for step in cfg.train_dataloader.dataset.pipeline:
+        if 'crop_size' in step:
+            step.crop_size = (side, side)
+    cfg.model.data_preprocessor.size = (side, side)
+    return cfg
+
+
+def train_and_predict(cfg: Config, sets, teacher) -> None:
+    """One iteration on two generated images as the config loads them, and their prediction."""
+    classes = cfg.model.decode_head.num_classes
+    if 'teacher' in cfg.model:
+        cfg.model.teacher.checkpoint = teacher(cfg.model.teacher.config)
+    dataset = DATASETS.build({**cfg.train_dataloader.dataset, 'data_root': str(sets[classes])})
+    assert len(dataset) == 2 and len(dataset.metainfo['classes']) == classes
+    batch = pseudo_collate([dataset[0], dataset[1]])
+
+    model = MODELS.build(cfg.model)
+    binary = {m.binary for m in model.modules() if isinstance(m, (BinaryConv2d, BinaryLinear))}
+    kinds = (BHViT, BinaryResNet, BinaryViT)
+    assert binary == ({cfg.model.decode_head.binary} if isinstance(model.backbone, kinds)
+                      else set())
+    classifier = model.decode_head.conv_seg.weight.detach().clone()
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+    losses = model.train().train_step(batch, optimizer)
+    assert all(torch.as_tensor(value).isfinite().all() for value in losses.values())
+    stepped = set(optimizer.optimizer.state)
+    assert not [n for n, p in model.named_parameters() if p.requires_grad and p not in stepped]
+    assert not torch.equal(model.decode_head.conv_seg.weight, classifier)
+
+    images = model.eval().data_preprocessor(batch, True)['inputs']
+    size = tuple(cfg.model.data_preprocessor.size)
+    assert tuple(images.shape[2:]) == size
     with torch.no_grad():
-        logits = model.eval()(images, mode='tensor')
-    assert logits.shape[:2] == (2, cfg.model.decode_head.num_classes)
+        results = model(images, mode='predict')
+    assert len(results) == 2
+    for result in results:
+        assert result.seg_logits.data.shape == (classes, *size)
+        assert result.seg_logits.data.isfinite().all()
+        assert result.pred_sem_seg.data.shape == (1, *size)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_config_trains_an_iteration_and_predicts(name, sets, teacher):
+    train_and_predict(with_crop(read(name), 4), sets, teacher)
+
+
+def data_of(name: str) -> tuple[str, str]:
+    return name.split('/')[0], Path(name).stem.rsplit('_', 1)[1]
+
+
+# One of each folder and kind of data; the shortest names are those of plain networks.
+OWN_CROPS = [min((n for n in CONFIGS if data_of(n) == key and '-small_' not in n), key=len)
+             for key in sorted({data_of(n) for n in CONFIGS})]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', OWN_CROPS)
+def test_config_trains_an_iteration_at_its_own_crop(name, sets, teacher):
+    train_and_predict(read(name), sets, teacher)

@@ -1,20 +1,20 @@
 """The two token mixers of BHViT (arXiv 2503.02394): MSGDC and MSMHA.
 
-Both take token rows ``(B · H · W, C)`` in row-major order and return the same.
+Both take token rows ``(B · H · W, C)`` in row-major order and return the same. Each can be had
+without its multiple scales, for the ablation of the paper's parts.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention import BooleanAttentionQuantizer, attend
 from .fused import prelu
 from .layers import BinaryConv2d, BinaryLinear, LayerScale, RPReLU, build_token_norm, normalize
 from .quantizers import AttentionQuantizer, GroupSuperpositionQuantizer, binarize_activation
-from .tokens import MapShape, tile, to_rows
+from .tokens import MapShape, Windows, tile, to_rows
 
 
 class MSGDC(nn.Module):
@@ -28,7 +28,8 @@ class MSGDC(nn.Module):
         channels: Channels of the tokens.
         norm_cfg: Config of the norm.
         groups: Groups of the convolutions.
-        dilations: One convolution for each.
+        dilations: One convolution for each. With one group and the dilation 1 alone it is an
+            ordinary convolution.
         binary: ``False`` gives the full-precision twin.
     """
 
@@ -81,18 +82,24 @@ class MSMHA(nn.Module):
         num_heads: Attention heads.
         norm_cfg: Config of the norms (the tokens' own norm is always LayerNorm).
         window_size: Side of a window in tokens, and kernel and stride of the pooling.
-        attention: ``'qd'`` (quantization decomposition) or ``'gsb'``.
+        attention: ``'qd'`` (quantization decomposition), ``'gsb'``, or ``'boolean'`` (one boolean
+            matrix).
         rectify: Whether weights of linear layers get the gradient of ReCU.
         binary: ``False`` gives the full-precision twin, which keeps the plain softmax.
+        span: What a token attends to: ``'multi_scale'`` as above, its ``'window'`` alone, or
+            ``'global'``, the whole map as one window, which is ordinary multi-head attention.
     """
 
     def __init__(self, channels: int, num_heads: int, norm_cfg: dict, window_size: int = 7,
-                 attention: str = 'qd', rectify: bool = False, binary: bool = True) -> None:
+                 attention: str = 'qd', rectify: bool = False, binary: bool = True,
+                 span: str = 'multi_scale') -> None:
         super().__init__()
         self.num_heads = num_heads
         self.window_size = window_size
         self.binary = binary
-        self.pool_balance = nn.Parameter(torch.full((channels,), 0.5))
+        self.span = span
+        multi_scale = span == 'multi_scale'
+        self.pool_balance = nn.Parameter(torch.full((channels,), 0.5)) if multi_scale else None
         self.token_norm = nn.LayerNorm(channels)
         self.query = _Projection(channels, norm_cfg, rectify, binary)
         self.key = _Projection(channels, norm_cfg, rectify, binary)
@@ -100,11 +107,11 @@ class MSMHA(nn.Module):
         self.bit_bias = nn.Parameter(torch.zeros(3, channels))
         self.quantizer = None
         if binary:
-            self.quantizer = (AttentionQuantizer(num_heads) if attention == 'qd'
-                              else GroupSuperpositionQuantizer())
+            self.quantizer = {'qd': AttentionQuantizer, 'boolean': BooleanAttentionQuantizer,
+                              'gsb': lambda _: GroupSuperpositionQuantizer()}[attention](num_heads)
         self.context_norm = build_token_norm(norm_cfg, channels)
         self.context_act = RPReLU(channels)
-        self.window_balance = nn.Parameter(torch.full((channels,), 0.5))
+        self.window_balance = nn.Parameter(torch.full((channels,), 0.5)) if multi_scale else None
         self.output = _Projection(channels, norm_cfg, rectify, binary)
         self.layer_scale = LayerScale(channels)
 
@@ -128,40 +135,22 @@ class MSMHA(nn.Module):
         grid = grid.repeat_interleave(size, 1)[:, :shape.height]
         return grid.repeat_interleave(size, 2)[:, :, :shape.width]
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor,
-                sizes: list[tuple[int, int]]) -> Tensor:
-        """Attention inside each set of tokens.
-
-        Args:
-            query, key, value: Rows ``(N, C)``: sets of tokens one after the other.
-            sizes: Number of sets and tokens in each, for all sets of one size.
-
-        Returns:
-            Context rows ``(N, C)``.
-        """
-        channels = query.shape[1]
-        scale = 1 / math.sqrt(channels // self.num_heads)
-        parts = [[part.view(*size, self.num_heads, -1).transpose(1, 2)
-                  for part, size in zip(rows.split([n * t for n, t in sizes]), sizes)]
-                 for rows in (query, key, value)]
-        matrices = [((q @ k.transpose(2, 3)) * scale).softmax(-1)
-                    for q, k in zip(parts[0], parts[1])]
-        if self.quantizer is not None:
-            matrices = self.quantizer(matrices)
-        return torch.cat([(m.to(v.dtype) @ v).transpose(1, 2).reshape(-1, channels)
-                          for m, v in zip(matrices, parts[2])])
+    def _tile(self, shape: MapShape) -> list[list[Windows]]:
+        size = max(shape.height, shape.width) if self.span == 'global' else self.window_size
+        return tile(shape.height, shape.width, size)
 
     def forward(self, x: Tensor, shape: MapShape) -> Tensor:
         """Map normalised rows ``(B · H · W, C)`` to the same shape, before the output's shift and
         LayerScale; :meth:`output_affine` gives both as one scale and bias."""
         channels = x.shape[1]
         maps = x.view(*shape, channels)
-        pooled = self._pool(maps)
-        tiling = tile(shape.height, shape.width, self.window_size)
+        tiling = self._tile(shape)
         parts = [part for row in tiling for part in row]
-        sets = [torch.cat([part.split(maps),
-                           pooled.unsqueeze(1).expand(-1, part.count, -1, -1)], 2).flatten(0, 1)
-                for part in parts]
+        sets = [part.split(maps) for part in parts]
+        if self.span == 'multi_scale':
+            pooled = self._pool(maps).unsqueeze(1)
+            sets = [torch.cat([s, pooled.expand(-1, s.shape[1], -1, -1)], 2) for s in sets]
+        sets = [s.flatten(0, 1) for s in sets]
         sizes = [(s.shape[0], s.shape[1]) for s in sets]
         rows = self.token_norm(torch.cat([s.flatten(0, 1) for s in sets]))
 
@@ -173,8 +162,8 @@ class MSMHA(nn.Module):
             bits = [binarize_activation(h, bias) for h, bias in zip(hidden, biases)]
         else:
             bits = [h + bias for h, bias in zip(hidden, biases)]
-        context = normalize(self.context_norm, self._attend(*bits, sizes),
-                            sum(shifts) - self.context_act.shift_in)
+        context = attend(*bits, sizes, self.num_heads, self.quantizer)
+        context = normalize(self.context_norm, context, sum(shifts) - self.context_act.shift_in)
         for h in hidden:
             context = context.add_(h)
         context = prelu(context, self.context_act.slope)
@@ -182,14 +171,15 @@ class MSMHA(nn.Module):
         windows, pooled_sum = [], 0
         for part, (_, t), rows in zip(parts, sizes, context.split([n * t for n, t in sizes])):
             tokens = rows.view(shape.batch, part.count, t, channels)
-            window, high = tokens.split([part.tokens, pooled.shape[1]], 2)
+            window, high = tokens.split([part.tokens, t - part.tokens], 2)
             windows.append(part.join(window))
             pooled_sum = pooled_sum + high.sum(1)
         columns = len(tiling[0])
-        windows = torch.cat([torch.cat(windows[i:i + columns], 2)
-                             for i in range(0, len(windows), columns)], 1)
-        spread = self._spread(pooled_sum / pooled.shape[1], shape)
-        mixed = torch.lerp(spread, windows, self.window_balance.to(spread.dtype))
+        mixed = torch.cat([torch.cat(windows[i:i + columns], 2)
+                           for i in range(0, len(windows), columns)], 1)
+        if self.span == 'multi_scale':
+            spread = self._spread(pooled_sum / pooled_sum.shape[1], shape)
+            mixed = torch.lerp(spread, mixed, self.window_balance.to(spread.dtype))
         # both kinds of token carry the same shift, so their weighted mean carries it too
         return self.output((mixed + self.context_act.shift_out).view(-1, channels))
 

@@ -107,8 +107,9 @@ def check_exportable(model: nn.Module) -> None:
             raise UserError('the model is the full-precision twin (binary=False): only the binary '
                             'network can be packed')
         if isinstance(module, MSMHA) and not isinstance(module.quantizer, AttentionQuantizer):
-            raise UserError("the backbone quantizes attention with 'gsb': only attention='qd' can "
-                            'be packed')
+            raise UserError('the backbone quantizes attention by a '
+                            f"{type(module.quantizer).__name__}: only attention='qd' can be packed")
+    _check_parts(backbone)
     stages = tuple(range(len(backbone.stages)))
     if tuple(head.in_index) != stages or backbone.out_indices != stages:
         raise UserError(f'the head takes the maps {tuple(head.in_index)} of the backbone\'s '
@@ -127,6 +128,26 @@ def check_exportable(model: nn.Module) -> None:
                         'pads images before the network sees them: leave it out, the packed model '
                         'takes images of any size')
     _check_widths(backbone, head)
+
+
+def _check_parts(backbone: BHViT) -> None:
+    """See that a backbone is the whole hybrid, not a row of the ablation of its parts."""
+    for i, stage in enumerate(backbone.stages):
+        kind = MSGDC if i < 2 else MSMHA
+        for block in stage:
+            mixer = block.token_mixer
+            if type(mixer) is not kind:
+                raise UserError(f'stage {i + 1} of the backbone mixes tokens by '
+                                f"{type(mixer).__name__}: only token_mixers='hybrid' can be packed")
+            if isinstance(mixer, MSGDC) and [c.dilation[0] for c in mixer.convs] != [1, 3, 5]:
+                raise UserError(f'stage {i + 1} of the backbone has an ordinary convolution: only '
+                                "convolution='multi_scale' can be packed")
+            if isinstance(mixer, MSMHA) and mixer.span != 'multi_scale':
+                raise UserError(f'stage {i + 1} of the backbone has attention_span={mixer.span!r}: '
+                                "only 'multi_scale' can be packed")
+            if block.shifts is None:
+                raise UserError(f'stage {i + 1} of the backbone has no shift branches '
+                                '(shifts=False): only a backbone with them can be packed')
 
 
 def _check_widths(backbone: BHViT, head: nn.Module) -> None:

@@ -125,7 +125,7 @@ class LabelRaster:
                 raise UserError(f'{self.path} has no class {given!r}: give one of '
                                 f'{listing or "its ids, 0 to 255"}')
             chosen.append(class_id)
-        return chosen
+        return list(dict.fromkeys(chosen))
 
 
 @contextmanager

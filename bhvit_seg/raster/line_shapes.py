@@ -85,8 +85,7 @@ def _merge_junctions(graph: LineGraph, largest: float) -> None:
         if (one != other and min(map(graph.degree, line.nodes)) > 2
                 and line.length < CROSSING * min(largest, max(line.radii[0], line.radii[-1]))):
             parents[max(one, other)] = min(one, other)
-    merged = [node for node in graph.nodes if node in parents or node in parents.values()]
-    for node in merged:
+    for node in {**parents, **dict.fromkeys(parents.values())}:
         for number in graph.at(node):
             line = graph.remove(number)
             ends = root(line.nodes[0]), root(line.nodes[1])

@@ -35,7 +35,8 @@ def setup_constant(name: str):
 
 
 def build(folder: Path, programs: Sequence[str], compiler: str = 'c++',
-          options: Sequence[str] = (), x86: bool = True, level: str = '-O3') -> dict[str, Path]:
+          options: Sequence[str] = (), x86: bool = True, level: str = '-O3',
+          kernel_options: Sequence[str] | None = None) -> dict[str, Path]:
     """Compile programs, two files at a time.
 
     Args:
@@ -44,7 +45,9 @@ def build(folder: Path, programs: Sequence[str], compiler: str = 'c++',
         compiler: The command, with options of its own if need be.
         options: Further options to compile and link with.
         x86: Whether the compiler makes code for x86-64.
-        level: Optimization of what is no kernel; kernels have the flags that are installed.
+        level: Optimization; kernels have the flags that are installed, unless they get options
+            of their own.
+        kernel_options: What kernels of vectors are compiled with instead of ``options``.
 
     Returns:
         The programs' paths by name.
@@ -62,9 +65,11 @@ def build(folder: Path, programs: Sequence[str], compiler: str = 'c++',
     objects = {path: folder / f'{path.parent.name}_{path.stem}.o' for path in sources}
 
     def compile_one(source: Path) -> None:
-        kernels = source.parent == KERNELS
+        vectors = source.parent == KERNELS and source.name != 'serial.cc'
+        keep_level = source.parent == KERNELS and kernel_options is None
+        chosen = kernel_options if vectors and kernel_options is not None else options
         flags = [*common, *(of_file.get(source.name, []) if x86 else []),
-                 *([] if kernels else [level]), *options]
+                 *([] if keep_level else [level]), *chosen]
         _run([*command, *flags, '-I', ENGINE, '-c', source, '-o', objects[source]])
 
     with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:

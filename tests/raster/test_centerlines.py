@@ -13,9 +13,10 @@ from raster.rasters import NODATA, PALETTE, write_map
 from bhvit_seg.errors import UserError
 from bhvit_seg.raster import skeletons
 from bhvit_seg.raster.centerlines import centerlines_path, write_centerlines
+from bhvit_seg.raster.opening import open_raster
 from bhvit_seg.raster.vectors import write_vectors
 
-rasterio = pytest.importorskip('rasterio')
+pytest.importorskip('rasterio')
 pyogrio = pytest.importorskip('pyogrio')
 shapely = pytest.importorskip('shapely')
 pytest.importorskip('skimage.morphology')
@@ -262,7 +263,7 @@ def test_formats(tmp_path, suffix):
     ids[100:104, 40:360] = 2
     labels, out = write_map(tmp_path / 'map.tif', ids, **UTM), tmp_path / f'map{suffix}'
     write_vectors(labels, out)
-    result = write_centerlines(labels, out, ['road', 2])
+    result = write_centerlines(labels, out, ['road', 2, 1])
     assert result['counts'] == {'road': 1, 'water': 1}
     assert (centerlines_path(out) == out) == (suffix == '.gpkg')
     meta, lines, fields = read(centerlines_path(out),
@@ -332,7 +333,7 @@ def test_roads_of_a_city(tmp_path, data_root):
     masks = sorted(folder.glob('*.png'))
     assert masks
     for mask in masks:
-        with rasterio.open(mask) as dataset:
+        with open_raster(mask) as dataset:
             ids = dataset.read(1)
         labels = write_map(tmp_path / 'map.tif', ids)
         write_centerlines(labels, tmp_path / 'map.gpkg', ['road'])

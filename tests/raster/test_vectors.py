@@ -357,8 +357,8 @@ def test_what_is_refused(tmp_path):
                        dtype='float32', **UTM) as dataset:
         dataset.write(np.zeros((2, 2, 2), np.float32))
     for arguments, message in [
-            ((tmp_path / 'none.tif', out, {}), r'cannot read .*none.tif \(no such file\): give a GeoTIFF of'),
-            ((tmp_path / 'text.tif', out, {}), r'cannot read .*text.tif .*: give a GeoTIFF of class ids'),
+            ((tmp_path / 'none.tif', out, {}), r'none.tif \(no such file\): give a GeoTIFF'),
+            ((tmp_path / 'text.tif', out, {}), r'cannot read .*text.tif .*: give a GeoTIFF'),
             ((tmp_path / 'float.tif', out, {}), r'bands of float32, float32, but class ids'),
             ((labels, tmp_path / 'map.shp', {}), r'map.shp has no suffix .* .gpkg, .geojson, .fgb'),
             ((labels, out, {'simplify': -1.0}), r'simplify=-1.0 is no size'),

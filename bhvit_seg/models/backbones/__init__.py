@@ -1,3 +1,5 @@
 from .bhvit import BHViT
+from .binary_resnet import BinaryResNet
+from .binary_vit import BinaryViT
 
-__all__ = ['BHViT']
+__all__ = ['BHViT', 'BinaryResNet', 'BinaryViT']

@@ -5,7 +5,8 @@ two, a shift-enhanced binary MLP in each. Between blocks tokens are rows ``(B ·
 norms, linear layers and activations take as they are.
 
 Deliberate differences from the released classifier: any height, width and number of channels;
-``sign(0) = +1``; the full-precision twin.
+``sign(0) = +1``; the full-precision twin. Each of the paper's parts can be left out, to see what
+it is worth.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from mmengine.model import BaseModule
-from mmengine.model.weight_init import trunc_normal_
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -27,6 +27,7 @@ from ..layers import build_token_norm, normalize
 from ..mlp import BinaryMLP, ShiftBranches
 from ..token_mixers import MSGDC, MSMHA
 from ..tokens import MapShape, to_rows
+from .common import check_choice, check_image, check_out_indices, initialize_weights
 from .published import adapt_state_dict, convert_checkpoint, load_pretrained
 
 __all__ = ['BHViT', 'convert_checkpoint']
@@ -37,17 +38,21 @@ ARCHITECTURES = {
     'small': dict(depths=(3, 4, 8, 4), channels=(64, 128, 256, 512),
                   mlp_channels=(512, 1024, 1024, 2048), num_heads=(1, 1, 4, 8)),
 }
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f'{name} is {value!r}; BHViT takes {" or ".join(map(repr, choices))}.')
+# The mixer of each stage.
+TOKEN_MIXERS = {
+    'hybrid': ('convolution', 'convolution', 'attention', 'attention'),
+    'convolution': ('convolution',) * 4,
+    'attention': ('attention',) * 4,
+}
+# Arguments of MSGDC.
+CONVOLUTIONS = {'multi_scale': dict(groups=4, dilations=(1, 3, 5)),
+                'plain': dict(groups=1, dilations=(1,))}
 
 
 def _checked_arch(arch: str | dict) -> dict:
     """Return the four numbers per stage that ``arch`` names or states."""
     if isinstance(arch, str):
-        _check_choice('arch', arch, tuple(ARCHITECTURES))
+        check_choice('BHViT', 'arch', arch, tuple(ARCHITECTURES))
         return ARCHITECTURES[arch]
     missing = [key for key in ARCHITECTURES['tiny'] if key not in arch]
     if missing:
@@ -81,16 +86,18 @@ class Block(nn.Module):
         rectify: Whether weights of linear layers get the gradient of ReCU.
         drop_path_rate: Probability of leaving the MLP of a sample out.
         binary: ``False`` gives the full-precision twin.
+        shifts: Whether there are shift branches.
     """
 
     def __init__(self, mixer: nn.Module, channels: int, mlp_channels: int, norm_cfg: dict,
-                 rectify: bool, drop_path_rate: float, binary: bool) -> None:
+                 rectify: bool, drop_path_rate: float, binary: bool,
+                 shifts: bool = True) -> None:
         super().__init__()
         self.norm1 = build_token_norm(norm_cfg, channels)
         self.token_mixer = mixer
         self.norm2 = build_token_norm(norm_cfg, channels)
         self.mlp = BinaryMLP(channels, mlp_channels, norm_cfg, rectify, binary)
-        self.shifts = ShiftBranches(channels)
+        self.shifts = ShiftBranches(channels) if shifts else None
         self.drop_path_rate = drop_path_rate
 
     def forward(self, x: Tensor, shape: MapShape) -> Tensor:
@@ -108,6 +115,8 @@ class Block(nn.Module):
             keep = keep.to(x.dtype) / (1 - self.drop_path_rate)
             branch = torch.addcmul(bias, out, scale).view(shape.batch, -1, x.shape[1]) * keep
             out, scale, bias = branch.view_as(x), torch.ones_like(scale), torch.zeros_like(bias)
+        if self.shifts is None:
+            return torch.addcmul(x + bias, out, scale)
         shifted = to_rows(self.shifts(shape.to_map(normed), bias))
         return shifted.addcmul_(out, scale).add_(x)
 
@@ -136,7 +145,9 @@ class BHViT(BaseModule):
             ``mlp_channels`` and ``num_heads``, four numbers each. Defaults to ``'small'``.
         downsampling (str): ``'full_precision'`` (marked † in the paper) or ``'binary'``.
         norm_cfg (dict): ``type`` ``'BN'``, ``'SyncBN'`` or ``'LN'``. Defaults to BN.
-        attention (str): ``'qd'`` or ``'gsb'``, how attention matrices are quantized.
+        attention (str): ``'qd'``, ``'gsb'`` or ``'boolean'``, how attention matrices are
+            quantized: as a sum of three boolean matrices, by the older ablation, or as one boolean
+            matrix. Defaults to ``'qd'``.
         rectify_weights (bool): Whether latent weights of linear layers get the gradient of ReCU.
         binary (bool): ``False`` gives the full-precision twin, the paper's 32/32 row.
         in_channels (int): Channels of the image. Defaults to 3.
@@ -150,6 +161,14 @@ class BHViT(BaseModule):
         norm_eval (bool): Whether BatchNorm keeps its statistics in training. Defaults to False.
         with_cp (bool): Whether blocks are computed again in the backward pass to save memory.
         pretrain_img_size (int): Side of the images that position embeddings are learned on.
+        token_mixers (str): ``'hybrid'`` (convolution in the first two stages, attention in the
+            last two), or ``'convolution'`` or ``'attention'`` in all four. Defaults to
+            ``'hybrid'``.
+        convolution (str): ``'multi_scale'`` (MSGDC), or ``'plain'``, one 3×3 convolution without
+            groups or dilation. Defaults to ``'multi_scale'``.
+        attention_span (str): ``'multi_scale'`` (MSMHA), ``'window'`` (windows without pooled
+            tokens) or ``'global'`` (all tokens of the map). Defaults to ``'multi_scale'``.
+        shifts (bool): Whether blocks have shift branches beside their MLP. Defaults to True.
         init_cfg (dict | None): ``dict(type='Pretrained', checkpoint=...)`` loads a checkpoint of
             this backbone, or of a segmentor that has it; stem weights of other channel counts
             and position embeddings of other sizes are adapted.
@@ -165,22 +184,27 @@ class BHViT(BaseModule):
                  window_size: int = 7, out_indices: Sequence[int] = (0, 1, 2, 3),
                  output_norm: bool = True, drop_path_rate: float = 0.1, frozen_stages: int = -1,
                  norm_eval: bool = False, with_cp: bool = False, pretrain_img_size: int = 224,
+                 token_mixers: str = 'hybrid', convolution: str = 'multi_scale',
+                 attention_span: str = 'multi_scale', shifts: bool = True,
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         arch = _checked_arch(arch)
-        _check_choice('downsampling', downsampling, ('full_precision', 'binary'))
-        _check_choice('attention', attention, ('qd', 'gsb'))
+        for name, value, choices in (
+                ('downsampling', downsampling, ('full_precision', 'binary')),
+                ('attention', attention, ('qd', 'gsb', 'boolean')),
+                ('token_mixers', token_mixers, tuple(TOKEN_MIXERS)),
+                ('convolution', convolution, tuple(CONVOLUTIONS)),
+                ('attention_span', attention_span, ('multi_scale', 'window', 'global')),
+                ('shifts', shifts, (True, False))):
+            check_choice('BHViT', name, value, choices)
         self.arch = arch
         self.in_channels = in_channels
-        self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
         norm_cfg = dict(norm_cfg or dict(type='BN'))
         depths, channels = arch['depths'], arch['channels']
-        if not set(self.out_indices) <= set(range(len(depths))):
-            raise UserError(f'out_indices={self.out_indices} names stages that do not exist; '
-                            f'the stages are 0 to {len(depths) - 1}.')
+        self.out_indices = check_out_indices(out_indices, len(depths))
 
         map_size = pretrain_img_size // PatchEmbedding.patch_size
         self.patch_embed = PatchEmbedding(in_channels, channels[0], norm_cfg, map_size)
@@ -190,15 +214,16 @@ class BHViT(BaseModule):
         rates = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
 
         def mixer(stage: int) -> nn.Module:
-            if stage < 2:
-                return MSGDC(channels[stage], norm_cfg, binary=binary)
+            if TOKEN_MIXERS[token_mixers][stage] == 'convolution':
+                return MSGDC(channels[stage], norm_cfg, binary=binary,
+                             **CONVOLUTIONS[convolution])
             return MSMHA(channels[stage], arch['num_heads'][stage], norm_cfg, window_size,
-                         attention, rectify_weights, binary)
+                         attention, rectify_weights, binary, attention_span)
 
         self.stages = nn.ModuleList(
             nn.ModuleList(
                 Block(mixer(i), channels[i], arch['mlp_channels'][i], norm_cfg, rectify_weights,
-                      next(rates), binary) for _ in range(depth))
+                      next(rates), binary, shifts) for _ in range(depth))
             for i, depth in enumerate(depths))
         self.output_norms = nn.ModuleDict(
             {str(i): build_token_norm(norm_cfg, channels[i]) for i in self.out_indices}
@@ -214,11 +239,7 @@ class BHViT(BaseModule):
                 load_pretrained(self, self.init_cfg)
                 self._is_init = True
             return
-        for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Conv2d)):
-                trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialize_weights(self)
         super().init_weights()
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -253,11 +274,7 @@ class BHViT(BaseModule):
             context_fn=lambda: (contextlib.nullcontext(), _frozen_statistics(block)))
 
     def _check_image(self, image: Tensor) -> None:
-        if image.shape[1] != self.in_channels:
-            raise UserError(
-                f'the image has {image.shape[1]} channels but the backbone was built for '
-                f'in_channels={self.in_channels}; give images with {self.in_channels} channels '
-                'or set model.backbone.in_channels.')
+        check_image(image, self.in_channels)
         patch = PatchEmbedding.patch_size
         if min(image.shape[2:]) < patch:
             raise UserError(

@@ -1,0 +1,178 @@
+"""Binary ResNet-18 in three recipes, as rivals of BHViT: BNN, Bi-Real Net and ReActNet.
+
+* ``'bnn'`` (Courbariaux et al., arXiv 1602.02830): ResNet-18 with the sign of its activations and
+  weights, a shortcut around each pair of convolutions as in any ResNet, and a clamp to ±1.
+* ``'bireal'`` (Liu et al., arXiv 1808.00278): a shortcut around each convolution, so that real
+  values pass every sign; no other activation.
+* ``'reactnet'`` (Liu et al., arXiv 2003.03488, on Bi-Real's ResNet-18): learned thresholds of the
+  signs (RSign) and RPReLU behind each shortcut.
+
+In all three the stem and the 1×1 convolutions of shortcuts that change the number of channels are
+real-valued. Deliberate differences from the papers: the quantizers are those of BHViT, so that
+networks differ in nothing else (weights are centred before their sign, all have a scaling factor
+per output channel, activations have Bi-Real's polynomial gradient); each returned map is normalised
+like those of BHViT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from bhvit_seg.errors import UserError
+
+from ..layers import BinaryConv2d, RPReLU
+from .common import check_choice, check_image, check_out_indices, initialize_weights
+
+
+class Recipe(NamedTuple):
+    """What sets the three networks apart.
+
+    Args:
+        inner_shortcut: Whether each convolution has a shortcut of its own, not each pair only.
+        learned_threshold: Whether signs have a learned threshold per channel.
+        act: Activation behind each norm or sum.
+    """
+
+    inner_shortcut: bool
+    learned_threshold: bool
+    act: str
+
+
+RECIPES = {
+    'bnn': Recipe(inner_shortcut=False, learned_threshold=False, act='clamp'),
+    'bireal': Recipe(inner_shortcut=True, learned_threshold=False, act='none'),
+    'reactnet': Recipe(inner_shortcut=True, learned_threshold=True, act='rprelu'),
+}
+
+
+def _build_act(kind: str, channels: int, binary: bool) -> nn.Module:
+    if kind == 'rprelu':
+        return RPReLU(channels)
+    if kind == 'clamp':
+        return nn.Hardtanh()
+    # without the sign, which is its only nonlinearity, the twin of Bi-Real would be linear
+    return nn.Identity() if binary else nn.ReLU()
+
+
+class BinaryBasicBlock(nn.Module):
+    """ResNet's block of two 3×3 convolutions of bits.
+
+    With a shortcut around each: ``y = act(norm(conv(sign(x))) + s(x))`` and then
+    ``act(norm(conv(sign(y))) + y)``; around both: ``y = act(norm(conv(sign(x))))`` and then
+    ``act(norm(conv(sign(y))) + s(x))``. ``s`` is the identity, or a 2×2 mean, 1×1 convolution and
+    norm where the shape changes.
+
+    Args:
+        in_channels: Channels of the input.
+        channels: Channels of the output.
+        stride: 1 or 2.
+        recipe: The recipe.
+        norm_cfg: Config of the norms.
+        binary: ``False`` gives the full-precision twin.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int, recipe: Recipe,
+                 norm_cfg: dict, binary: bool) -> None:
+        super().__init__()
+        self.inner_shortcut = recipe.inner_shortcut
+        self.conv1 = BinaryConv2d(in_channels, channels, 3, stride, 1, bias=False, binary=binary)
+        self.norm1 = build_norm_layer(norm_cfg, channels)[1]
+        self.act1 = _build_act(recipe.act, channels, binary)
+        self.conv2 = BinaryConv2d(channels, channels, 3, 1, 1, bias=False, binary=binary)
+        self.norm2 = build_norm_layer(norm_cfg, channels)[1]
+        self.act2 = _build_act(recipe.act, channels, binary)
+        for conv in (self.conv1, self.conv2):
+            conv.input_bias.requires_grad_(recipe.learned_threshold)
+        self.shortcut = nn.Identity()
+        if stride > 1 or in_channels != channels:
+            self.shortcut = nn.Sequential(
+                nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False),
+                nn.Conv2d(in_channels, channels, 1, bias=False),
+                build_norm_layer(norm_cfg, channels)[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C_in, H, W)`` to ``(B, C, ⌈H/stride⌉, ⌈W/stride⌉)``."""
+        shortcut = self.shortcut(x)
+        y = self.norm1(self.conv1(x))
+        if self.inner_shortcut:
+            y = shortcut = self.act1(y + shortcut)
+        else:
+            y = self.act1(y)
+        return self.act2(self.norm2(self.conv2(y)) + shortcut)
+
+
+@MODELS.register_module()
+class BinaryResNet(BaseModule):
+    """ResNet-18 of bits, four maps at strides 4, 8, 16 and 32.
+
+    Args:
+        recipe (str): ``'reactnet'``, ``'bireal'`` or ``'bnn'``. Defaults to ``'reactnet'``.
+        depths (Sequence[int]): Blocks of each stage. Defaults to those of ResNet-18.
+        channels (Sequence[int]): Channels of each stage. Defaults to those of ResNet-18.
+        norm_cfg (dict): ``type`` ``'BN'`` or ``'SyncBN'``. Defaults to BN.
+        binary (bool): ``False`` gives the full-precision twin: the same layers on real values,
+            with ReLU where the sign was the only nonlinearity. Defaults to True.
+        in_channels (int): Channels of the image. Defaults to 3.
+        out_indices (Sequence[int]): Stages to return. Defaults to all four.
+        init_cfg (dict | None): As of any mmengine module.
+
+    Raises:
+        UserError: An argument out of its range, an image of another channel count.
+    """
+
+    def __init__(self, recipe: str = 'reactnet', depths: Sequence[int] = (2, 2, 2, 2),
+                 channels: Sequence[int] = (64, 128, 256, 512), norm_cfg: dict | None = None,
+                 binary: bool = True, in_channels: int = 3,
+                 out_indices: Sequence[int] = (0, 1, 2, 3), init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        norm_cfg = dict(norm_cfg or dict(type='BN'))
+        check_choice('BinaryResNet', 'recipe', recipe, tuple(RECIPES))
+        check_choice('BinaryResNet', 'norm_cfg type', norm_cfg.get('type'), ('BN', 'SyncBN'))
+        if len(depths) != 4 or len(channels) != 4 or min(depths) < 1:
+            raise UserError(f'BinaryResNet got depths={tuple(depths)}, channels='
+                            f'{tuple(channels)}; each is four numbers, one for each stage.')
+        self.in_channels = in_channels
+        self.out_indices = check_out_indices(out_indices, 4)
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, channels[0], 7, 2, 3, bias=False),
+            build_norm_layer(norm_cfg, channels[0])[1], nn.MaxPool2d(3, 2, 1))
+        widths = [channels[0], *channels]
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(
+                BinaryBasicBlock(widths[i] if b == 0 else widths[i + 1], widths[i + 1],
+                                 2 if i and b == 0 else 1, RECIPES[recipe], norm_cfg, binary)
+                for b in range(depth)))
+            for i, depth in enumerate(depths))
+        self.output_norms = nn.ModuleDict(
+            {str(i): build_norm_layer(norm_cfg, channels[i])[1] for i in self.out_indices})
+
+    def init_weights(self) -> None:
+        """Initialise latent weights, then do what ``init_cfg`` says."""
+        if not self._is_init:
+            initialize_weights(self)
+        super().init_weights()
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Compute feature maps.
+
+        Args:
+            image: ``(B, in_channels, H, W)``.
+
+        Returns:
+            A map ``(B, C, ⌈H/s⌉, ⌈W/s⌉)`` for each of ``out_indices``, stride ``s`` = 4, 8, 16, 32.
+        """
+        check_image(image, self.in_channels)
+        x = self.stem(image.contiguous(memory_format=torch.channels_last))
+        outputs = []
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if i in self.out_indices:
+                outputs.append(self.output_norms[str(i)](x))
+        return tuple(outputs)

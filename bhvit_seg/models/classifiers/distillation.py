@@ -1,0 +1,105 @@
+"""Pre-training with a teacher (BHViT, arXiv 2503.02394): ``(1 − λ − β)·L_cls + λ·L_dis + β·L_re``.
+
+The paper's backbone learns to classify from labels and from the logits of DeiT-Small. What is said
+of :class:`~bhvit_seg.models.segmentors.DistillationSegmentor` holds here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from mmpretrain.models import ImageClassifier
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import Tensor
+
+from bhvit_seg.checkpoint import load_weights
+from bhvit_seg.errors import UserError
+
+from ..losses import PixelDistillationLoss
+from ..segmentors.distillation import DistillationSegmentor, scaled
+from ..segmentors.teacher import FrozenTeacher
+
+
+class ClassifierTeacher(FrozenTeacher):
+    """Any classifier of mmpretrain with its weights; see :class:`FrozenTeacher`."""
+
+    def load(self, device: torch.device | str) -> None:
+        classifier = MODELS.build(self._model_config())
+        load_weights(classifier, self.checkpoint)
+        self.segmentor = classifier.requires_grad_(False).eval().to(device)
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Return logits ``(B, classes)`` of images ``(B, C, H, W)``."""
+        return self.segmentor(inputs, mode='tensor')
+
+
+@MODELS.register_module()
+class DistillationClassifier(ImageClassifier):
+    """``ImageClassifier`` that learns from labels and from a teacher.
+
+    Args:
+        teacher (dict): ``config`` of the teacher, a file or the config of its model with its
+            ``data_preprocessor``, and its ``checkpoint``.
+        distillation_weight (float): λ. Defaults to 0.8, as in the paper.
+        temperature (float): Of the softmax in ``L_dis``. Defaults to 1.
+        **kwargs: As for ``ImageClassifier``.
+
+    Raises:
+        UserError: λ is not a fraction, or ``teacher`` is not what was said above; when training
+            begins: its files are missing or do not fit each other, or it was trained on images
+            normalised otherwise; on use: it has other classes.
+    """
+
+    def __init__(self, *args, teacher: dict, distillation_weight: float = 0.8,
+                 temperature: float = 1.0, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if not 0 <= distillation_weight <= 1:
+            raise UserError(f'model.distillation_weight is {distillation_weight}: give a share of '
+                            'the loss between 0 and 1')
+        if set(teacher) != {'config', 'checkpoint'}:
+            raise UserError(f'model.teacher has {", ".join(teacher) or "nothing"}: give its config '
+                            'and its checkpoint, and nothing else')
+        self.distillation_weight = distillation_weight
+        self.regularization_weight = 0.0
+        self.distillation_loss = PixelDistillationLoss(temperature)
+        self.teacher = ClassifierTeacher(**teacher)
+
+    check_regularization_weight = DistillationSegmentor.check_regularization_weight
+
+    def init_weights(self) -> None:
+        """Initialise the student, then load the teacher: both are due when training begins."""
+        super().init_weights()
+        self.load_teacher()
+
+    load_teacher = DistillationSegmentor.load_teacher
+
+    def _apply(self, fn: Callable, *args, **kwargs) -> DistillationClassifier:
+        self.teacher.apply_to_tensors(fn)
+        return super()._apply(fn, *args, **kwargs)
+
+    def loss(self, inputs: Tensor, data_samples: Sequence[DataSample]) -> dict[str, Tensor]:
+        """Compute all terms but the regularization.
+
+        Args:
+            inputs: Images ``(B, C, H, W)``.
+            data_samples: Their labels.
+
+        Returns:
+            ``loss_classification``, the head's loss times 1 − λ − β, and ``loss_distillation``
+            times λ.
+        """
+        self.load_teacher()
+        features = self.extract_feat(inputs)
+        share = 1 - self.distillation_weight - self.regularization_weight
+        losses = self.head.loss(features, data_samples)
+        # Under its own name it would hide the sum of all terms in the log.
+        losses['loss_classification'] = scaled(losses.pop('loss'), share)
+        student, teacher = self.head(features), self.teacher(inputs)
+        # An image is a map of one pixel, and every one counts.
+        counted = torch.zeros(len(inputs), 1, 1, device=inputs.device)
+        losses['loss_distillation'] = self.distillation_weight * self.distillation_loss(
+            student[..., None, None], teacher[..., None, None], counted)
+        return losses

@@ -1,0 +1,3 @@
+_base_ = './bhvit-tiny_segformer_1xb4-3k_rs-lvf-224x224.py'
+
+model = dict(backbone=dict(token_mixers='convolution'))

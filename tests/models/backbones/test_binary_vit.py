@@ -1,0 +1,145 @@
+"""The plain binary ViT against its formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from plain_bhvit import binary_activation, binary_weight
+
+import bhvit_seg.models  # noqa: F401
+from bhvit_seg.errors import UserError
+from bhvit_seg.models.layers import BinaryLinear
+
+MINI = dict(channels=16, depth=5, num_heads=2, mlp_ratio=2, pretrain_img_size=64)
+
+
+def build(**cfg):
+    return MODELS.build(dict(dict(type='BinaryViT', **MINI), **cfg))
+
+
+class PlainViT:
+    """The network once more, on a dict of tensors, for images of 16×16 patches without a rest."""
+
+    def __init__(self, state, heads, norm, binary, train):
+        self.s, self.heads, self.kind = state, heads, norm
+        self.binary, self.train = binary, train
+
+    def norm(self, name, x):
+        """``x``: tokens ``(B, N, C)``."""
+        dims = (-1,) if self.kind == 'LN' else (0, 1)
+        if self.kind == 'LN' or self.train:
+            mean = x.mean(dims, keepdim=True)
+            var = x.var(dims, unbiased=False, keepdim=True)
+        else:
+            mean, var = self.s[name + '.running_mean'], self.s[name + '.running_var']
+        return ((x - mean) / torch.sqrt(var + 1e-5) * self.s[name + '.weight']
+                + self.s[name + '.bias'])
+
+    def product(self, name, x):
+        x, weight = x + self.s[name + '.linear.input_bias'], self.s[name + '.linear.weight']
+        if self.binary:
+            x, weight = binary_activation(x), binary_weight(weight)
+        x = self.norm(name + '.norm', x @ weight.t()) - self.s[name + '.act.shift_in']
+        return (torch.where(x > 0, x, self.s[name + '.act.slope'] * x)
+                + self.s[name + '.act.shift_out'])
+
+    def attention(self, name, normed):
+        batch, tokens, channels = normed.shape
+        bits = []
+        for word, bias in zip(('query', 'key', 'value'), self.s[name + '.bit_bias']):
+            h = self.product(f'{name}.{word}', normed) + bias
+            h = binary_activation(h) if self.binary else h
+            bits.append(h.view(batch, tokens, self.heads, -1).transpose(1, 2))
+        scores = bits[0] @ bits[1].transpose(2, 3) / (channels / self.heads) ** 0.5
+        matrix = scores.softmax(-1)
+        if self.binary:
+            bias, scale = (self.s[f'{name}.quantizer.{part}'][:, None, None]
+                           for part in ('bias', 'scale'))
+            matrix = scale / tokens * (binary_activation(tokens * matrix + bias) + 1) / 2
+        context = (matrix @ bits[2]).transpose(1, 2).reshape(batch, tokens, channels)
+        return self.product(name + '.output', context)
+
+    def __call__(self, image, depth):
+        x = F.conv2d(image, self.s['patch_embed.projection.weight'],
+                     self.s['patch_embed.projection.bias'], stride=16)
+        size = x.shape[2:]
+        x = F.gelu(self.norm('patch_embed.norm', x.flatten(2).transpose(1, 2)))
+        position = F.interpolate(self.s['patch_embed.position.weight'], size, mode='bicubic')
+        x = x + position.flatten(2).transpose(1, 2)
+        maps = []
+        for b in range(depth):
+            name = f'blocks.{b}'
+            x = x + self.attention(name, self.norm(name + '.norm1', x))
+            hidden = self.product(name + '.fc1', self.norm(name + '.norm2', x))
+            x = x + self.product(name + '.fc2', hidden)
+            if b + 1 in (depth // 4, depth // 2, 3 * depth // 4, depth):
+                i = len(maps)
+                out = self.norm(f'output_norms.{i}', x).transpose(1, 2).unflatten(2, size)
+                maps.append(F.interpolate(out, scale_factor=(4, 2, 1, 0.5)[i], mode='bilinear'))
+        return maps
+
+
+@pytest.mark.parametrize('train', [False, True])
+@pytest.mark.parametrize('norm', ['BN', 'LN'])
+@pytest.mark.parametrize('binary', [True, False])
+def test_agrees_with_the_formulas(binary, norm, train):
+    model = build(binary=binary, norm_cfg=dict(type=norm)).double().train(train)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+        for name, buffer in model.named_buffers():
+            if name.endswith('running_var'):
+                buffer.uniform_(0.5, 2)
+    state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    for name, _ in model.named_parameters():
+        state[name].requires_grad_()
+    image = torch.randn(2, 3, 96, 64, dtype=torch.float64)
+    ours, theirs = model(image), PlainViT(state, 2, norm, binary, train)(image, MINI['depth'])
+    weights = [torch.randn_like(out) for out in theirs]
+    for outputs in (ours, theirs):
+        sum((out * w).mean() for out, w in zip(outputs, weights)).backward()
+    for a, b in zip(ours, theirs):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, state[name].grad, rtol=1e-7, atol=1e-9,
+                                   msg=lambda m, n=name: f'{n}: {m}')
+
+
+def test_default_is_of_the_size_of_bhvit_tiny():
+    ours = sum(p.numel() for p in MODELS.build(dict(type='BinaryViT')).parameters())
+    tiny = sum(p.numel() for p in MODELS.build(dict(type='BHViT', arch='tiny')).parameters())
+    assert 0.97 < ours / tiny < 1.03
+
+
+def test_all_products_of_the_blocks_are_binary():
+    model = build()
+    linear = [m for m in model.blocks.modules() if isinstance(m, torch.nn.Linear)]
+    assert len(linear) == 5 * 6 and all(isinstance(m, BinaryLinear) for m in linear)
+
+
+@pytest.mark.parametrize('height,width', [(1, 1), (17, 40), (64, 32), (100, 97)])
+def test_any_size(height, width):
+    model = build(in_channels=2).eval()
+    for stride, out in zip((4, 8, 16, 32), model(torch.randn(1, 2, height, width))):
+        assert out.shape == (1, 16, -(-height // stride), -(-width // stride))
+        assert out.isfinite().all()
+
+
+def test_chosen_maps_only():
+    image = torch.randn(1, 3, 64, 64)
+    model = build(out_indices=(1, 3)).eval()
+    assert [out.shape[2] for out in model(image)] == [8, 2]
+    assert set(model.output_norms) == {'1', '3'}
+
+
+@pytest.mark.parametrize('cfg,words', [
+    (dict(num_heads=3), ['channels=16', 'num_heads=3']),
+    (dict(depth=3), ['depth=3', 'four']),
+    (dict(out_indices=(5,)), ['out_indices', '5']),
+])
+def test_wrong_arguments_are_named(cfg, words):
+    with pytest.raises(UserError) as caught:
+        build(**cfg)
+    assert all(word in str(caught.value) for word in words)
