@@ -212,7 +212,7 @@ void multi_scale(const MultiScaleConvolution& layer, const TapRows* taps, const 
         const BranchChannel& channel = branch.channels[o];
         const float p =
             prelu(fused(static_cast<float>(acc), channel.scale, channel.bias), channel.slope);
-        total = d ? total + p : p;
+        total += p;
       }
       const float residual = *map.at(y, o, x) + layer.out_bias[o];
       store_wrapped(map, y, o, x, fused(total, layer.out_scale[o], residual));

@@ -116,7 +116,9 @@ void multi_scale_vectors(const MultiScaleConvolution& layer, const TapRows* taps
   for (int output = 0; output < shape.outputs; output += O) {
     const uint32_t* group = gathered + output / of_group * words * L;
     F total[O][T];
-    repeat<3>([&](int d) BHVIT_HERE {
+    repeat<O * T>([&](int i) BHVIT_HERE { total[i / T][i % T] = spread(0.0f); });
+#pragma GCC unroll 1
+    for (int d = 0; d < 3; ++d) {
       U acc[O][T];
       accumulate_block<N>(layer.branches[d].convolution, taps[d].state, outside[d],
                           group + d * shape.groups * words * L, output, acc);
@@ -125,11 +127,10 @@ void multi_scale_vectors(const MultiScaleConvolution& layer, const TapRows* taps
         const F scale = spread(channels[o].scale), bias = spread(channels[o].bias);
         const F slope = spread(channels[o].slope);
         repeat<T>([&](int t) BHVIT_HERE {
-          const F p = prelu(fma(to_float(acc[o][t]), scale, bias), slope);
-          total[o][t] = d ? add(total[o][t], p) : p;
+          total[o][t] = add(total[o][t], prelu(fma(to_float(acc[o][t]), scale, bias), slope));
         });
       });
-    });
+    }
     float* row = map.at(y, output, x);
     repeat<O>([&](int o) BHVIT_HERE {
       const F scale = spread(layer.out_scale[output + o]),
@@ -155,7 +156,8 @@ void multi_scale_row(const MultiScaleConvolution& layer, const TapRows* taps, co
   for_vectors(div_up(map.width, kLanes), [&](int v, auto size) {
     constexpr int T = decltype(size)::kSize;
     const int x = v * kLanes;
-    const auto run = map.width - x >= T * kLanes ? multi_scale_vectors<T, N, true>
+    // of what is left at the end of a row there is little
+    const auto run = map.width - x >= T * kLanes ? multi_scale_vectors<T, N, T == kTokens>
                                                  : multi_scale_vectors<T, N, false>;
     run(layer, taps, map, y, x, scratch);
   });
