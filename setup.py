@@ -85,7 +85,7 @@ def read_readme() -> str:
 # either, so neither is a hard requirement. `bhvit-seg doctor` tells them apart.
 TRAINING = ['torch>=2.6', 'opencv-python', 'pillow', 'rich']
 RASTER = ['rasterio>=1.3', 'rich']
-VECTOR = ['pyogrio', 'shapely>=2', 'scikit-image']
+VECTOR = ['pyogrio', 'shapely>=2', 'scikit-image', 'scipy']
 DASK = ['distributed']
 EXTRAS = {
     'mm': [

@@ -67,9 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument('--classes', nargs='+', metavar='CLASS',
                         help='classes that become polygons (default: all)')
     output.add_argument('--min-area', type=float, metavar='M2',
-                        help='regions of fewer square metres become no polygons')
+                        help='regions of fewer square metres go to the neighbouring class with '
+                             'the longest common border')
     output.add_argument('--min-pixels', type=int, metavar='N',
-                        help='regions of fewer pixels become no polygons')
+                        help='the same in pixels, for rasters without a CRS')
     output.add_argument('--simplify', type=float, metavar='M',
                         help='how far simplified lines may lie from the pixels\' edges; metres, '
                              'or pixels where the raster has no CRS')
