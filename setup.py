@@ -108,6 +108,9 @@ EXTRAS = {
     'raster': RASTER,
     'vector': VECTOR,
     'dask': DASK,
+    # Pre-training on ImageNet-1K, beside either set; torchvision has to be torch's own release.
+    'pretrain': ['onedl-mmpretrain==1.3.*', 'torchvision'],
+    'pretrain-openmmlab': ['mmpretrain==1.2.0', 'torchvision'],
     # Other engines to compare with; tried together.
     'benchmark': [
         'onnx>=1.23',

@@ -21,6 +21,7 @@ from typing import Any, Callable
 
 from bhvit_seg.doctor import install_line
 from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.vision import import_torchvision
 
 # In the order in which they need each other; the subpackages are those that are noisy.
 STACK = ('torch', 'mmengine', 'mmcv', 'mmseg', 'mmseg.models', 'mmseg.datasets')
@@ -48,6 +49,9 @@ def require_mm_stack() -> None:
         for name in STACK:
             try:
                 importlib.import_module(name)
+                if name == 'torch':
+                    # before mmseg, which imports it along with mmpretrain
+                    import_torchvision()
             except ModuleNotFoundError as error:
                 raise StackError(
                     f'bhvit_seg needs {error.name} for training and testing: {install_line()} '

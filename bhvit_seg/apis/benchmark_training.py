@@ -24,7 +24,8 @@ from bhvit_seg.apis.config import explain_config_errors, load_config
 from bhvit_seg.errors import UserError
 
 WARM_UP = 2
-_SWITCHED = ('BHViT', 'BinarySegformerHead', 'BinaryUPerHead', 'BinaryConv2d', 'BinaryLinear')
+_SWITCHED = ('BHViT', 'BinaryResNet', 'BinaryViT', 'BinarySegformerHead', 'BinaryUPerHead',
+             'BinaryConv2d', 'BinaryLinear')
 
 
 def full_precision_twin(model: dict) -> dict:

@@ -8,7 +8,6 @@ from mmengine.runner import Runner
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.losses import WeightRegularizationLoss, latent_weights
-from bhvit_seg.models.segmentors import DistillationSegmentor
 
 from .common import model_of
 
@@ -23,7 +22,8 @@ class WeightRegularizationHook(Hook):
     goes on as if it had not been interrupted. A model without binary layers, such as the
     full-precision twin of a config, trains without it.
 
-    A ``DistillationSegmentor`` takes its factor, the β of the paper, off the share of the labels.
+    A model that learns from a teacher takes its factor, the β of the paper, off the share of the
+    labels.
 
     Args:
         weight (float): Factor of the loss. Defaults to 0.1, as in the paper.
@@ -46,7 +46,7 @@ class WeightRegularizationHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """See that the weights of all terms fit together."""
         model = model_of(runner)
-        if isinstance(model, DistillationSegmentor):
+        if hasattr(model, 'regularization_weight'):
             model.check_regularization_weight(self.loss.loss_weight)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
@@ -56,7 +56,7 @@ class WeightRegularizationHook(Hook):
         model = model_of(runner)
         self._handle = model.register_forward_hook(self._add_loss, with_kwargs=True)
         layers = len(latent_weights(model))
-        if layers and isinstance(model, DistillationSegmentor):
+        if layers and hasattr(model, 'regularization_weight'):
             model.regularization_weight = self.loss.loss_weight
         runner.logger.info(f'weight regularization of {layers} binary layers begins at '
                            f'iteration {runner.iter + 1}')
@@ -76,5 +76,5 @@ class WeightRegularizationHook(Hook):
         self._handle.remove()
         self._handle = None
         model = model_of(runner)
-        if isinstance(model, DistillationSegmentor):
+        if hasattr(model, 'regularization_weight'):
             model.regularization_weight = 0.0

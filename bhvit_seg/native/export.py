@@ -24,6 +24,7 @@ from bhvit_seg.models.embeddings import Downsampling, PatchEmbedding
 from bhvit_seg.models.layers import BinaryConv2d, BinaryLinear, RPReLU
 from bhvit_seg.models.mlp import BinaryMLP, ShiftBranches
 from bhvit_seg.models.quantizers import AttentionQuantizer, sign
+from bhvit_seg.models.segmentors import DistillationSegmentor
 from bhvit_seg.models.token_mixers import MSGDC, MSMHA
 
 from .file_format import WORD_BITS, pack_bits
@@ -91,7 +92,7 @@ def check_exportable(model: nn.Module) -> None:
         UserError: It does not; the sentence says what stands in the way.
     """
     # A subclass may compute something else: the classes have to be exactly these.
-    if type(model) is not EncoderDecoder or model.with_neck:
+    if type(model) not in (EncoderDecoder, DistillationSegmentor) or model.with_neck:
         raise UserError(f'the segmentor is a {type(model).__name__}'
                         f'{" with a neck" if getattr(model, "with_neck", False) else ""}: only an '
                         'EncoderDecoder of BHViT and a binary head can be packed')

@@ -210,8 +210,8 @@ def shrunken(config):
     return MODELS.build(model).eval()
 
 
-# Ablations are other networks; what is distilled is packed by the config of the plain student.
-NOT_PACKED = ('_no-shift_', '_no-msgdc_', '_no-msmha_', '_no-qd_', '-only_', '_distill')
+# Ablations are other networks.
+NOT_PACKED = ('_no-shift_', '_no-msgdc_', '_no-msmha_', '_no-qd_', '-only_')
 
 
 def test_all_our_configs_of_binary_networks_can_be_packed(repository):

@@ -1,0 +1,123 @@
+"""Trains and tests a list of configs and makes tables of them: what ``tools/benchmark.py`` does."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bhvit_seg.apis.suite import Row, Suite, load_suite
+from bhvit_seg.apis.suite_costs import measure_costs
+from bhvit_seg.apis.suite_plots import write_plots
+from bhvit_seg.apis.suite_report import collect, write_report
+from bhvit_seg.apis.suite_runs import Run, RunFailed, carry_out, lock, runs_of
+from bhvit_seg.errors import UserError, find_user_error, first_line
+
+
+def choose_rows(suite: Suite, names: Sequence[str] | None) -> list[Row]:
+    """Return the rows of these names, or all.
+
+    Raises:
+        UserError: There is no row of a name.
+    """
+    known = [row.name for row in suite.rows]
+    for name in names or ():
+        if name not in known:
+            raise UserError(f'--only names {name!r}, which is no row of {suite.path}: known are '
+                            f'{", ".join(known)}')
+    return [row for row in suite.rows if names is None or row.name in names]
+
+
+def plan(suite: Suite, work_dir: str | Path, only: Sequence[str] | None = None) -> list[str]:
+    """Say of each run how far it is, without doing anything."""
+    rows = choose_rows(suite, only)
+    return [f'{run.name}: {run.state()}' for run in runs_of(suite, work_dir) if run.row in rows]
+
+
+def benchmark_suite(suite_file: str | Path,
+                    tools: str | Path,
+                    work_dir: str | Path | None = None,
+                    data_root: str | Path | None = None,
+                    only: Sequence[str] | None = None,
+                    seeds: Sequence[int] | None = None,
+                    threads: int = 1,
+                    dry_run: bool = False,
+                    say: Callable[[str], None] = print) -> dict[str, Any] | None:
+    """Train and test what a suite lists, and write its tables and pictures.
+
+    What is done is not done again, and a run that fails is reported while the others go on. The
+    report is written anew after each run, of all rows that have results.
+
+    Args:
+        suite_file: The suite; :mod:`bhvit_seg.apis.suite` says what it is.
+        tools: The folder of ``train.py`` and ``test.py``.
+        work_dir: Where runs and reports go. Defaults to ``work_dirs/suites/<name>``.
+        data_root: The folder of the data. Defaults to the suite's, then to each config's.
+        only: Rows to train and test. Defaults to all.
+        seeds: Seeds to use instead of the suite's.
+        threads: Threads that timed models may use.
+        dry_run: Only say what would be done.
+        say: What is called with a line of progress.
+
+    Returns:
+        What ``results.json`` holds; None of a dry run.
+
+    Raises:
+        UserError: Something given is wrong.
+    """
+    if not 1 <= threads <= (os.cpu_count() or 1):
+        raise UserError(f'--threads is {threads}, but this machine has {os.cpu_count()} cores: '
+                        'give a number from 1 to that')
+    suite = load_suite(suite_file, data_root, seeds)
+    folder = Path(work_dir or Path('work_dirs') / 'suites' / suite.path.stem)
+    rows = choose_rows(suite, only)
+    if dry_run:
+        for line in plan(suite, folder, only):
+            say(line)
+        return None
+    runs = runs_of(suite, folder)
+    failures: dict[str, str] = {}
+    costs: dict[str, dict[str, Any]] = {}
+    chosen = [run for run in runs if run.row in rows]
+    with lock(folder):
+        for number, run in enumerate(chosen, 1):
+            say(f'[{number}/{len(chosen)}] {run.name}: {run.state()}')
+            _attempt(run, Path(tools), failures, say)
+            report = _write(suite, runs, costs, failures, folder, threads, say)
+    return report
+
+
+def _attempt(run: Run, tools: Path, failures: dict[str, str], say: Callable[[str], None]) -> None:
+    """Carry a run out; keep a sentence if it fails."""
+    try:
+        carry_out(run, tools, say)
+    except (RunFailed, UserError) as error:
+        failures[run.name] = str(error)
+        say(f'{run.name} failed: {error}')
+
+
+def _write(suite: Suite, runs: Sequence[Run], costs: dict[str, dict[str, Any]],
+           failures: dict[str, str], folder: Path, threads: int,
+           say: Callable[[str], None]) -> dict[str, Any]:
+    """Measure the costs of rows that have a result, and write tables and pictures."""
+    for run in runs:
+        name = run.row.name
+        if name in costs or name in failures or run.scores is None:
+            continue
+        try:
+            costs[name] = measure_costs(run, suite.size, threads, say)
+        except Exception as error:
+            # One model that cannot be measured must not cost the scores of all.
+            if find_user_error(error) is None:
+                traceback.print_exc()
+            failures[name] = f'its costs are missing: {first_line(error)}'
+            say(f'{name}: {failures[name]}')
+    report = collect(suite, runs, costs, failures)
+    write_report(report, folder)
+    try:
+        write_plots(report, runs, folder)
+    except ImportError:
+        say('no pictures: matplotlib is not installed (pip install "bhvit_seg[benchmark]")')
+    return report
