@@ -163,7 +163,8 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
         source.read(Window(0, 0, 1, 1))
         blocks = cut_blocks((source.height, source.width),
                             plan_blocks(journal, grid, demand, work))
-        job = Job(source, model_source, grid, blocks, probabilities)
+        job = Job(source, model_source, grid, blocks, probabilities,
+                  reading_cache(work.max_memory) // work.workers)
         report.resumed = len(journal.done)
         shelf = _Shelf(journal, blocks)
         tags = {IDENTITY_TAG: digest(identity), 'MODEL': model.name}

@@ -19,6 +19,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable
 
+import rasterio
+
 from bhvit_seg.errors import UserError, first_line
 from bhvit_seg.raster.journal import encode_block
 from bhvit_seg.raster.mapping import Tally, map_run, windows_of_run
@@ -44,6 +46,7 @@ class Job:
         grid: Where windows lie.
         blocks: All blocks of the raster.
         probabilities: As in :func:`~bhvit_seg.raster.mapping.map_run`.
+        cache: Bytes of decoded pixels that GDAL may keep in each process; changes no block.
     """
 
     source: RasterSource
@@ -51,6 +54,7 @@ class Job:
     grid: Grid
     blocks: tuple[Window, ...]
     probabilities: str | None
+    cache: int
 
 
 @dataclass(frozen=True)
@@ -223,4 +227,5 @@ def _map_whole_run(job: Job, run: Sequence[int]) -> list[FinishedBlock]:
         if _current is None or _current[0] != key:
             _current = key, job, job.model.load()
         _, job, model = _current
-        return list(run_here(job, [run], model, lambda count: None))
+        with rasterio.Env(GDAL_CACHEMAX=job.cache):
+            return list(run_here(job, [run], model, lambda count: None))
