@@ -44,6 +44,7 @@ from bhvit_seg.raster.workers import (
 from bhvit_seg.raster.writing import OutputOptions, write_labels, write_probabilities
 
 IDENTITY_TAG = 'BHVIT_SEG_RUN'
+DEFAULT_MEMORY = 2 << 30
 _PLAN = 'plan.json'
 
 
@@ -76,7 +77,8 @@ class WorkChoices:
     """Who works, and on how much at once. None of it changes the map.
 
     Attributes:
-        max_memory: Bytes that this machine's processes may hold together.
+        max_memory: Bytes that this machine's processes may hold together. Defaults to 2 GB
+            besides what this process holds already and what others need for the model.
         workers: Processes on this machine.
         scheduler: The address of a Dask scheduler; then its workers compute, and ``workers``
             does not count.
@@ -84,7 +86,7 @@ class WorkChoices:
         overwrite: Replace a map that is there.
     """
 
-    max_memory: int = 2 << 30
+    max_memory: int | None = None
     workers: int = 1
     scheduler: str | None = None
     restart: bool = False
@@ -143,8 +145,9 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
                           **asdict(reading))
     shares = (out.with_name(f'{out.stem}_probabilities{out.suffix}') if probabilities else None)
     report = MapReport(out, shares)
+    cache = reading_cache(work.max_memory or DEFAULT_MEMORY)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=reading_cache(work.max_memory)))
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache))
         source = stack.enter_context(RasterSource(raster, options))
         if out.exists() and os.path.samefile(raster, out):
             raise UserError(f'{out} is the raster that is to be mapped: give another output')
@@ -164,7 +167,7 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
         blocks = cut_blocks((source.height, source.width),
                             plan_blocks(journal, grid, demand, work))
         job = Job(source, model_source, grid, blocks, probabilities,
-                  reading_cache(work.max_memory) // work.workers)
+                  cache // work.workers)
         report.resumed = len(journal.done)
         shelf = _Shelf(journal, blocks)
         tags = {IDENTITY_TAG: digest(identity), 'MODEL': model.name}
@@ -226,8 +229,10 @@ def plan_blocks(journal: Journal, grid: Grid, demand: Demand, work: WorkChoices
     path = journal.folder / _PLAN
     if journal.done and path.exists():
         return tuple(json.loads(path.read_text())['block'])
-    cache = reading_cache(work.max_memory)
-    if work.scheduler is not None or work.workers == 1:
+    cache = reading_cache(work.max_memory or DEFAULT_MEMORY)
+    if work.max_memory is None:
+        limit = (DEFAULT_MEMORY - cache) // work.workers
+    elif work.scheduler is not None or work.workers == 1:
         limit = work.max_memory - cache - resident_memory()
     else:
         # Every worker loads what this process has loaded.

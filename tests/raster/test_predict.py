@@ -232,7 +232,7 @@ def test_memory_limit_narrows_blocks(large, map_model):
 
 def test_two_processes_give_the_same_bytes(large, map_model, tmp_path):
     map_with(large[0], tmp_path / 'out.tif', map_model(), probabilities='uint8',
-             work=WorkChoices(max_memory=8 << 30, workers=2))
+             work=WorkChoices(workers=2))
     assert_same_files(tmp_path / 'out.tif', large)
 
 
@@ -251,7 +251,7 @@ def test_a_killed_worker_process_is_replaced(large, map_model, tmp_path, monkeyp
     monkeypatch.setattr(predict.Journal, 'store', store_and_kill)
     monkeypatch.setattr(workers, 'LONGEST_RUN', 1)
     map_with(large[0], tmp_path / 'out.tif', map_model(), probabilities='uint8',
-             work=WorkChoices(max_memory=8 << 30, workers=2))
+             work=WorkChoices(workers=2))
     assert killed
     assert_same_files(tmp_path / 'out.tif', large)
 
@@ -273,7 +273,7 @@ def test_cluster_with_a_killed_worker_gives_the_same_bytes(large, map_model, tmp
 
         monkeypatch.setattr(predict.Journal, 'store', store_and_kill)
         map_with(large[0], tmp_path / 'out.tif', map_model(), probabilities='uint8',
-                 work=WorkChoices(8 << 30, scheduler=cluster.scheduler_address))
+                 work=WorkChoices(scheduler=cluster.scheduler_address))
     assert killed
     assert_same_files(tmp_path / 'out.tif', large)
 

@@ -7,6 +7,8 @@ import pytest
 import rasterio
 
 TOOL = 'tools/predict_raster.py'
+# The process of the tests holds more by itself than a map's should.
+ROOMY = '--max-memory', '32GB'
 
 
 def labels_of(path):
@@ -23,7 +25,7 @@ def test_several_rasters_go_into_a_folder(map_model, write_raster, tool, tmp_pat
     (folder / 'west' / 'c.tif').write_bytes(b'no raster')
     out = tmp_path / 'maps'
     assert tool(TOOL)([str(folder), str(out), '--packed', str(map_model()), '--threads', '1',
-                       '--preview', 'x.png', '--overlap', '0.5']) == 1
+                       '--preview', 'x.png', '--overlap', '0.5', *ROOMY]) == 1
     printed = capsys.readouterr()
     assert 'c.tif is no raster' in printed.err and printed.err.count('error: ') == 1
     assert labels_of(out / 'a.tif').shape == (80, 70)
@@ -38,7 +40,7 @@ def test_polygons_centre_lines_and_page_of_one_raster(map_model, write_raster,
     out = tmp_path / 'map.tif'
     arguments = [str(write_raster()), str(out), '--packed', str(map_model()), '--cog',
                  '--vector', str(tmp_path / 'map.gpkg'), '--centerlines', '--min-pixels', '4',
-                 '--preview', str(tmp_path / 'look.png'), '--window', '96', '64']
+                 '--preview', str(tmp_path / 'look.png'), '--window', '96', '64', *ROOMY]
     assert tool(TOOL)(arguments) == 0
     layers = {name for name, _ in pyogrio.list_layers(tmp_path / 'map.gpkg')}
     assert layers == {'polygons', 'centerlines'}
