@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from bhvit_seg.apis.processes import start_processes
 from bhvit_seg.checkpoint import load_weights
 from bhvit_seg.datasets.checks import require_folders
 from bhvit_seg.fileio import make_output_folder, write_json
+from bhvit_seg.scores import without_nan
 
 
 def test(config: str | Path,
@@ -114,9 +114,3 @@ def set_tta(cfg: Config) -> None:
     dataset.pipeline = cfg.tta_pipeline
     wrapper = cfg.get('tta_model') or {'type': 'SegTTAModel'}
     cfg.model = {**wrapper, 'module': cfg.model}
-
-
-def without_nan(scores: dict[str, float]) -> dict[str, float | None]:
-    """Replace NaN, which JSON lacks, by None."""
-    return {name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in scores.items()}

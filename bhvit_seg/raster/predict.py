@@ -28,6 +28,7 @@ from bhvit_seg.raster.journal import Journal, decode_block
 from bhvit_seg.raster.mapping import Tally
 from bhvit_seg.raster.memory import Demand, block_size, reading_cache, resident_memory
 from bhvit_seg.raster.models import ModelSource, RasterModel
+from bhvit_seg.raster.opening import open_quietly
 from bhvit_seg.raster.progress import WorkProgress
 from bhvit_seg.raster.reading import RasterSource, ReadOptions
 from bhvit_seg.raster.windows import Grid, Window, cut_blocks, lay_grid
@@ -165,18 +166,17 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
         # Found once, before it is handed to others.
         source.read(Window(0, 0, 1, 1))
         blocks = cut_blocks((source.height, source.width),
-                            plan_blocks(journal, grid, demand, work))
-        job = Job(source, model_source, grid, blocks, probabilities,
-                  cache // work.workers)
+                            plan_blocks(journal, grid, demand, work, cache))
+        job = Job(source, model_source, grid, blocks, probabilities, cache // work.workers)
         report.resumed = len(journal.done)
         shelf = _Shelf(journal, blocks)
         tags = {IDENTITY_TAG: digest(identity), 'MODEL': model.name}
-        writers = {out: lambda: write_labels(
-            out, source, shelf.labels(), model.classes, model.palette, output, tags)}
+        writers = [lambda: write_labels(
+            out, source, shelf.labels(), model.classes, model.palette, output, tags)]
         if shares is not None:
-            writers[shares] = lambda: write_probabilities(
-                shares, source, shelf.probabilities(), model.classes, probabilities, output, tags)
-        _run(job, model, shelf, list(writers.values()), work, report, Path(raster).name)
+            writers.append(lambda: write_probabilities(
+                shares, source, shelf.probabilities(), model.classes, probabilities, output, tags))
+        _run(job, model, shelf, writers, work, report, Path(raster).name)
         journal.remove()
     report.seconds = time.perf_counter() - start
     return report
@@ -213,7 +213,7 @@ def is_finished(out: Path, shares: Path | None, identity: dict[str, Any], overwr
         return False
     for path in wanted:
         try:
-            with rasterio.open(path) as dataset:
+            with open_quietly(path) as dataset:
                 found = dataset.tags().get(IDENTITY_TAG)
         except rasterio.errors.RasterioError:
             found = None
@@ -223,13 +223,15 @@ def is_finished(out: Path, shares: Path | None, identity: dict[str, Any], overwr
     return all(path.exists() for path in wanted)
 
 
-def plan_blocks(journal: Journal, grid: Grid, demand: Demand, work: WorkChoices
+def plan_blocks(journal: Journal, grid: Grid, demand: Demand, work: WorkChoices, cache: int
                 ) -> tuple[int, int]:
-    """Return height and width of blocks: those of the interrupted run if it has finished any."""
+    """Return height and width of blocks: those of the interrupted run if it has finished any.
+
+    Memory that GDAL takes as ``cache``, in bytes, is not theirs.
+    """
     path = journal.folder / _PLAN
     if journal.done and path.exists():
         return tuple(json.loads(path.read_text())['block'])
-    cache = reading_cache(work.max_memory or DEFAULT_MEMORY)
     if work.max_memory is None:
         limit = (DEFAULT_MEMORY - cache) // work.workers
     elif work.scheduler is not None or work.workers == 1:
