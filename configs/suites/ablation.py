@@ -1,8 +1,8 @@
 # What each part of the network is worth: the paper's table, a row for each part that is left out.
+_base_ = './_base_/short.py'
+
 title = 'The parts of BHViT-Tiny, on EPFL road segmentation'
 data_root = 'data/epfl_roads'
-seeds = (0, 1, 2)
-size = (224, 224)
 metrics = ('IoU.road', 'mIoU')
 
 rows = [

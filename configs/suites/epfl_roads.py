@@ -1,10 +1,10 @@
 # What binarization costs on 66 tiles with roads, what distillation and regularization give back,
 # and how binary rivals and a small float network do, all by one recipe. Val tiles choose nothing:
 # each run is scored after its last iteration.
+_base_ = './_base_/short.py'
+
 title = 'Roads from above: EPFL road segmentation'
 data_root = 'data/epfl_roads'
-seeds = (0, 1, 2)
-size = (224, 224)
 metrics = ('IoU.road', 'mIoU')
 
 unregularized = {'default_hooks.weight_regularization.weight': 0.0}
