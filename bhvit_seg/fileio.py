@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,24 @@ def make_output_folder(path: str | os.PathLike, name: str) -> Path:
             f'cannot write to the folder {folder} ({name}): {error.strerror}; '
             'give a folder that can be made and written to') from error
     return folder
+
+
+def name_outputs(names: Mapping[Path, Path]) -> dict[Path, Path]:
+    """Return a name without suffix for what is made of each input.
+
+    Args:
+        names: For each input its path below the folder that it was found in. Those that differ only
+            in their suffix keep it.
+
+    Raises:
+        UserError: Two inputs would share a name.
+    """
+    stems = Counter(name.with_suffix('') for name in names.values())
+    owners: dict[Path, Path] = {}
+    for path, name in names.items():
+        name = name.with_suffix('') if stems[name.with_suffix('')] == 1 else name
+        if name in owners:
+            raise UserError(f'{owners[name]} and {path} would both be written as {name}: give them '
+                            'different output folders')
+        owners[name] = path
+    return {path: name for name, path in owners.items()}

@@ -6,22 +6,16 @@ from __future__ import annotations
 import argparse
 import sys
 
+from bhvit_seg.apis.model_choice import add_model_arguments, check_model_arguments
 from bhvit_seg.errors import UserError, command
-
-TORCH_ALONE = ('config', 'checkpoint', 'device', 'cfg_options')
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description='Predicts images: label maps into OUT/labels, overlays into OUT/overlays.')
     parser.add_argument('inputs', nargs='+', metavar='IN', help='image, folder or glob pattern')
-    parser.add_argument('--config', help='config file')
-    parser.add_argument('--checkpoint', help='checkpoint file')
-    parser.add_argument('--packed', metavar='BHV',
-                        help='packed model of tools/export_packed.py, instead of --config and '
-                             '--checkpoint')
+    add_model_arguments(parser)
     parser.add_argument('--out', required=True, metavar='DIR', help='output folder')
-    parser.add_argument('--device', help='cpu, cuda, cuda:1, ... (default: a GPU if there is one)')
     parser.add_argument('--threads', type=int, metavar='N',
                         help='threads of the packed model (default: all cores)')
     parser.add_argument('--lidar', metavar='DIR',
@@ -32,36 +26,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--no-overlay', action='store_true', help='write label maps only')
     parser.add_argument('--overwrite', action='store_true',
                         help='predict anew what is there already')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
-        help='settings that override those of the config, such as '
-             'model.backbone.window_size=8 (lists: KEY="[a,b]")')
     return parser
-
-
-def check_way(args: argparse.Namespace) -> None:
-    """See that either a checkpoint with its config or a packed model is given.
-
-    Raises:
-        UserError: Neither is, or both are.
-    """
-    if args.packed is None:
-        if args.config is None or args.checkpoint is None:
-            raise UserError('no model is given: expected --config and --checkpoint, or --packed')
-        if args.threads is not None:
-            raise UserError('--threads is of packed models: give --packed, or set '
-                            'OMP_NUM_THREADS for torch')
-        return
-    for name in TORCH_ALONE:
-        if getattr(args, name) is not None:
-            raise UserError(f'--packed and --{name.replace("_", "-")} are given, but a packed '
-                            'model is all that its prediction takes: leave one of them out')
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    check_way(args)
+    check_model_arguments(args)
+    if args.packed is None and args.threads is not None:
+        raise UserError('--threads is of packed models: give --packed, or set OMP_NUM_THREADS for '
+                        'torch')
     options = dict(lidar=args.lidar, opacity=args.opacity, overlay=not args.no_overlay,
                    overwrite=args.overwrite)
     if args.packed is not None:

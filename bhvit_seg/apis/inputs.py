@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import glob
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bhvit_seg.errors import UserError
+from bhvit_seg.fileio import name_outputs
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp')
 
@@ -35,16 +35,7 @@ def find_images(inputs: Sequence[str | Path], out: str | Path) -> dict[Path, Pat
                             f'pattern; {", ".join(SUFFIXES)} are read')
         for image, name in sorted(found):
             names.setdefault(image, name)
-    stems = Counter(name.with_suffix('') for name in names.values())
-    outputs = {image: name.with_suffix('') if stems[name.with_suffix('')] == 1 else name
-               for image, name in names.items()}
-    owners: dict[Path, Path] = {}
-    for image, name in outputs.items():
-        if name in owners:
-            raise UserError(f'{owners[name]} and {image} would both be written as {name}: '
-                            'predict them into different folders')
-        owners[name] = image
-    return outputs
+    return name_outputs(names)
 
 
 def expand(given: str, out: Path) -> Iterator[tuple[Path, Path]]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.native import PackedSegmentor
+from bhvit_seg.stretching import stretch
 
 try:
     import cv2
@@ -120,25 +121,11 @@ def label(logits: np.ndarray, sizes: Sequence[tuple[int, int]], align_corners: b
     labels = np.zeros(sizes[-1], np.uint8)
     for index, scores in enumerate(logits):
         for size in sizes:
-            scores = _stretch_rows(scores, size[0], align_corners)
-            scores = _stretch_rows(scores.T, size[1], align_corners).T
+            scores = stretch(scores, size, align_corners)
         better = scores > best
         best[better] = scores[better]
         labels[better] = index
     return labels
-
-
-def _stretch_rows(scores: np.ndarray, rows: int, align_corners: bool) -> np.ndarray:
-    """Stretch ``(h, w)`` bilinearly to ``(rows, w)``."""
-    source = len(scores)
-    if align_corners:
-        at = np.arange(rows) * ((source - 1) / max(rows - 1, 1))
-    else:
-        at = np.maximum((np.arange(rows) + 0.5) * (source / rows) - 0.5, 0)
-    low = at.astype(np.intp)
-    share = (at - low).astype(np.float32)[:, None]
-    high = np.minimum(low + 1, source - 1)
-    return (1 - share) * scores[low] + share * scores[high]
 
 
 def predict_packed(inputs: Sequence[str | Path], packed: str | Path, out: str | Path,

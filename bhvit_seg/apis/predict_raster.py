@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bhvit_seg.apis.model_choice import add_model_arguments, check_model_arguments
 from bhvit_seg.errors import UserError
 
-TORCH_ALONE = ('config', 'checkpoint', 'device', 'cfg_options')
 VECTOR_SUFFIXES = ('.gpkg', '.geojson', '.fgb')
 DESCRIPTION = ('Maps rasters of any size: a label GeoTIFF with the CRS, transform and size of its '
                'raster. An interrupted run goes on where it stopped when it is started again.')
@@ -23,12 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='GeoTIFF (.tif) to write; a folder for several rasters')
 
     model = parser.add_argument_group('model')
-    model.add_argument('--packed', metavar='BHV', help='packed model of tools/export_packed.py')
-    model.add_argument('--config', help='config file, instead of --packed')
-    model.add_argument('--checkpoint', help='checkpoint file of --config')
-    model.add_argument('--device', help='cpu, cuda, cuda:1, ... (default: a GPU if there is one)')
-    model.add_argument('--cfg-options', nargs='+', action='extend', metavar='KEY=VALUE',
-                       help='settings that override those of the config')
+    add_model_arguments(model)
     model.add_argument('--threads', type=int, metavar='N',
                        help='threads of each process (default: all cores, shared by --workers)')
 
@@ -157,12 +152,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     Raises:
         UserError: They do not.
     """
-    if args.packed is None and (args.config is None or args.checkpoint is None):
-        raise UserError('no model is given: expected --packed, or --config and --checkpoint')
-    for name in TORCH_ALONE if args.packed is not None else ():
-        if getattr(args, name) is not None:
-            raise UserError(f'--packed and --{name.replace("_", "-")} are given, but a packed '
-                            'model is all that its prediction takes: leave one of them out')
+    check_model_arguments(args)
     if args.workers < 1:
         raise UserError(f'--workers is {args.workers}: give at least 1')
     if args.threads is not None and args.threads < 1:

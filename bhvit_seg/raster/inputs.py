@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bhvit_seg.errors import UserError
+from bhvit_seg.fileio import name_outputs
 
 # What is looked for in folders; a file that is named itself may have any suffix.
 SUFFIXES = ('.tif', '.tiff', '.vrt', '.jp2', '.j2k', '.img', '.png', '.jpg', '.jpeg', '.webp')
@@ -37,15 +37,7 @@ def find_rasters(inputs: Sequence[str | Path], out: str | Path) -> list[tuple[Pa
                             f'with files of {", ".join(SUFFIXES)}')
         for raster, name in found:
             names.setdefault(raster, name)
-    stems = Counter(name.with_suffix('') for name in names.values())
-    owners: dict[Path, Path] = {}
-    for raster, name in names.items():
-        name = name.with_suffix('') if stems[name.with_suffix('')] == 1 else name
-        if name in owners:
-            raise UserError(f'{owners[name]} and {raster} would both be written as {name}: map '
-                            'them into different folders')
-        owners[name] = raster
-    return [(raster, name) for name, raster in owners.items()]
+    return list(name_outputs(names).items())
 
 
 def _search(root: Path, out: Path) -> Iterator[tuple[Path, Path]]:

@@ -19,6 +19,7 @@ from bhvit_seg.raster.blending import Blender
 from bhvit_seg.raster.models import RasterModel
 from bhvit_seg.raster.reading import RasterSource
 from bhvit_seg.raster.windows import Grid, Window
+from bhvit_seg.stretching import stretch_rows
 
 NODATA = 255
 STEPS = ('reading', 'waiting for reading', 'model', 'blending', 'labels')
@@ -296,21 +297,11 @@ def find_probabilities(scores: np.ndarray, cell: int, dtype: str) -> np.ndarray:
         # With its neighbours, so that every row is stretched as it would be among all.
         first, stop = max(row - 1, 0), min(row + 2, rows)
         here = slice(cell * (row - first), cell * (row - first + 1))
-        stretched = _stretch_rows(scores[:, first:stop], cell)[:, here]
-        stretched = _stretch_rows(stretched.transpose(0, 2, 1), cell).transpose(0, 2, 1)
+        stretched = stretch_rows(scores[:, first:stop], cell * (stop - first))[:, here]
+        stretched = stretch_rows(stretched.swapaxes(1, 2), cell * columns).swapaxes(1, 2)
         exponentials = np.exp(stretched - stretched.max(axis=0))
         exponentials /= exponentials.sum(axis=0)
         if dtype == 'uint8':
             exponentials = np.rint(255 * exponentials)
         out[:, cell * row:cell * (row + 1)] = exponentials
     return out
-
-
-def _stretch_rows(scores: np.ndarray, factor: int) -> np.ndarray:
-    """Stretch ``(classes, h, w)`` bilinearly to ``(classes, factor * h, w)``."""
-    rows = scores.shape[1]
-    at = np.maximum((np.arange(rows * factor) + 0.5) / factor - 0.5, 0)
-    low = at.astype(np.intp)
-    share = (at - low).astype(np.float32)[:, None]
-    high = np.minimum(low + 1, rows - 1)
-    return (1 - share) * scores[:, low] + share * scores[:, high]

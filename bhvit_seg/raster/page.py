@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bhvit_seg import __version__
+from bhvit_seg.raster.ground import ECCENTRICITY, RADIUS
 from bhvit_seg.raster.opening import named_failure, open_raster
 from bhvit_seg.raster.preview import (
     MAX_SIDE,
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 JPEG_QUALITY = 85
-# WGS 84: semi-major axis in metres, squared eccentricity.
-EARTH_RADIUS, ECCENTRICITY = 6378137.0, 0.00669437999014
 NORTH = ('<div class="chip" id="north" role="img" aria-label="North: {degrees:.0f} degrees '
          'clockwise from up" style="transform: rotate({degrees:.2f}deg)"><svg viewBox="0 0 32 32">'
          '<path d="M16 28V13M11 17l5-6 5 6"/><path d="M13.5 7.5v-6l5 6v-6" stroke-width="1.6"/>'
@@ -235,11 +234,11 @@ def ground_size(dataset: DatasetReader) -> tuple[float, float] | None:
         return None
     # on the ellipsoid, in space: as good at the poles and at the antimeridian
     longitude, latitude = np.radians(located).T
-    normal = EARTH_RADIUS / np.sqrt(1 - ECCENTRICITY * np.sin(latitude) ** 2)
+    normal = RADIUS / np.sqrt(1 - (ECCENTRICITY * np.sin(latitude)) ** 2)
     middle, right, below = np.transpose([
         normal * np.cos(latitude) * np.cos(longitude),
         normal * np.cos(latitude) * np.sin(longitude),
-        normal * (1 - ECCENTRICITY) * np.sin(latitude)])
+        normal * (1 - ECCENTRICITY**2) * np.sin(latitude)])
     sides = float(np.linalg.norm(right - middle)), float(np.linalg.norm(below - middle))
     return sides if min(sides) > 0 else None
 

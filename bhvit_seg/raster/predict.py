@@ -170,12 +170,14 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
         job = Job(source, model_source, grid, blocks, probabilities, cache // work.workers)
         report.resumed = len(journal.done)
         shelf = _Shelf(journal, blocks)
-        tags = {IDENTITY_TAG: digest(identity), 'MODEL': model.name}
+        tags = {path: {IDENTITY_TAG: text, 'MODEL': model.name}
+                for path, text in digests(identity, out, shares).items()}
         writers = [lambda: write_labels(
-            out, source, shelf.labels(), model.classes, model.palette, output, tags)]
+            out, source, shelf.labels(), model.classes, model.palette, output, tags[out])]
         if shares is not None:
             writers.append(lambda: write_probabilities(
-                shares, source, shelf.probabilities(), model.classes, probabilities, output, tags))
+                shares, source, shelf.probabilities(), model.classes, probabilities, output,
+                tags[shares]))
         _run(job, model, shelf, writers, work, report, Path(raster).name)
         journal.remove()
     report.seconds = time.perf_counter() - start
@@ -196,10 +198,15 @@ def describe_run(source: RasterSource, model: RasterModel, grid: Grid, output: O
     }
 
 
-def digest(identity: dict[str, Any]) -> str:
-    """Return a short text that differs for different maps, with probabilities or without."""
-    identity = {key: value for key, value in identity.items() if key != 'probabilities'}
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+def digests(identity: dict[str, Any], out: Path, shares: Path | None) -> dict[Path, str]:
+    """Return for each file of a map a short text that differs for different contents.
+
+    Labels are the same whether there are probabilities as well or not.
+    """
+    alone = {key: value for key, value in identity.items() if key != 'probabilities'}
+    contents = {out: alone} if shares is None else {out: alone, shares: identity}
+    return {path: hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+            for path, content in contents.items()}
 
 
 def is_finished(out: Path, shares: Path | None, identity: dict[str, Any], overwrite: bool) -> bool:
@@ -208,16 +215,16 @@ def is_finished(out: Path, shares: Path | None, identity: dict[str, Any], overwr
     Raises:
         UserError: A file of that name is there, and is not this map.
     """
-    wanted = [path for path in (out, shares) if path is not None]
+    wanted = digests(identity, out, shares)
     if overwrite or not any(path.exists() for path in wanted):
         return False
-    for path in wanted:
+    for path, text in wanted.items():
         try:
             with open_quietly(path) as dataset:
                 found = dataset.tags().get(IDENTITY_TAG)
         except rasterio.errors.RasterioError:
             found = None
-        if path.exists() and found != digest(identity):
+        if path.exists() and found != text:
             raise UserError(f'{path} is there already, and is no map of this raster by this model '
                             'with these options: give another output, or --overwrite')
     return all(path.exists() for path in wanted)
@@ -301,15 +308,19 @@ class _Shelf:
 
     Attributes:
         journal: Where they are kept.
-        waited: Seconds that writers have waited.
     """
 
     def __init__(self, journal: Journal, blocks: Sequence[Window]) -> None:
         self.journal = journal
-        self.waited = 0.0
+        self._own = threading.local()
         self._blocks = blocks
         self._change = threading.Condition()
         self._given_up = False
+
+    @property
+    def waited(self) -> float:
+        """Seconds that the calling thread has waited for blocks."""
+        return getattr(self._own, 'waited', 0.0)
 
     def put(self, block: FinishedBlock) -> None:
         """Keep a block and tell those who wait for it."""
@@ -346,5 +357,5 @@ class _Shelf:
                     lambda: self._given_up or self.journal.done.issuperset(indices))  # noqa: B023
                 if self._given_up:
                     raise _GivenUpError
-            self.waited += time.perf_counter() - start
+            self._own.waited = self.waited + time.perf_counter() - start
             yield top, [decode_block(self.journal.load(index)) for index in indices]

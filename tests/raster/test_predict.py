@@ -394,6 +394,17 @@ def test_other_models_and_options_do_not_go_on(large, map_model, tmp_path, monke
     assert out.read_bytes() == large[1].read_bytes()
 
 
+def test_finished_probabilities_of_another_type_are_no_answer(map_model, write_raster, tmp_path):
+    raster, out = write_raster(), tmp_path / 'map.tif'
+    map_with(raster, out, map_model(), probabilities='uint8')
+    assert map_with(raster, out, map_model()).existed
+    assert map_with(raster, out, map_model(), probabilities='uint8').existed
+    with pytest.raises(UserError, match='map_probabilities.tif is there already'):
+        map_with(raster, out, map_model(), probabilities='float16')
+    map_with(raster, out, map_model(), probabilities='float16', work=WorkChoices(overwrite=True))
+    assert read(tmp_path / 'map_probabilities.tif').max() <= 1
+
+
 def test_raster_is_never_its_own_map(map_model, write_raster):
     raster = write_raster()
     before = raster.read_bytes()

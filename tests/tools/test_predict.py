@@ -164,8 +164,8 @@ def test_bad_input_is_one_sentence(options, words, model, tiny_data, tmp_path, m
 
 
 @pytest.mark.parametrize('options, words', [
-    ([], '--config and --checkpoint, or --packed'),
-    (['--config', 'x.py'], '--config and --checkpoint, or --packed'),
+    ([], '--packed, or --config and --checkpoint'),
+    (['--config', 'x.py'], '--packed, or --config and --checkpoint'),
     (['--packed', 'x.bhv', '--checkpoint', 'x.pth'], '--packed and --checkpoint'),
     (['--packed', 'x.bhv', '--device', 'cpu'], '--packed and --device'),
     (['--packed', 'x.bhv', '--cfg-options', 'a=1'], '--packed and --cfg-options'),
@@ -198,7 +198,7 @@ def test_images_that_differ_in_suffix_keep_it(tmp_path):
 
 def test_images_of_one_name_are_refused(tmp_path):
     touch(tmp_path, 'x/a.png', 'y/a.png')
-    with pytest.raises(UserError, match='different folders'):
+    with pytest.raises(UserError, match='different output folders'):
         find_images([tmp_path / 'x', tmp_path / 'y'], tmp_path / 'out')
 
 

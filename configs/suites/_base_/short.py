@@ -1,5 +1,5 @@
-# A comparison for hours on a CPU: five minutes a run on one core. Given more, raise iterations first
-# and crops to 224 next.
+# A comparison for hours on a CPU: five minutes a run on one core. Given more, raise iterations
+# first and crops to 224 next.
 seeds = (0, 1)
 iterations = 500
 size = (224, 224)
