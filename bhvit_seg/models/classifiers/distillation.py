@@ -6,7 +6,7 @@ of :class:`~bhvit_seg.models.segmentors.DistillationSegmentor` holds here too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from mmpretrain.models import ImageClassifier
@@ -14,30 +14,23 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
-from bhvit_seg.checkpoint import load_weights
-from bhvit_seg.errors import UserError
-
 from ..losses import PixelDistillationLoss
-from ..segmentors.distillation import DistillationSegmentor, scaled
-from ..segmentors.teacher import FrozenTeacher
+from ..teacher import FrozenTeacher, TaughtMixin, scaled
 
 
 class ClassifierTeacher(FrozenTeacher):
     """Any classifier of mmpretrain with its weights; see :class:`FrozenTeacher`."""
 
-    def load(self, device: torch.device | str) -> None:
-        classifier = MODELS.build(self._model_config())
-        load_weights(classifier, self.checkpoint)
-        self.segmentor = classifier.requires_grad_(False).eval().to(device)
+    registry = MODELS
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor) -> Tensor:
         """Return logits ``(B, classes)`` of images ``(B, C, H, W)``."""
-        return self.segmentor(inputs, mode='tensor')
+        return self.model(inputs, mode='tensor')
 
 
 @MODELS.register_module()
-class DistillationClassifier(ImageClassifier):
+class DistillationClassifier(TaughtMixin, ImageClassifier):
     """``ImageClassifier`` that learns from labels and from a teacher.
 
     Args:
@@ -56,29 +49,8 @@ class DistillationClassifier(ImageClassifier):
     def __init__(self, *args, teacher: dict, distillation_weight: float = 0.8,
                  temperature: float = 1.0, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        if not 0 <= distillation_weight <= 1:
-            raise UserError(f'model.distillation_weight is {distillation_weight}: give a share of '
-                            'the loss between 0 and 1')
-        if set(teacher) != {'config', 'checkpoint'}:
-            raise UserError(f'model.teacher has {", ".join(teacher) or "nothing"}: give its config '
-                            'and its checkpoint, and nothing else')
-        self.distillation_weight = distillation_weight
-        self.regularization_weight = 0.0
+        self.set_teacher(ClassifierTeacher, teacher, distillation_weight)
         self.distillation_loss = PixelDistillationLoss(temperature)
-        self.teacher = ClassifierTeacher(**teacher)
-
-    check_regularization_weight = DistillationSegmentor.check_regularization_weight
-
-    def init_weights(self) -> None:
-        """Initialise the student, then load the teacher: both are due when training begins."""
-        super().init_weights()
-        self.load_teacher()
-
-    load_teacher = DistillationSegmentor.load_teacher
-
-    def _apply(self, fn: Callable, *args, **kwargs) -> DistillationClassifier:
-        self.teacher.apply_to_tensors(fn)
-        return super()._apply(fn, *args, **kwargs)
 
     def loss(self, inputs: Tensor, data_samples: Sequence[DataSample]) -> dict[str, Tensor]:
         """Compute all terms but the regularization.
@@ -93,10 +65,9 @@ class DistillationClassifier(ImageClassifier):
         """
         self.load_teacher()
         features = self.extract_feat(inputs)
-        share = 1 - self.distillation_weight - self.regularization_weight
         losses = self.head.loss(features, data_samples)
         # Under its own name it would hide the sum of all terms in the log.
-        losses['loss_classification'] = scaled(losses.pop('loss'), share)
+        losses['loss_classification'] = scaled(losses.pop('loss'), self.label_weight)
         student, teacher = self.head(features), self.teacher(inputs)
         # An image is a map of one pixel, and every one counts.
         counted = torch.zeros(len(inputs), 1, 1, device=inputs.device)

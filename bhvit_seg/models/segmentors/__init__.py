@@ -1,4 +1,4 @@
 from .distillation import DistillationSegmentor
-from .teacher import FrozenTeacher
+from .teacher import SegmentorTeacher
 
-__all__ = ['DistillationSegmentor', 'FrozenTeacher']
+__all__ = ['DistillationSegmentor', 'SegmentorTeacher']

@@ -1,8 +1,6 @@
-"""Learning from a teacher (BHViT, arXiv 2503.02394): ``L = (1 − λ − β)·L_cls + λ·L_dis + β·L_re``.
+"""Segmentation that learns from a teacher, too: pixel by pixel and feature map by feature map.
 
-``L_cls`` are the losses of the heads, ``L_dis`` compares with the teacher, pixel by pixel and, if
-wanted, feature map by feature map; ``L_re`` is added by ``WeightRegularizationHook`` late in
-training. The paper's teacher is a classifier; the natural one here is the full-precision twin.
+The paper's teacher is a classifier; the natural one here is the full-precision twin.
 
 The student is the segmentor itself, not a part of it: its checkpoints are those of a plain
 ``EncoderDecoder`` and load into the config without a teacher.
@@ -10,7 +8,7 @@ The student is the segmentor itself, not a part of it: its checkpoints are those
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from mmseg.models import EncoderDecoder
@@ -20,13 +18,12 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import add_prefix
 from torch import Tensor
 
-from bhvit_seg.errors import UserError
-
-from .teacher import FrozenTeacher, same_inputs
+from ..teacher import TaughtMixin, scaled
+from .teacher import SegmentorTeacher
 
 
 @MODELS.register_module()
-class DistillationSegmentor(EncoderDecoder):
+class DistillationSegmentor(TaughtMixin, EncoderDecoder):
     """``EncoderDecoder`` that learns from labels and from a teacher.
 
     The teacher is loaded when training begins; testing, predicting and exporting need none. It
@@ -54,54 +51,9 @@ class DistillationSegmentor(EncoderDecoder):
                  pixel_loss: dict | None = None, feature_loss: dict | None = None,
                  **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        if not 0 <= distillation_weight <= 1:
-            raise UserError(f'model.distillation_weight is {distillation_weight}: give a share of '
-                            'the loss between 0 and 1')
-        if set(teacher) != {'config', 'checkpoint'}:
-            raise UserError(f'model.teacher has {", ".join(teacher) or "nothing"}: give its config '
-                            'and its checkpoint, and nothing else')
-        self.distillation_weight = distillation_weight
-        # β, which the hook that adds the regularization sets for as long as it does.
-        self.regularization_weight = 0.0
+        self.set_teacher(SegmentorTeacher, teacher, distillation_weight)
         self.pixel_loss = MODELS.build(pixel_loss or dict(type='PixelDistillationLoss'))
         self.feature_loss = MODELS.build(feature_loss) if feature_loss else None
-        self.teacher = FrozenTeacher(**teacher)
-
-    def check_regularization_weight(self, weight: float) -> None:
-        """See that λ and β leave a share for the labels.
-
-        Raises:
-            UserError: They add up to more than 1.
-        """
-        if self.distillation_weight + weight > 1:
-            raise UserError(
-                f'model.distillation_weight ({self.distillation_weight}) and the weight of '
-                f'WeightRegularizationHook ({weight}) add up to more than 1: lower one of them')
-
-    def init_weights(self) -> None:
-        """Initialise the student, then load the teacher: both are due when training begins."""
-        super().init_weights()
-        self.load_teacher()
-
-    def load_teacher(self) -> None:
-        """Load the teacher, unless it is there already.
-
-        Raises:
-            UserError: Its files are missing or do not fit each other, or it expects images that
-                are normalised otherwise.
-        """
-        if self.teacher.segmentor is not None:
-            return
-        self.teacher.load(next(self.parameters()).device)
-        if not same_inputs(self, self.teacher.segmentor):
-            raise UserError(
-                f'the teacher {self.teacher.checkpoint} was trained on images normalised '
-                'otherwise: give both models a data_preprocessor with the same mean, std and '
-                'bgr_to_rgb')
-
-    def _apply(self, fn: Callable, *args, **kwargs) -> DistillationSegmentor:
-        self.teacher.apply_to_tensors(fn)
-        return super()._apply(fn, *args, **kwargs)
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
         """Compute all terms but the regularization.
@@ -120,8 +72,7 @@ class DistillationSegmentor(EncoderDecoder):
         losses = add_prefix(self.decode_head.loss_by_feat(logits, data_samples), 'decode')
         if self.with_auxiliary_head:
             losses.update(self._auxiliary_head_forward_train(features, data_samples))
-        share = 1 - self.distillation_weight - self.regularization_weight
-        losses = {name: scaled(value, share) if 'loss' in name else value
+        losses = {name: scaled(value, self.label_weight) if 'loss' in name else value
                   for name, value in losses.items()}
 
         labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)
@@ -135,8 +86,3 @@ class DistillationSegmentor(EncoderDecoder):
             losses['loss_feature_distillation'] = self.distillation_weight * self.feature_loss(
                 features, taught_features, labels, ignore_index)
         return losses
-
-
-def scaled(value: Tensor | list[Tensor], factor: float) -> Tensor | list[Tensor]:
-    """Multiply a loss term, a tensor or a list of tensors."""
-    return [factor * item for item in value] if isinstance(value, list) else factor * value

@@ -105,7 +105,7 @@ def test_terms_are_those_of_the_formula(classifier, mmpretrain):
     samples = [mmpretrain.structures.DataSample().set_gt_label(label) for label in labels]
     with torch.no_grad():
         losses = classifier.loss(images, samples)
-        logits, taught = classifier(images), classifier.teacher.segmentor(images)
+        logits, taught = classifier(images), classifier.teacher.model(images)
         entropy = F.cross_entropy(logits, labels)
         divergence = F.kl_div(logits.log_softmax(1), taught.softmax(1), reduction='batchmean')
         assert losses['loss_classification'] == pytest.approx(0.2 * entropy.item(), rel=1e-5)
@@ -116,11 +116,11 @@ def test_terms_are_those_of_the_formula(classifier, mmpretrain):
 
 
 def test_teacher_is_not_trained(classifier):
-    teacher = classifier.teacher.segmentor
+    teacher = classifier.teacher.model
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     ours = {id(parameter) for parameter in classifier.parameters()}
     assert not any(id(parameter) in ours for parameter in teacher.parameters())
-    assert not teacher.training and not classifier.train().teacher.segmentor.training
+    assert not teacher.training and not classifier.train().teacher.model.training
 
 
 @pytest.mark.parametrize('lines, words', [

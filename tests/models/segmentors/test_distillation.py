@@ -145,7 +145,7 @@ def test_ignored_pixels_count_in_no_term(teacher, batch):
 def test_teacher_is_no_part_of_the_student(teacher, batch):
     student, alone = distilled(teacher), MODELS.build(plain())
     student.init_weights()
-    segmentor = student.teacher.segmentor
+    segmentor = student.teacher.model
     assert list(student.state_dict()) == list(alone.state_dict())
     assert [n for n, _ in student.named_parameters()] == [n for n, _ in alone.named_parameters()]
     assert segmentor not in list(student.modules())
@@ -167,7 +167,7 @@ def test_teacher_follows_to_device_and_is_shared_by_copies(teacher, batch):
     student.load_teacher()
     assert copy.deepcopy(student).teacher is student.teacher
     student.to('meta')
-    assert {p.device.type for p in student.teacher.segmentor.parameters()} == {'meta'}
+    assert {p.device.type for p in student.teacher.model.parameters()} == {'meta'}
 
 
 def test_mixed_precision_leaves_the_teacher_and_the_losses_in_float32(teacher, batch):
@@ -176,7 +176,7 @@ def test_mixed_precision_leaves_the_teacher_and_the_losses_in_float32(teacher, b
         losses = student(*batch, mode='loss')
     assert losses['loss_distillation'].dtype == torch.float32
     assert losses['loss_distillation'].isfinite()
-    assert {p.dtype for p in student.teacher.segmentor.parameters()} == {torch.float32}
+    assert {p.dtype for p in student.teacher.model.parameters()} == {torch.float32}
 
 
 def test_a_wrapped_student_trains(teacher, batch, tmp_path):
@@ -249,7 +249,7 @@ def test_other_classes_are_named(tmp_path, batch):
 def test_another_size_is_named(batch, teacher):
     student = distilled(teacher).train()
     student.load_teacher()
-    student.teacher.segmentor.encode_decode = lambda inputs, metas: torch.zeros(2, 3, 16, 16)
+    student.teacher.model.encode_decode = lambda inputs, metas: torch.zeros(2, 3, 16, 16)
     with pytest.raises(UserError, match=r'16×16 pixels.*32×64'):
         student(*batch, mode='loss')
 

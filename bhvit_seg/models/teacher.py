@@ -1,0 +1,177 @@
+"""What the networks that learn from a teacher have in common (BHViT, arXiv 2503.02394).
+
+``L = (1 − λ − β)·L_cls + λ·L_dis + β·L_re``: ``L_cls`` are the losses of the heads, ``L_dis``
+compares with the teacher, ``L_re`` is added by ``WeightRegularizationHook`` late in training.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import Registry
+from torch import Tensor, nn
+
+from bhvit_seg.checkpoint import load_weights
+from bhvit_seg.errors import UserError, find_user_error, first_line
+
+
+class FrozenTeacher:
+    """A trained model that is asked and never trained, in evaluation mode and without gradients.
+
+    It is deliberately no ``nn.Module``: what a model registers as a module is trained, saved,
+    averaged and wrapped along with it. The one thing it has to follow its student in is the device.
+    Copies of a student, such as its moving average, share one teacher.
+
+    Attributes:
+        registry: Where such models are built.
+        model: The model, None until it is loaded.
+
+    Args:
+        config: Its config file, or the config of the model itself.
+        checkpoint: Its checkpoint.
+
+    Raises:
+        UserError: Neither a file nor a config of a model was given, or no checkpoint.
+    """
+
+    registry: Registry
+
+    def __init__(self, config: str | Path | dict, checkpoint: str | Path) -> None:
+        if not checkpoint or not isinstance(checkpoint, (str, Path)):
+            raise UserError(f'model.teacher.checkpoint is {checkpoint!r}: give the path of a .pth '
+                            'file of a trained teacher')
+        if not isinstance(config, (str, Path, dict)) or isinstance(config, dict) and \
+                'type' not in config:
+            raise UserError(f'model.teacher.config is {config!r}: give the path of a config, or '
+                            'the config of a segmentor with its type')
+        self.config = config
+        self.checkpoint = checkpoint
+        self.model: nn.Module | None = None
+
+    def __deepcopy__(self, memo: dict) -> FrozenTeacher:
+        return self
+
+    def load(self, device: torch.device | str) -> None:
+        """Build the model and load its weights.
+
+        Raises:
+            UserError: Config or checkpoint is missing, damaged, or does not fit the other.
+        """
+        model = self.registry.build(self._model_config())
+        load_weights(model, self.checkpoint)
+        self.model = model.requires_grad_(False).eval().to(device)
+
+    def _model_config(self) -> dict[str, Any]:
+        if isinstance(self.config, dict):
+            return self.config
+        if not Path(self.config).is_file():
+            raise UserError(f'no config of a teacher at {self.config}: set model.teacher.config '
+                            'to the one it was trained with')
+        try:
+            model = Config.fromfile(str(self.config)).get('model')
+        except Exception as error:
+            if find_user_error(error):
+                raise
+            raise UserError(f"the teacher's config {self.config} cannot be read: "
+                            f'{type(error).__name__}: {first_line(error)}') from error
+        if not model:
+            raise UserError(f"the teacher's config {self.config} has no model: give the one it "
+                            'was trained with')
+        return model
+
+    def apply_to_tensors(self, function: Callable[[Tensor], Tensor]) -> None:
+        """Do to its tensors what ``nn.Module._apply`` does to those of the student."""
+        if self.model is not None:
+            self.model._apply(function)
+
+
+class TaughtMixin:
+    """A model with a teacher, which is loaded when training begins.
+
+    Testing, predicting and exporting need no teacher. No optimizer, checkpoint, moving average or
+    wrapper knows of it.
+    """
+
+    def set_teacher(self, kind: type[FrozenTeacher], teacher: dict[str, Any],
+                    distillation_weight: float) -> None:
+        """Take a teacher, ``config`` and ``checkpoint``, and λ.
+
+        Raises:
+            UserError: λ is not a fraction, or ``teacher`` is something else.
+        """
+        if not 0 <= distillation_weight <= 1:
+            raise UserError(f'model.distillation_weight is {distillation_weight}: give a share of '
+                            'the loss between 0 and 1')
+        if set(teacher) != {'config', 'checkpoint'}:
+            raise UserError(f'model.teacher has {", ".join(teacher) or "nothing"}: give its config '
+                            'and its checkpoint, and nothing else')
+        self.teacher = kind(**teacher)
+        self.distillation_weight = distillation_weight
+        # β, which the hook that adds the regularization sets for as long as it does.
+        self.regularization_weight = 0.0
+
+    @property
+    def label_weight(self) -> float:
+        """1 − λ − β, the share of the labels."""
+        return 1 - self.distillation_weight - self.regularization_weight
+
+    def check_regularization_weight(self, weight: float) -> None:
+        """See that λ and β leave a share for the labels.
+
+        Raises:
+            UserError: They add up to more than 1.
+        """
+        if self.distillation_weight + weight > 1:
+            raise UserError(
+                f'model.distillation_weight ({self.distillation_weight}) and the weight of '
+                f'WeightRegularizationHook ({weight}) add up to more than 1: lower one of them')
+
+    def init_weights(self) -> None:
+        """Initialise the student, then load the teacher: both are due when training begins."""
+        super().init_weights()
+        self.load_teacher()
+
+    def load_teacher(self) -> None:
+        """Load the teacher, unless it is there already.
+
+        Raises:
+            UserError: Its files are missing or do not fit each other, or it expects images that
+                are normalised otherwise.
+        """
+        if self.teacher.model is not None:
+            return
+        self.teacher.load(next(self.parameters()).device)
+        if not same_inputs(self, self.teacher.model):
+            raise UserError(
+                f'the teacher {self.teacher.checkpoint} was trained on images normalised '
+                'otherwise: give both models a data_preprocessor with the same mean, std and '
+                'bgr_to_rgb')
+
+    def _apply(self, fn: Callable, *args, **kwargs) -> nn.Module:
+        self.teacher.apply_to_tensors(fn)
+        return super()._apply(fn, *args, **kwargs)
+
+
+def same_inputs(first: nn.Module, second: nn.Module) -> bool:
+    """Whether two models make the same inputs of an image: means, deviations, channel order.
+
+    Two pixels of an image show it, whatever the classes of the preprocessors: they are affine.
+    """
+    channels = getattr(first.data_preprocessor, 'mean', torch.empty(3)).numel()
+    pixels = 10.0 * torch.arange(2 * channels).view(channels, 1, 2)
+    made = []
+    for model in (first, second):
+        try:
+            inputs = model.data_preprocessor({'inputs': [pixels]}, False)['inputs']
+        except (RuntimeError, UserError):  # another number of channels
+            return False
+        made.append(torch.stack(list(inputs)).cpu())
+    return made[0].shape == made[1].shape and torch.allclose(*made)
+
+
+def scaled(value: Tensor | list[Tensor], factor: float) -> Tensor | list[Tensor]:
+    """Multiply a loss term, a tensor or a list of tensors."""
+    return [factor * item for item in value] if isinstance(value, list) else factor * value
