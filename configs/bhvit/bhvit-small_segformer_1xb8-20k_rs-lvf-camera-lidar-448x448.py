@@ -1,10 +1,6 @@
 _base_ = [
-    '../_base_/models/bhvit_segformer.py', '../_base_/datasets/rs-lvf_camera-lidar.py',
+    '../_base_/models/bhvit_segformer_road.py', '../_base_/datasets/rs-lvf_camera-lidar.py',
     '../_base_/default_runtime.py', '../_base_/schedules/adamw_20k.py'
 ]
 
-model = dict(
-    data_preprocessor=_base_.data_preprocessor,
-    backbone=dict(in_channels=4),
-    decode_head=dict(
-        num_classes=2, loss_decode=dict(_delete_=True, type='WeightedCrossEntropyLoss')))
+model = dict(data_preprocessor=_base_.data_preprocessor, backbone=dict(in_channels=4))

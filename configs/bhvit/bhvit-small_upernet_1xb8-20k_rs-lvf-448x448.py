@@ -1,13 +1,6 @@
 _base_ = [
-    '../_base_/models/bhvit_upernet.py', '../_base_/datasets/rs-lvf_camera.py',
+    '../_base_/models/bhvit_upernet_road.py', '../_base_/datasets/rs-lvf_camera.py',
     '../_base_/default_runtime.py', '../_base_/schedules/adamw_20k.py'
 ]
 
-model = dict(
-    data_preprocessor=_base_.data_preprocessor,
-    decode_head=dict(
-        num_classes=2, loss_decode=dict(_delete_=True, type='WeightedCrossEntropyLoss')),
-    auxiliary_head=dict(
-        num_classes=2,
-        loss_decode=dict(
-            _delete_=True, type='WeightedCrossEntropyLoss', loss_weight=0.4)))
+model = dict(data_preprocessor=_base_.data_preprocessor)
