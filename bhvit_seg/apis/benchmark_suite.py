@@ -10,6 +10,7 @@ from typing import Any
 
 from bhvit_seg.apis.suite import Row, Suite, load_suite
 from bhvit_seg.apis.suite_costs import measure_costs
+from bhvit_seg.apis.suite_pictures import write_pictures
 from bhvit_seg.apis.suite_plots import write_plots
 from bhvit_seg.apis.suite_report import collect, write_report
 from bhvit_seg.apis.suite_runs import Run, RunFailed, carry_out, lock, runs_of
@@ -86,6 +87,7 @@ def benchmark_suite(suite_file: str | Path,
             say(f'[{number}/{len(chosen)}] {run.name}: {run.state()}')
             _attempt(run, Path(tools), failures, say)
             report = _write(suite, runs, costs, failures, folder, threads, say)
+        _draw(suite, runs, folder, say)
     return report
 
 
@@ -96,6 +98,17 @@ def _attempt(run: Run, tools: Path, failures: dict[str, str], say: Callable[[str
     except (RunFailed, UserError) as error:
         failures[run.name] = str(error)
         say(f'{run.name} failed: {error}')
+
+
+def _draw(suite: Suite, runs: Sequence[Run], folder: Path, say: Callable[[str], None]) -> None:
+    """Draw what the networks make of some images."""
+    try:
+        write_pictures(suite.title, runs, folder)
+    except Exception as error:
+        # Tables are there by now, and worth more.
+        if find_user_error(error) is None:
+            traceback.print_exc()
+        say(f'no pictures of images: {first_line(error)}')
 
 
 def _write(suite: Suite, runs: Sequence[Run], costs: dict[str, dict[str, Any]],

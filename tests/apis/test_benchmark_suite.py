@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
 from bhvit_seg.apis.benchmark_suite import benchmark_suite
 from bhvit_seg.datasets.synthetic import write_dataset
@@ -135,6 +136,10 @@ def test_smoke_suite(repository, tmp_path, engine):
     assert binary['costs']['packed_bytes'] == (work_dir / 'binary' / 'model.bhv').stat().st_size
     assert set(binary['costs']['latency']) == {'packed', 'twin'}
     assert binary['costs']['complexity']['bops'] > 0 == twin['costs']['complexity']['bops']
+
+    for name, columns in (('pictures.png', 4), ('errors.png', 2)):
+        sheet = Image.open(work_dir / name)
+        assert sheet.width > columns * 200 and len(sheet.getcolors(1 << 20)) > columns
 
     # A run that was killed after its training is tested, not trained again.
     run = work_dir / 'binary' / 'seed_1'

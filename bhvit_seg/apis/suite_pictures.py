@@ -1,0 +1,119 @@
+"""What the networks of a suite make of a few images, side by side.
+
+``pictures.png`` has a line for each image: the image, its labels, and what each row's first run
+makes of it. ``errors.png`` shows the networks' maps alone, with what is wrong in the colours of
+the class that was given and all else pale, so that it can be shown where images may not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import bhvit_seg.mm  # noqa: F401  isort: skip
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
+from PIL import Image
+
+from bhvit_seg.apis.contact_sheet import SheetRow, write_contact_sheet
+from bhvit_seg.apis.pictures import Palette, write_labels
+from bhvit_seg.apis.predict import Predictor, find_palette
+from bhvit_seg.apis.suite_runs import Run
+
+COUNT = 4
+# Of an image the middle is shown, so many pixels of it at most, on so many pixels of the sheet.
+LARGEST, SIDE = 512, 200
+UNLABELLED = (128, 128, 128)
+PALENESS = 0.75
+
+
+def write_pictures(title: str, runs: Sequence[Run], folder: Path) -> None:
+    """Write ``pictures.png`` and ``errors.png`` of the first finished run of each row.
+
+    What a run made of an image is kept in its folder and made again only for another checkpoint.
+
+    Args:
+        title: What stands above.
+        runs: The runs of a suite.
+        folder: Where the pictures go.
+    """
+    firsts: dict[str, Run] = {}
+    for run in runs:
+        if run.scores is not None:
+            firsts.setdefault(run.row.name, run)
+    if not firsts:
+        return
+    cfg = Config.fromfile(str(next(iter(firsts.values())).config))
+    scenes = _load_scenes(cfg)
+    palette = np.asarray(find_palette(cfg, None, len(next(iter(runs)).row.classes)), np.uint8)
+    lines, errors = [], []
+    for scene in scenes:
+        labels = scene['labels']
+        maps = [_shown(found) for found in
+                (_predict(run, scene['path']) for run in firsts.values())]
+        truth = np.where((labels < len(palette))[..., None],
+                         palette[np.minimum(labels, len(palette) - 1)],
+                         np.array(UNLABELLED, np.uint8))
+        lines.append(SheetRow([scene['image'], truth, *(palette[found] for found in maps)],
+                              scene['path'].stem))
+        errors.append(SheetRow([colour_errors(found, labels, palette) for found in maps],
+                               scene['path'].stem))
+    write_contact_sheet(folder / 'pictures.png', ('image', 'labels', *firsts), lines, title)
+    write_contact_sheet(folder / 'errors.png', tuple(firsts), errors,
+                        f'{title}: pale where right, else in the colour of the given class')
+
+
+def colour_errors(found: np.ndarray, labels: np.ndarray, palette: Palette) -> np.ndarray:
+    """Colour a map: pale where it is right, grey where nobody knows.
+
+    Args:
+        found: Class ids (H, W).
+        labels: The true ones; those without a colour are not labelled.
+        palette: A colour (RGB) for each id.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    colours = np.asarray(palette, np.float32)[found]
+    pale = colours + PALENESS * (255 - colours)
+    picture = np.where((found == labels)[..., None], pale, colours)
+    picture[labels >= len(palette)] = UNLABELLED
+    return picture.astype(np.uint8)
+
+
+def _load_scenes(cfg: Config) -> list[dict[str, Any]]:
+    """Return path, RGB picture and labels, as shown, of images spread over the test set."""
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, COUNT).round().astype(int))
+    scenes = []
+    for index in map(int, chosen):
+        results = dataset[index]
+        labels = results['data_samples'].gt_sem_seg.data[0].numpy().astype(np.uint8)
+        pixels = results['inputs'][:3].float().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+        image = Image.fromarray(pixels[..., ::-1]).resize(labels.shape[::-1])
+        scenes.append({'path': Path(dataset.get_data_info(index)['img_path']),
+                       'image': _shown(np.asarray(image), Image.Resampling.BOX),
+                       'labels': _shown(labels)})
+    return scenes
+
+
+def _predict(run: Run, image: Path) -> np.ndarray:
+    """Return the class ids (H, W) that a run gives an image."""
+    path = run.folder / 'pictures' / f'{image.stem}.png'
+    if not path.is_file() or path.stat().st_mtime < run.checkpoint.stat().st_mtime:
+        predictor = Predictor(run.config, run.checkpoint)
+        write_labels(path, predictor(image), predictor.palette)
+    return np.asarray(Image.open(path))
+
+
+def _shown(picture: np.ndarray, resample: int = Image.Resampling.NEAREST) -> np.ndarray:
+    """Cut out the middle and bring it to the size that it is shown at."""
+    height, width = picture.shape[:2]
+    side = min(height, width, LARGEST)
+    top, left = (height - side) // 2, (width - side) // 2
+    middle = Image.fromarray(picture[top:top + side, left:left + side])
+    return np.asarray(middle.resize((SIDE, SIDE), resample))
