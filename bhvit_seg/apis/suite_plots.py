@@ -60,9 +60,8 @@ def plot_costs(report: dict[str, Any], path: Path) -> None:
             if cell['mean'] is None or row['costs'] is None:
                 continue
             place = row['costs']['complexity'][key] / 1e6
-            axis.errorbar(place, cell['mean'], cell['deviation'], fmt='o', capsize=3)
-            axis.annotate(row['name'], (place, cell['mean']), xytext=(5, 4),
-                          textcoords='offset points', fontsize=8)
+            axis.errorbar(place, cell['mean'], cell['deviation'], fmt='o', capsize=3,
+                          label=row['name'])
         axis.set_xscale('log')
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter('{x:g}')
@@ -71,6 +70,7 @@ def plot_costs(report: dict[str, Any], path: Path) -> None:
         axis.set_xlabel(label)
         axis.set_ylabel(f'{describe_metric(metric)}, %')
         axis.spines[['top', 'right']].set_visible(False)
+    figure.legend(*axis.get_legend_handles_labels(), loc='outside right center', fontsize=8)
     figure.suptitle(f'{report["title"]}, {"×".join(map(str, report["size"]))} pixels')
     _save(figure, path)
 
