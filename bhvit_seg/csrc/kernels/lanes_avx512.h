@@ -39,10 +39,11 @@ BHVIT_INLINE F smaller(F a, F b) { return _mm512_min_ps(a, b); }  // likewise
 BHVIT_INLINE M at_least(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
 BHVIT_INLINE M above(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 BHVIT_INLINE F select(M m, F yes, F no) { return _mm512_mask_blend_ps(m, no, yes); }
-// x where it is positive, else slope * x
+// x where it is positive, else slope * x: without a mask, which only one unit makes.
 BHVIT_INLINE F prelu(F x, F slope) {
-  const M negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NGT_UQ);
-  return _mm512_mask_mul_ps(x, negative, x, slope);
+  // a digit for each kind of number: 1, take x, for one, infinity and other positive values
+  const U kinds = _mm512_set1_epi32(0x10101000);
+  return _mm512_fixupimm_ps(_mm512_mul_ps(x, slope), x, kinds, 0);
 }
 BHVIT_INLINE F permute(F x, U lanes) { return _mm512_permutexvar_ps(lanes, x); }
 BHVIT_INLINE F look_up(F table, U index) { return permute(table, index); }  // index modulo 16

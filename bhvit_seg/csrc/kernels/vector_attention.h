@@ -10,28 +10,6 @@ namespace bhvit {
 namespace BHVIT_ISA {
 namespace {
 
-// A vector of tokens that lie in several runs, out of registers: short stores one after another
-// could not be read at once.
-template <typename T>
-class Joined {
- public:
-  // `from`: where the run's first token lies, in whose lane the run before ends.
-  BHVIT_INLINE void add(const T* from, int lane) {
-    from_[number_] = from - lane;
-    where_[number_++] = invert(below(lane));
-  }
-  BHVIT_INLINE auto read(ptrdiff_t offset) const {
-    auto x = load(from_[0] + offset);
-    for (int i = 1; i < number_; ++i) x = select(where_[i], load(from_[i] + offset), x);
-    return x;
-  }
-
- private:
-  int number_ = 0;
-  const T* from_[kLanes];
-  M where_[kLanes];
-};
-
 // Tokens of a map into tile [channels][T * kLanes] as LayerNorm's results, and the bits of them
 // that each part of `layer` multiplies, bits[part][channels / 32][T * kLanes].
 template <int T>
@@ -40,10 +18,8 @@ BHVIT_INLINE void normalize_tokens(const TokenProjections& layer, const Map& map
   constexpr int L = T * kLanes;
   const int channels = layer.channels;
   Joined<float> vectors[T];
-  Span spans[kTileLanes];
-  const int number = cut_into_spans(tokens.token, tokens.count, map.width, spans);
-  for (int s = 0; s < number; ++s)
-    vectors[spans[s].lane / kLanes].add(map.at(spans[s].y, 0, spans[s].x), spans[s].lane % kLanes);
+  for_parts(tokens, [&](int lane, Tokens part)
+                        BHVIT_HERE { vectors[lane / kLanes] = join_tokens(map, part); });
 
   const F count = spread(static_cast<float>(channels));
   F sums[4][T], mean[T], factor[T];

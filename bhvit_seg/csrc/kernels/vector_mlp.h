@@ -39,10 +39,12 @@ BHVIT_INLINE void hidden_layer(const Mlp& mlp, const uint32_t* bits, const float
   });
 }
 
-// The second layer, added to what is in `result`; Next: with the bits that are convolved next.
+// The second layer, added to the tile `shifted`; vector t of channel c is written to
+// out[t][c * stride]. Next: with the bits that are convolved next.
 template <int T, bool Next>
 BHVIT_INLINE void output_layer(const Mlp& mlp, const uint32_t* hidden_bits, const float* pooled,
-                               float* result, const Binarizer& next, uint32_t* out_bits) {
+                               const float* shifted, float* const (&out)[T], ptrdiff_t stride,
+                               const Binarizer& next, uint32_t* out_bits) {
   constexpr int L = T * kLanes;
   const F zero = spread(0.0f);
   const F share = spread(1.0f / static_cast<float>(mlp.hidden / mlp.channels));
@@ -51,13 +53,15 @@ BHVIT_INLINE void output_layer(const Mlp& mlp, const uint32_t* hidden_bits, cons
       hidden_bits, L, mlp.hidden, mlp.weights2, mlp.channels, [&](int first, auto& acc) BHVIT_HERE {
         const OutputChannel* p = mlp.outputs + first;
         const float* past = pooled + first * L;
-        float* __restrict to = result + first * L;
+        const float* sum = shifted + first * L;
+        float* __restrict to[T];
+        for (int t = 0; t < T; ++t) to[t] = out[t] + first * stride;
         for_block<T>([&](int o, int t) BHVIT_HERE {
           const int at = o * L + t * kLanes;
           F y = fma(to_float(acc[o][t]), spread(p[o].scale), spread(p[o].bias));
           y = prelu(fma(load(past + at), share, y), spread(p[o].slope));
-          const F x = fma(y, spread(p[o].post_scale), load(to + at));
-          store(to + at, x);
+          const F x = fma(y, spread(p[o].post_scale), load(sum + at));
+          store(to[t] + o * stride, x);
           if (Next)
             words.set(first, o, t,
                       at_least(fma(x, spread(next.scale[first + o]), spread(next.bias[first + o])),
@@ -67,68 +71,120 @@ BHVIT_INLINE void output_layer(const Mlp& mlp, const uint32_t* hidden_bits, cons
       });
 }
 
+// A run of tokens of a tile that lie in one row of a map: N vectors, the last of `count` lanes.
+struct Run {
+  const float* rows[5];  // of the map, from two above to two below, at the run's first token
+  const float* out;      // where the results will lie
+  int lane, count;
+};
+
+// Channels that are shifted and packed while they lie in the nearest cache: a word of bits.
+constexpr int kWordChannels = 32;
+
+// The stencil of a run and what the MLP takes in, of kWordChannels channels from `first` on. Lanes
+// behind the run stay as they are.
+template <int N, int L>
+BHVIT_INLINE void shift_run(const Mlp& mlp, const Run& run, int first, ptrdiff_t plane,
+                            ptrdiff_t out_plane, float* shifted, float* normed) {
+  const M last = below(run.count);
+  const ptrdiff_t start = first * plane;
+  const float *above2 = run.rows[0] + start, *above1 = run.rows[1] + start;
+  const float *centre = run.rows[2] + start, *below1 = run.rows[3] + start;
+  const float *below2 = run.rows[4] + start, *out = run.out + first * out_plane;
+  const OutputChannel* outputs = mlp.outputs + first;
+  const float *taps = mlp.taps + 9 * first, *scale = mlp.in_scale + first;
+  const float* bias = mlp.in_bias + first;
+  shifted += first * L + run.lane;
+  normed += first * L + run.lane;
+  for (int c = 0; c < kWordChannels; ++c) {
+    F sums[N], inputs[N];
+    repeat<N>([&](int v) BHVIT_HERE {
+      const int at = v * kLanes;
+      __builtin_prefetch(below2 + at + kAhead);
+      __builtin_prefetch(out + at, 1);
+      const F x = load(centre + at);
+      F sum = fma(x, spread(taps[0]), spread(outputs[c].post_bias));
+      sum = fma(load(above1 + at), spread(taps[1]), sum);
+      sum = fma(load(below1 + at), spread(taps[2]), sum);
+      sum = fma(load(above2 + at), spread(taps[3]), sum);
+      sum = fma(load(below2 + at), spread(taps[4]), sum);
+      const Neighbours beside(centre + at, x);
+      sum = fma(beside.before1, spread(taps[5]), sum);
+      sum = fma(beside.after1, spread(taps[6]), sum);
+      sum = fma(beside.before2, spread(taps[7]), sum);
+      sums[v] = fma(beside.after2, spread(taps[8]), sum);
+      inputs[v] = fma(x, spread(scale[c]), spread(bias[c]));
+    });
+    repeat<N>([&](int v) BHVIT_HERE {
+      const int at = v * kLanes;
+      if (v == N - 1) {
+        sums[v] = select(last, sums[v], load(shifted + at));
+        inputs[v] = select(last, inputs[v], load(normed + at));
+      }
+      store(shifted + at, sums[v]);
+      store(normed + at, inputs[v]);
+    });
+    above2 += plane;
+    above1 += plane;
+    centre += plane;
+    below1 += plane;
+    below2 += plane;
+    out += out_plane;
+    taps += 9;
+    shifted += L;
+    normed += L;
+  }
+}
+
 template <int T, int R>
 BHVIT_INLINE void mlp_tile(const Mlp& mlp, const Map& in, const Map& out, const Binarizer* next,
                            const BitMap* next_bits, Tokens tokens, float* scratch) {
   constexpr int L = T * kLanes;
   const int channels = mlp.channels, hidden = mlp.hidden;
   float* normed = scratch;
-  float* result = normed + channels * L + kLanes;
-  float* pooled = result + channels * L + kLanes;
+  float* shifted = normed + channels * L + kLanes;
+  float* pooled = shifted + channels * L + kLanes;
   uint32_t* bits = reinterpret_cast<uint32_t*>(pooled + channels * L + kLanes);
   uint32_t* hidden_bits = bits + channels / 32 * L;
   uint32_t* out_bits = hidden_bits + hidden / 32 * L;
 
-  Span spans[T * kLanes];
+  Span spans[L];
+  Run runs[L];
   const int number = cut_into_spans(tokens.token, tokens.count, in.width, spans);
-  const float* rows[T * kLanes][5];
-  const float* out_rows[T * kLanes];
   for (int s = 0; s < number; ++s) {
-    out_rows[s] = out.at(spans[s].y, 0, spans[s].x);
-    for (int dy = -2; dy <= 2; ++dy) {
-      const int y = (spans[s].y + dy + 2 * in.height) % in.height;
-      rows[s][dy + 2] = in.at(y, 0, spans[s].x);
-    }
+    runs[s] = {{}, out.at(spans[s].y, 0, spans[s].x), spans[s].lane, spans[s].count};
+    for (int dy = -2; dy <= 2; ++dy)
+      runs[s].rows[dy + 2] = in.at((spans[s].y + dy + 2 * in.height) % in.height, 0, spans[s].x);
   }
-  for (int c = 0; c < channels; ++c) {
-    const ptrdiff_t plane = c * in.plane;
-    const F shift = spread(mlp.outputs[c].post_bias);
-    const F scale = spread(mlp.in_scale[c]), bias = spread(mlp.in_bias[c]);
-    F taps[9];  // read once: the compiler can't know that the stores below don't change them
-    for (int i = 0; i < 9; ++i) taps[i] = spread(mlp.taps[9 * c + i]);
-    for (int s = 0; s < number; ++s) {
-      const float* const* row = rows[s];
-      const float* centre = row[2] + plane;
-      __builtin_prefetch(row[4] + plane + kAhead);
-      __builtin_prefetch(out_rows[s] + c * out.plane, 1);
-      const F x = load(centre);
-      F sum = fma(x, taps[0], shift);
-      sum = fma(load(row[1] + plane), taps[1], sum);
-      sum = fma(load(row[3] + plane), taps[2], sum);
-      sum = fma(load(row[0] + plane), taps[3], sum);
-      sum = fma(load(row[4] + plane), taps[4], sum);
-      const Neighbours beside(centre, x);
-      sum = fma(beside.before1, taps[5], sum);
-      sum = fma(beside.after1, taps[6], sum);
-      sum = fma(beside.before2, taps[7], sum);
-      sum = fma(beside.after2, taps[8], sum);
-      store(result + c * L + spans[s].lane, sum);
-      store(normed + c * L + spans[s].lane, fma(x, scale, bias));
-    }
+  const bool together = number == T && spans[0].y == spans[T - 1].y;
+  if (together) runs[0].count = spans[T - 1].count;
+  for (int first = 0; first < channels; first += kWordChannels) {
+    if (together)
+      shift_run<T, L>(mlp, runs[0], first, in.plane, out.plane, shifted, normed);
+    else
+      for (int s = 0; s < number; ++s)
+        shift_run<1, L>(mlp, runs[s], first, in.plane, out.plane, shifted, normed);
+    pack_tile(normed + first * L, L, kWordChannels, T, nullptr, mlp.input_bias + first,
+              bits + first / 32 * L);
   }
-  pack_tile(normed, L, channels, T, nullptr, mlp.input_bias, bits);
 
   hidden_layer<T, R>(mlp, bits, normed, pooled, hidden_bits);
+  // Whole vectors go to the map at once, others in between to where nothing is read any more.
+  bool whole = number == T;
+  for (int s = 0; s < number; ++s) whole = whole && spans[s].count == kLanes;
+  float* to[T];
+  for (int t = 0; t < T; ++t)
+    to[t] = whole ? out.at(spans[t].y, 0, spans[t].x) : normed + t * kLanes;
+  const ptrdiff_t stride = whole ? out.plane : L;
   if (next)
-    output_layer<T, true>(mlp, hidden_bits, pooled, result, *next, out_bits);
+    output_layer<T, true>(mlp, hidden_bits, pooled, shifted, to, stride, *next, out_bits);
   else
-    output_layer<T, false>(mlp, hidden_bits, pooled, result, {}, out_bits);
+    output_layer<T, false>(mlp, hidden_bits, pooled, shifted, to, stride, {}, out_bits);
 
-  for (int c = 0; c < channels; ++c)
-    for (int s = 0; s < number; ++s)
-      store_first(out.at(spans[s].y, c, spans[s].x), load(result + c * L + spans[s].lane),
-                  spans[s].count);
-  for (int s = 0; s < number; ++s) wrap_span(out, channels, spans[s]);
+  if (whole)
+    for (int s = 0; s < number; ++s) wrap_span(out, channels, spans[s]);
+  else
+    store_tile(normed, L, channels, out, tokens, false, true);
   if (next) store_spans(out_bits, L, *next_bits, spans, number);
 }
 

@@ -23,20 +23,60 @@ BHVIT_INLINE F exp2_lanes(F x) {
   return as_floats(add(as_words(p), exponent));
 }
 
+// A vector of tokens that lie in several runs, out of registers: short stores one after another
+// could not be read at once.
+template <typename T>
+class Joined {
+ public:
+  // `from`: where the run's first token lies, in whose lane the run before ends.
+  BHVIT_INLINE void add(const T* from, int lane) {
+    from_[number_] = from - lane;
+    where_[number_++] = invert(below(lane));
+  }
+  BHVIT_INLINE auto read(ptrdiff_t offset) const {
+    auto x = load(from_[0] + offset);
+    for (int i = 1; i < number_; ++i) x = select(where_[i], load(from_[i] + offset), x);
+    return x;
+  }
+  BHVIT_INLINE void prefetch(ptrdiff_t offset) const {
+    for (int i = 0; i < number_; ++i) __builtin_prefetch(from_[i] + offset);
+  }
+
+ private:
+  int number_ = 0;
+  const T* from_[kLanes];
+  M where_[kLanes];
+};
+
+// At most a vector of tokens of a map.
+BHVIT_INLINE Joined<float> join_tokens(const Map& map, Tokens tokens) {
+  Span spans[kLanes];
+  const int number = cut_into_spans(tokens.token, tokens.count, map.width, spans);
+  Joined<float> joined;
+  for (int s = 0; s < number; ++s) joined.add(map.at(spans[s].y, 0, spans[s].x), spans[s].lane);
+  return joined;
+}
+
+// Calls run(lane, part) for vectors of a tile: the first lane of each, and its tokens.
+template <typename Run>
+BHVIT_INLINE void for_parts(Tokens tokens, const Run& run) {
+  for (int lane = 0; lane < tokens.count; lane += kLanes) {
+    const int left = tokens.count - lane;
+    run(lane, Tokens{tokens.token + lane, left < kLanes ? left : kLanes});
+  }
+}
+
 void load_tile(const Map& map, int channels, Tokens tokens, const float* scale, const float* bias,
                float* tile, int stride) {
-  Span spans[kTileLanes];
-  const int number = cut_into_spans(tokens.token, tokens.count, map.width, spans);
-  for (int c = 0; c < channels; ++c) {
-    for (int s = 0; s < number; ++s) {
-      const float* from = map.at(spans[s].y, c, spans[s].x);
-      __builtin_prefetch(from + kAhead);
-      F x = load_first(from, spans[s].count);
+  for_parts(tokens, [&](int lane, Tokens part) BHVIT_HERE {
+    const Joined<float> joined = join_tokens(map, part);
+    for (int c = 0; c < channels; ++c) {
+      joined.prefetch(c * map.plane + kAhead);
+      F x = joined.read(c * map.plane);
       if (scale) x = fma(x, spread(scale[c]), spread(bias[c]));
-      // what a short run writes beyond itself belongs to the run or channel that comes next
-      store(tile + c * stride + spans[s].lane, x);
+      store(tile + c * stride + lane, x);
     }
-  }
+  });
 }
 
 // Copies columns that the circular border repeats: -2, -1, width, width + 1.
@@ -54,28 +94,34 @@ void store_tile(const float* tile, int stride, int channels, const Map& map, Tok
                 bool accumulate, bool wrap) {
   Span spans[kTileLanes];
   const int number = cut_into_spans(tokens.token, tokens.count, map.width, spans);
-  for (int c = 0; c < channels; ++c) {
-    for (int s = 0; s < number; ++s) {
-      float* to = map.at(spans[s].y, c, spans[s].x);
-      F x = load(tile + c * stride + spans[s].lane);
-      if (accumulate) x = add(x, load_first(to, spans[s].count));
-      store_first(to, x, spans[s].count);
+  for (int s = 0; s < number; ++s) {
+    const Span span = spans[s];
+    const bool whole = span.count == kLanes;
+    const float* from = tile + span.lane;
+    float* to = map.at(span.y, 0, span.x);
+    for (int c = 0; c < channels; ++c, from += stride, to += map.plane) {
+      F x = load(from);
+      if (accumulate) x = add(x, load(to));
+      if (whole)
+        store(to, x);
+      else
+        store_first(to, x, span.count);
     }
+    if (wrap) wrap_span(map, channels, span);
   }
-  if (wrap)
-    for (int s = 0; s < number; ++s) wrap_span(map, channels, spans[s]);
 }
 
 void add_map(const Map& map, int channels, Tokens tokens, float* tile, int stride) {
-  Span spans[kTileLanes];
-  const int number = cut_into_spans(tokens.token, tokens.count, map.width, spans);
-  for (int c = 0; c < channels; ++c)
-    for (int s = 0; s < number; ++s) {
-      const float* from = map.at(spans[s].y, c, spans[s].x);
-      __builtin_prefetch(from + kAhead);
-      float* at = tile + c * stride + spans[s].lane;
-      store_first(at, add(load(at), load_first(from, spans[s].count)), spans[s].count);
+  for_parts(tokens, [&](int lane, Tokens part) BHVIT_HERE {
+    const Joined<float> joined = join_tokens(map, part);
+    const M inside = below(part.count);
+    for (int c = 0; c < channels; ++c) {
+      joined.prefetch(c * map.plane + kAhead);
+      float* at = tile + c * stride + lane;
+      const F x = load(at);
+      store(at, select(inside, add(x, joined.read(c * map.plane)), x));
     }
+  });
 }
 
 void pack_tile(const float* tile, int stride, int channels, int vectors, const float* scale,
