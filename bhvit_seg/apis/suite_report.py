@@ -51,6 +51,17 @@ def summarize(values: Sequence[float | None]) -> dict[str, Any]:
             'deviation': statistics.stdev(known) if len(known) > 1 else None, 'runs': len(known)}
 
 
+def compare(runs: dict[str, dict[str, Any]], first: dict[str, dict[str, Any]],
+            metric: str) -> dict[str, Any]:
+    """Summarize how much better than the first row's the runs of a row are, seed by seed.
+
+    Runs of one seed see the same crops in the same order, so that their difference spreads less
+    than either score.
+    """
+    pairs = [(run[metric], first[seed][metric]) for seed, run in runs.items() if seed in first]
+    return summarize([mine - other for mine, other in pairs if None not in (mine, other)])
+
+
 def machine() -> dict[str, Any]:
     """What the suite ran on."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -88,6 +99,9 @@ def collect(suite: Suite, runs: Sequence[Run], costs: dict[str, dict[str, Any]],
             'runs': {str(seed): {metric: score(scores, metric) for metric in metric_names(suite)}
                      for seed, scores in found.items()},
             'costs': costs.get(row.name)})
+    for row in rows:
+        row['differences'] = {metric: compare(row['runs'], rows[0]['runs'], metric)
+                              for metric in suite.metrics}
     return {'suite': str(suite.path), 'title': suite.title, 'classes': list(suite.classes),
             'metrics': list(suite.metrics), 'size': list(suite.size), 'machine': machine(),
             'failures': failures, 'rows': rows}
@@ -116,11 +130,11 @@ def _settings_line(report: dict[str, Any]) -> str:
     return '; '.join(parts) + '.'
 
 
-def _mean(cell: dict[str, Any]) -> str:
+def _mean(cell: dict[str, Any], sign: str = '') -> str:
     if cell['mean'] is None:
         return NOTHING
     deviation = '' if cell['deviation'] is None else f' ± {cell["deviation"]:.1f}'
-    return f'{cell["mean"]:.1f}{deviation}'
+    return f'{cell["mean"]:{sign}.1f}{deviation}'
 
 
 def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
@@ -132,9 +146,12 @@ def score_table(report: dict[str, Any]) -> list[str]:
     """Scores of every row as a Markdown table."""
     metrics = ['mIoU', *(f'{column}.{name}' for name in report['classes']
                          for column in SHOWN_OF_CLASSES), 'aAcc']
+    first, compared = report['rows'][0], report['metrics'][0]
     lines = [[row['name'], *(_mean(row['scores'][metric]) for metric in metrics),
+              NOTHING if row is first else _mean(row['differences'][compared], '+'),
               f'{len(row["runs"])} of {len(row["seeds"])}'] for row in report['rows']]
-    return _table(['', *map(describe_metric, metrics), 'seeds'], lines)
+    return _table(['', *map(describe_metric, metrics),
+                   f'{describe_metric(compared)}, less that of {first["name"]}', 'seeds'], lines)
 
 
 def cost_table(report: dict[str, Any]) -> list[str]:
@@ -162,7 +179,8 @@ def markdown(report: dict[str, Any]) -> str:
     """The whole report as Markdown."""
     size = '×'.join(map(str, report['size']))
     lines = [f'# {report["title"]}', '', _settings_line(report), '',
-             'Scores in per cent after the last iteration: mean ± sample deviation over seeds.',
+             'Scores in per cent after the last iteration: mean ± sample deviation over seeds; '
+             'differences are taken seed by seed.',
              '', *score_table(report), '',
              f'Costs for an image of {size}: OPs = FLOPs + BOPs / 64, multiply-accumulates of '
              'convolutions, linear layers and attention; MB of the packed file or, where there is '

@@ -13,6 +13,7 @@ from bhvit_seg.apis.suite import load_suite
 from bhvit_seg.apis.suite_plots import mean_curve, write_plots
 from bhvit_seg.apis.suite_report import (
     collect,
+    compare,
     markdown,
     rows_csv,
     runs_csv,
@@ -87,12 +88,19 @@ def test_report_has_every_seed_and_its_spread(report):
     json.dumps(report, allow_nan=False)
 
 
+def test_differences_are_between_runs_of_one_seed():
+    first = {'0': {'x': 50.0}, '1': {'x': 60.0}, '2': {'x': None}}
+    runs = {'1': {'x': 61.5}, '0': {'x': 52.5}, '2': {'x': 70.0}, '3': {'x': 0.0}}
+    assert compare(runs, first, 'x') == {
+        'mean': 2.0, 'deviation': pytest.approx(0.5 ** 0.5), 'runs': 2}
+
+
 def test_markdown(report):
     text = markdown(report)
     lines = text.splitlines()
     assert lines[0] == '# Roads' and '12 iterations; batches of 2' in text
     assert '| a | 80.0 ± 0.0 | 90.0 ± 0.0 | 90.0 ± 0.0 | 63.0 ± 2.6 | 63.0 ± 2.6 ' in text
-    assert '| b | 80.0 | 90.0 | 90.0 | – | – | 91.0 | 1 of 3 |' in lines
+    assert '| b | 80.0 | 90.0 | 90.0 | – | – | 91.0 | – | 1 of 3 |' in lines
     assert '| a | 2.0 | 64.0 | 3.0 | 1.00 | 0.50 | 2.20 | 4.0 | 40.0 |' in lines
     assert f'| b | {" | ".join("–" * 8)} |' in lines
     assert '- b, seed 1: train.py said: no' in lines
