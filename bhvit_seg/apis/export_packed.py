@@ -202,7 +202,7 @@ def export_packed(config: str | Path,
         checkpoint: The weights.
         out: The file to write.
         images: Images, folders or glob patterns to verify with, at most 32 of them; by default
-            four synthetic scenes of the size of the training window.
+            four synthetic scenes, see :func:`scene_size`.
         lidar: The folder with a raster for each image, for models that read them.
         precision: See :func:`pack_model`.
         verify: Whether to verify. Without it ``'auto'`` stores all in 32 bits.
@@ -217,7 +217,7 @@ def export_packed(config: str | Path,
     pictures = []
     if verify:
         pictures = (read_images(predictor, images, lidar, out) if images
-                    else synthetic_images(meta['channels'], meta['window'] or SCENE_SIZE))
+                    else synthetic_images(meta['channels'], scene_size(meta['window'])))
     report = pack_model(predictor.model, out, meta, pictures, precision, threads)
     report.warnings += find_differences(predictor)
     return report
@@ -247,6 +247,15 @@ def read_images(predictor: Predictor, inputs: Sequence[str | Path], lidar: str |
             raise UserError(f'image {path} cannot be read: {first_line(error)}') from error
         images.append(blue_first_to_red_first(pixels))
     return images
+
+
+def scene_size(window: Sequence[int] | None) -> tuple[int, int]:
+    """Return height and width of scenes to verify with: the training window's, or more.
+
+    One bit that flips in the last stage reaches a thousand pixels, which is much of a small scene.
+    """
+    height, width = window or SCENE_SIZE
+    return max(height, SCENE_SIZE[0]), max(width, SCENE_SIZE[1])
 
 
 def synthetic_images(channels: int, size: Sequence[int], count: int = N_SCENES

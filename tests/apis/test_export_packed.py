@@ -20,6 +20,16 @@ from bhvit_seg.native.file_format import read_packed
 
 
 @pytest.fixture(autouse=True)
+def small_scenes(monkeypatch):
+    """Verify with scenes of the training window, which is small here."""
+    monkeypatch.setattr(module, 'SCENE_SIZE', (16, 48))
+
+
+def test_scenes_are_at_least_of_a_size():
+    assert module.scene_size((64, 32)) == (64, 48) and module.scene_size(None) == (16, 48)
+
+
+@pytest.fixture(autouse=True)
 def plain(monkeypatch):
     """Let the plain engine stand in for the compiled one, so that both are tested apart."""
     def labels(tensors, images, threads=None):
