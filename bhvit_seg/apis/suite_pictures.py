@@ -49,11 +49,10 @@ def write_pictures(title: str, runs: Sequence[Run], folder: Path) -> None:
     cfg = Config.fromfile(str(next(iter(firsts.values())).config))
     scenes = _load_scenes(cfg)
     palette = np.asarray(find_palette(cfg, None, len(next(iter(runs)).row.classes)), np.uint8)
+    found_by_run = [_predict(run, [scene['path'] for scene in scenes]) for run in firsts.values()]
     lines, errors = [], []
-    for scene in scenes:
+    for scene, *maps in zip(scenes, *found_by_run):
         labels = scene['labels']
-        maps = [_shown(found) for found in
-                (_predict(run, scene['path']) for run in firsts.values())]
         truth = np.where((labels < len(palette))[..., None],
                          palette[np.minimum(labels, len(palette) - 1)],
                          np.array(UNLABELLED, np.uint8))
@@ -101,13 +100,16 @@ def _load_scenes(cfg: Config) -> list[dict[str, Any]]:
     return scenes
 
 
-def _predict(run: Run, image: Path) -> np.ndarray:
-    """Return the class ids (H, W) that a run gives an image."""
-    path = run.folder / 'pictures' / f'{image.stem}.png'
-    if not path.is_file() or path.stat().st_mtime < run.checkpoint.stat().st_mtime:
-        predictor = Predictor(run.config, run.checkpoint)
-        write_labels(path, predictor(image), predictor.palette)
-    return np.asarray(Image.open(path))
+def _predict(run: Run, images: Sequence[Path]) -> list[np.ndarray]:
+    """Return the class ids that a run gives each image, as shown."""
+    predictor, maps = None, []
+    for image in images:
+        path = run.folder / 'pictures' / f'{image.stem}.png'
+        if not path.is_file() or path.stat().st_mtime < run.checkpoint.stat().st_mtime:
+            predictor = predictor or Predictor(run.config, run.checkpoint)
+            write_labels(path, predictor(image), predictor.palette)
+        maps.append(_shown(np.asarray(Image.open(path))))
+    return maps
 
 
 def _shown(picture: np.ndarray, resample: int = Image.Resampling.NEAREST) -> np.ndarray:
