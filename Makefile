@@ -7,6 +7,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 # Installed by itself and first: pulled in as a dependency it may bring gigabytes of CUDA packages.
 TORCH ?= torch==2.13.0
+# The release that was made for it.
+TORCHVISION ?= torchvision==0.28.0
 # A built mmcv 2.1.0 for `make test-openmmlab`; without one it is compiled (half an hour).
 MMCV_WHEEL ?= $(firstword $(wildcard ../shared/wheels/mmcv-2.1.0-*.whl))
 
@@ -18,12 +20,13 @@ OPENMMLAB := .venv-openmmlab
 OPENMMLAB_BIN := $(OPENMMLAB)/bin
 OPENMMLAB_STAMP := $(OPENMMLAB)/.installed
 
-.PHONY: help demo test test-all lint install test-openmmlab test-sanitize test-neon clean
+.PHONY: help demo test test-all lint install test-pretrain test-openmmlab test-sanitize test-neon clean
 
 help:
 	@echo 'make demo            sample set, training, test, prediction and a contact sheet (minutes)'
 	@echo 'make test            ruff and the test suite'
 	@echo 'make test-all        the same with the tests marked slow'
+	@echo 'make test-pretrain   mmpretrain into $(VENV), and the tests of classifiers'
 	@echo 'make test-openmmlab  the suite on the original OpenMMLab packages, in an environment of its own'
 	@echo 'make test-sanitize   the engine under sanitizers, with thousands of damaged files (minutes)'
 	@echo 'make test-neon       the NEON kernels, cross-compiled for arm64 and run by qemu'
@@ -45,6 +48,10 @@ lint: $(STAMP)
 	$(BIN)/clang-format --dry-run --Werror $(CSRC)
 
 install: $(STAMP)
+
+test-pretrain: $(STAMP)
+	$(BIN)/python -m pip install $(TORCHVISION) -e '.[mm,pretrain]'
+	$(BIN)/python -m pytest tests/models/classifiers tests/test_vision.py
 
 test-openmmlab: $(OPENMMLAB_STAMP)
 	$(OPENMMLAB_BIN)/python -m pytest

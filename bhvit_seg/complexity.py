@@ -219,6 +219,12 @@ def _known_as(layer: nn.Module) -> type | None:
     return None
 
 
+# Products that torch's own counter of operations leaves out.
+OTHER_PRODUCTS = {getattr(torch.ops.aten, name) for name in (
+    'mv', 'addmv', 'dot', 'vdot', 'linalg_vecdot', 'addr', '_cdist_forward',
+    '_euclidean_dist', '_trilinear')}
+
+
 class _Watch(TorchDispatchMode):
     """Notes for every product that is carried out which module's ``forward`` is running."""
 
@@ -228,7 +234,7 @@ class _Watch(TorchDispatchMode):
         self.multiplied: set[str] = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func._overloadpacket in flop_registry:
+        if func._overloadpacket in flop_registry or func._overloadpacket in OTHER_PRODUCTS:
             self.multiplied.add(self.running[-1])
         return func(*args, **(kwargs or {}))
 

@@ -34,8 +34,11 @@ TIFF_SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 TIFF_BITS_PER_SAMPLE = 258
 TIFF_PHOTOMETRIC = 262
 TIFF_SAMPLES_PER_PIXEL = 277
+TIFF_EXTRA_SAMPLES = 338
 TIFF_GDAL_NODATA = 42113
 TIFF_COLOUR_PHOTOMETRICS = (2, 6)  # RGB, YCbCr
+TIFF_ALPHA = (1, 2)  # associated, unassociated
+PNG_COLOUR_TYPE_AT, PNG_ALPHA = 25, (4, 6)
 COLOUR_FLAGS = {
     'color': cv2.IMREAD_COLOR,
     'unchanged': cv2.IMREAD_UNCHANGED,
@@ -61,14 +64,35 @@ def read_image(path: str, color_type: str = 'color', backend_args: dict | None =
     Raises:
         UserError: The file is missing, truncated or not an image.
     """
+    return read_image_and_gaps(path, color_type, backend_args)[0]
+
+
+def read_image_and_gaps(path: str, color_type: str = 'color', backend_args: dict | None = None
+                        ) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read a camera image, and where it has no data.
+
+    It has none where all bands are the nodata value that a TIFF file declares, where any is NaN or
+    infinite, and where alpha is 0.
+
+    Args:
+        path, color_type, backend_args: As for :func:`read_image`.
+
+    Returns:
+        The image, and (H, W) bool; None instead where it has data everywhere.
+
+    Raises:
+        UserError: As for :func:`read_image`.
+    """
     content = _read_bytes(path, 'image', backend_args)
+    gaps = None
     if content.startswith(TIFF_SIGNATURES):
         tags = _tiff_tags(content, path, 'image')
-        if color_type == 'unchanged':
+        if color_type == 'unchanged' or (
+                tags.bits <= 8 and tags.samples > 2 and not tags.opencv_keeps_bands):
             bands = _decode_tiff(content, tags, path, 'image')
-            return np.ascontiguousarray(_swap_red_and_blue(bands)).reshape(*bands.shape[:2], -1)
-        if tags.bits <= 8 and tags.samples > 2 and not tags.opencv_keeps_bands:
-            return np.ascontiguousarray(_decode_tiff(content, tags, path, 'image')[..., 2::-1])
+            bands = bands.reshape(*bands.shape[:2], -1)
+            image = bands[..., 2::-1] if color_type == 'color' else _swap_red_and_blue(bands)
+            return np.ascontiguousarray(image), _gaps(bands, tags.nodata, tags.alpha)
         if tags.bits > 8 or tags.samples == 2:
             raise UserError(f'image {path} has {tags.samples} bands of {tags.bits} bits, which '
                             "are no 8-bit colours: load it with color_type='unchanged' and give "
@@ -79,7 +103,33 @@ def read_image(path: str, color_type: str = 'color', backend_args: dict | None =
         raise _undecodable(path, 'image', error.err) from error
     if image is None:
         raise _undecodable(path, 'image')
-    return image if image.ndim == 3 else image[..., None]
+    image = image if image.ndim == 3 else image[..., None]
+    if content.startswith(TIFF_SIGNATURES):
+        gaps = _gaps(image, tags.nodata, None)
+    elif content.startswith(PNG_SIGNATURE) and content[PNG_COLOUR_TYPE_AT] in PNG_ALPHA:
+        alpha = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)[..., -1]
+        # A rotation that metadata ask for is not done to it.
+        gaps = _none_if_empty(alpha == 0) if alpha.shape == image.shape[:2] else None
+    return image, gaps
+
+
+def _gaps(bands: np.ndarray, nodata: float | None, alpha: int | None) -> np.ndarray | None:
+    """Where bands (H, W, C) have no data, by their nodata value and the number of the alpha band.
+    """
+    gaps = np.zeros(bands.shape[:2], bool)
+    colours = bands if alpha is None else np.delete(bands, alpha, axis=2)
+    if nodata is not None and not np.isnan(nodata):
+        gaps |= (colours == np.float64(nodata).astype(
+            bands.dtype if bands.dtype.kind == 'f' else np.float64)).all(2)
+    if bands.dtype.kind == 'f':
+        gaps |= ~np.isfinite(colours).all(2)
+    if alpha is not None:
+        gaps |= bands[..., alpha] == 0
+    return _none_if_empty(gaps)
+
+
+def _none_if_empty(gaps: np.ndarray) -> np.ndarray | None:
+    return gaps if gaps.any() else None
 
 
 def read_mask(path: str, backend_args: dict | None = None, colours: bool = False) -> np.ndarray:
@@ -253,6 +303,7 @@ class _TiffTags(NamedTuple):
     bits: int
     is_colour: bool
     nodata: float | None
+    alpha: int | None
 
     @property
     def opencv_keeps_bands(self) -> bool:
@@ -265,7 +316,7 @@ class _TiffTags(NamedTuple):
 
 
 def _tiff_tags(content: bytes, path: str, kind: str) -> _TiffTags:
-    """Bands a pixel, bits a band, and the nodata value that GDAL declares."""
+    """Bands a pixel, bits a band, the nodata value that GDAL declares, and which band is alpha."""
     header = 16 if content[2:4] in (b'+\0', b'\0+') else 8
     try:
         with warnings.catch_warnings():
@@ -277,12 +328,16 @@ def _tiff_tags(content: bytes, path: str, kind: str) -> _TiffTags:
             samples = directory.get(TIFF_SAMPLES_PER_PIXEL, 1)
             bits = directory.get(TIFF_BITS_PER_SAMPLE, 1)
             is_colour = directory.get(TIFF_PHOTOMETRIC) in TIFF_COLOUR_PHOTOMETRICS
+            extra = directory.get(TIFF_EXTRA_SAMPLES, ())
             declared = directory.get(TIFF_GDAL_NODATA)
         nodata = None if declared is None else float(str(declared).strip('\0 '))
     except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error) as error:
         raise _undecodable(path, kind, str(error)) from error
     bits = max(bits) if isinstance(bits, tuple) else bits
-    return _TiffTags(samples, bits, is_colour, nodata)
+    extra = extra if isinstance(extra, tuple) else (extra,)
+    alpha = next((samples - len(extra) + place for place, kind_of_band in enumerate(extra)
+                  if kind_of_band in TIFF_ALPHA), None)
+    return _TiffTags(samples, bits, is_colour, nodata, alpha)
 
 
 def _decode_tiff(content: bytes, tags: _TiffTags, path: str, kind: str) -> np.ndarray:

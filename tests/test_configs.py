@@ -26,8 +26,8 @@ from bhvit_seg.models.layers import BinaryConv2d, BinaryLinear
 from bhvit_seg.native.export import check_exportable
 
 ROOT = Path(__file__).resolve().parents[1] / 'configs'
-# `_base_` holds parts of experiments and `suites` lists of them; classifiers are trained by
-# mmpretrain and tested with it.
+# `_base_` holds parts of experiments and `suites` lists of them; classifiers are tested with
+# mmpretrain, in tests/models/classifiers.
 ELSEWHERE = ('_base_', 'suites', 'pretrain')
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob('*.py')
                  if path.relative_to(ROOT).parts[0] not in ELSEWHERE)
@@ -79,6 +79,7 @@ def test_all_configs_were_found():
     elsewhere = {path for path in walked
                  if os.path.relpath(path, ROOT).split(os.sep)[0] in ELSEWHERE}
     assert walked - elsewhere == {str(ROOT / name) for name in CONFIGS}
+    assert len([path for path in walked if os.path.dirname(path) == str(ROOT / 'pretrain')]) == 5
 
 
 def test_every_part_belongs_to_an_experiment():
@@ -306,16 +307,7 @@ def test_config_trains_an_iteration_and_predicts(name, sets, teacher):
     train_and_predict(with_crop(read(name), 4), sets, teacher)
 
 
-def data_of(name: str) -> tuple[str, str]:
-    return name.split('/')[0], Path(name).stem.rsplit('_', 1)[1]
-
-
-# One of each folder and kind of data; the shortest names are those of plain networks.
-OWN_CROPS = [min((n for n in CONFIGS if data_of(n) == key and '-small_' not in n), key=len)
-             for key in sorted({data_of(n) for n in CONFIGS})]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize('name', OWN_CROPS)
+@pytest.mark.parametrize('name', CONFIGS)
 def test_config_trains_an_iteration_at_its_own_crop(name, sets, teacher):
     train_and_predict(read(name), sets, teacher)

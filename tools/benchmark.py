@@ -27,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
                         help='folder of runs and reports (default: work_dirs/suites/<suite name>)')
     parser.add_argument('--only', nargs='+', metavar='ROW', help='train and test only these rows')
     parser.add_argument('--seeds', type=int, nargs='+', metavar='N',
-                        help="seeds to use instead of the suite's")
+                        help="train and test with these seeds (default: the suite's, which are "
+                             'in the tables anyway)')
     parser.add_argument('--threads', type=int, default=1, metavar='N',
                         help='threads when images are timed (default: 1)')
     parser.add_argument('--dry-run', action='store_true',

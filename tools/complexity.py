@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bhvit_seg.errors import command
+from bhvit_seg.errors import UserError, command
 
-# Of tables in a file or a pipe.
-WIDTH = 140
+# In a file or a pipe, tables are as wide as they need to be.
+WIDTH = 1000
 
 
 @command
@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--json', metavar='FILE', help='write everything, layers too, to this file')
     add_cfg_options(parser)
     args = parser.parse_args(argv)
+    if args.depth < 1:
+        raise UserError(f'--depth is {args.depth}: expected a number from 1')
     records = [measure_complexity(config, args.size, args.cfg_options) for config in args.configs]
     console = Console()
     if not console.is_terminal:

@@ -31,12 +31,6 @@ def choose_rows(suite: Suite, names: Sequence[str] | None) -> list[Row]:
     return [row for row in suite.rows if names is None or row.name in names]
 
 
-def plan(suite: Suite, work_dir: str | Path, only: Sequence[str] | None = None) -> list[str]:
-    """Say of each run how far it is, without doing anything."""
-    rows = choose_rows(suite, only)
-    return [f'{run.name}: {run.state()}' for run in runs_of(suite, work_dir) if run.row in rows]
-
-
 def benchmark_suite(suite_file: str | Path,
                     tools: str | Path,
                     work_dir: str | Path | None = None,
@@ -57,7 +51,7 @@ def benchmark_suite(suite_file: str | Path,
         work_dir: Where runs and reports go. Defaults to ``work_dirs/suites/<name>``.
         data_root: The folder of the data. Defaults to the suite's, then to each config's.
         only: Rows to train and test. Defaults to all.
-        seeds: Seeds to use instead of the suite's.
+        seeds: Seeds to train and test. Defaults to the suite's, which are in the report anyway.
         threads: Threads that timed models may use.
         dry_run: Only say what would be done.
         say: What is called with a line of progress.
@@ -74,14 +68,15 @@ def benchmark_suite(suite_file: str | Path,
     suite = load_suite(suite_file, data_root, seeds)
     folder = Path(work_dir or Path('work_dirs') / 'suites' / suite.path.stem)
     rows = choose_rows(suite, only)
-    if dry_run:
-        for line in plan(suite, folder, only):
-            say(line)
-        return None
     runs = runs_of(suite, folder)
-    failures: dict[str, str] = {}
+    chosen = [run for run in runs
+              if run.row in rows and (seeds is None or run.seed in seeds)]
+    if dry_run:
+        for run in chosen:
+            say(f'{run.name}: {run.state()}')
+        return None
+    failures = {run.name: run.obstacle for run in runs if run.obstacle}
     costs: dict[str, dict[str, Any]] = {}
-    chosen = [run for run in runs if run.row in rows]
     with lock(folder):
         for number, run in enumerate(chosen, 1):
             say(f'[{number}/{len(chosen)}] {run.name}: {run.state()}')
@@ -132,5 +127,9 @@ def _write(suite: Suite, runs: Sequence[Run], costs: dict[str, dict[str, Any]],
     try:
         write_plots(report, runs, folder)
     except ImportError:
-        say('no pictures: matplotlib is not installed (pip install "bhvit_seg[benchmark]")')
+        say('no plots: matplotlib is not installed (pip install "bhvit_seg[benchmark]")')
+    except Exception as error:
+        # Trainings that are still to come are worth more.
+        traceback.print_exc()
+        say(f'no plots: {first_line(error)}')
     return report

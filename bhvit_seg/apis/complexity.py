@@ -10,6 +10,7 @@ from typing import Any
 import bhvit_seg.mm  # noqa: F401  isort: skip
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from rich import box
 from rich.table import Table
 from torch import nn
 
@@ -109,7 +110,7 @@ def group_layers(layers: Sequence[dict[str, Any]], depth: int | None) -> list[di
 
 def cells(cost: dict[str, Any]) -> list[str]:
     """Millions of operations and parameters, and kilobytes, of one line of a table."""
-    return [*(f'{cost[key] / 1e6:,.3f}' for key in SUMS[:5]), f'{cost["bytes"] / 1e3:,.1f}']
+    return [*(f'{cost[key] / 1e6:,.2f}' for key in SUMS[:5]), f'{cost["bytes"] / 1e3:,.1f}']
 
 
 def tables(records: Sequence[dict[str, Any]], depth: int | None = 2) -> list[Table]:
@@ -117,10 +118,12 @@ def tables(records: Sequence[dict[str, Any]], depth: int | None = 2) -> list[Tab
 
     One record is shown by parts of the network, several by their totals.
     """
-    table = Table(title=None if len(records) > 1 else title_of(records[0]), title_justify='left')
-    table.add_column('config' if len(records) > 1 else 'layer', no_wrap=True)
+    # On a narrow terminal names are folded, numbers stay whole.
+    table = Table(title=None if len(records) > 1 else title_of(records[0]), title_justify='left',
+                  box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column('config' if len(records) > 1 else 'layer', overflow='fold', min_width=12)
     for heading in ('FLOPs, M', 'BOPs, M', 'OPs, M', '1-bit, M', 'float, M', 'kB'):
-        table.add_column(heading, justify='right')
+        table.add_column(heading, justify='right', no_wrap=True)
     if len(records) > 1:
         for record in records:
             table.add_row(title_of(record), *cells(record['total']))

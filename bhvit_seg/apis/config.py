@@ -181,6 +181,18 @@ def require_settings(cfg: Config, path: str | Path, *names: str) -> None:
                         'whole experiment, not a part from _base_')
 
 
+def require_segmentation(cfg: Config, path: str | Path) -> None:
+    """See that the config is one of mmseg.
+
+    Raises:
+        UserError: It is of another package, such as those of pre-training.
+    """
+    scope = cfg.get('default_scope', 'mmseg')
+    if scope != 'mmseg':
+        raise UserError(f'the config {path} is for {scope}, and segmenters alone are scored here: '
+                        'a classifier is scored during its training, see the log')
+
+
 def work_dir_of(cfg: Config, path: str | Path, work_dir: str | Path | None) -> str:
     """Return the work dir: the argument's, else the config's, else ``work_dirs/<config name>``."""
     return str(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(path).stem)

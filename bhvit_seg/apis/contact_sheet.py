@@ -17,10 +17,10 @@ BACKGROUND, TEXT = (255, 255, 255), (30, 30, 30)
 
 @dataclass
 class SheetRow:
-    """Pictures of one row, RGB arrays ``(H, W, 3)`` of one size, and a line about them."""
+    """Pictures of one row, RGB arrays ``(H, W, 3)`` of one size, and a line about them or each."""
 
     pictures: Sequence[np.ndarray]
-    caption: str
+    caption: str | Sequence[str]
 
 
 def write_contact_sheet(path: str | Path, titles: Sequence[str], rows: Sequence[SheetRow],
@@ -46,6 +46,8 @@ def write_contact_sheet(path: str | Path, titles: Sequence[str], rows: Sequence[
         top = 2 * HEADER + index * (height + HEADER)
         for column, picture in enumerate(row.pictures):
             sheet.paste(Image.fromarray(picture), (MARGIN + column * (width + MARGIN), top))
-        draw.text((MARGIN, top + height + 4), row.caption, TEXT, font)
+        captions = [row.caption] if isinstance(row.caption, str) else row.caption
+        for column, caption in enumerate(captions):
+            draw.text((MARGIN + column * (width + MARGIN), top + height + 4), caption, TEXT, font)
     with write_atomically(path) as partial:
         sheet.save(partial)

@@ -34,7 +34,12 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
 from bhvit_seg.apis.complexity import DEFAULT_SIZE
-from bhvit_seg.apis.config import check_options, load_config, require_settings
+from bhvit_seg.apis.config import (
+    check_options,
+    load_config,
+    require_segmentation,
+    require_settings,
+)
 from bhvit_seg.errors import UserError, find_user_error, first_line
 from bhvit_seg.scores import COLUMNS
 
@@ -96,7 +101,7 @@ def load_suite(path: str | Path, data_root: str | Path | None = None,
     Args:
         path: The suite file.
         data_root: The folder of the data. Defaults to the suite's, then to each config's.
-        seeds: Seeds to use instead of the suite's.
+        seeds: More seeds for every row.
 
     Raises:
         UserError: The suite or a config is missing, broken or says what there is not.
@@ -107,7 +112,10 @@ def load_suite(path: str | Path, data_root: str | Path | None = None,
     _check_keys(settings, known, f'the suite {path}')
     if not isinstance(settings.get('rows'), (list, tuple)) or not settings['rows']:
         raise UserError(f'the suite {path} has no rows: give a list of dict(name=..., config=...)')
-    common = dict(settings.get('cfg_options') or {})
+    common = _mapping(settings, 'cfg_options', f'the suite {path}')
+    metrics = settings.get('metrics') or ('mIoU',)
+    if not isinstance(metrics, (list, tuple)) or not all(isinstance(m, str) for m in metrics):
+        raise UserError(f'the suite {path} has metrics={metrics!r}: give a list of names')
     data_root = data_root or settings.get('data_root')
     default_seeds = settings.get('seeds', (0,))
     rows: dict[str, Row] = {}
@@ -122,7 +130,7 @@ def load_suite(path: str | Path, data_root: str | Path | None = None,
         rows[row.name] = row
     suite = Suite(path, settings.get('title') or path.stem, list(rows.values()),
                   _size(path, settings.get('size'), next(iter(rows.values()))),
-                  tuple(settings.get('metrics') or ('mIoU',)))
+                  tuple(metrics))
     _check_comparable(suite)
     return suite
 
@@ -140,6 +148,14 @@ def _read(path: Path) -> dict[str, Any]:
                         f'{first_line(error)}') from error
 
 
+def _mapping(entry: dict[str, Any], key: str, owner: str) -> dict[str, Any]:
+    """A setting of settings by dotted key; empty where there is none."""
+    value = entry.get(key) or {}
+    if not isinstance(value, dict):
+        raise UserError(f'{owner} has {key}={value!r}: give a dict from dotted keys')
+    return dict(value)
+
+
 def _check_keys(entry: dict[str, Any], known: set[str], owner: str) -> None:
     for key in entry:
         if key not in known:
@@ -148,7 +164,7 @@ def _check_keys(entry: dict[str, Any], known: set[str], owner: str) -> None:
 
 
 def _row(path: Path, number: int, entry: Any, default_seeds: Any,
-         given_seeds: Sequence[int] | None) -> Row:
+         more_seeds: Sequence[int] | None) -> Row:
     if not isinstance(entry, dict) or not isinstance(entry.get('name'), str):
         raise UserError(f'row {number} of the suite {path} is {entry!r}: expected '
                         'dict(name=..., config=...)')
@@ -158,19 +174,23 @@ def _row(path: Path, number: int, entry: Any, default_seeds: Any,
     if not re.fullmatch(r'[\w+][\w.+-]*', name):
         raise UserError(f'{owner} has a name that is no name of a folder: use letters, digits and '
                         '. _ + -')
-    seeds = entry.get('seeds', default_seeds) if given_seeds is None else given_seeds
-    if not isinstance(seeds, (list, tuple)) or not seeds or len(set(seeds)) < len(seeds) or not \
-            all(isinstance(seed, int) and seed >= 0 for seed in seeds):
-        raise UserError(f'{owner} has the seeds {seeds!r}: expected whole numbers from 0, each '
-                        'once')
+    own_seeds = entry.get('seeds', default_seeds)
+    for seeds in (own_seeds, more_seeds):
+        if seeds is None and seeds is more_seeds:
+            continue
+        if not isinstance(seeds, (list, tuple)) or not seeds or len(set(seeds)) < len(seeds) or \
+                not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+            raise UserError(f'{owner} has the seeds {seeds!r}: expected whole numbers from 0, '
+                            'each once')
+    seeds = dict.fromkeys([*own_seeds, *(more_seeds or ())])
     if not isinstance(entry.get('config'), str):
         raise UserError(f'{owner} has no config: name one, relative to the suite')
     config = path.parent / entry['config']
     if not config.is_file():
         raise UserError(f'{owner} names the config {entry["config"]}, but there is no {config}: '
                         'configs are named relative to the suite')
-    return Row(name, config.resolve(), tuple(seeds), dict(entry.get('cfg_options') or {}),
-               dict(entry.get('checkpoints') or {}))
+    return Row(name, config.resolve(), tuple(seeds), _mapping(entry, 'cfg_options', owner),
+               _mapping(entry, 'checkpoints', owner))
 
 
 def _check_source(path: Path, row: Row, option: str, source: str, rows: dict[str, Row]) -> None:
@@ -193,6 +213,7 @@ def _complete(path: Path, row: Row, common: dict[str, Any], data_root: str | Pat
         check_options(row.cfg, row.checkpoints)
         require_settings(row.cfg, row.config, 'model', 'train_dataloader', 'train_cfg',
                          'test_dataloader', 'test_evaluator')
+        require_segmentation(row.cfg, row.config)
         if 'max_iters' not in row.cfg.train_cfg:
             raise UserError(f'the config {row.config} trains by epochs: a suite takes configs '
                             'with train_cfg.max_iters')

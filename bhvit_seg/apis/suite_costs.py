@@ -24,6 +24,8 @@ from bhvit_seg.fileio import write_json
 from bhvit_seg.native import PackedSegmentor
 
 COSTS, PACKED = 'costs.json', 'model.bhv'
+# What 'auto' narrows depends on the weights, so that rows would differ by chance.
+PRECISION = '32'
 ROUNDS, SECONDS = 10, 10
 
 
@@ -50,6 +52,7 @@ def measure_costs(run: Run, size: tuple[int, int], threads: int,
     """
     path = run.folder.parent / COSTS
     measured = {'size': list(size), 'threads': threads, 'processor': processor(),
+                'precision': PRECISION,
                 'checkpoint': f'{run.folder.name}/{run.checkpoint.name}',
                 'written': run.checkpoint.stat().st_mtime_ns}
     if path.is_file():
@@ -65,7 +68,7 @@ def measure_costs(run: Run, size: tuple[int, int], threads: int,
     if complexity['packed_bytes'] is not None:
         try:
             report = export_packed(config, run.checkpoint, run.folder.parent / PACKED,
-                                   threads=threads)
+                                   precision=PRECISION, threads=threads)
             predicts['packed'] = PackedSegmentor(report.path, threads).predict
             costs['packed_bytes'] = report.total
         except UserError as error:

@@ -1,8 +1,8 @@
 """What the networks of a suite make of a few images, side by side.
 
 ``pictures.png`` has a line for each image: the image, its labels, and what each row's first run
-makes of it. ``errors.png`` shows the networks' maps alone, with what is wrong in the colours of
-the class that was given and all else pale, so that it can be shown where images may not.
+makes of it. ``predictions.png`` shows the networks' maps alone, so that it can be shown where
+neither images nor labels may.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from bhvit_seg.apis.contact_sheet import SheetRow, write_contact_sheet
-from bhvit_seg.apis.pictures import Palette, write_labels
+from bhvit_seg.apis.pictures import write_labels
 from bhvit_seg.apis.predict import Predictor, find_palette
 from bhvit_seg.apis.suite_runs import Run
 
@@ -27,11 +27,10 @@ COUNT = 4
 # Of an image the middle is shown, so many pixels of it at most, on so many pixels of the sheet.
 LARGEST, SIDE = 512, 200
 UNLABELLED = (128, 128, 128)
-PALENESS = 0.75
 
 
 def write_pictures(title: str, runs: Sequence[Run], folder: Path) -> None:
-    """Write ``pictures.png`` and ``errors.png`` of the first finished run of each row.
+    """Write ``pictures.png`` and ``predictions.png`` of the first finished run of each row.
 
     What a run made of an image is kept in its folder and made again only for another checkpoint.
 
@@ -50,7 +49,7 @@ def write_pictures(title: str, runs: Sequence[Run], folder: Path) -> None:
     scenes = _load_scenes(cfg)
     palette = np.asarray(find_palette(cfg, None, len(next(iter(runs)).row.classes)), np.uint8)
     found_by_run = [_predict(run, [scene['path'] for scene in scenes]) for run in firsts.values()]
-    lines, errors = [], []
+    lines, predictions = [], []
     for scene, *maps in zip(scenes, *found_by_run):
         labels = scene['labels']
         truth = np.where((labels < len(palette))[..., None],
@@ -58,29 +57,16 @@ def write_pictures(title: str, runs: Sequence[Run], folder: Path) -> None:
                          np.array(UNLABELLED, np.uint8))
         lines.append(SheetRow([scene['image'], truth, *(palette[found] for found in maps)],
                               scene['path'].stem))
-        errors.append(SheetRow([colour_errors(found, labels, palette) for found in maps],
-                               scene['path'].stem))
+        predictions.append(SheetRow([palette[found] for found in maps], [
+            f'{percent_right(found, labels, len(palette)):.0f} % right' for found in maps]))
     write_contact_sheet(folder / 'pictures.png', ('image', 'labels', *firsts), lines, title)
-    write_contact_sheet(folder / 'errors.png', tuple(firsts), errors,
-                        f'{title}: pale where right, else in the colour of the given class')
+    write_contact_sheet(folder / 'predictions.png', tuple(firsts), predictions, title)
 
 
-def colour_errors(found: np.ndarray, labels: np.ndarray, palette: Palette) -> np.ndarray:
-    """Colour a map: pale where it is right, grey where nobody knows.
-
-    Args:
-        found: Class ids (H, W).
-        labels: The true ones; those without a colour are not labelled.
-        palette: A colour (RGB) for each id.
-
-    Returns:
-        (H, W, 3) uint8.
-    """
-    colours = np.asarray(palette, np.float32)[found]
-    pale = colours + PALENESS * (255 - colours)
-    picture = np.where((found == labels)[..., None], pale, colours)
-    picture[labels >= len(palette)] = UNLABELLED
-    return picture.astype(np.uint8)
+def percent_right(found: np.ndarray, labels: np.ndarray, classes: int) -> float:
+    """The share of the labelled pixels that are right; NaN where none is labelled."""
+    right = (found == labels)[labels < classes]
+    return 100 * float(right.mean()) if right.size else float('nan')
 
 
 def _load_scenes(cfg: Config) -> list[dict[str, Any]]:

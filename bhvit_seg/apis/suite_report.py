@@ -25,9 +25,9 @@ NOTHING = '–'
 
 
 def metric_names(suite: Suite) -> list[str]:
-    """Every score in the tables: means over classes, then IoU and F1 of each class."""
-    return [*SUMMARY, *(f'{column}.{name}' for name in suite.classes
-                        for column in SHOWN_OF_CLASSES)]
+    """Every score in the report: means over classes, IoU and F1 of each, the suite's metrics."""
+    return list(dict.fromkeys([*SUMMARY, *(f'{column}.{name}' for name in suite.classes
+                                           for column in SHOWN_OF_CLASSES), *suite.metrics]))
 
 
 def score(scores: dict[str, Any], metric: str) -> float | None:
@@ -183,9 +183,14 @@ def markdown(report: dict[str, Any]) -> str:
              'differences are taken seed by seed.',
              '', *score_table(report), '',
              f'Costs for an image of {size}: OPs = FLOPs + BOPs / 64, multiply-accumulates of '
-             'convolutions, linear layers and attention; MB of the packed file or, where there is '
-             'none, of bits and float32; shortest time of the packed engine, and of the '
+             'convolutions, linear layers and attention; MB of the packed file, its full-precision '
+             'parts in 32 bits, or, where there is none, of bits and float32; shortest time of the packed engine, and of the '
              'full-precision twin in torch.', '', *cost_table(report)]
+    unpacked = {row['name']: row['costs']['not_packed'] for row in report['rows']
+                if row['costs'] and row['costs']['not_packed']}
+    if unpacked:
+        lines += ['', 'Not packed:', '', *(f'- {name}: {sentence}'
+                                           for name, sentence in unpacked.items())]
     if report['failures']:
         lines += ['', 'Missing:', '', *(f'- {name}: {sentence}'
                                         for name, sentence in report['failures'].items())]

@@ -13,8 +13,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +24,7 @@ from mmengine.config import Config
 
 from bhvit_seg.apis.suite import Row, Suite
 from bhvit_seg.checkpoint import find_resumable
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, first_line
 from bhvit_seg.fileio import make_output_folder, write_text
 
 LOG, LOCK = 'log.txt', '.lock'
@@ -76,13 +77,33 @@ class Run:
 
     @property
     def scores(self) -> dict[str, Any] | None:
-        """What ``tools/test.py`` found; None before that."""
-        if not (self.scores_path.is_file() and self.checkpoint.is_file()):
+        """What ``tools/test.py`` found; None before that, and of a run with other settings."""
+        if not (self.scores_path.is_file() and self.checkpoint.is_file()) or self.obstacle:
             return None
         return json.loads(self.scores_path.read_text())
 
+    @property
+    def obstacle(self) -> str | None:
+        """A sentence if the folder has a run with other settings than the suite has now."""
+        if not self.config.is_file():
+            return None
+        try:
+            there = _stored_settings(self.config, self.config.stat().st_mtime_ns)
+            wanted = dict(_settings(config_of(self).to_dict()))
+            key = next((key for key in {**wanted, **there}
+                        if key not in self.row.checkpoints
+                        and _portable(there.get(key)) != _portable(wanted.get(key))), None)
+        except Exception as error:
+            key = first_line(error)
+        if key is None:
+            return None
+        return (f'{self.folder} holds a run with other settings than the suite has now ({key}, '
+                f'see {self.config}): delete both, or give another --work-dir')
+
     def state(self) -> str:
         """How far it is, in words."""
+        if self.obstacle:
+            return f'refused: {self.obstacle}'
         if self.scores is not None:
             return 'done'
         if self.checkpoint.is_file():
@@ -114,6 +135,32 @@ def config_of(run: Run) -> Config:
     return cfg
 
 
+def _settings(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """Each setting by its dotted key."""
+    if isinstance(node, dict):
+        items = node.items()
+    elif isinstance(node, (list, tuple)):
+        items = enumerate(node)
+    else:
+        yield prefix, node
+        return
+    for name, child in items:
+        yield from _settings(child, f'{prefix}.{name}' if prefix else str(name))
+
+
+@cache
+def _stored_settings(config: Path, written: int) -> dict[str, Any]:
+    """Settings of a config that was written at a time (in nanoseconds)."""
+    return dict(_settings(Config.fromfile(str(config), import_custom_modules=False).to_dict()))
+
+
+def _portable(value: Any) -> Any:
+    """A setting as it is in any checkout: of another config's path the name alone."""
+    if isinstance(value, str) and value.endswith('.py') and os.path.isabs(value):
+        return Path(value).name
+    return value
+
+
 def write_config(run: Run) -> None:
     """Make the folder of a run, and write its config beside it.
 
@@ -121,11 +168,9 @@ def write_config(run: Run) -> None:
         UserError: The folder has a run with other settings.
     """
     make_output_folder(run.folder, '--work-dir')
-    text = config_of(run).pretty_text + '\n'
-    if run.config.is_file() and run.config.read_text(encoding='utf-8') != text:
-        raise UserError(f'{run.folder} holds a run with other settings than the suite has now '
-                        f'(those of {run.config}): delete both, or give another --work-dir')
-    write_text(run.config, text)
+    if run.obstacle:
+        raise UserError(run.obstacle)
+    write_text(run.config, config_of(run).pretty_text + '\n')
 
 
 def lock(work_dir: Path) -> IO[str]:

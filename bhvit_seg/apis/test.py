@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from bhvit_seg.apis.config import (
     explain_config_errors,
     load_config,
+    require_segmentation,
     require_settings,
     work_dir_of,
 )
@@ -55,6 +56,7 @@ def test(config: str | Path,
     """
     cfg = load_config(config, cfg_options, data_root)
     require_settings(cfg, config, 'model', 'test_dataloader', 'test_evaluator')
+    require_segmentation(cfg, config)
     require_folders(cfg, 'test')
     cfg.work_dir = str(make_output_folder(work_dir_of(cfg, config, work_dir), '--work-dir'))
     if out is not None:

@@ -45,7 +45,9 @@ def train(config: str | Path,
         work_dir: Where checkpoints and logs go. Defaults to the config's, or
             ``work_dirs/<config name>``.
         resume: True goes on from the newest checkpoint in the work dir, and starts anew if there
-            is none; a path goes on from that checkpoint. Defaults to what the config says.
+            is none, from the weights of the config's ``load_from`` if it has that; a path goes on
+            from that checkpoint. Defaults to what the config says: ``resume=True`` there takes
+            ``load_from``, where it is given, for the checkpoint to go on from.
         amp: Train in automatic mixed precision (needs a GPU).
         seed: The random seed. Defaults to the config's.
         cfg_options: Settings that override the config's, by dotted key.
@@ -67,7 +69,8 @@ def train(config: str | Path,
     if seed is not None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
     start_processes(cfg, launcher)
-    resume = cfg.get('resume', False) if resume is None else resume
+    if resume is None:
+        resume = cfg.get('resume', False) and (cfg.get('load_from') or True)
     checkpoint = choose_checkpoint(cfg, resume)
     with explain_config_errors():
         runner = Runner.from_cfg(cfg)
@@ -100,8 +103,6 @@ def choose_checkpoint(cfg: Config, resume: bool | str | Path) -> Path | None:
     Raises:
         UserError: The checkpoint that was named is missing, damaged or holds only weights.
     """
-    if resume is True and cfg.get('load_from'):
-        resume = cfg.load_from
     if resume is True:
         checkpoint, passed_over = find_resumable(cfg.work_dir)
         for sentence in passed_over:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bhvit_seg.fileio import write_text
 
-VERSION = 1
+VERSION = 2
 
 
 class CheckCache:

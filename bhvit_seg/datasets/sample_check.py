@@ -11,7 +11,7 @@ import numpy as np
 
 from bhvit_seg.datasets.masks import IGNORE, MaskEncoding, label_table
 from bhvit_seg.datasets.transforms.loading import LoadLidarChannels
-from bhvit_seg.decoding import COLOUR_FLAGS, read_image, read_mask
+from bhvit_seg.decoding import COLOUR_FLAGS, read_image_and_gaps, read_mask
 from bhvit_seg.errors import UserError
 
 # The stem cuts images into patches of this side.
@@ -44,25 +44,28 @@ class SampleCheck:
 
         Returns:
             ``problems``: [path, sentence] each; ``ids``: pixels of each id in the file;
-            ``labels``: pixels of each valid label; ``ignored``: their number; ``channels``:
-            [pixels, sums, sums of squares]. Plain values, fit for JSON.
+            ``labels``: pixels of each valid label; ``ignored``: those of none, such as
+            pixels without data, which count nowhere else; ``channels``: [pixels, sums, sums of
+            squares]. Plain values, fit for JSON.
         """
         finding = dict(problems=[], ids={}, labels={}, ignored=0, channels=None)
-        image = _read(finding, info['img_path'], read_image, self._flag())
+        image, gaps = _read(finding, info['img_path'], read_image_and_gaps,
+                            self._flag()) or (None, None)
         if image is not None and min(image.shape[:2]) < PATCH:
             _add(finding, info['img_path'], f'image {info["img_path"]} is {_size(image)} pixels, '
                  f'smaller than one {PATCH}x{PATCH} patch: leave it out')
         if info.get('seg_map_path') is not None:
-            self._check_mask(finding, info, image)
+            self._check_mask(finding, info, image, gaps)
         lidar = self._check_lidar(finding, info, image) if self.lidar is not None else None
         if image is not None and (self.lidar is None or lidar is not None):
-            self._check_channels(finding, info, image, lidar)
+            self._check_channels(finding, info, image, lidar, gaps)
         return finding
 
     def _flag(self) -> str:
         return self.color_type if self.color_type in COLOUR_FLAGS else 'color'
 
-    def _check_mask(self, finding: dict, info: dict, image: np.ndarray | None) -> None:
+    def _check_mask(self, finding: dict, info: dict, image: np.ndarray | None,
+                    gaps: np.ndarray | None) -> None:
         path = info['seg_map_path']
         if not osp.exists(path):
             _add(finding, path, f'image {info["img_path"]} has no mask: {path} does not exist')
@@ -79,6 +82,9 @@ class SampleCheck:
         if unknown:
             _add(finding, path, f'mask {path} has values that mask_encoding ({encoding.name}) '
                  f'does not know: {_counts(unknown)}')
+        if gaps is not None:
+            finding['ignored'] += int(gaps.sum())
+            ids = ids[~gaps]
         counts = np.bincount(ids.ravel(), minlength=256)
         counts[IGNORE] -= sum(unknown.values())
         table = label_table(info.get('reduce_zero_label', False), info.get('label_map'))
@@ -114,7 +120,7 @@ class SampleCheck:
         return lidar
 
     def _check_channels(self, finding: dict, info: dict, image: np.ndarray,
-                        lidar: np.ndarray | None) -> None:
+                        lidar: np.ndarray | None, gaps: np.ndarray | None) -> None:
         parts = [image] if lidar is None else [image, lidar]
         found = sum(part.shape[2] for part in parts)
         if self.color_type in COLOUR_FLAGS and self.channels not in (None, found):
@@ -122,17 +128,19 @@ class SampleCheck:
             _add(finding, info['img_path'], f'image {info["img_path"]}{and_raster} has {found} '
                  f"channels, the config's data_preprocessor {self.channels}: make "
                  'data_preprocessor.mean, .std and backbone.in_channels fit')
+        counted = None if gaps is None else (~gaps).astype(np.uint8)
+        pixels = image[..., 0].size if gaps is None else int(counted.sum())
         sums, squares = [], []
         for part in parts:
             # meanStdDev takes up to four channels.
             for first in range(0, part.shape[2], 4):
                 group = np.ascontiguousarray(part[..., first:first + 4])
-                mean, std = (value.ravel() for value in cv2.meanStdDev(group))
-                sums += (mean * image[..., 0].size).tolist()
-                squares += ((mean**2 + std**2) * image[..., 0].size).tolist()
+                mean, std = (value.ravel() for value in cv2.meanStdDev(group, mask=counted))
+                sums += (mean * pixels).tolist()
+                squares += ((mean**2 + std**2) * pixels).tolist()
         if image.shape[2] >= 3:
             sums[:3], squares[:3] = sums[2::-1], squares[2::-1]
-        finding['channels'] = [image[..., 0].size, sums, squares]
+        finding['channels'] = [pixels, sums, squares]
 
 
 def _read(finding: dict, path: str, reader, *arguments) -> np.ndarray | None:

@@ -6,8 +6,9 @@ scaling factor at once. The average over many batches through the final network 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import bhvit_seg.mm  # noqa: F401  isort: skip
 import torch
@@ -22,8 +23,9 @@ from torch.utils.data import DataLoader
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.loops import SeededDataset, SeekableSampler
+from bhvit_seg.models.losses import binary_layers
 
-from .common import model_of
+from .common import model_of, set_binary_weights
 
 
 @HOOKS.register_module()
@@ -68,7 +70,8 @@ class BatchNormReestimationHook(Hook):
         model = model_of(runner)
         averages = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
         source = averages[-1].ema_model.module if averages else model
-        layers = reestimate(source, following_batches(runner, self.num_batches))
+        with final_weights(source):
+            layers = reestimate(source, following_batches(runner, self.num_batches))
         if averages:
             # Averages of parameters alone are validated with the buffers of the model itself.
             estimated = dict(source.named_modules())
@@ -76,6 +79,18 @@ class BatchNormReestimationHook(Hook):
                 layer.load_state_dict(dict(estimated[name].named_buffers()), strict=False)
         runner.logger.info(f'statistics of {layers} BatchNorm layers estimated anew from '
                            f'{self.num_batches} batches')
+
+
+@contextlib.contextmanager
+def final_weights(model: nn.Module) -> Iterator[None]:
+    """Let a model compute with binary weights, as its checkpoint does, in any stage."""
+    before = {layer: layer.binarize_weights for layer in binary_layers(model).values()}
+    set_binary_weights(model, True)
+    try:
+        yield
+    finally:
+        for layer, binary in before.items():
+            layer.binarize_weights = binary
 
 
 def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:

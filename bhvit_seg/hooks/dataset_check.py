@@ -7,17 +7,20 @@ import os.path as osp
 import bhvit_seg.mm  # noqa: F401  isort: skip
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmseg.registry import HOOKS
 
 from bhvit_seg.datasets.checks import check_dataset
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import write_text
 
+from .common import model_of
+
 
 @HOOKS.register_module()
 class DatasetCheckHook(Hook):
     """Ends a run whose data set can not be trained on or scored, with one sentence.
+
+    So does a teacher that learned other classes than the data set has.
 
     ``dataset_check_{split}.txt`` in the work dir lists everything found;
     ``dataset_check_{split}.json`` beside it remembers the files, so that a resumed run starts at
@@ -42,6 +45,9 @@ class DatasetCheckHook(Hook):
         self._checked = set()
 
     def before_train(self, runner) -> None:
+        model = model_of(runner)
+        if hasattr(model, 'check_classes'):
+            model.check_classes(runner.train_dataloader.dataset.metainfo['classes'])
         self._check(runner, 'train', runner.train_dataloader)
         if runner.val_loop is not None:
             self.before_val(runner)
@@ -70,7 +76,7 @@ class DatasetCheckHook(Hook):
             raise UserError(verdict[0])
 
     def _find_problem(self, runner, split: str, dataset, evaluator) -> str | None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model_of(runner)
         mean = getattr(model.data_preprocessor, 'mean', None)
         heads = [getattr(model, name, None) for name in ('decode_head', 'auxiliary_head')]
         where = osp.join(runner.work_dir, f'dataset_check_{split}')

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import bhvit_seg.mm  # noqa: F401  isort: skip
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import nn
@@ -24,10 +24,11 @@ from bhvit_seg.models.losses import binary_layers, latent_weights
 from bhvit_seg.models.quantizers import AttentionQuantizer, GroupSuperpositionQuantizer
 from bhvit_seg.optim import latent_groups
 
-from .common import model_of
+from .common import model_of, set_binary_weights
 
 ATTENTION_QUANTIZERS = (AttentionQuantizer, BooleanAttentionQuantizer,
                         GroupSuperpositionQuantizer)
+PARTS_OF_TRAINING = ('auxiliary_head.', 'feature_loss.')
 STAGES = ('binary activations, real weights', 'binary activations and weights',
           'binary activations, weights at rest')
 
@@ -39,7 +40,8 @@ class TrainingStagesHook(Hook):
     1. The activations are binary, the weights real.
     2. The weights are binary too. The optimizer begins anew: its moments are those of another
        function.
-    3. The latent weights rest: no gradient, decay or momentum moves them, so no sign flips.
+    3. The latent weights rest: no gradient, decay or momentum moves them, so no sign flips. An
+       average of the weights (``EMAHook``) gets them as they are.
 
     Validation always sees the network with binary weights, which is what a checkpoint of any stage
     means; in the first stage its scores are low. The stage follows from the iteration alone, and
@@ -63,6 +65,9 @@ class TrainingStagesHook(Hook):
             training: the model has no binary layer, the checkpoint is missing or not of the twin,
             or latent weights have no parameter group of their own.
     """
+
+    # What other hooks do in an iteration depends on its stage.
+    priority = 'ABOVE_NORMAL'
 
     def __init__(self, weights_begin: float = 0.4, rest_begin: float = 0.9,
                  weight_decay: Sequence[float] | None = None,
@@ -100,7 +105,7 @@ class TrainingStagesHook(Hook):
             return
         self._stage = stage
         optimizer = runner.optim_wrapper.optimizer
-        if stage == 1 and runner.iter > 0 and runner.iter - 1 < iterations[0]:
+        if stage > 0 and runner.iter > 0 and runner.iter - 1 < iterations[0]:
             optimizer.state.clear()
         self._enter(runner)
         runner.logger.info(f'stage {stage + 1} of {len(STAGES)} at iteration {runner.iter + 1}: '
@@ -113,7 +118,11 @@ class TrainingStagesHook(Hook):
             for group in latent_groups(optimizer, model):
                 group['weight_decay'] = self.weight_decay[min(self._stage, 1)]
         if self._stage == 2:
+            hold_weights(model, True)
             weights = list(latent_weights(model).values())
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):
+                    copy_latent_weights(model, hook.ema_model.module)
             # Zero before gradients are clipped and exchanged between processes, none when the
             # optimizer steps: it would go on by momentum and decay.
             self._handles = [weight.register_hook(torch.zeros_like) for weight in weights]
@@ -131,16 +140,25 @@ class TrainingStagesHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Leave the model as any other."""
-        set_binary_weights(model_of(runner), True)
+        model = model_of(runner)
+        set_binary_weights(model, True)
+        hold_weights(model, False)
         while self._handles:
             self._handles.pop().remove()
         self._stage = None
 
 
-def set_binary_weights(model: nn.Module, binary: bool) -> None:
-    """Say whether the binary layers of a model binarize their weights."""
+def hold_weights(model: nn.Module, rest: bool) -> None:
+    """Say whether the latent weights of a model rest."""
     for layer in binary_layers(model).values():
-        layer.binarize_weights = binary
+        layer.weights_at_rest = rest
+
+
+@torch.no_grad()
+def copy_latent_weights(model: nn.Module, average: nn.Module) -> None:
+    """Give a copy of a model its latent weights."""
+    for name, weight in latent_weights(average).items():
+        weight.copy_(latent_weights(model)[name])
 
 
 def drop_gradients(weights: list[nn.Parameter], *_) -> None:
@@ -152,7 +170,8 @@ def drop_gradients(weights: list[nn.Parameter], *_) -> None:
 def load_twin(model: nn.Module, path: str | Path) -> None:
     """Load the weights of a full-precision twin into a binary model.
 
-    The twin has everything but quantizers of the attention, which keep their own start.
+    The twin has everything but quantizers of the attention, which keep their own start, as do parts
+    that only training needs: an auxiliary head, and what adapts feature maps to a teacher's.
 
     Raises:
         UserError: The checkpoint is missing or damaged, or is not of the twin.
@@ -162,5 +181,8 @@ def load_twin(model: nn.Module, path: str | Path) -> None:
         if isinstance(module, ATTENTION_QUANTIZERS):
             for key, value in module.state_dict(prefix=f'{name}.').items():
                 state_dict.setdefault(key, value)
+    for key, value in model.state_dict().items():
+        if key.startswith(PARTS_OF_TRAINING):
+            state_dict.setdefault(key, value)
     check_fit(model, state_dict, path)
     model.load_state_dict(state_dict)

@@ -21,7 +21,7 @@ from torch import Tensor
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.losses import binary_layers
 
-from .common import model_of
+from .common import model_of, weights_rest
 from .latent_signs import channel_rows, latent_signs, pack, unpack
 
 STATE = 'oscillation_freezing'
@@ -40,9 +40,10 @@ class OscillationFreezingHook(Hook):
     goes from the first to the second value along half a cosine. Whatever a frozen weight's gradient
     and momentum do, it is put back after each step.
 
-    Watching begins once weights are binary, where ``TrainingStagesHook`` learns with real ones
-    first. Its state is kept in checkpoints, so a resumed run freezes what an uninterrupted one
-    does. A model without binary layers trains without it.
+    Where ``TrainingStagesHook`` learns with real weights first, watching begins once they are
+    binary; once they rest, nothing is counted or frozen any more. Its state is kept in checkpoints,
+    so a resumed run freezes what an uninterrupted one does. A model without binary layers trains
+    without it.
 
     Args:
         threshold (Sequence[float]): Share of steps with a flip above which weights are frozen, when
@@ -91,6 +92,8 @@ class OscillationFreezingHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
                          outputs=None) -> None:
         """Put frozen weights back, count flips, and freeze when a window is full."""
+        if weights_rest(model_of(runner)):
+            return
         if not self._watched:
             if (runner.iter + 1 > self.begin * runner.max_iters
                     and all(layer.binarize_weights for layer in self._layers.values())):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import nn
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.losses import WeightRegularizationLoss, latent_weights
 
-from .common import model_of
+from .common import model_of, weights_rest
 
 
 @HOOKS.register_module()
@@ -23,7 +24,7 @@ class WeightRegularizationHook(Hook):
     full-precision twin of a config, trains without it.
 
     A model that learns from a teacher takes its factor, the β of the paper, off the share of the
-    labels.
+    labels. Weights that rest (``TrainingStagesHook``) are regularized no more: nothing moves them.
 
     Args:
         weight (float): Factor of the loss. Defaults to 0.1, as in the paper.
@@ -32,7 +33,7 @@ class WeightRegularizationHook(Hook):
 
     Raises:
         UserError: ``weight`` is negative or ``begin`` not a fraction; before training: with
-            distillation the two weights add up to more than 1.
+            distillation the two weights add up to more than 1 where both apply.
     """
 
     def __init__(self, weight: float = 0.1, begin: float = 0.9) -> None:
@@ -46,14 +47,18 @@ class WeightRegularizationHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """See that the weights of all terms fit together."""
         model = model_of(runner)
-        if hasattr(model, 'regularization_weight'):
+        used = self.begin < 1 and latent_weights(model)
+        if used and hasattr(model, 'regularization_weight'):
             model.check_regularization_weight(self.loss.loss_weight)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
-        """Attach the loss once its share of training begins."""
+        """Attach the loss once its share of training begins, detach it when weights rest."""
+        model = model_of(runner)
+        if weights_rest(model):
+            self._detach(model)
+            return
         if self._handle is not None or runner.iter < self.begin * runner.max_iters:
             return
-        model = model_of(runner)
         self._handle = model.register_forward_hook(self._add_loss, with_kwargs=True)
         layers = len(latent_weights(model))
         if layers and hasattr(model, 'regularization_weight'):
@@ -71,10 +76,12 @@ class WeightRegularizationHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Detach the loss."""
+        self._detach(model_of(runner))
+
+    def _detach(self, model: nn.Module) -> None:
         if self._handle is None:
             return
         self._handle.remove()
         self._handle = None
-        model = model_of(runner)
         if hasattr(model, 'regularization_weight'):
             model.regularization_weight = 0.0

@@ -30,8 +30,10 @@ class BinaryConv2d(nn.Conv2d):
         Others: see ``torch.nn.Conv2d``.
     """
 
-    # False while a training learns with binary activations alone, see TrainingStagesHook.
+    # Stages of a training, see TrainingStagesHook: whether the activations alone are binary, and
+    # whether the latent weights are held.
     binarize_weights = True
+    weights_at_rest = False
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size, *args,
                  input_bias: bool = True, binary: bool = True, **kwargs) -> None:
@@ -74,8 +76,10 @@ class BinaryLinear(nn.Linear):
         binary (bool): ``False`` makes it a full-precision layer. Defaults to True.
     """
 
-    # False while a training learns with binary activations alone, see TrainingStagesHook.
+    # Stages of a training, see TrainingStagesHook: whether the activations alone are binary, and
+    # whether the latent weights are held.
     binarize_weights = True
+    weights_at_rest = False
 
     def __init__(self, in_features: int, out_features: int, input_bias: bool = True,
                  rectify: bool = False, binary: bool = True) -> None:

@@ -6,8 +6,10 @@ compares with the teacher, ``L_re`` is added by ``WeightRegularizationHook`` lat
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -28,6 +30,7 @@ class FrozenTeacher:
     Attributes:
         registry: Where such models are built.
         model: The model, None until it is loaded.
+        classes: Names of the classes it was trained on; None if its checkpoint has none.
 
     Args:
         config: Its config file, or the config of the model itself.
@@ -50,6 +53,7 @@ class FrozenTeacher:
         self.config = config
         self.checkpoint = checkpoint
         self.model: nn.Module | None = None
+        self.classes: Sequence[str] | None = None
 
     def __deepcopy__(self, memo: dict) -> FrozenTeacher:
         return self
@@ -61,7 +65,8 @@ class FrozenTeacher:
             UserError: Config or checkpoint is missing, damaged, or does not fit the other.
         """
         model = self.registry.build(self._model_config())
-        load_weights(model, self.checkpoint)
+        meta = load_weights(model, self.checkpoint).get('meta') or {}
+        self.classes = (meta.get('dataset_meta') or {}).get('classes')
         self.model = model.requires_grad_(False).eval().to(device)
 
     def _model_config(self) -> dict[str, Any]:
@@ -71,15 +76,19 @@ class FrozenTeacher:
             raise UserError(f'no config of a teacher at {self.config}: set model.teacher.config '
                             'to the one it was trained with')
         try:
-            model = Config.fromfile(str(self.config)).get('model')
+            cfg = Config.fromfile(str(self.config))
         except Exception as error:
             if find_user_error(error):
                 raise
             raise UserError(f"the teacher's config {self.config} cannot be read: "
                             f'{type(error).__name__}: {first_line(error)}') from error
+        model = cfg.get('model')
         if not model:
             raise UserError(f"the teacher's config {self.config} has no model: give the one it "
                             'was trained with')
+        # mmengine's runner takes it from either place.
+        if cfg.get('data_preprocessor'):
+            model.setdefault('data_preprocessor', cfg.data_preprocessor)
         return model
 
     def apply_to_tensors(self, function: Callable[[Tensor], Tensor]) -> None:
@@ -105,9 +114,10 @@ class TaughtMixin:
         if not 0 <= distillation_weight <= 1:
             raise UserError(f'model.distillation_weight is {distillation_weight}: give a share of '
                             'the loss between 0 and 1')
-        if set(teacher) != {'config', 'checkpoint'}:
-            raise UserError(f'model.teacher has {", ".join(teacher) or "nothing"}: give its config '
-                            'and its checkpoint, and nothing else')
+        if not isinstance(teacher, dict) or set(teacher) != {'config', 'checkpoint'}:
+            given = ', '.join(teacher) if isinstance(teacher, dict) else repr(teacher)
+            raise UserError(f'model.teacher has {given or "nothing"}: give its config and its '
+                            'checkpoint, and nothing else')
         self.teacher = kind(**teacher)
         self.distillation_weight = distillation_weight
         # β, which the hook that adds the regularization sets for as long as it does.
@@ -128,6 +138,20 @@ class TaughtMixin:
             raise UserError(
                 f'model.distillation_weight ({self.distillation_weight}) and the weight of '
                 f'WeightRegularizationHook ({weight}) add up to more than 1: lower one of them')
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """See that the teacher knows the classes of the training set, in their order.
+
+        Raises:
+            UserError: Its checkpoint names others.
+        """
+        self.load_teacher()
+        known = self.teacher.classes
+        if known is not None and [*map(str.casefold, known)] != [*map(str.casefold, classes)]:
+            raise UserError(
+                f'the teacher {self.teacher.checkpoint} was trained on the classes '
+                f'{", ".join(known)}, the training set has {", ".join(classes)}: set '
+                'model.teacher to one trained on the same classes in the same order')
 
     def init_weights(self) -> None:
         """Initialise the student, then load the teacher: both are due when training begins."""
@@ -164,8 +188,10 @@ def same_inputs(first: nn.Module, second: nn.Module) -> bool:
     pixels = 10.0 * torch.arange(2 * channels).view(channels, 1, 2)
     made = []
     for model in (first, second):
+        preprocessor = copy.copy(model.data_preprocessor)
+        preprocessor.test_cfg = None  # what pads images for testing changes no value
         try:
-            inputs = model.data_preprocessor({'inputs': [pixels]}, False)['inputs']
+            inputs = preprocessor({'inputs': [pixels]}, False)['inputs']
         except (RuntimeError, UserError):  # another number of channels
             return False
         made.append(torch.stack(list(inputs)).cpu())

@@ -95,6 +95,34 @@ def test_costs_that_cannot_be_measured_leave_the_scores(suite, tools, tmp_path, 
     assert report['rows'][2]['scores']['mIoU']['mean'] == 51 and not report['rows'][2]['costs']
 
 
+def test_plots_that_fail_leave_the_tables(suite, tools, tmp_path, monkeypatch):
+    def fail(*args):
+        raise RuntimeError('out of paint')
+
+    told = []
+    monkeypatch.setattr('bhvit_seg.apis.benchmark_suite.write_plots', fail)
+    benchmark_suite(suite, tools, tmp_path / 'work', only=['whole'], say=told.append)
+    assert told.count('no plots: out of paint') == 2
+    assert 'whole' in (tmp_path / 'work' / 'results.md').read_text()
+
+
+def test_other_seeds_stay_in_the_report_and_refused_runs_are_named(suite, tools, tmp_path):
+    work_dir = tmp_path / 'work'
+    benchmark_suite(suite, tools, work_dir, only=['whole'], say=lambda line: None)
+    report = benchmark_suite(suite, tools, work_dir, only=['whole'], seeds=[1],
+                             say=lambda line: None)
+    assert report['rows'][2]['runs'].keys() == {'0', '1', '2'}
+
+    text = suite.read_text()
+    suite.write_text(text.replace("name='whole', config='tiny.py'",
+                                  "name='whole', config='tiny.py', "
+                                  "cfg_options={'optim_wrapper.optimizer.lr': 77.0}"))
+    report = benchmark_suite(suite, tools, work_dir, only=['taught'], seeds=[5],
+                             say=lambda line: None)
+    assert not report['rows'][2]['runs']
+    assert 'optim_wrapper.optimizer.lr' in report['failures']['whole, seed 0']
+
+
 def test_dry_run_leaves_nothing(suite, tool, tmp_path, capsys):
     work_dir = tmp_path / 'work'
     assert tool('tools/benchmark.py')(
@@ -137,7 +165,7 @@ def test_smoke_suite(repository, tmp_path, engine):
     assert set(binary['costs']['latency']) == {'packed', 'twin'}
     assert binary['costs']['complexity']['bops'] > 0 == twin['costs']['complexity']['bops']
 
-    for name, columns in (('pictures.png', 4), ('errors.png', 2)):
+    for name, columns in (('pictures.png', 4), ('predictions.png', 2)):
         sheet = Image.open(work_dir / name)
         assert sheet.width > columns * 200 and len(sheet.getcolors(1 << 20)) > columns
 

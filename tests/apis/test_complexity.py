@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
-from bhvit_seg.apis.complexity import group_layers, measure_complexity
+from bhvit_seg.apis.complexity import group_layers, measure_complexity, tables
 
 TINY = 'configs/bhvit/bhvit-tiny_segformer_1xb4-3k_rs-lvf-224x224.py'
 REACTNET = 'configs/rivals/reactnet-18_segformer_1xb4-3k_rs-lvf-224x224.py'
@@ -48,7 +50,7 @@ def test_tool_prints_parts_and_writes_layers(repository, tool, tmp_path, capsys)
     assert 'backbone.stages' in out and 'total' in out and 'packed file: ' in out
     record, = json.loads(path.read_text())
     assert len(record['layers']) > 100
-    assert f'{record["total"]["bops"] / 1e6:,.3f}' in out
+    assert f'{record["total"]["bops"] / 1e6:,.2f}' in out
 
 
 def test_tool_compares_several(repository, tool, capsys):
@@ -57,6 +59,22 @@ def test_tool_compares_several(repository, tool, capsys):
     out = capsys.readouterr().out
     assert 'bhvit-tiny_segformer' in out and 'reactnet-18_segformer' in out
     assert 'no packed file: ' in out
+
+
+@pytest.mark.parametrize('names', [['bhvit-tiny_segformer_1xb4-3k_rs-lvf-224x224'] * 2,
+                                   ['bhvit-small_upernet_8xb2-160k_ade20k-512x512']])
+def test_tables_keep_their_numbers_on_a_narrow_terminal(names):
+    sums = dict(flops=78_743_112_345, bops=10_342_712_345, ops=88_743_112_345.5,
+                binary_parameters=12_131_000, float_parameters=1_331_000, bytes=53_840_123)
+    records = [{'config': f'{name}.py', 'size': [1001, 333], 'total': sums,
+                'layers': [{'name': 'decode_head.fuse', 'kind': '', **sums}]} for name in names]
+    console = Console(width=80, file=io.StringIO())
+    for table in tables(records):
+        console.print(table)
+    lines = console.file.getvalue()
+    for number in ('78,743.11', '10,342.71', '88,743.11', '12.13', '1.33', '53,840.1'):
+        assert lines.count(number) == 2
+    assert '…' not in lines and max(map(len, lines.splitlines())) <= 80
 
 
 def test_tool_names_what_it_cannot_count(repository, tool, tmp_path, capsys):
@@ -85,7 +103,7 @@ def test_tool_names_what_it_cannot_count(repository, tool, tmp_path, capsys):
 
 @pytest.mark.parametrize('arguments, words', [
     (['no/such.py'], 'no config at no/such.py'),
-    ([TINY, '--size', '0', '5'], '--size is 0 5'),
+    ([TINY, '--size', '0', '5'], '--size is 0 5'), ([TINY, '--depth', '0'], '--depth is 0'),
     ([TINY, '--size', '3', '64'], 'smaller than one 4×4 patch'),
     ([TINY, '--cfg-options', 'model.backbon.arch=small'], 'did you mean backbone')])
 def test_bad_input_ends_in_a_sentence(repository, tool, sentence, arguments, words):

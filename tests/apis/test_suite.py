@@ -25,7 +25,7 @@ def write_suite(tiny_config, tmp_path):
 def test_suites_of_the_house_load(repository, tmp_path):
     paths = sorted((repository / 'configs' / 'suites').glob('*.py'))
     assert {path.stem for path in paths} == {
-        'ablation', 'dubai', 'epfl_roads', 'oscillation', 'smoke'}
+        'ablation', 'dubai', 'epfl_roads', 'epfl_roads_longer', 'oscillation', 'smoke'}
     suites = {path.stem: load_suite(path, data_root=tmp_path) for path in paths}
     for suite in suites.values():
         assert suite.title != suite.path.stem
@@ -64,7 +64,8 @@ def test_settings_of_rows_go_before_those_of_all(write_suite):
     assert one.cfg.train_dataloader.batch_size == 4 and one.seeds == (3,)
     assert two.cfg.train_dataloader.batch_size == 3 and two.seeds == (3, 4)
     assert one.cfg.optim_wrapper.optimizer.lr == two.cfg.optim_wrapper.optimizer.lr == 0.5
-    assert all(row.seeds == (7,) for row in load_suite(suite.path, seeds=[7]).rows)
+    more = load_suite(suite.path, seeds=[4, 7])
+    assert [row.seeds for row in more.rows] == [(3, 4, 7), (3, 4, 7)]
 
 
 def test_schedules_are_stretched(repository):
@@ -100,6 +101,12 @@ def test_schedules_are_stretched(repository):
     (['iterations = 0'], None, 'iterations is 0'),
     (['seeds = (-1,)'], None, 'has the seeds (-1,)'),
     (['size = 224'], None, 'has size=224'),
+    (["metrics = 'mIoU'"], None, "has metrics='mIoU': give a list"),
+    (['metrics = 5'], None, 'has metrics=5: give a list'),
+    (["cfg_options = ['a']"], None, "has cfg_options=['a']: give a dict"),
+    ([], "[dict(name='one', config='tiny.py', cfg_options=5)]", 'has cfg_options=5: give a dict'),
+    ([], "[dict(name='one', config='tiny.py', checkpoints=['a'])]",
+     "has checkpoints=['a']: give a dict"),
     (['row = 3'], None, "has a setting 'row'"),
     (["data_root = 'no/such/folder'"], None, 'no folder at no/such/folder'),
     (['metrics = ('], None, 'cannot be read'),
@@ -123,6 +130,12 @@ def test_other_classes_do_not_compare(write_suite, tiny_config):
 def test_missing_suite(tmp_path):
     with pytest.raises(UserError, match='no suite at .*absent.py'):
         load_suite(tmp_path / 'absent.py')
+
+
+def test_classifiers_are_refused(write_suite, tiny_config):
+    tiny_config("default_scope = 'mmpretrain'", name='classifier')
+    with pytest.raises(UserError, match="the row 'one' .* is for mmpretrain"):
+        load_suite(write_suite(rows="[dict(name='one', config='classifier.py')]"))
 
 
 def test_training_by_epochs_is_refused(write_suite, tiny_config):

@@ -20,7 +20,7 @@ from bhvit_seg.apis.suite_report import (
     summarize,
     write_report,
 )
-from bhvit_seg.apis.suite_runs import runs_of
+from bhvit_seg.apis.suite_runs import runs_of, write_config
 
 ROADS = {0: 60.0, 1: 64.0, 2: 65.0}
 
@@ -112,6 +112,27 @@ def test_markdown(report):
 def test_totals_that_lack_a_layer_are_bounds(runs):
     report = collect(runs.suite, runs.all, {'a': costs(unknown=['x (X)'])}, {})
     assert '| a | ≥ 2.0 | ≥ 64.0 | ≥ 3.0 |' in markdown(report)
+
+
+def test_any_metric_of_a_class_can_be_asked_for(runs, tmp_path):
+    runs.suite.metrics = ('Recall.road',)
+    report = collect(runs.suite, runs.all, {}, {})
+    assert report['rows'][0]['scores']['Recall.road'] == summarize(ROADS.values())
+    assert 'road Recall, less that of a' in markdown(report)
+
+
+def test_reason_why_nothing_was_packed_is_told(runs):
+    refused = {**costs(), 'packed_bytes': None, 'not_packed': '168 of 65536 labels differ'}
+    text = markdown(collect(runs.suite, runs.all, {'a': refused, 'b': costs()}, {}))
+    assert 'Not packed:\n\n- a: 168 of 65536 labels differ\n' in text and '- b: ' not in text
+
+
+def test_scores_of_other_settings_are_not_shown(runs):
+    run = runs.all[0]
+    write_config(run)
+    assert collect(runs.suite, runs.all, {}, {})['rows'][0]['runs'].keys() == {'0', '1', '2'}
+    run.row.cfg.optim_wrapper.optimizer.lr = 77
+    assert collect(runs.suite, runs.all, {}, {})['rows'][0]['runs'].keys() == {'1', '2'}
 
 
 def test_csv(report):

@@ -91,9 +91,30 @@ def test_other_settings_are_not_mixed(suite, tmp_path):
 def test_results_of_other_settings_are_not_taken(suite, tmp_path, fake_tools):
     run = runs_of(suite, tmp_path / 'work')[0]
     carry_out(run, fake_tools(), print)
+    assert run.scores == {}
     run.row.cfg.train_dataloader.batch_size = 7
+    assert run.scores is None
+    assert run.state().startswith('refused: ') and 'train_dataloader.batch_size' in run.state()
     with pytest.raises(UserError, match='holds a run with other settings'):
         carry_out(run, fake_tools(), print)
+
+
+def test_a_suite_can_be_moved(suite, tmp_path, fake_tools):
+    def runs(name):
+        for row in suite.rows:
+            row.cfg.model.teacher = {'config': str(tmp_path / name / 'configs' / 'teacher.py')}
+        return runs_of(suite, tmp_path / name)[:2]
+
+    for run in runs('old'):
+        carry_out(run, fake_tools(), print)
+    (tmp_path / 'old').rename(tmp_path / 'new')
+    first, second = runs('new')
+    assert (first.state(), second.state()) == ('done', 'done')
+    write_config(second)
+    assert f"load_from = '{first.checkpoint}'" in second.config.read_text()
+    assert 'old' not in second.config.read_text()
+    second.row.cfg.model.teacher.config = str(tmp_path / 'new' / 'configs' / 'other.py')
+    assert 'model.teacher.config' in second.obstacle
 
 
 def test_what_is_done_is_not_done_again(suite, tmp_path, fake_tools):

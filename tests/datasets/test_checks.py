@@ -53,6 +53,24 @@ def test_good_set_has_no_problem_and_right_counts(scenes, build):
     np.testing.assert_allclose(report.std, pixels.std(axis=0), rtol=1e-9)
 
 
+def test_pixels_without_data_count_nowhere(scenes, build):
+    mask, image = read(scenes / MASK), read(scenes / IMAGE)
+    alpha = np.full(mask.shape, 255, np.uint8)
+    alpha[:10] = 0
+    write(scenes / IMAGE, np.dstack([image, alpha]))
+    report = check_dataset(build(scenes), progress=False)
+    names = sorted(path.name for path in (scenes / 'images/train').iterdir())
+    counted = [np.ones(mask.shape, bool) if name not in IMAGE else alpha > 0 for name in names]
+    labels, pixels = (np.concatenate([
+        read(scenes / folder / name)[..., :3][where] if folder.startswith('images') else
+        read(scenes / folder / name)[where] for name, where in zip(names, counted)])
+        for folder in ('annotations/train', 'images/train'))
+    assert not report.problems and report.ignored == 10 * mask.shape[1]
+    assert report.pixels.tolist() == [(labels == 0).sum(), (labels == 1).sum()]
+    np.testing.assert_allclose(report.mean, pixels[:, ::-1].mean(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(report.std, pixels[:, ::-1].std(axis=0), rtol=1e-9)
+
+
 def test_statistics_of_lidar_follow_those_of_the_camera(scenes, build):
     report = check_dataset(build(scenes, lidar=True), progress=False, channels=4)
     heights = np.stack([read(p) for p in sorted((scenes / 'lidar/train').iterdir())])
@@ -192,9 +210,9 @@ def test_list_of_names_leaves_masks_out_on_purpose(scenes, build):
 def readings(monkeypatch):
     """Paths of the images that are really read."""
     from bhvit_seg.datasets import sample_check
-    read_image, paths = sample_check.read_image, []
-    monkeypatch.setattr(sample_check, 'read_image',
-                        lambda path, *rest: (paths.append(path), read_image(path, *rest))[1])
+    read, paths = sample_check.read_image_and_gaps, []
+    monkeypatch.setattr(sample_check, 'read_image_and_gaps',
+                        lambda path, *rest: (paths.append(path), read(path, *rest))[1])
     return paths
 
 

@@ -17,6 +17,7 @@ from bhvit_seg.errors import UserError
 from bhvit_seg.hooks import BatchNormReestimationHook
 from bhvit_seg.hooks.batch_norm_reestimation import reestimate
 from bhvit_seg.loops import SeededDataset, SeekableSampler
+from bhvit_seg.models.losses import binary_layers
 
 from .toy import Toy
 
@@ -109,6 +110,10 @@ def test_processes_share_the_batches(tmp_path):
 
 HOOK = ("default_hooks.update(reestimation=dict(type='BatchNormReestimationHook', "
         f'num_batches={BATCHES}))')
+# The tiny experiment with binary layers.
+BINARY = ("model['decode_head'] = dict(type='BinarySegformerHead', in_channels=[8, 4], "
+          "in_index=[0, 1], channels=8, num_classes=2, "
+          "loss_decode=dict(type='WeightedCrossEntropyLoss'))",)
 SHORT = 'train_cfg.update(max_iters=4, val_interval=4)'
 
 
@@ -157,6 +162,19 @@ def test_averaged_weights_get_their_own_statistics(buffers, tiny_config, tmp_pat
     model.load_state_dict(state)
     for value in statistics_of(model.state_dict()).values():
         value.zero_()
+    reestimate(model, following(runner))
+    for name, value in statistics_of(model.state_dict()).items():
+        assert torch.equal(value, state[name]), name
+
+
+def test_statistics_are_those_of_binary_weights_in_any_stage(tiny_config, tmp_path):
+    stages = ("custom_hooks = [dict(type='TrainingStagesHook', weights_begin=1., "
+              "rest_begin=1.)]")
+    runner = train(tiny_config(SHORT, HOOK, stages, *BINARY), work_dir=tmp_path)
+    state = load_checkpoint_safely(tmp_path / 'iter_4.pth')['state_dict']
+    model = runner.model
+    model.load_state_dict(state)
+    assert all(layer.binarize_weights for layer in binary_layers(model).values())
     reestimate(model, following(runner))
     for name, value in statistics_of(model.state_dict()).items():
         assert torch.equal(value, state[name]), name

@@ -25,7 +25,11 @@ from torch.utils.data import DataLoader
 from bhvit_seg.apis.train import train as train_config
 from bhvit_seg.checkpoint import load_checkpoint_safely
 from bhvit_seg.errors import UserError
-from bhvit_seg.hooks import TrainingStagesHook
+from bhvit_seg.hooks import (
+    OscillationFreezingHook,
+    TrainingStagesHook,
+    WeightRegularizationHook,
+)
 from bhvit_seg.hooks.training_stages import load_twin
 from bhvit_seg.models.layers import BinaryLinear
 
@@ -145,6 +149,7 @@ def test_weights_rest_in_a_wrapped_model(tmp_path):
         wrapped = MMDistributedDataParallel(Toy())
         optimizer = OptimWrapper(torch.optim.AdamW(wrapped.parameters(), 0.1, weight_decay=0.2))
         runner = SimpleNamespace(model=wrapped, optim_wrapper=optimizer, iter=0, max_iters=4,
+                                 hooks=[],
                                  logger=SimpleNamespace(info=lambda text: None))
         hook, latent, real = TrainingStagesHook(0., 0.5), [], []
         for runner.iter in range(4):
@@ -163,6 +168,44 @@ def test_the_optimizer_begins_anew_with_binary_weights(tmp_path):
     steps = [set(after['steps']) for after in record.after]
     assert steps[:8] == [{1}, {2}, {3}, {4}, {1}, {2}, {3}, {4}]
     assert steps[9] == {4, 6}  # latent weights and the others
+
+
+def test_the_optimizer_begins_anew_with_binary_weights_that_rest_at_once(tmp_path):
+    model, record = train(tmp_path, TrainingStagesHook(0.4, 0.4))
+    assert [set(after['steps']) for after in record.after][3:6] == [{4}, {1}, {2}]
+    assert not model.binary.weights_at_rest
+
+
+# The window is full while the weights rest.
+@pytest.mark.parametrize('window', [4, 5, 7])
+def test_nothing_freezes_once_weights_rest(tmp_path, window):
+    class Nudge(Hook):
+        priority = 'VERY_HIGH'
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            if not runner.model.binary.weights_at_rest:
+                with torch.no_grad():
+                    runner.model.binary.weight[0] *= -1
+
+    _, record = train(tmp_path, TrainingStagesHook(0., 0.5), hooks=[
+        Nudge(), OscillationFreezingHook(threshold=(0., 0.), begin=0., window=window)])
+    latent = [after['weights']['binary.weight'] for after in record.after]
+    assert all(torch.equal(latent[i], latent[5]) for i in range(5, ITERATIONS))
+    assert not torch.equal(latent[3], latent[4])
+
+
+def test_labels_get_their_share_back_once_weights_rest(tmp_path):
+    class Share(Hook):
+        def __init__(self):
+            self.seen = []
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            self.seen.append('loss_weight_regularization' in outputs)
+
+    share = Share()
+    train(tmp_path, TrainingStagesHook(0., 0.7),
+          hooks=[WeightRegularizationHook(begin=0.3), share])
+    assert share.seen == [False] * 3 + [True] * 4 + [False] * 3
 
 
 def test_validation_sees_binary_weights(tmp_path):
@@ -314,9 +357,11 @@ def test_every_term_is_logged(whole):
     total = terms.pop('train/loss')
     assert {name: len(values) for name, values in terms.items()} == {
         'train/decode.loss_ce': 12, 'train/loss_distillation': 12,
-        'train/loss_feature_distillation': 12, 'train/loss_weight_regularization': 6}
-    sums = [sum(values[i - 12] for values in terms.values() if len(values) >= 12 - i)
-            for i in range(12)]
+        'train/loss_feature_distillation': 12, 'train/loss_weight_regularization': 3}
+    # from half-way until the weights rest
+    terms['train/loss_weight_regularization'] = [
+        *[0] * 6, *terms['train/loss_weight_regularization'], *[0] * 3]
+    sums = [sum(values) for values in zip(*terms.values())]
     assert total == pytest.approx(sums, rel=1e-5)
 
 
@@ -328,6 +373,10 @@ def test_checkpoints_hold_the_student_alone_and_rest_in_the_end(whole):
     weights = [checkpoint['ema_state_dict']['module.decode_head.fusion_conv.conv.weight']
                for checkpoint in checkpoints]
     assert not torch.equal(weights[0], weights[1]) and torch.equal(weights[1], weights[2])
+    averages = [checkpoint['state_dict']['decode_head.fusion_conv.conv.weight']
+                for checkpoint in checkpoints]
+    assert not torch.equal(averages[0], averages[1]) and torch.equal(averages[1], averages[2])
+    assert torch.equal(averages[2], weights[2])
 
 
 def test_training_begins_from_the_twin(recipe):
@@ -340,6 +389,20 @@ def test_training_begins_from_the_twin(recipe):
         assert torch.equal(state[name], expected[name]), name
     assert all('quantizer' in name for name in set(state) - set(expected))
     assert set(state) > set(expected)
+
+
+def test_parts_of_training_alone_keep_their_start(recipe):
+    init_default_scope('mmseg')
+    config = Config.fromfile(str(recipe)).model
+    config.feature_loss.teacher_channels = [48, 80]
+    config.auxiliary_head = dict(type='FCNHead', in_channels=32, in_index=2, channels=8,
+                                 num_convs=1, num_classes=2)
+    model = MODELS.build(config)
+    before = copy.deepcopy(model.state_dict())
+    load_twin(model, recipe.with_name('twin.pth'))
+    own = [name for name in before if name.startswith(('feature_loss.', 'auxiliary_head.'))]
+    assert len([name for name in own if 'adapters' in name]) == 4 and len(own) > 8
+    assert all(torch.equal(model.state_dict()[name], before[name]) for name in own)
 
 
 def test_a_checkpoint_that_is_not_the_twin_s_is_named(recipe, trained):

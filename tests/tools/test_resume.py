@@ -156,6 +156,25 @@ def test_resuming_with_nothing_there_starts_anew(tiny_config, tmp_path, capsys):
     assert runner.iter == 1
 
 
+def test_own_checkpoints_go_before_weights_to_start_from(tiny_config, tmp_path, capsys):
+    # The weights' checkpoint is a whole one, which could be resumed from as well.
+    short = 'train_cfg.update(max_iters=2)', *NO_VALIDATION
+    train(tiny_config(*short), work_dir=tmp_path / 'first')
+    weights = tmp_path / 'first' / 'iter_2.pth'
+    again = tiny_config(*short, f"load_from = '{weights}'", name='again')
+    for said in ('nothing to resume from', ''):
+        runner = train(again, work_dir=tmp_path / 'second', resume=True)
+        assert runner.iter == 2 and said in capsys.readouterr().out
+        assert runner.cfg.resume == (not said)
+    old, new = (load_checkpoint_safely(folder / 'iter_2.pth')['state_dict'][
+        'decode_head.conv_seg.weight'] for folder in (tmp_path / 'first', tmp_path / 'second'))
+    assert not torch.equal(old, new)
+    onwards = tiny_config('train_cfg.update(max_iters=3)', *NO_VALIDATION,
+                          f"load_from = '{weights}'", 'resume = True', name='onwards')
+    assert train(onwards, work_dir=tmp_path / 'third').iter == 3
+    assert not (tmp_path / 'third' / 'iter_2.pth').exists()
+
+
 def test_validation_that_was_cut_off_is_made_up_for(tiny_config, tmp_path):
     # As if killed between the checkpoint and the validation of iteration 4.
     short = 'train_cfg.update(max_iters=4)'

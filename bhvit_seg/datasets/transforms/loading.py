@@ -8,8 +8,14 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
-from bhvit_seg.datasets.masks import MaskEncoding, label_table
-from bhvit_seg.decoding import COLOUR_FLAGS, append_lidar, read_image, read_lidar, read_mask
+from bhvit_seg.datasets.masks import IGNORE, MaskEncoding, label_table
+from bhvit_seg.decoding import (
+    COLOUR_FLAGS,
+    append_lidar,
+    read_image_and_gaps,
+    read_lidar,
+    read_mask,
+)
 from bhvit_seg.errors import UserError
 
 
@@ -17,7 +23,9 @@ from bhvit_seg.errors import UserError
 class LoadAerialImage(BaseTransform):
     """Load ``img_path`` as ``img`` (H, W, C), blue first; refuses a truncated file.
 
-    Adds ``img``, ``img_shape`` and ``ori_shape``, as ``LoadImageFromFile`` does.
+    Adds ``img``, ``img_shape`` and ``ori_shape``, as ``LoadImageFromFile`` does, and where the
+    image has pixels without data, such as a border that a GeoTIFF declares, ``nodata``, (H, W)
+    bool. NaN and infinity become 0.
 
     Args:
         color_type: ``'color'`` (three 8-bit channels) or ``'unchanged'`` (every band of the file
@@ -33,9 +41,14 @@ class LoadAerialImage(BaseTransform):
         self.backend_args = backend_args
 
     def transform(self, results: dict) -> dict:
-        image = read_image(results['img_path'], self.color_type, self.backend_args)
+        image, gaps = read_image_and_gaps(results['img_path'], self.color_type, self.backend_args)
         # Neither torch nor cv2.resize takes every 16-bit type.
-        results['img'] = image if image.dtype == np.uint8 else image.astype(np.float32)
+        image = image if image.dtype == np.uint8 else image.astype(np.float32)
+        if gaps is not None:
+            results['nodata'] = gaps
+            if image.dtype != np.uint8:
+                image = np.nan_to_num(image, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        results['img'] = image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
@@ -47,9 +60,10 @@ class LoadAerialImage(BaseTransform):
 class LoadAerialAnnotations(BaseTransform):
     """Load ``seg_map_path`` as ``gt_seg_map`` (H, W) uint8, by the dataset's mask encoding.
 
-    A sample without ``seg_map_path`` (prediction) passes unchanged. ``mask_encoding`` is taken
-    from the sample (:class:`~bhvit_seg.datasets.RSLVFDataset` puts it there; mmseg's datasets
-    mean ids), as are ``reduce_zero_label`` and ``label_map``.
+    A sample without ``seg_map_path`` (prediction) passes unchanged. Where the image has no data,
+    as :class:`LoadAerialImage` says, the label is 255, which no loss and no score counts.
+    ``mask_encoding`` is taken from the sample (:class:`~bhvit_seg.datasets.RSLVFDataset` puts it
+    there; mmseg's datasets mean ids), as are ``reduce_zero_label`` and ``label_map``.
 
     Args:
         backend_args: Where mmengine reads files from.
@@ -75,7 +89,10 @@ class LoadAerialAnnotations(BaseTransform):
                             f'mask_encoding ({encoding.name}) does not know: run `bhvit-seg '
                             'check-dataset` for all such files')
         table = label_table(results.get('reduce_zero_label', False), results.get('label_map'))
-        results['gt_seg_map'] = table[ids]
+        labels = table[ids]
+        if 'nodata' in results and results['nodata'].shape == labels.shape:
+            labels[results['nodata']] = IGNORE
+        results['gt_seg_map'] = labels
         results.setdefault('seg_fields', []).append('gt_seg_map')
         return results
 

@@ -72,17 +72,19 @@ class CLDiceLoss(nn.Module):
         loss_name (str): Its name in the log. Defaults to ``'loss_cldice'``.
 
     Raises:
-        UserError: ``alpha`` is not a fraction, or ``iterations`` is not positive.
+        UserError: ``alpha`` is not a fraction, ``iterations`` or ``smooth`` is not positive, or a
+            class is negative.
     """
 
     def __init__(self, classes: Sequence[int] = (1,), alpha: float = 0.5, iterations: int = 10,
                  smooth: float = 1.0, loss_weight: float = 1.0,
                  loss_name: str = 'loss_cldice') -> None:
         super().__init__()
-        if not classes or not 0 <= alpha <= 1 or iterations < 1:
+        if not classes or min(classes) < 0 or not 0 <= alpha <= 1 or iterations < 1 or smooth <= 0:
             raise UserError(f'CLDiceLoss got classes={list(classes)}, alpha={alpha}, iterations='
-                            f'{iterations}: give at least one class, a share between 0 and 1 and '
-                            'at least one iteration')
+                            f'{iterations}, smooth={smooth}: give at least one class, numbered '
+                            'from 0, a share between 0 and 1, at least one iteration and a '
+                            'positive number of pixels')
         self.classes = list(classes)
         self.alpha = alpha
         self.iterations = iterations

@@ -54,6 +54,7 @@ class PixelDistillationLoss(nn.Module):
         Raises:
             UserError: The teacher has other classes, or a map of another size.
         """
+        student, teacher = with_background(student), with_background(teacher.detach())
         if student.shape[1] != teacher.shape[1]:
             raise UserError(f'the teacher has {teacher.shape[1]} classes, the student '
                             f'{student.shape[1]}: set model.teacher to one trained on the same '
@@ -64,15 +65,13 @@ class PixelDistillationLoss(nn.Module):
                             'segments images at their own size')
         counted = label != ignore_index
         student_log, teacher_log = (self._log_probabilities(logits, counted)
-                                    for logits in (student, teacher.detach()))
+                                    for logits in (student, teacher))
         total = F.kl_div(student_log, teacher_log, reduction='sum', log_target=True)
         return self.loss_weight * self.temperature**2 * total / counted.sum().clamp(min=1)
 
     def _log_probabilities(self, logits: Tensor, counted: Tensor) -> Tensor:
         """Take logits ``(B, C, H, W)`` to log-probabilities ``(pixels that count, C)``."""
         rows = logits.permute(0, 2, 3, 1)[counted].float() / self.temperature
-        if rows.shape[1] == 1:
-            rows = F.pad(rows, (1, 0))
         return rows.log_softmax(1)
 
 
@@ -150,6 +149,11 @@ class FeatureDistillationLoss(nn.Module):
             raise UserError(f'map {index} of the teacher is {side(teacher[index])} (height × '
                             f'width), that of the student {side(student[index])}: name maps of '
                             'one stride in feature_loss.in_index')
+
+
+def with_background(logits: Tensor) -> Tensor:
+    """Add the logit 0 of the background to one channel, so that its softmax is the sigmoid."""
+    return F.pad(logits, (0, 0, 0, 0, 1, 0)) if logits.shape[1] == 1 else logits
 
 
 def side(maps: Tensor) -> str:

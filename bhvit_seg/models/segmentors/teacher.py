@@ -6,21 +6,34 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from bhvit_seg.errors import UserError, first_line
+
+from ..losses.distillation import side
 from ..teacher import FrozenTeacher
 
 
 class SegmentorTeacher(FrozenTeacher):
-    """Any segmentor of mmseg with its weights; see :class:`FrozenTeacher`."""
+    """A segmentor of mmseg with its weights; see :class:`FrozenTeacher`.
+
+    Its head has to give a logit for each class and pixel, as all do that are a ``BaseDecodeHead``.
+    """
 
     registry = MODELS
     _features: Sequence[Tensor] = ()
 
     def load(self, device: torch.device | str) -> None:
         super().load(device)
+        heads = getattr(self.model, 'decode_head', None)
+        head = heads[-1] if isinstance(heads, nn.ModuleList) else heads
+        if not isinstance(head, BaseDecodeHead) or not hasattr(self.model, 'backbone'):
+            raise UserError(f'the teacher {self.checkpoint} is a {type(self.model).__name__} with '
+                            f'a {type(head).__name__}, which gives no logits of classes: set '
+                            'model.teacher to a segmentor with a backbone and a decode head')
         source = self.model.neck if self.model.with_neck else self.model.backbone
         source.register_forward_hook(self._keep_features)
 
@@ -38,10 +51,20 @@ class SegmentorTeacher(FrozenTeacher):
 
         Returns:
             Logits ``(B, classes, H, W)`` and the feature maps that its head gets.
+
+        Raises:
+            UserError: It takes no images of this size.
         """
         size = inputs.shape[2:]
         metas = [{**sample.metainfo, 'img_shape': size, 'pad_shape': size}
                  for sample in data_samples]
-        logits = self.model.encode_decode(inputs, metas)
+        try:
+            logits = self.model.encode_decode(inputs, metas)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise UserError(f'the teacher {self.checkpoint} takes no images of {side(inputs)} '
+                            f'pixels (height × width): {first_line(error)}; train at the size '
+                            'that it was trained at') from error
         features, self._features = self._features, ()
         return logits, features

@@ -136,3 +136,77 @@ def test_resizing_many_channels_is_resizing_each():
     together = mmcv.imresize(image, (17, 13))
     each = [mmcv.imresize(np.ascontiguousarray(image[..., i]), (17, 13)) for i in range(7)]
     np.testing.assert_allclose(together, np.stack(each, axis=2), atol=1e-6)
+
+
+def load_both(folder, image_path, mask, **arguments):
+    cv2.imwrite(str(folder / 'mask.png'), mask)
+    return LoadAerialAnnotations()(LoadAerialImage(**arguments)(dict(
+        img_path=str(image_path), seg_map_path=str(folder / 'mask.png'))))
+
+
+def write_tiff(path, bands, nodata=None, alpha=False):
+    """Write bands (C, H, W) as GDAL does."""
+    rasterio = pytest.importorskip('rasterio')
+    colours = {3: dict(photometric='RGB'), 4: dict(photometric='RGB')}
+    extra = dict(alpha='YES' if alpha else 'UNSPECIFIED') if len(bands) == 4 else {}
+    with rasterio.open(path, 'w', 'GTiff', bands.shape[2], bands.shape[1], len(bands),
+                       dtype=bands.dtype, nodata=nodata, **colours.get(len(bands), {}),
+                       **extra) as file:
+        file.write(bands)
+    return path
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning')
+@pytest.mark.parametrize('color_type', ['color', 'unchanged'])
+@pytest.mark.parametrize('case', ['declared', 'alpha', 'infrared', 'nothing'])
+def test_labels_are_ignored_where_a_geotiff_has_no_data(tmp_path, case, color_type):
+    rng = np.random.default_rng(0)
+    bands = rng.integers(1, 255, (4 if case in ('alpha', 'infrared') else 3, 6, 5), np.uint8)
+    gaps = np.zeros((6, 5), bool)
+    if case == 'declared':
+        bands[:, :2] = 0
+        bands[0, 3] = 0  # one band alone is a colour
+        gaps[:2] = True
+    elif case == 'alpha':
+        bands[3, :, 4] = 0
+        gaps[:, 4] = True
+    elif case == 'infrared':
+        bands[3, :, 4] = 0
+    path = write_tiff(tmp_path / 'a.tif', bands, 0 if case == 'declared' else None,
+                      case == 'alpha')
+    result = load_both(tmp_path, path, np.ones((6, 5), np.uint8), color_type=color_type)
+    assert (result['gt_seg_map'] == np.where(gaps, 255, 1)).all()
+    assert ('nodata' in result) == gaps.any()
+    assert (result['img'][..., :3] == bands[2::-1].transpose(1, 2, 0)).all()
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning')
+def test_nan_has_no_data_and_does_not_reach_the_model(tmp_path):
+    bands = np.random.default_rng(0).random((5, 6, 5)).astype(np.float32)
+    bands[2, 1], bands[0, 4, 4] = np.nan, np.inf
+    bands[:, 0, 0] = -9999
+    result = load_both(tmp_path, write_tiff(tmp_path / 'a.tif', bands, -9999),
+                       np.zeros((6, 5), np.uint8), color_type='unchanged')
+    ignored = np.zeros((6, 5), bool)
+    ignored[1], ignored[4, 4], ignored[0, 0] = True, True, True
+    assert ((result['gt_seg_map'] == 255) == ignored).all()
+    assert np.isfinite(result['img']).all()
+
+
+@pytest.mark.parametrize('mode, color_type', [('RGBA', 'color'), ('RGBA', 'unchanged'),
+                                              ('LA', 'color'), ('RGB', 'color')])
+def test_labels_are_ignored_where_a_png_is_transparent(tmp_path, mode, color_type):
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(1, 255, (6, 5, len(mode)), np.uint8)
+    gaps = np.zeros((6, 5), bool)
+    if mode.endswith('A'):
+        pixels[:3, :2, -1] = 0
+        gaps[:3, :2] = True
+    Image.fromarray(pixels, mode).save(tmp_path / 'a.png')
+    result = load_both(tmp_path, tmp_path / 'a.png', np.ones((6, 5), np.uint8),
+                       color_type=color_type)
+    assert ((result['gt_seg_map'] == 255) == gaps).all()
+    if color_type == 'color':
+        expected = cv2.imread(str(tmp_path / 'a.png'), cv2.IMREAD_COLOR)
+        assert (result['img'] == expected).all()

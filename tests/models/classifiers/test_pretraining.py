@@ -9,11 +9,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
 DISTILLED = 'bhvit-small_8xb64-751k_imagenet-224x224.py'
 PLAIN = 'bhvit-tiny_no-teacher_8xb64-751k_imagenet-224x224.py'
+
+
+CONFIGS = (DISTILLED, PLAIN, 'bhvit-small_binary-ds_8xb64-751k_imagenet-224x224.py',
+           'bhvit-tiny_8xb64-751k_imagenet-224x224.py',
+           'bhvit-tiny_binary-ds_8xb64-751k_imagenet-224x224.py')
 
 
 def logged(work_dir) -> list[dict]:
@@ -24,7 +30,7 @@ def logged(work_dir) -> list[dict]:
 
 def test_every_config_is_the_recipe(mmpretrain, repository):
     paths = sorted((repository / 'configs' / 'pretrain').glob('*.py'))
-    assert len(paths) == 5
+    assert {path.name for path in paths} == set(CONFIGS)
     for path in paths:
         cfg = Config.fromfile(str(path))
         init_default_scope('mmpretrain')
@@ -45,6 +51,31 @@ def test_every_config_is_the_recipe(mmpretrain, repository):
             # The size of DeiT-Small with its classifier.
             assert sum(p.numel() for p in teacher.parameters()) == 22_050_664
     init_default_scope('mmseg')
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_config_trains_an_iteration_and_classifies(mmpretrain, repository, tmp_path, name):
+    cfg = Config.fromfile(str(repository / 'configs' / 'pretrain' / name))
+    init_default_scope('mmpretrain')
+    registry, sample = mmpretrain.registry.MODELS, mmpretrain.structures.DataSample
+    try:
+        if 'teacher' in cfg.model:
+            torch.save({'state_dict': registry.build(cfg.model.teacher.config).state_dict()},
+                       tmp_path / 'teacher.pth')
+            cfg.model.teacher.checkpoint = str(tmp_path / 'teacher.pth')
+        model = registry.build(cfg.model)
+        batch = dict(inputs=[torch.randint(0, 256, (3, 224, 224), dtype=torch.uint8)] * 2,
+                     data_samples=[sample().set_gt_label(label) for label in (7, 999)])
+        optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+        classifier = model.head.fc.weight.detach().clone()
+        losses = model.train().train_step(batch, optimizer)
+        assert losses['loss'].isfinite() and not torch.equal(model.head.fc.weight, classifier)
+        assert {p for p in model.parameters() if p.requires_grad} == set(optimizer.optimizer.state)
+        results = model.eval().test_step(batch)
+        assert [tuple(result.pred_score.shape) for result in results] == [(1000,)] * 2
+        assert all(result.pred_score.isfinite().all() for result in results)
+    finally:
+        init_default_scope('mmseg')
 
 
 @pytest.mark.parametrize('name', [DISTILLED, PLAIN])
