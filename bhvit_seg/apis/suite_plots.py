@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,21 +48,22 @@ def plot_scores(report: dict[str, Any], path: Path) -> None:
 
 
 def plot_costs(report: dict[str, Any], path: Path) -> None:
-    """Draw the first metric of each row against its OPs and its bytes."""
+    """Draw the first metric of each row against its OPs and its bytes, packed where it can be."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
 
     metric = report['metrics'][0]
     figure = Figure(figsize=(11, 4.5), layout='constrained')
-    for axis, key, label in zip(figure.subplots(1, 2), ('ops', 'bytes'),
-                                ('OPs, millions', 'megabytes of bits and float32')):
-        for row in report['rows']:
-            cell = row['scores'][metric]
-            if cell['mean'] is None or row['costs'] is None:
+    for axis, label in zip(figure.subplots(1, 2), ('OPs, millions', 'megabytes')):
+        for row, marker in zip(report['rows'], itertools.cycle('os^vDPX*')):
+            cell, costs = row['scores'][metric], row['costs']
+            if cell['mean'] is None or costs is None:
                 continue
-            place = row['costs']['complexity'][key] / 1e6
-            axis.errorbar(place, cell['mean'], cell['deviation'], fmt='o', capsize=3,
-                          label=row['name'])
+            place = costs['complexity']['ops'] if label.startswith('OPs') else (
+                costs['packed_bytes'] or costs['complexity']['bytes'])
+            # Hollow, since rows that differ in training alone lie on one another.
+            axis.errorbar(place / 1e6, cell['mean'], cell['deviation'], fmt=marker, capsize=3,
+                          label=row['name'], markerfacecolor='none', markersize=8)
         axis.set_xscale('log')
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter('{x:g}')

@@ -184,8 +184,8 @@ def markdown(report: dict[str, Any]) -> str:
              '', *score_table(report), '',
              f'Costs for an image of {size}: OPs = FLOPs + BOPs / 64, multiply-accumulates of '
              'convolutions, linear layers and attention; MB of the packed file, its full-precision '
-             'parts in 32 bits, or, where there is none, of bits and float32; shortest time of the packed engine, and of the '
-             'full-precision twin in torch.', '', *cost_table(report)]
+             'parts in 32 bits, or, where there is none, of bits and float32; shortest time of the '
+             'packed engine, and of the full-precision twin in torch.', '', *cost_table(report)]
     unpacked = {row['name']: row['costs']['not_packed'] for row in report['rows']
                 if row['costs'] and row['costs']['not_packed']}
     if unpacked:

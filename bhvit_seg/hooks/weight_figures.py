@@ -80,9 +80,10 @@ def draw_histogram(axis: Axes, record: WeightRecord, colour: str = COLOURS[0]) -
 def draw_shares(axis: Axes, records: Sequence[WeightRecord], names: Sequence[str],
                 share: str) -> None:
     """Draw the share of weights that flipped, or are near 0, of each training over iterations."""
-    for record, name, colour in zip(records, names, COLOURS):
+    for later, record, name, colour in zip(reversed(range(len(records))), records, names, COLOURS):
+        # Broader under those to come, so that it can be seen where curves coincide.
         axis.plot(record.iterations(), 100 * record.shares(share), color=colour, label=name,
-                  linewidth=1.4)
+                  linewidth=1.4 + 1.3 * later)
     first = records[0]
     axis.set_xlabel('iteration')
     axis.set_ylabel({
