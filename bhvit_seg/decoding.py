@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from bhvit_seg.errors import UserError
 
@@ -38,7 +38,9 @@ TIFF_EXTRA_SAMPLES = 338
 TIFF_GDAL_NODATA = 42113
 TIFF_COLOUR_PHOTOMETRICS = (2, 6)  # RGB, YCbCr
 TIFF_ALPHA = (1, 2)  # associated, unassociated
+TIFF_RAW_PHOTOMETRICS = (1, 2)  # grey from black on, RGB: decoded to the values stored
 PNG_COLOUR_TYPE_AT, PNG_ALPHA = 25, (4, 6)
+ANY_MODE = '*'
 COLOUR_FLAGS = {
     'color': cv2.IMREAD_COLOR,
     'unchanged': cv2.IMREAD_UNCHANGED,
@@ -71,8 +73,10 @@ def read_image_and_gaps(path: str, color_type: str = 'color', backend_args: dict
                         ) -> tuple[np.ndarray, np.ndarray | None]:
     """Read a camera image, and where it has no data.
 
-    It has none where all bands are the nodata value that a TIFF file declares, where any is NaN or
-    infinite, and where alpha is 0.
+    It has none where all bands are the nodata value that a TIFF file declares, and where any is NaN
+    or infinite. ``'color'`` drops alpha, and there is no data where that is 0; ``'unchanged'``
+    keeps every band as a channel, so that none is alpha. Where there is no data, the image has the
+    mean of its other pixels, or 0 if there are none: a value that means nothing to a model.
 
     Args:
         path, color_type, backend_args: As for :func:`read_image`.
@@ -91,12 +95,17 @@ def read_image_and_gaps(path: str, color_type: str = 'color', backend_args: dict
                 tags.bits <= 8 and tags.samples > 2 and not tags.opencv_keeps_bands):
             bands = _decode_tiff(content, tags, path, 'image')
             bands = bands.reshape(*bands.shape[:2], -1)
+            gaps = _gaps(bands, tags.nodata, tags.alpha if color_type == 'color' else None)
             image = bands[..., 2::-1] if color_type == 'color' else _swap_red_and_blue(bands)
-            return np.ascontiguousarray(image), _gaps(bands, tags.nodata, tags.alpha)
+            return _fill(np.ascontiguousarray(image), gaps), gaps
         if tags.bits > 8 or tags.samples == 2:
             raise UserError(f'image {path} has {tags.samples} bands of {tags.bits} bits, which '
                             "are no 8-bit colours: load it with color_type='unchanged' and give "
                             'data_preprocessor the mean and std of its bands')
+    elif color_type == 'color' and _png_has_alpha(content):
+        image = _decode_with_pillow(content, path, 'image', {ANY_MODE: 'RGBA'}, upright=True)
+        gaps = _none_if_empty(image[..., 3] == 0)
+        return _fill(np.ascontiguousarray(image[..., 2::-1]), gaps), gaps
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), COLOUR_FLAGS[color_type])
     except cv2.error as error:
@@ -106,11 +115,7 @@ def read_image_and_gaps(path: str, color_type: str = 'color', backend_args: dict
     image = image if image.ndim == 3 else image[..., None]
     if content.startswith(TIFF_SIGNATURES):
         gaps = _gaps(image, tags.nodata, None)
-    elif content.startswith(PNG_SIGNATURE) and content[PNG_COLOUR_TYPE_AT] in PNG_ALPHA:
-        alpha = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)[..., -1]
-        # A rotation that metadata ask for is not done to it.
-        gaps = _none_if_empty(alpha == 0) if alpha.shape == image.shape[:2] else None
-    return image, gaps
+    return _fill(image, gaps), gaps
 
 
 def _gaps(bands: np.ndarray, nodata: float | None, alpha: int | None) -> np.ndarray | None:
@@ -130,6 +135,24 @@ def _gaps(bands: np.ndarray, nodata: float | None, alpha: int | None) -> np.ndar
 
 def _none_if_empty(gaps: np.ndarray) -> np.ndarray | None:
     return gaps if gaps.any() else None
+
+
+def _fill(image: np.ndarray, gaps: np.ndarray | None) -> np.ndarray:
+    """Put the mean of an image (H, W, C) where it has no data."""
+    if gaps is None:
+        return image
+    rest = image[~gaps]
+    mean = rest.mean(0, dtype=np.float64) if len(rest) else np.zeros(image.shape[2])
+    image = image.copy()
+    image[gaps] = mean.round() if image.dtype.kind in 'ui' else mean
+    return image
+
+
+def _png_has_alpha(content: bytes) -> bool:
+    """Whether a PNG is transparent anywhere, by a channel of its own or by a colour."""
+    return content.startswith(PNG_SIGNATURE) and (
+        content[PNG_COLOUR_TYPE_AT] in PNG_ALPHA
+        or b'tRNS' in content[:content.find(b'IDAT')])
 
 
 def read_mask(path: str, backend_args: dict | None = None, colours: bool = False) -> np.ndarray:
@@ -327,17 +350,19 @@ def _tiff_tags(content: bytes, path: str, kind: str) -> _TiffTags:
             directory.load(stream)
             samples = directory.get(TIFF_SAMPLES_PER_PIXEL, 1)
             bits = directory.get(TIFF_BITS_PER_SAMPLE, 1)
-            is_colour = directory.get(TIFF_PHOTOMETRIC) in TIFF_COLOUR_PHOTOMETRICS
+            photometric = directory.get(TIFF_PHOTOMETRIC)
             extra = directory.get(TIFF_EXTRA_SAMPLES, ())
             declared = directory.get(TIFF_GDAL_NODATA)
         nodata = None if declared is None else float(str(declared).strip('\0 '))
     except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error) as error:
         raise _undecodable(path, kind, str(error)) from error
     bits = max(bits) if isinstance(bits, tuple) else bits
+    if bits < 8 or photometric not in TIFF_RAW_PHOTOMETRICS:
+        nodata = None  # a stored value, which is not what a palette or the like is decoded to
     extra = extra if isinstance(extra, tuple) else (extra,)
     alpha = next((samples - len(extra) + place for place, kind_of_band in enumerate(extra)
                   if kind_of_band in TIFF_ALPHA), None)
-    return _TiffTags(samples, bits, is_colour, nodata, alpha)
+    return _TiffTags(samples, bits, photometric in TIFF_COLOUR_PHOTOMETRICS, nodata, alpha)
 
 
 def _decode_tiff(content: bytes, tags: _TiffTags, path: str, kind: str) -> np.ndarray:
@@ -355,15 +380,19 @@ def _decode_tiff(content: bytes, tags: _TiffTags, path: str, kind: str) -> np.nd
     return _swap_red_and_blue(bands)
 
 
-def _decode_with_pillow(content: bytes, path: str, kind: str, modes: dict | None = None
-                        ) -> np.ndarray:
-    """Decode a picture, first converted where ``modes`` gives another mode for its own."""
+def _decode_with_pillow(content: bytes, path: str, kind: str, modes: dict | None = None,
+                        upright: bool = False) -> np.ndarray:
+    """Decode a picture, first converted where ``modes`` gives another mode for its own or any.
+
+    ``upright`` obeys the EXIF orientation.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             with Image.open(io.BytesIO(content)) as image:
-                mode = (modes or {}).get(image.mode, image.mode)
-                return np.asarray(image if mode == image.mode else image.convert(mode))
+                mode = (modes or {}).get(image.mode, (modes or {}).get(ANY_MODE, image.mode))
+                picture = ImageOps.exif_transpose(image) if upright else image
+                return np.asarray(picture if mode == image.mode else picture.convert(mode))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise _undecodable(path, kind, str(error)) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,15 @@ def choose_rows(suite: Suite, names: Sequence[str] | None) -> list[Row]:
             raise UserError(f'--only names {name!r}, which is no row of {suite.path}: known are '
                             f'{", ".join(known)}')
     return [row for row in suite.rows if names is None or row.name in names]
+
+
+def add_seeds_done(suite: Suite, work_dir: Path) -> None:
+    """Give each row the seeds, too, that it was once trained with beyond the suite's."""
+    for row in suite.rows:
+        found = (re.fullmatch(r'seed_(\d+)', path.stem)
+                 for path in (work_dir / row.name).glob('seed_*.py'))
+        seeds = {int(match[1]) for match in found if match}
+        row.seeds = (*row.seeds, *sorted(seeds - set(row.seeds)))
 
 
 def benchmark_suite(suite_file: str | Path,
@@ -68,13 +78,14 @@ def benchmark_suite(suite_file: str | Path,
     suite = load_suite(suite_file, data_root, seeds)
     folder = Path(work_dir or Path('work_dirs') / 'suites' / suite.path.stem)
     rows = choose_rows(suite, only)
-    runs = runs_of(suite, folder)
-    chosen = [run for run in runs
+    chosen = [run for run in runs_of(suite, folder)
               if run.row in rows and (seeds is None or run.seed in seeds)]
     if dry_run:
         for run in chosen:
             say(f'{run.name}: {run.state()}')
         return None
+    add_seeds_done(suite, folder)
+    runs = runs_of(suite, folder)
     failures = {run.name: run.obstacle for run in runs if run.obstacle}
     costs: dict[str, dict[str, Any]] = {}
     with lock(folder):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -25,9 +26,9 @@ from mmengine.config import Config
 from bhvit_seg.apis.suite import Row, Suite
 from bhvit_seg.checkpoint import find_resumable
 from bhvit_seg.errors import UserError, first_line
-from bhvit_seg.fileio import make_output_folder, write_text
+from bhvit_seg.fileio import make_output_folder, write_json, write_text
 
-LOG, LOCK = 'log.txt', '.lock'
+LOG, LOCK, GIVEN = 'log.txt', '.lock', 'given_checkpoints.json'
 POLL_SECONDS = 1.0
 # Progress is told at each tenth of a training.
 PARTS = 10
@@ -84,7 +85,13 @@ class Run:
 
     @property
     def obstacle(self) -> str | None:
-        """A sentence if the folder has a run with other settings than the suite has now."""
+        """A sentence if the folder has a run with other settings than the suite has now.
+
+        Among them are the checkpoints that it was given, and all of this of the runs they are of.
+        """
+        for source in self.sources.values():
+            if source.obstacle:
+                return source.obstacle
         if not self.config.is_file():
             return None
         try:
@@ -92,13 +99,28 @@ class Run:
             wanted = dict(_settings(config_of(self).to_dict()))
             key = next((key for key in {**wanted, **there}
                         if key not in self.row.checkpoints
-                        and _portable(there.get(key)) != _portable(wanted.get(key))), None)
+                        and _portable(key, there.get(key)) != _portable(key, wanted.get(key))),
+                       None) or self._other_checkpoint()
         except Exception as error:
             key = first_line(error)
         if key is None:
             return None
         return (f'{self.folder} holds a run with other settings than the suite has now ({key}, '
                 f'see {self.config}): delete both, or give another --work-dir')
+
+    @property
+    def given_path(self) -> Path:
+        """Where the checkpoints that it was given are noted."""
+        return self.folder / GIVEN
+
+    def _other_checkpoint(self) -> str | None:
+        """An option whose checkpoint is no more the one that the run was given."""
+        if not self.given_path.is_file():
+            return None
+        given = json.loads(self.given_path.read_text())
+        return next((option for option, name in self.row.checkpoints.items()
+                     if self.sources[name].checkpoint.is_file()
+                     and given.get(option) != digest(self.sources[name].checkpoint)), None)
 
     def state(self) -> str:
         """How far it is, in words."""
@@ -154,11 +176,23 @@ def _stored_settings(config: Path, written: int) -> dict[str, Any]:
     return dict(_settings(Config.fromfile(str(config), import_custom_modules=False).to_dict()))
 
 
-def _portable(value: Any) -> Any:
-    """A setting as it is in any checkout: of another config's path the name alone."""
-    if isinstance(value, str) and value.endswith('.py') and os.path.isabs(value):
+def _portable(key: str, value: Any) -> Any:
+    """A setting as it is on any machine: of another config and of the data the name alone."""
+    if isinstance(value, str) and (
+            key.endswith('data_root') or value.endswith('.py') and os.path.isabs(value)):
         return Path(value).name
     return value
+
+
+def digest(path: Path) -> str:
+    """What tells a file from any other."""
+    status = path.stat()
+    return _digest(path, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _digest(path: Path, written: int, size: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_config(run: Run) -> None:
@@ -218,6 +252,9 @@ def carry_out(run: Run, tools: Path, say: Callable[[str], None]) -> None:
             raise RunFailed(f'it needs the checkpoint of {source.row.name!r}, which is not there')
     config, folder = str(run.config), ['--work-dir', str(run.folder)]
     if not run.checkpoint.is_file():
+        if run.sources:
+            write_json(run.given_path, {option: digest(run.sources[name].checkpoint)
+                                        for option, name in run.row.checkpoints.items()})
         _call([str(tools / 'train.py'), config, *folder, '--resume'], run, say)
         if not run.checkpoint.is_file():
             raise RunFailed(f'its training left no {run.checkpoint.name}; see '

@@ -56,16 +56,24 @@ class MaskEncoding:
         """Whether a palette image is to be read as its colours."""
         return self.colours is not None
 
-    def decode(self, mask: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:
+    def decode(self, mask: np.ndarray, gaps: np.ndarray | None = None
+               ) -> tuple[np.ndarray, dict[str, int]]:
         """Decode the pixels of one file.
 
         Args:
             mask: (H, W) numbers or (H, W, 3) red, green, blue, as :func:`read_mask` gives them.
+            gaps: (H, W) bool, where the image has no data: whatever the mask has there is ignored.
+                Without effect if it is of another size than the mask.
 
         Returns:
             Ids (H, W) uint8, and how many pixels have each value that the encoding does not
             know; those are 255 in the ids.
         """
+        if gaps is not None and gaps.shape == mask.shape[:2]:
+            whole = np.full(gaps.shape, IGNORE, np.uint8)
+            ids, unknown = self.decode(mask[~gaps][:, None])
+            whole[~gaps] = ids[:, 0]
+            return whole, unknown
         if self.colours is not None:
             return self._decode_colours(mask)
         if mask.ndim == 3:

@@ -78,15 +78,14 @@ class SampleCheck:
             _add(finding, path, f'mask {path} is {_size(mask)} pixels (height x width), its image '
                  f'{info["img_path"]} {_size(image)}: export both on one grid')
             return
-        ids, unknown = encoding.decode(mask)
+        ids, unknown = encoding.decode(mask, gaps)
         if unknown:
             _add(finding, path, f'mask {path} has values that mask_encoding ({encoding.name}) '
                  f'does not know: {_counts(unknown)}')
-        if gaps is not None:
-            finding['ignored'] += int(gaps.sum())
-            ids = ids[~gaps]
+        without_data = 0 if gaps is None else int(gaps.sum())
+        finding['ignored'] += without_data
         counts = np.bincount(ids.ravel(), minlength=256)
-        counts[IGNORE] -= sum(unknown.values())
+        counts[IGNORE] -= sum(unknown.values()) + without_data
         table = label_table(info.get('reduce_zero_label', False), info.get('label_map'))
         outside = {}
         for value in np.flatnonzero(counts):

@@ -11,6 +11,7 @@ from bhvit_seg.errors import UserError
 from bhvit_seg.models.losses import WeightRegularizationLoss, latent_weights
 
 from .common import model_of, weights_rest
+from .training_stages import TrainingStagesHook
 
 
 @HOOKS.register_module()
@@ -47,7 +48,14 @@ class WeightRegularizationHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """See that the weights of all terms fit together."""
         model = model_of(runner)
-        used = self.begin < 1 and latent_weights(model)
+        rest = min((hook.begins[1] for hook in runner.hooks
+                    if isinstance(hook, TrainingStagesHook)), default=1.0)
+        used = self.begin < rest and latent_weights(model)
+        if rest <= self.begin < 1:
+            runner.logger.warning(
+                f'weight regularization begins at {self.begin} of training and weights rest from '
+                f'{rest} on, so that it has no effect: let WeightRegularizationHook.begin be '
+                'less than TrainingStagesHook.rest_begin')
         if used and hasattr(model, 'regularization_weight'):
             model.check_regularization_weight(self.loss.loss_weight)
 

@@ -112,6 +112,12 @@ def test_other_seeds_stay_in_the_report_and_refused_runs_are_named(suite, tools,
     report = benchmark_suite(suite, tools, work_dir, only=['whole'], seeds=[1],
                              say=lambda line: None)
     assert report['rows'][2]['runs'].keys() == {'0', '1', '2'}
+    told = []
+    report = benchmark_suite(suite, tools, work_dir, only=['whole'], say=told.append)
+    assert report['rows'][2]['runs'].keys() == {'0', '1', '2'} and report['rows'][2]['seeds'] == [
+        0, 2, 1]
+    assert [line for line in told if line.startswith('[')] == [
+        '[1/2] whole, seed 0: done', '[2/2] whole, seed 2: done']
 
     text = suite.read_text()
     suite.write_text(text.replace("name='whole', config='tiny.py'",

@@ -103,6 +103,7 @@ def test_a_suite_can_be_moved(suite, tmp_path, fake_tools):
     def runs(name):
         for row in suite.rows:
             row.cfg.model.teacher = {'config': str(tmp_path / name / 'configs' / 'teacher.py')}
+            row.cfg.train_dataloader.dataset.data_root = str(tmp_path / name / 'data')
         return runs_of(suite, tmp_path / name)[:2]
 
     for run in runs('old'):
@@ -115,6 +116,25 @@ def test_a_suite_can_be_moved(suite, tmp_path, fake_tools):
     assert 'old' not in second.config.read_text()
     second.row.cfg.model.teacher.config = str(tmp_path / 'new' / 'configs' / 'other.py')
     assert 'model.teacher.config' in second.obstacle
+
+
+def test_who_learned_from_a_refused_run_is_refused(suite, tmp_path, fake_tools):
+    first, second = runs_of(suite, tmp_path / 'work')[:2]
+    carry_out(first, fake_tools(), print)
+    carry_out(second, fake_tools(), print)
+    first.row.cfg.train_dataloader.batch_size = 7
+    assert second.obstacle == first.obstacle and second.scores is None
+    with pytest.raises(UserError, match='batch_size'):
+        carry_out(second, fake_tools(), print)
+
+
+def test_who_learned_from_another_checkpoint_is_refused(suite, tmp_path, fake_tools):
+    first, second = runs_of(suite, tmp_path / 'work')[:2]
+    carry_out(first, fake_tools(), print)
+    carry_out(second, fake_tools(), print)
+    first.checkpoint.write_bytes(b'anew')
+    assert first.obstacle is None and second.scores is None
+    assert '(load_from, see' in second.obstacle
 
 
 def test_what_is_done_is_not_done_again(suite, tmp_path, fake_tools):

@@ -58,6 +58,8 @@ def test_pixels_without_data_count_nowhere(scenes, build):
     alpha = np.full(mask.shape, 255, np.uint8)
     alpha[:10] = 0
     write(scenes / IMAGE, np.dstack([image, alpha]))
+    mask[:10] = 77  # what stands where there is no data is no mistake
+    write(scenes / MASK, mask)
     report = check_dataset(build(scenes), progress=False)
     names = sorted(path.name for path in (scenes / 'images/train').iterdir())
     counted = [np.ones(mask.shape, bool) if name not in IMAGE else alpha > 0 for name in names]

@@ -8,7 +8,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
-from bhvit_seg.datasets.masks import IGNORE, MaskEncoding, label_table
+from bhvit_seg.datasets.masks import MaskEncoding, label_table
 from bhvit_seg.decoding import (
     COLOUR_FLAGS,
     append_lidar,
@@ -25,7 +25,7 @@ class LoadAerialImage(BaseTransform):
 
     Adds ``img``, ``img_shape`` and ``ori_shape``, as ``LoadImageFromFile`` does, and where the
     image has pixels without data, such as a border that a GeoTIFF declares, ``nodata``, (H, W)
-    bool. NaN and infinity become 0.
+    bool; they have the mean of the others, see :func:`~bhvit_seg.decoding.read_image_and_gaps`.
 
     Args:
         color_type: ``'color'`` (three 8-bit channels) or ``'unchanged'`` (every band of the file
@@ -43,12 +43,9 @@ class LoadAerialImage(BaseTransform):
     def transform(self, results: dict) -> dict:
         image, gaps = read_image_and_gaps(results['img_path'], self.color_type, self.backend_args)
         # Neither torch nor cv2.resize takes every 16-bit type.
-        image = image if image.dtype == np.uint8 else image.astype(np.float32)
+        results['img'] = image if image.dtype == np.uint8 else image.astype(np.float32)
         if gaps is not None:
             results['nodata'] = gaps
-            if image.dtype != np.uint8:
-                image = np.nan_to_num(image, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-        results['img'] = image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
@@ -82,17 +79,14 @@ class LoadAerialAnnotations(BaseTransform):
             return results
         encoding = self._encoding(results.get('mask_encoding', 'ids'), results.get('classes', ()))
         ids, unknown = encoding.decode(
-            read_mask(path, self.backend_args, encoding.reads_colours))
+            read_mask(path, self.backend_args, encoding.reads_colours), results.get('nodata'))
         if unknown:
             value, count = next(iter(unknown.items()))
             raise UserError(f'mask {path} has {count} pixels of the value {value}, which '
                             f'mask_encoding ({encoding.name}) does not know: run `bhvit-seg '
                             'check-dataset` for all such files')
         table = label_table(results.get('reduce_zero_label', False), results.get('label_map'))
-        labels = table[ids]
-        if 'nodata' in results and results['nodata'].shape == labels.shape:
-            labels[results['nodata']] = IGNORE
-        results['gt_seg_map'] = labels
+        results['gt_seg_map'] = table[ids]
         results.setdefault('seg_fields', []).append('gt_seg_map')
         return results
 

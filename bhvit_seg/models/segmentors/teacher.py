@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from bhvit_seg.errors import UserError, first_line
 
 from ..losses.distillation import side
 from ..teacher import FrozenTeacher
+
+# What torch says of memory, devices and kernels.
+NO_MATTER_OF_SIZE = re.compile('memory|CUDA|cuDNN|NCCL|same device', re.IGNORECASE)
 
 
 class SegmentorTeacher(FrozenTeacher):
@@ -53,18 +57,18 @@ class SegmentorTeacher(FrozenTeacher):
             Logits ``(B, classes, H, W)`` and the feature maps that its head gets.
 
         Raises:
-            UserError: It takes no images of this size.
+            UserError: It fails on images of this size.
         """
         size = inputs.shape[2:]
         metas = [{**sample.metainfo, 'img_shape': size, 'pad_shape': size}
                  for sample in data_samples]
         try:
             logits = self.model.encode_decode(inputs, metas)
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, ValueError, AssertionError) as error:
-            raise UserError(f'the teacher {self.checkpoint} takes no images of {side(inputs)} '
-                            f'pixels (height × width): {first_line(error)}; train at the size '
-                            'that it was trained at') from error
+            if isinstance(error, UserError) or NO_MATTER_OF_SIZE.search(str(error)):
+                raise
+            raise UserError(f'the teacher {self.checkpoint} fails on images of {side(inputs)} '
+                            f'pixels (height × width): {first_line(error)}; if it takes images '
+                            'of one size alone, train at that') from error
         features, self._features = self._features, ()
         return logits, features

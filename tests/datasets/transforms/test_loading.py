@@ -145,7 +145,7 @@ def load_both(folder, image_path, mask, **arguments):
 
 
 def write_tiff(path, bands, nodata=None, alpha=False):
-    """Write bands (C, H, W) as GDAL does."""
+    """Write bands (C, H, W) as GDAL does, a fourth one as alpha or as nothing in particular."""
     rasterio = pytest.importorskip('rasterio')
     colours = {3: dict(photometric='RGB'), 4: dict(photometric='RGB')}
     extra = dict(alpha='YES' if alpha else 'UNSPECIFIED') if len(bands) == 4 else {}
@@ -156,32 +156,51 @@ def write_tiff(path, bands, nodata=None, alpha=False):
     return path
 
 
+def mean_of(image, gaps):
+    """What stands where an 8-bit image has no data."""
+    return image[~gaps].mean(0).round().astype(np.uint8)
+
+
 @pytest.mark.filterwarnings('ignore::UserWarning')
 @pytest.mark.parametrize('color_type', ['color', 'unchanged'])
-@pytest.mark.parametrize('case', ['declared', 'alpha', 'infrared', 'nothing'])
+@pytest.mark.parametrize('case', ['declared', 'fourth band is alpha', 'fourth band', 'nothing'])
 def test_labels_are_ignored_where_a_geotiff_has_no_data(tmp_path, case, color_type):
     rng = np.random.default_rng(0)
-    bands = rng.integers(1, 255, (4 if case in ('alpha', 'infrared') else 3, 6, 5), np.uint8)
+    bands = rng.integers(1, 255, (4 if 'fourth' in case else 3, 6, 5), np.uint8)
     gaps = np.zeros((6, 5), bool)
     if case == 'declared':
         bands[:, :2] = 0
         bands[0, 3] = 0  # one band alone is a colour
         gaps[:2] = True
-    elif case == 'alpha':
+    elif 'fourth' in case:
         bands[3, :, 4] = 0
-        gaps[:, 4] = True
-    elif case == 'infrared':
-        bands[3, :, 4] = 0
+        # As a channel it may be infrared, whatever it is called.
+        gaps[:, 4] = 'alpha' in case and color_type == 'color'
     path = write_tiff(tmp_path / 'a.tif', bands, 0 if case == 'declared' else None,
-                      case == 'alpha')
+                      'alpha' in case)
     result = load_both(tmp_path, path, np.ones((6, 5), np.uint8), color_type=color_type)
     assert (result['gt_seg_map'] == np.where(gaps, 255, 1)).all()
     assert ('nodata' in result) == gaps.any()
-    assert (result['img'][..., :3] == bands[2::-1].transpose(1, 2, 0)).all()
+    expected = bands[2::-1].transpose(1, 2, 0).copy()
+    expected[gaps] = mean_of(expected, gaps)
+    assert (result['img'][..., :3] == expected).all()
 
 
 @pytest.mark.filterwarnings('ignore::UserWarning')
-def test_nan_has_no_data_and_does_not_reach_the_model(tmp_path):
+@pytest.mark.parametrize('photometric', ['PALETTE', 'MINISWHITE'])
+def test_nodata_that_is_no_colour_is_not_looked_for_among_colours(tmp_path, photometric):
+    rasterio = pytest.importorskip('rasterio')
+    values = np.array([[0, 0, 1, 1], [255, 255, 7, 7]], np.uint8)
+    with rasterio.open(tmp_path / 'a.tif', 'w', 'GTiff', 4, 2, 1, dtype='uint8', nodata=0,
+                       photometric=photometric) as file:
+        file.write(values, 1)
+        if photometric == 'PALETTE':
+            file.write_colormap(1, {0: (255, 255, 255, 255), 1: (0, 0, 0, 255)})
+    assert 'nodata' not in LoadAerialImage()(dict(img_path=str(tmp_path / 'a.tif')))
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning')
+def test_values_that_mean_no_data_do_not_reach_the_model(tmp_path):
     bands = np.random.default_rng(0).random((5, 6, 5)).astype(np.float32)
     bands[2, 1], bands[0, 4, 4] = np.nan, np.inf
     bands[:, 0, 0] = -9999
@@ -190,23 +209,67 @@ def test_nan_has_no_data_and_does_not_reach_the_model(tmp_path):
     ignored = np.zeros((6, 5), bool)
     ignored[1], ignored[4, 4], ignored[0, 0] = True, True, True
     assert ((result['gt_seg_map'] == 255) == ignored).all()
-    assert np.isfinite(result['img']).all()
+    image = result['img']
+    np.testing.assert_allclose(image[ignored], np.broadcast_to(
+        image[~ignored].mean(0, dtype=np.float64), (7, 5)), rtol=1e-6)
+    assert (image >= 0).all() and (image <= 1).all()
 
 
-@pytest.mark.parametrize('mode, color_type', [('RGBA', 'color'), ('RGBA', 'unchanged'),
-                                              ('LA', 'color'), ('RGB', 'color')])
-def test_labels_are_ignored_where_a_png_is_transparent(tmp_path, mode, color_type):
+def save_png(path, kind):
+    """Write a PNG with the first three pixels of two columns transparent, if it can be."""
     from PIL import Image
 
-    pixels = np.random.default_rng(0).integers(1, 255, (6, 5, len(mode)), np.uint8)
-    gaps = np.zeros((6, 5), bool)
+    rng = np.random.default_rng(0)
+    gaps = np.zeros((6, 6), bool)
+    gaps[:3, :2] = True
+    mode = kind.split()[0]
+    pixels = rng.integers(1, 255, (6, 6, len(mode)) if len(mode) > 1 else (6, 6), np.uint8)
     if mode.endswith('A'):
-        pixels[:3, :2, -1] = 0
-        gaps[:3, :2] = True
-    Image.fromarray(pixels, mode).save(tmp_path / 'a.png')
-    result = load_both(tmp_path, tmp_path / 'a.png', np.ones((6, 5), np.uint8),
-                       color_type=color_type)
+        pixels[..., -1] = np.where(gaps, 0, 255)
+        options = {}
+    elif kind.endswith('colour'):
+        pixels[gaps] = 0
+        options = dict(transparency=(0, 0, 0) if mode == 'RGB' else 0)
+    else:
+        return Image.fromarray(pixels).save(path) or np.zeros((6, 6), bool)
+    picture = Image.fromarray(pixels)
+    if mode == 'P':
+        picture.putpalette([*range(0, 256), *range(0, 256), *range(0, 256)])
+    if kind.endswith('rotated'):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        options['exif'] = exif
+        gaps = np.rot90(gaps, -1)
+    picture.save(path, **options)
+    return gaps
+
+
+@pytest.mark.parametrize('kind', ['RGBA', 'LA', 'RGB', 'RGB colour', 'L colour', 'P colour',
+                                  'RGBA rotated'])
+def test_labels_are_ignored_where_a_png_is_transparent(tmp_path, kind):
+    from PIL import Image, ImageOps
+
+    gaps = save_png(tmp_path / 'a.png', kind)
+    result = load_both(tmp_path, tmp_path / 'a.png', np.ones((6, 6), np.uint8))
     assert ((result['gt_seg_map'] == 255) == gaps).all()
-    if color_type == 'color':
-        expected = cv2.imread(str(tmp_path / 'a.png'), cv2.IMREAD_COLOR)
-        assert (result['img'] == expected).all()
+    picture = ImageOps.exif_transpose(Image.open(tmp_path / 'a.png')).convert('RGB')
+    expected = np.asarray(picture)[..., ::-1].copy()
+    if gaps.any():
+        expected[gaps] = mean_of(expected, gaps)
+    assert (result['img'] == expected).all()
+
+
+def test_an_image_without_any_data_is_0(tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), np.full((6, 5, 4), (9, 9, 9, 0), np.uint8))
+    result = load_both(tmp_path, tmp_path / 'a.png', np.ones((6, 5), np.uint8))
+    assert (result['gt_seg_map'] == 255).all() and not result['img'].any()
+
+
+@pytest.mark.parametrize('encoding', ['binary255', {'#ffffff': 1, '#000000': 0}])
+def test_masks_may_have_anything_where_there_is_no_data(tmp_path, encoding):
+    gaps = save_png(tmp_path / 'a.png', 'RGBA')
+    cv2.imwrite(str(tmp_path / 'mask.png'), np.where(gaps, 99, 255).astype(np.uint8))
+    loaded = LoadAerialImage()(dict(img_path=str(tmp_path / 'a.png'), mask_encoding=encoding,
+                                    seg_map_path=str(tmp_path / 'mask.png')))
+    labels = LoadAerialAnnotations()(loaded)['gt_seg_map']
+    assert (labels == np.where(gaps, 255, 1)).all()

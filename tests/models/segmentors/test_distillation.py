@@ -15,7 +15,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from bhvit_seg.errors import UserError, find_user_error
-from bhvit_seg.hooks import WeightRegularizationHook
+from bhvit_seg.hooks import TrainingStagesHook, WeightRegularizationHook
 from bhvit_seg.models.losses import PixelDistillationLoss
 from bhvit_seg.models.segmentors import DistillationSegmentor
 
@@ -95,7 +95,7 @@ def test_terms_are_those_of_the_paper(teacher, batch):
 def test_regularization_takes_its_share_from_the_labels(teacher, batch):
     student, alone = distilled(teacher).train(), MODELS.build(plain()).train()
     alone.load_state_dict(student.state_dict())
-    runner = SimpleNamespace(model=student, iter=9, max_iters=10,
+    runner = SimpleNamespace(model=student, iter=9, max_iters=10, hooks=[],
                              logger=SimpleNamespace(info=lambda text: None))
     hook = WeightRegularizationHook(weight=0.1, begin=0.9)
     hook.before_train(runner)
@@ -269,14 +269,24 @@ def test_bad_arguments_are_named(arguments, message):
 
 def test_weights_that_leave_nothing_for_the_labels_are_refused(teacher):
     student = distilled(teacher, distillation_weight=0.95)
+    said = []
+    runner = SimpleNamespace(model=student, hooks=[],
+                             logger=SimpleNamespace(warning=said.append))
     with pytest.raises(UserError, match=r'\(0\.95\).*\(0\.1\) add up to more than 1'):
-        WeightRegularizationHook(weight=0.1).before_train(SimpleNamespace(model=student))
-    WeightRegularizationHook(weight=0.05).before_train(SimpleNamespace(model=student))
-    WeightRegularizationHook(weight=0.1, begin=1.0).before_train(SimpleNamespace(model=student))
+        WeightRegularizationHook(weight=0.1).before_train(runner)
+    WeightRegularizationHook(weight=0.05).before_train(runner)
+    WeightRegularizationHook(weight=0.1, begin=1.0).before_train(runner)
     real = distilled(teacher, distillation_weight=0.95, **{
         part: {**config, 'binary': False} for part, config in plain().items()
         if part in ('backbone', 'decode_head')})
-    WeightRegularizationHook(weight=0.1).before_train(SimpleNamespace(model=real))
+    WeightRegularizationHook(weight=0.1).before_train(SimpleNamespace(model=real, hooks=[]))
+    # Where weights rest before they would be regularized, β is never used.
+    assert not said
+    runner.hooks = [TrainingStagesHook(0.4, 0.9)]
+    WeightRegularizationHook(weight=0.1, begin=0.9).before_train(runner)
+    assert 'weights rest from 0.9 on, so that it has no effect' in said.pop()
+    with pytest.raises(UserError, match='add up'):
+        WeightRegularizationHook(weight=0.1, begin=0.8).before_train(runner)
 
 
 @pytest.mark.parametrize('student_pads, teacher_pads', [(0, 1), (1, 0), (1, 1)])
@@ -310,9 +320,21 @@ def test_a_teacher_of_a_fixed_size_is_named(tmp_path, batch):
     config.decode_head = dict(type='FCNHead', in_channels=8, channels=8, num_convs=1,
                               num_classes=3, norm_cfg=dict(type='BN'), in_index=0)
     student = distilled(saved_teacher(tmp_path, config)).train()
-    with pytest.raises(UserError, match=r'teacher.pth takes no images of 32×64 pixels') as error:
+    with pytest.raises(UserError, match=r'teacher.pth fails on images of 32×64 pixels') as error:
         student(*batch, mode='loss')
     assert '\n' not in str(error.value)
+
+
+def test_what_has_nothing_to_do_with_the_size_is_raised_as_it_is(teacher, batch):
+    student = distilled(teacher).train()
+    student.load_teacher()
+    for text in ('CUDA error: device-side assert triggered', "can't allocate memory"):
+        def fail(inputs, metas, text=text):
+            raise RuntimeError(text)
+
+        student.teacher.model.encode_decode = fail
+        with pytest.raises(RuntimeError, match=text):
+            student(*batch, mode='loss')
 
 
 def test_a_teacher_without_logits_is_named(tmp_path, teacher):
