@@ -23,10 +23,14 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def plot_scores(report: dict[str, Any], path: Path) -> None:
-    """Draw means as bars, deviations as lines and runs as dots, a panel for each metric."""
+    """Draw means as bars, deviations as lines and runs as dots, a panel for each metric.
+
+    Rows without any result are left out.
+    """
     from matplotlib.figure import Figure
 
-    metrics, rows = report['metrics'], report['rows']
+    metrics = report['metrics']
+    rows = [row for row in report['rows'] if row['runs']] or report['rows']
     figure = Figure(figsize=(1.5 + 3.5 * len(metrics), 1.2 + 0.4 * len(rows)),
                     layout='constrained')
     panels = figure.subplots(1, len(metrics), squeeze=False, sharey=True)[0]
