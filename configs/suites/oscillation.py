@@ -1,6 +1,7 @@
 # What keeps latent weights from oscillating. The paper's loss, β = 0.1 in the last tenth; the same
 # strong enough to count beside the gradients of a short training, which are a thousand times
-# larger, in its second half; weights that flip often frozen, and statistics taken anew at the end.
+# larger, in its second half; statistics of BatchNorm taken anew at the end; that, and weights that
+# flip often frozen.
 _base_ = './_base_/short.py'
 
 title = 'Oscillating weights, on EPFL road segmentation'
@@ -9,6 +10,7 @@ metrics = ('IoU.road', 'mIoU')
 
 binary = '../bhvit/bhvit-tiny_segformer_1xb4-3k_rs-lvf-224x224.py'
 unregularized = '../bhvit/bhvit-tiny_no-reg_segformer_1xb4-3k_rs-lvf-224x224.py'
+batch_norm = dict(type='BatchNormReestimationHook', num_batches=50)
 rows = [
     dict(name='without', config=unregularized),
     dict(name='loss', config=binary),
@@ -20,13 +22,16 @@ rows = [
             'default_hooks.weight_regularization.begin': 0.5
         }),
     dict(
+        name='batch-norm',
+        config=unregularized,
+        cfg_options={'default_hooks.batch_norm': batch_norm}),
+    dict(
         name='freezing',
         config=unregularized,
         cfg_options={
             'default_hooks.weight_freezing': dict(
                 type='OscillationFreezingHook', threshold=(0.1, 0.01), begin=0.5),
-            'default_hooks.batch_norm': dict(
-                type='BatchNormReestimationHook', num_batches=50)
+            'default_hooks.batch_norm': batch_norm
         })
 ]
-del binary, unregularized
+del binary, unregularized, batch_norm
