@@ -25,7 +25,8 @@ def write_suite(tiny_config, tmp_path):
 def test_suites_of_the_house_load(repository, tmp_path):
     paths = sorted((repository / 'configs' / 'suites').glob('*.py'))
     assert {path.stem for path in paths} == {
-        'ablation', 'dubai', 'epfl_roads', 'epfl_roads_longer', 'oscillation', 'smoke'}
+        'ablation', 'ablation_longer', 'dubai', 'epfl_roads', 'epfl_roads_longer', 'oscillation',
+        'smoke'}
     suites = {path.stem: load_suite(path, data_root=tmp_path) for path in paths}
     for suite in suites.values():
         assert suite.title != suite.path.stem
