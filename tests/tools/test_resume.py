@@ -1,4 +1,7 @@
-"""A training that is killed again and again ends exactly where an undisturbed one ends."""
+"""A training that is killed again and again ends exactly where an undisturbed one ends.
+
+tests/hooks/test_recipe.py does the same with BHViT and all of its hooks.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +26,6 @@ EMA_ACCUMULATION = (
     "custom_hooks = [dict(type='EMAHook', momentum=0.1)]",
     'optim_wrapper.update(accumulative_counts=2)',
     'randomness = dict(seed=None, _delete_=True)')
-BHVIT = (
-    """model.update(
-    backbone=dict(
-        type='BHViT', drop_path_rate=0.3, arch=dict(
-            depths=(1, 1, 1, 1), channels=(8, 16, 32, 64), mlp_channels=(16, 32, 64, 128),
-            num_heads=(1, 1, 2, 4))),
-    decode_head=dict(
-        type='BinarySegformerHead', in_channels=[8, 16, 32, 64], in_index=[0, 1, 2, 3],
-        channels=16, num_classes=2, loss_decode=dict(type='CrossEntropyLoss')))""",
-    "default_hooks.update(weight_regularization=dict(type='WeightRegularizationHook', begin=0.5))")
 KILLS = 4
 
 
@@ -106,8 +99,8 @@ def assert_equal(left, right, path: str = '') -> None:
         assert left == right, path
 
 
-@pytest.mark.parametrize('lines', [PLAIN, WORKERS, EMA_ACCUMULATION, BHVIT],
-                         ids=['plain', 'workers', 'ema-accumulation', 'bhvit'])
+@pytest.mark.parametrize('lines', [PLAIN, WORKERS, EMA_ACCUMULATION],
+                         ids=['plain', 'workers', 'ema-accumulation'])
 def test_killed_training_equals_undisturbed(lines, tiny_config, tmp_path, start):
     config = tiny_config(*lines)
     undisturbed, killed = tmp_path / 'undisturbed', tmp_path / 'killed'
