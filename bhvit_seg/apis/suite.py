@@ -163,6 +163,13 @@ def _check_keys(entry: dict[str, Any], known: set[str], owner: str) -> None:
                             f'{", ".join(sorted(known))}')
 
 
+def _check_seeds(seeds: Any, owner: str) -> None:
+    if not isinstance(seeds, (list, tuple)) or not seeds or len(set(seeds)) < len(seeds) or not \
+            all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+        raise UserError(f'{owner} has the seeds {seeds!r}: expected whole numbers from 0, each '
+                        'once')
+
+
 def _row(path: Path, number: int, entry: Any, default_seeds: Any,
          more_seeds: Sequence[int] | None) -> Row:
     if not isinstance(entry, dict) or not isinstance(entry.get('name'), str):
@@ -175,13 +182,9 @@ def _row(path: Path, number: int, entry: Any, default_seeds: Any,
         raise UserError(f'{owner} has a name that is no name of a folder: use letters, digits and '
                         '. _ + -')
     own_seeds = entry.get('seeds', default_seeds)
-    for seeds in (own_seeds, more_seeds):
-        if seeds is None and seeds is more_seeds:
-            continue
-        if not isinstance(seeds, (list, tuple)) or not seeds or len(set(seeds)) < len(seeds) or \
-                not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
-            raise UserError(f'{owner} has the seeds {seeds!r}: expected whole numbers from 0, '
-                            'each once')
+    _check_seeds(own_seeds, owner)
+    if more_seeds is not None:
+        _check_seeds(more_seeds, owner)
     seeds = dict.fromkeys([*own_seeds, *(more_seeds or ())])
     if not isinstance(entry.get('config'), str):
         raise UserError(f'{owner} has no config: name one, relative to the suite')

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bhvit_seg.apis.suite import SUMMARY
-from bhvit_seg.apis.suite_report import describe_metric
+from bhvit_seg.apis.suite_report import describe_metric, file_bytes
 from bhvit_seg.apis.suite_runs import Run, read_curves
 from bhvit_seg.fileio import write_atomically
 
@@ -58,16 +58,15 @@ def plot_costs(report: dict[str, Any], path: Path) -> None:
 
     metric = report['metrics'][0]
     figure = Figure(figsize=(11, 4.5), layout='constrained')
-    for axis, label in zip(figure.subplots(1, 2), ('OPs, millions', 'megabytes')):
+    for axis, label, count in zip(figure.subplots(1, 2), ('OPs, millions', 'megabytes'),
+                                  (lambda costs: costs['complexity']['ops'], file_bytes)):
         for row, marker in zip(report['rows'], itertools.cycle('os^vDPX*')):
             cell, costs = row['scores'][metric], row['costs']
             if cell['mean'] is None or costs is None:
                 continue
-            place = costs['complexity']['ops'] if label.startswith('OPs') else (
-                costs['packed_bytes'] or costs['complexity']['bytes'])
             # Hollow, since rows that differ in training alone lie on one another.
-            axis.errorbar(place / 1e6, cell['mean'], cell['deviation'], fmt=marker, capsize=3,
-                          label=row['name'], markerfacecolor='none', markersize=8)
+            axis.errorbar(count(costs) / 1e6, cell['mean'], cell['deviation'], fmt=marker,
+                          capsize=3, label=row['name'], markerfacecolor='none', markersize=8)
         axis.set_xscale('log')
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter('{x:g}')

@@ -154,6 +154,12 @@ def score_table(report: dict[str, Any]) -> list[str]:
                    f'{describe_metric(compared)}, less that of {first["name"]}', 'seeds'], lines)
 
 
+def file_bytes(costs: dict[str, Any]) -> int:
+    """Bytes of the packed file, or where there is none of bits and float32."""
+    packed = costs['packed_bytes']
+    return costs['complexity']['bytes'] if packed is None else packed
+
+
 def cost_table(report: dict[str, Any]) -> list[str]:
     """Costs of every row as a Markdown table."""
     lines = []
@@ -162,13 +168,13 @@ def cost_table(report: dict[str, Any]) -> list[str]:
         if costs is None:
             lines.append([row['name'], *[NOTHING] * 8])
             continue
-        count, packed, latency = costs['complexity'], costs['packed_bytes'], costs['latency']
+        count, latency = costs['complexity'], costs['latency']
         # A total that lacks a layer is a lower bound.
         bound = '≥ ' if count['unknown'] else ''
         lines.append([
             row['name'], *(f'{bound}{count[key] / 1e6:,.1f}' for key in ('flops', 'bops', 'ops')),
             f'{count["binary_parameters"] / 1e6:.2f}', f'{count["float_parameters"] / 1e6:.2f}',
-            f'{(count["bytes"] if packed is None else packed) / 1e6:.2f}',
+            f'{file_bytes(costs) / 1e6:.2f}',
             *(f'{latency[name]["min_ms"]:.1f}' if name in latency else NOTHING
               for name in ('packed', 'twin'))])
     return _table(['', 'FLOPs, M', 'BOPs, M', 'OPs, M', '1-bit, M', 'float, M', 'MB',

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os.path as osp
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -142,7 +143,8 @@ class SampleCheck:
         finding['channels'] = [pixels, sums, squares]
 
 
-def _read(finding: dict, path: str, reader, *arguments) -> np.ndarray | None:
+def _read(finding: dict, path: str, reader: Callable[..., Any], *arguments) -> Any:
+    """What ``reader`` returns; None, and a problem, if the file cannot be read."""
     try:
         return reader(path, *arguments)
     except UserError as error:

@@ -157,8 +157,9 @@ def hold_weights(model: nn.Module, rest: bool) -> None:
 @torch.no_grad()
 def copy_latent_weights(model: nn.Module, average: nn.Module) -> None:
     """Give a copy of a model its latent weights."""
+    weights = latent_weights(model)
     for name, weight in latent_weights(average).items():
-        weight.copy_(latent_weights(model)[name])
+        weight.copy_(weights[name])
 
 
 def drop_gradients(weights: list[nn.Parameter], *_) -> None:

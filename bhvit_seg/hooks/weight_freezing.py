@@ -21,7 +21,7 @@ from torch import Tensor
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.losses import binary_layers
 
-from .common import model_of, weights_rest
+from .common import model_of
 from .latent_signs import channel_rows, latent_signs, pack, unpack
 
 STATE = 'oscillation_freezing'
@@ -92,7 +92,7 @@ class OscillationFreezingHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
                          outputs=None) -> None:
         """Put frozen weights back, count flips, and freeze when a window is full."""
-        if weights_rest(model_of(runner)):
+        if any(layer.weights_at_rest for layer in self._layers.values()):
             return
         if not self._watched:
             if (runner.iter + 1 > self.begin * runner.max_iters

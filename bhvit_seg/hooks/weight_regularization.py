@@ -61,11 +61,13 @@ class WeightRegularizationHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Attach the loss once its share of training begins, detach it when weights rest."""
+        if runner.iter < self.begin * runner.max_iters:
+            return
         model = model_of(runner)
         if weights_rest(model):
             self._detach(model)
             return
-        if self._handle is not None or runner.iter < self.begin * runner.max_iters:
+        if self._handle is not None:
             return
         self._handle = model.register_forward_hook(self._add_loss, with_kwargs=True)
         layers = len(latent_weights(model))
