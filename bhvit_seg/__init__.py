@@ -1,8 +1,7 @@
 """1-bit vision transformers for semantic segmentation with mmsegmentation.
 
-Importing the package is light: it gives the version and nothing else. ``bhvit_seg.models``,
-``bhvit_seg.datasets``, ``bhvit_seg.hooks`` and ``bhvit_seg.loops`` register their classes
-in mmseg's registries when they are imported.
+Importing the package is light: it gives the version and nothing else. Importing
+``bhvit_seg.modules`` registers everything that a config names.
 """
 
 __version__ = '0.1.0'

@@ -9,7 +9,7 @@ import argparse
 import sys
 
 import bhvit_seg
-from bhvit_seg.apis import predict_raster
+from bhvit_seg.commands import predict_raster
 from bhvit_seg.errors import command
 
 
@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run_doctor(args: argparse.Namespace) -> int:
-    from bhvit_seg.doctor import examine, render
+    from bhvit_seg.compat.doctor import examine, render
 
     diagnosis = examine()
     print(render(diagnosis))
@@ -64,8 +64,8 @@ def run_doctor(args: argparse.Namespace) -> int:
 
 
 def run_check_dataset(args: argparse.Namespace) -> int:
-    from bhvit_seg.apis.config import load_config, parse_options
     from bhvit_seg.datasets.checks import check_from_config
+    from bhvit_seg.training.config import load_config, parse_options
 
     cfg = load_config(args.config, parse_options(args.cfg_options), args.data_root)
     report = check_from_config(cfg, args.split)

@@ -15,7 +15,7 @@ from mmseg.registry import MODELS
 from plain_bhvit import PlainBHViT, published_manifest
 
 import bhvit_seg.models  # noqa: F401
-from bhvit_seg.apis.benchmark_training import highest_memory
+from benchmarks.training import highest_memory
 from bhvit_seg.models.backbones.bhvit import ARCHITECTURES, convert_checkpoint
 
 WARM_UP = 1

@@ -141,7 +141,7 @@ def tiny_config(tiny_data, tmp_path) -> Callable[..., Path]:
 @pytest.fixture(scope='session')
 def trained(tiny_data, tmp_path_factory) -> tuple[Path, Path]:
     """The tiny experiment's config, and its checkpoint after four iterations."""
-    from bhvit_seg.apis.train import train
+    from bhvit_seg.training.train import train
 
     folder = tmp_path_factory.mktemp('trained')
     config = folder / 'tiny.py'

@@ -16,9 +16,9 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
 
-import bhvit_seg.datasets  # noqa: F401
-import bhvit_seg.hooks  # noqa: F401
 import bhvit_seg.models  # noqa: F401
+import bhvit_seg.modules  # noqa: F401
+import bhvit_seg.training.hooks  # noqa: F401
 from bhvit_seg.datasets.synthetic import write_ade20k_like, write_dataset
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.backbones import BHViT, BinaryResNet, BinaryViT
@@ -152,7 +152,7 @@ def test_recipe_says_what_its_name_says(name):
     else:
         assert cfg.train_cfg.max_iters == float(length.replace('k', 'e3'))
     assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_iters
-    assert cfg.default_scope == 'mmseg' and 'bhvit_seg.models' in cfg.custom_imports['imports']
+    assert cfg.default_scope == 'mmseg' and cfg.custom_imports['imports'] == ['bhvit_seg.modules']
     assert len(cfg.model.data_preprocessor.mean) == cfg.model.backbone.get('in_channels', 3)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         assert DATASETS.get(loader.dataset.type) is not None

@@ -38,7 +38,7 @@ def test_packages_are_ours_and_complete(setup_arguments, repository):
 
 
 def test_extras_and_doctor_name_the_same_distributions(setup_arguments):
-    from bhvit_seg.doctor import STACKS
+    from bhvit_seg.compat.doctor import STACKS
 
     for extra, stack in STACKS.items():
         requirements = setup_arguments['extras_require'][extra]

@@ -13,8 +13,8 @@ from bhvit_seg.errors import command
 def main(argv: list[str] | None = None) -> int:
     from rich.console import Console
 
-    from bhvit_seg.apis.benchmark_suite import benchmark_suite
-    from bhvit_seg.apis.suite_report import markdown
+    from benchmarks.suite.benchmark import benchmark_suite
+    from benchmarks.suite.report import markdown
 
     parser = argparse.ArgumentParser(
         description='Trains and tests each config of a suite with each of its seeds, and writes '

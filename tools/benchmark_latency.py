@@ -11,10 +11,10 @@ from bhvit_seg.errors import command
 def main(argv: list[str] | None = None) -> None:
     from rich.console import Console
 
-    from bhvit_seg.apis.benchmark_latency import benchmark_latency
-    from bhvit_seg.apis.config import add_cfg_options
-    from bhvit_seg.apis.latency_report import tables
-    from bhvit_seg.peers.contestants import PEERS
+    from benchmarks.latency.baselines.contestants import PEERS
+    from benchmarks.latency.latency import benchmark_latency
+    from benchmarks.latency.report import tables
+    from bhvit_seg.training.config import add_cfg_options
 
     parser = argparse.ArgumentParser(
         description='Times whole segmenters, from an image of bytes to labels at its size, one '

@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
 @command
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    from bhvit_seg.apis.benchmark_raster import benchmark_pipeline, benchmark_speed, render
+    from benchmarks.raster import benchmark_pipeline, benchmark_speed, render
     from bhvit_seg.raster.memory import parse_memory
 
     if args.command == 'pipeline':

@@ -9,9 +9,9 @@ from bhvit_seg.errors import command
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    from bhvit_seg.apis.benchmark_training import benchmark_training, format_results
-    from bhvit_seg.apis.config import add_cfg_options
+    from benchmarks.training import benchmark_training, format_results
     from bhvit_seg.fileio import write_json
+    from bhvit_seg.training.config import add_cfg_options
 
     parser = argparse.ArgumentParser(
         description='Prints the time of a training step and of an evaluation pass, and the peak '

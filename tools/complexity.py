@@ -15,9 +15,9 @@ WIDTH = 1000
 def main(argv: list[str] | None = None) -> int:
     from rich.console import Console
 
-    from bhvit_seg.apis.complexity import measure_complexity, remarks, tables
-    from bhvit_seg.apis.config import add_cfg_options
+    from bhvit_seg.evaluation.complexity_report import measure_complexity, remarks, tables
     from bhvit_seg.fileio import write_json
+    from bhvit_seg.training.config import add_cfg_options
 
     parser = argparse.ArgumentParser(
         description='Counts FLOPs (multiply-accumulates in real values), BOPs (those of bits), '

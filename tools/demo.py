@@ -13,7 +13,7 @@ CONFIG = REPOSITORY / 'configs' / 'demo' / 'bhvit-mini_segformer_1xb8-500_rs-lvf
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    from bhvit_seg.apis.demo import run_demo
+    from bhvit_seg.commands.demo import run_demo
 
     parser = argparse.ArgumentParser(description='Trains a small binary BHViT on synthetic aerial '
                                                  'scenes and leaves a contact sheet.')

@@ -9,8 +9,8 @@ from bhvit_seg.errors import command
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    from bhvit_seg.apis.config import add_cfg_options
-    from bhvit_seg.apis.export_packed import PRECISIONS, export_packed
+    from bhvit_seg.native.packing import PRECISIONS, export_packed
+    from bhvit_seg.training.config import add_cfg_options
 
     parser = argparse.ArgumentParser(
         description='Folds a trained segmentor into one file for the packed engine, and sees that '

@@ -9,7 +9,7 @@ from bhvit_seg.errors import command
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    from bhvit_seg.apis.oscillation import compare_oscillation, format_results
+    from benchmarks.oscillation import compare_oscillation, format_results
 
     parser = argparse.ArgumentParser(
         description='Reads what WeightStatisticsHook recorded in work dirs and draws the '

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bhvit_seg.apis.model_choice import add_model_arguments, check_model_arguments
+from bhvit_seg.commands.model_arguments import add_model_arguments, check_model_arguments
 from bhvit_seg.errors import UserError, command
 
 
@@ -39,12 +39,12 @@ def main(argv: list[str] | None = None) -> int:
     options = dict(lidar=args.lidar, opacity=args.opacity, overlay=not args.no_overlay,
                    overwrite=args.overwrite)
     if args.packed is not None:
-        from bhvit_seg.apis.predict_packed import predict_packed
+        from bhvit_seg.inference.packed_predictor import predict_packed
 
         report = predict_packed(args.inputs, args.packed, args.out, args.threads, **options)
     else:
-        from bhvit_seg.apis.config import parse_options
-        from bhvit_seg.apis.predict import predict
+        from bhvit_seg.inference.torch_predictor import predict
+        from bhvit_seg.training.config import parse_options
 
         report = predict(args.inputs, args.config, args.checkpoint, args.out, args.device,
                          parse_options(args.cfg_options or []), **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bhvit_seg.apis.predict_raster import DESCRIPTION, add_arguments, run
+from bhvit_seg.commands.predict_raster import DESCRIPTION, add_arguments, run
 from bhvit_seg.errors import command
 
 

@@ -10,7 +10,7 @@ from bhvit_seg.errors import command
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    from bhvit_seg.apis.profile_packed import profile_packed
+    from benchmarks.latency.profile import profile_packed
 
     parser = argparse.ArgumentParser(
         description='Times each kind of layer of a packed model and compares it with what the '

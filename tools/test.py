@@ -10,9 +10,9 @@ from bhvit_seg.errors import command
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    from bhvit_seg.apis.config import add_cfg_options, add_launcher
-    from bhvit_seg.apis.test import test
-    from bhvit_seg.scores import class_table
+    from bhvit_seg.evaluation.scores import class_table
+    from bhvit_seg.evaluation.test import test
+    from bhvit_seg.training.config import add_cfg_options, add_launcher
 
     parser = argparse.ArgumentParser(
         description='Scores a checkpoint: IoU and F1 of every class, as a table and as JSON.')

@@ -45,9 +45,9 @@ def parse_label_map(pairs: list[str]) -> dict[int, int]:
 
 @command
 def main(argv: list[str] | None = None) -> None:
+    from bhvit_seg.evaluation.scores import class_table, confusion_table
     from bhvit_seg.fileio import make_output_folder, write_json
     from bhvit_seg.raster.scoring import score_raster
-    from bhvit_seg.scores import class_table, confusion_table
 
     args = build_parser().parse_args(argv)
     label_map = parse_label_map(args.label_map)

@@ -10,8 +10,8 @@ from bhvit_seg.errors import command
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    from bhvit_seg.apis.config import add_cfg_options, add_launcher
-    from bhvit_seg.apis.train import train
+    from bhvit_seg.training.config import add_cfg_options, add_launcher
+    from bhvit_seg.training.train import train
 
     parser = argparse.ArgumentParser(description='Trains the model of a config.')
     parser.add_argument('config', help='config file')

@@ -1,17 +1,5 @@
-"""Datasets, their transforms and label checks; registers in mmseg's registries on import."""
+"""Data sets, transforms, label checks and image files.
 
-import bhvit_seg.mm  # noqa: F401  isort: skip
-from bhvit_seg.datasets.rs_lvf import RSLVFDataset
-from bhvit_seg.datasets.transforms import (
-    CameraPhotoMetricDistortion,
-    CenterCropEvaluation,
-    LoadAerialAnnotations,
-    LoadAerialImage,
-    LoadLidarChannels,
-    RandomScaleCrop,
-)
-
-__all__ = [
-    'CameraPhotoMetricDistortion', 'CenterCropEvaluation', 'LoadAerialAnnotations',
-    'LoadAerialImage', 'LoadLidarChannels', 'RSLVFDataset', 'RandomScaleCrop'
-]
+Importing this package imports nothing else, so that images can be read without OpenMMLab's
+packages; :mod:`bhvit_seg.modules` registers data sets and transforms.
+"""

@@ -1,7 +1,8 @@
 """Looks at every file of a data set before it is trained on.
 
-``bhvit-seg check-dataset`` and :class:`~bhvit_seg.hooks.DatasetCheckHook` call it: ids out of
-range, missing pairs and damaged files otherwise show as a crash hours later, or as an IoU of 0.
+``bhvit-seg check-dataset`` and :class:`~bhvit_seg.training.hooks.DatasetCheckHook` call it: ids
+out of range, missing pairs and damaged files otherwise show as a crash hours later, or as an IoU
+of 0.
 """
 
 from __future__ import annotations

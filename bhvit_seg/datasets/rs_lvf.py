@@ -14,8 +14,8 @@ import numpy as np
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
+from bhvit_seg.datasets.image_io import LIDAR_SUFFIXES
 from bhvit_seg.datasets.masks import MaskEncoding
-from bhvit_seg.decoding import LIDAR_SUFFIXES
 from bhvit_seg.errors import UserError
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff')

@@ -10,9 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from bhvit_seg.datasets.image_io import COLOUR_FLAGS, read_image_and_gaps, read_mask
 from bhvit_seg.datasets.masks import IGNORE, MaskEncoding, label_table
 from bhvit_seg.datasets.transforms.loading import LoadLidarChannels
-from bhvit_seg.decoding import COLOUR_FLAGS, read_image_and_gaps, read_mask
 from bhvit_seg.errors import UserError
 
 # The stem cuts images into patches of this side.

@@ -1,6 +1,6 @@
 """Backbones, heads, segmentors, layers and losses; importing registers them with mmseg."""
 
-import bhvit_seg.mm  # noqa: F401  (says what to type if the stack is missing)  isort: skip
+import bhvit_seg.compat.openmmlab  # noqa: F401  (says what to type if the stack is missing)  isort: skip
 
 from . import (  # noqa: F401
     backbones,

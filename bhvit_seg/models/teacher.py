@@ -16,8 +16,8 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
-from bhvit_seg.checkpoint import load_weights
 from bhvit_seg.errors import UserError, find_user_error, first_line
+from bhvit_seg.models.weights import load_weights
 
 
 class FrozenTeacher:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 
-import bhvit_seg.mm  # noqa: F401  isort: skip
+import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import numpy as np
 import torch
 from mmseg.models import EncoderDecoder

@@ -15,11 +15,11 @@ from typing import Callable
 
 import numpy as np
 
-from bhvit_seg.raster.blending import Blender
-from bhvit_seg.raster.models import RasterModel
+from bhvit_seg.inference.blending import Blender
+from bhvit_seg.inference.raster_models import RasterModel
+from bhvit_seg.inference.resizing import stretch_rows
+from bhvit_seg.inference.windows import Grid, Window
 from bhvit_seg.raster.reading import RasterSource
-from bhvit_seg.raster.windows import Grid, Window
-from bhvit_seg.stretching import stretch_rows
 
 NODATA = 255
 STEPS = ('reading', 'waiting for reading', 'model', 'blending', 'labels')

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
+from bhvit_seg.inference.windows import Window
 from bhvit_seg.raster.margins import COLOURS, SIDE, Margin, make_colour
-from bhvit_seg.raster.windows import Window
 
 if TYPE_CHECKING:
     from bhvit_seg.raster.margins import Colour

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.raster.windows import Window
+from bhvit_seg.inference.windows import Window
 
 COLOURS = ('black', 'white')
 SIDE = 8

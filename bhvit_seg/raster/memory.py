@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.raster import blending
-from bhvit_seg.raster.windows import Grid
+from bhvit_seg.inference import blending
+from bhvit_seg.inference.windows import Grid
 from bhvit_seg.raster.writing import OutputOptions
 
 # Blocks are whole tiles of the file that is written.

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bhvit_seg import __version__
-from bhvit_seg.raster.ground import ECCENTRICITY, RADIUS
 from bhvit_seg.raster.opening import named_failure, open_raster
 from bhvit_seg.raster.preview import (
     MAX_SIDE,
@@ -30,6 +29,7 @@ from bhvit_seg.raster.preview import (
     read_picture,
     write_output,
 )
+from bhvit_seg.raster.vector.ground import ECCENTRICITY, RADIUS
 
 if TYPE_CHECKING:
     from rasterio.crs import CRS

@@ -24,14 +24,14 @@ import rasterio
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import write_json
+from bhvit_seg.inference.raster_models import ModelSource, RasterModel
+from bhvit_seg.inference.windows import Grid, Window, cut_blocks, lay_grid
 from bhvit_seg.raster.journal import Journal, decode_block
 from bhvit_seg.raster.mapping import Tally
 from bhvit_seg.raster.memory import Demand, block_size, reading_cache, resident_memory
-from bhvit_seg.raster.models import ModelSource, RasterModel
 from bhvit_seg.raster.opening import open_quietly
 from bhvit_seg.raster.progress import WorkProgress
 from bhvit_seg.raster.reading import RasterSource, ReadOptions
-from bhvit_seg.raster.windows import Grid, Window, cut_blocks, lay_grid
 from bhvit_seg.raster.workers import (
     FinishedBlock,
     Job,

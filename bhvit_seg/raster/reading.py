@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.inference.windows import Window
 from bhvit_seg.raster.bands import alpha_bands, choose_bands, masked_bands, nodata_values
 from bhvit_seg.raster.margin_search import find_margin
 from bhvit_seg.raster.margins import COLOURS, Margin
 from bhvit_seg.raster.opening import load_rasterio, open_quietly
-from bhvit_seg.raster.windows import Window
 
 rasterio = load_rasterio()
 RasterioError = rasterio.errors.RasterioError

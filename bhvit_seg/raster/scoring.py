@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.evaluation.scores import score_areas, without_nan
+from bhvit_seg.inference.windows import Window, cut_blocks
 from bhvit_seg.raster.opening import class_names, open_raster
 from bhvit_seg.raster.progress import WorkProgress
-from bhvit_seg.raster.windows import Window, cut_blocks
-from bhvit_seg.scores import score_areas, without_nan
 
 if TYPE_CHECKING:
     from rasterio import DatasetReader

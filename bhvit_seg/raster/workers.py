@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Callable
 import rasterio
 
 from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.inference.raster_models import ModelSource, RasterModel
+from bhvit_seg.inference.windows import Grid, Window
 from bhvit_seg.raster.journal import encode_block
 from bhvit_seg.raster.mapping import Tally, map_run, windows_of_run
-from bhvit_seg.raster.models import ModelSource, RasterModel
 from bhvit_seg.raster.reading import RasterSource
-from bhvit_seg.raster.windows import Grid, Window
 
 if TYPE_CHECKING:
     import distributed

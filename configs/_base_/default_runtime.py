@@ -1,5 +1,5 @@
 custom_imports = dict(
-    imports=['bhvit_seg.models', 'bhvit_seg.datasets', 'bhvit_seg.hooks', 'bhvit_seg.loops'],
+    imports=['bhvit_seg.modules'],
     allow_failed_imports=False)
 default_scope = 'mmseg'
 

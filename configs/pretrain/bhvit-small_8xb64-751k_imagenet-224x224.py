@@ -10,8 +10,7 @@ crop_size = (224, 224)
 data_root = 'data/imagenet'
 
 custom_imports = dict(
-    imports=['bhvit_seg.models', 'bhvit_seg.models.classifiers', 'bhvit_seg.hooks',
-             'bhvit_seg.loops'],
+    imports=['bhvit_seg.modules', 'bhvit_seg.models.classifiers'],
     allow_failed_imports=False)
 default_scope = 'mmpretrain'
 

@@ -8,7 +8,7 @@ import pytest
 from mmengine import Config
 from mmengine.registry import init_default_scope
 
-from bhvit_seg.datasets import RSLVFDataset
+from bhvit_seg.datasets.rs_lvf import RSLVFDataset
 from bhvit_seg.datasets.synthetic import write_dataset
 
 TRAIN = dict(img_path='images/train', seg_map_path='annotations/train')

@@ -14,9 +14,9 @@ from mmseg.registry import MODELS
 from plain_bhvit import published_manifest
 
 import bhvit_seg.models  # noqa: F401
-from bhvit_seg.checkpoint import load_checkpoint_safely
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.backbones.bhvit import ARCHITECTURES, convert_checkpoint
+from bhvit_seg.models.weights import load_checkpoint_safely
 
 ARCH = dict(depths=(1, 1, 1, 1), channels=(8, 16, 32, 64), mlp_channels=(16, 32, 64, 128),
             num_heads=(1, 1, 2, 4))

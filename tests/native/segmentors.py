@@ -60,7 +60,7 @@ def write_experiment(folder: Path, pipeline: Sequence[dict] = (), **options) -> 
     config, checkpoint = folder / 'random.py', folder / 'random.pth'
     pipeline = [dict(type='LoadAerialImage'), *pipeline, dict(type='PackSegInputs')]
     config.write_text(
-        "custom_imports = dict(imports=['bhvit_seg.models', 'bhvit_seg.datasets'])\n"
+        "custom_imports = dict(imports=['bhvit_seg.modules'])\n"
         "default_scope = 'mmseg'\ncrop_size = (64, 48)\n"
         f'model = {segmentor_config(**options)!r}\ntest_pipeline = {pipeline!r}\n')
     model = build_segmentor(**options)

@@ -15,10 +15,10 @@ from bhvit_seg.errors import UserError
 
 rasterio = pytest.importorskip('rasterio', reason="needs pip install 'bhvit_seg[raster]'")
 
+from bhvit_seg.inference.windows import Window  # noqa: E402
 from bhvit_seg.raster import margin_search  # noqa: E402
 from bhvit_seg.raster.margin_search import find_margin, flood  # noqa: E402
 from bhvit_seg.raster.reading import RasterSource, ReadOptions  # noqa: E402
-from bhvit_seg.raster.windows import Window  # noqa: E402
 
 
 def write(path: Path, bands, **options) -> Path:

@@ -16,11 +16,11 @@ from native.segmentors import write_experiment
 from raster.scenes import CLASSES, PALETTE, paint
 
 from bhvit_seg.errors import UserError
+from bhvit_seg.inference.raster_models import ModelSource
+from bhvit_seg.inference.windows import lay_grid
 from bhvit_seg.native import PackedSegmentor
 from bhvit_seg.raster import predict, workers
-from bhvit_seg.raster.models import ModelSource
 from bhvit_seg.raster.predict import ReadChoices, WindowChoices, WorkChoices, map_raster
-from bhvit_seg.raster.windows import lay_grid
 from bhvit_seg.raster.writing import OutputOptions
 
 NODATA = 255
@@ -414,7 +414,7 @@ def test_raster_is_never_its_own_map(map_model, write_raster):
 
 
 def test_torch_and_engine_map_alike(write_raster, tmp_path):
-    from bhvit_seg.apis.export_packed import export_packed
+    from bhvit_seg.native.packing import export_packed
 
     config, checkpoint = write_experiment(tmp_path)
     export_packed(config, checkpoint, tmp_path / 'model.bhv')
@@ -436,7 +436,7 @@ def test_torch_and_engine_map_alike(write_raster, tmp_path):
 def test_torch_maps_a_window_as_it_predicts_an_image(write_raster, tmp_path):
     from PIL import Image
 
-    from bhvit_seg.apis.predict import Predictor
+    from bhvit_seg.inference.torch_predictor import Predictor
 
     config, checkpoint = write_experiment(tmp_path)
     source = ModelSource(config=str(config), checkpoint=str(checkpoint), device='cpu')

@@ -23,8 +23,8 @@ from rasterio.enums import ColorInterp  # noqa: E402
 from rasterio.shutil import copy  # noqa: E402
 from rasterio.transform import Affine  # noqa: E402
 
+from bhvit_seg.inference.windows import Window  # noqa: E402
 from bhvit_seg.raster.reading import RasterSource, ReadOptions  # noqa: E402
-from bhvit_seg.raster.windows import Window  # noqa: E402
 
 FILL = (7.0, 8.4, 250.0)
 HIGH, WIDE = 70, 83

@@ -8,14 +8,14 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
-from bhvit_seg.datasets.masks import MaskEncoding, label_table
-from bhvit_seg.decoding import (
+from bhvit_seg.datasets.image_io import (
     COLOUR_FLAGS,
     append_lidar,
     read_image_and_gaps,
     read_lidar,
     read_mask,
 )
+from bhvit_seg.datasets.masks import MaskEncoding, label_table
 from bhvit_seg.errors import UserError
 
 
@@ -25,7 +25,8 @@ class LoadAerialImage(BaseTransform):
 
     Adds ``img``, ``img_shape`` and ``ori_shape``, as ``LoadImageFromFile`` does, and where the
     image has pixels without data, such as a border that a GeoTIFF declares, ``nodata``, (H, W)
-    bool; they have the mean of the others, see :func:`~bhvit_seg.decoding.read_image_and_gaps`.
+    bool; they have the mean of the others, see
+    :func:`~bhvit_seg.datasets.image_io.read_image_and_gaps`.
 
     Args:
         color_type: ``'color'`` (three 8-bit channels) or ``'unchanged'`` (every band of the file

@@ -13,9 +13,9 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from bhvit_seg.checkpoint import check_fit, load_checkpoint_safely, state_dict_of
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import write_atomically
+from bhvit_seg.models.weights import check_fit, load_checkpoint_safely, state_dict_of
 
 _RPRELU = {'move1': 'shift_in', 'prelu.weight': 'slope', 'move2': 'shift_out'}
 _SHIFT_BRANCHES = ('h3', 'w3', 'h5', 'w5', 'ch3', 'ch5')

@@ -1,6 +1,6 @@
 """Classifiers of mmpretrain, which pre-train backbones; not imported by ``bhvit_seg.models``."""
 
-import bhvit_seg.mm_pretrain  # noqa: F401  isort: skip
+import bhvit_seg.compat.mmpretrain  # noqa: F401  isort: skip
 
 from .distillation import DistillationClassifier
 

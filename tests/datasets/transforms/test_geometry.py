@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmseg.registry import TRANSFORMS
 
-from bhvit_seg.datasets import CenterCropEvaluation, RandomScaleCrop
+from bhvit_seg.datasets.transforms import CenterCropEvaluation, RandomScaleCrop
 from bhvit_seg.errors import UserError
 
 SIDES = st.integers(1, 70)

@@ -9,7 +9,7 @@ import pytest
 from mmcv.transforms import LoadImageFromFile
 from mmseg.registry import TRANSFORMS
 
-from bhvit_seg.datasets import LoadAerialAnnotations, LoadAerialImage, LoadLidarChannels
+from bhvit_seg.datasets.transforms import LoadAerialAnnotations, LoadAerialImage, LoadLidarChannels
 from bhvit_seg.errors import UserError
 
 

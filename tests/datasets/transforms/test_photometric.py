@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mmseg.datasets.transforms import PhotoMetricDistortion
 
-from bhvit_seg.datasets import CameraPhotoMetricDistortion
+from bhvit_seg.datasets.transforms import CameraPhotoMetricDistortion
 
 
 @pytest.mark.parametrize('channels', [3, 4, 7])

@@ -19,7 +19,7 @@ def mmpretrain():
     """mmpretrain; tests that ask for it are skipped where it is not installed."""
     if importlib.util.find_spec('mmpretrain') is None:
         pytest.skip('mmpretrain is not installed: pip install "bhvit_seg[pretrain]"')
-    import bhvit_seg.mm_pretrain  # noqa: F401
+    import bhvit_seg.compat.mmpretrain  # noqa: F401
     import bhvit_seg.models
     import bhvit_seg.models.classifiers  # noqa: F401
 

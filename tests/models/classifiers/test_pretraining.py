@@ -169,7 +169,7 @@ def test_mistakes_end_in_a_sentence(small_config, tool, sentence, tmp_path, line
 
 def test_absence_names_the_extra(repository, tool, sentence, tmp_path, monkeypatch):
     for name in list(sys.modules):
-        if name.startswith(('mmpretrain', 'bhvit_seg.mm_pretrain', 'bhvit_seg.models.class')):
+        if name.startswith(('mmpretrain', 'bhvit_seg.compat.mmpretrain', 'bhvit_seg.models.class')):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, 'mmpretrain', None)
     said = sentence(tool('tools/train.py'), repository / 'configs' / 'pretrain' / PLAIN)

@@ -15,9 +15,9 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from bhvit_seg.errors import UserError, find_user_error
-from bhvit_seg.hooks import TrainingStagesHook, WeightRegularizationHook
 from bhvit_seg.models.losses import PixelDistillationLoss
 from bhvit_seg.models.segmentors import DistillationSegmentor
+from bhvit_seg.training.hooks import TrainingStagesHook, WeightRegularizationHook
 
 ARCH = dict(depths=(1, 1, 1, 1), channels=(8, 16, 32, 64), mlp_channels=(16, 32, 64, 128),
             num_heads=(1, 1, 2, 4))

@@ -1,0 +1,1 @@
+"""Benchmarks: latency, training speed, raster mapping and suites of trainings."""

@@ -1,0 +1,1 @@
+"""Latency of whole segmenters, side by side in one process."""

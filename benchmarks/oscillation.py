@@ -1,0 +1,113 @@
+"""Oscillation of latent weights, trainings side by side: what ``tools/oscillation.py`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.fileio import make_output_folder, write_json
+from bhvit_seg.training.hooks.weight_figures import (
+    COLOURS,
+    draw_histogram,
+    draw_shares,
+    new_figure,
+    reach,
+    save_figure,
+)
+from bhvit_seg.training.hooks.weight_record import WeightRecord, read_record
+
+
+def compare_oscillation(work_dirs: Sequence[str | Path],
+                        names: Sequence[str] | None = None,
+                        out: str | Path = 'oscillation') -> dict[str, dict[str, Any]]:
+    """Draw the weights and the flips of trainings side by side, and tell the figures.
+
+    Writes ``weight_histograms.png``, ``weight_flips.png`` and ``oscillation.json``.
+
+    Args:
+        work_dirs: Work dirs of trainings with ``WeightStatisticsHook``, at most five.
+        names: What to call them. Defaults to the names of the folders.
+        out: The folder to write to.
+
+    Returns:
+        The numbers of :func:`summarize` by name.
+
+    Raises:
+        UserError: A folder has no record, the trainings were looked at differently, names are
+            missing or the same, or there are too many.
+    """
+    if not 1 <= len(work_dirs) <= len(COLOURS):
+        raise UserError(f'{len(work_dirs)} work dirs were given: give 1 to {len(COLOURS)}')
+    names = list(names) if names else [Path(folder).resolve().name for folder in work_dirs]
+    if len(names) != len(work_dirs):
+        raise UserError(f'--names has {len(names)} names for {len(work_dirs)} work dirs: give one '
+                        'each')
+    if len(set(names)) != len(names):
+        raise UserError(f'two trainings are called {max(names, key=names.count)}: give each '
+                        'a name of its own with --names')
+    records = [read_record(folder) for folder in work_dirs]
+    for folder, record in zip(work_dirs, records):
+        for setting in ('interval', 'near_zero'):
+            values = getattr(records[0], setting), getattr(record, setting)
+            if values[0] != values[1]:
+                raise UserError(
+                    f'{work_dirs[0]} and {folder} cannot be compared: {setting} of their '
+                    f'WeightStatisticsHook is {values[0]:g} and {values[1]:g}; train with the same')
+    folder = make_output_folder(out, '--out')
+    save_figure(histogram_figure(records, names), folder / 'weight_histograms.png')
+    save_figure(flip_figure(records, names), folder / 'weight_flips.png')
+    results = {name: summarize(record) for name, record in zip(names, records)}
+    write_json(folder / 'oscillation.json', results)
+    return results
+
+
+def summarize(record: WeightRecord) -> dict[str, Any]:
+    """Return the numbers of a training.
+
+    Returns:
+        dict: ``iterations`` until the last look and the ``interval`` between looks; ``flip_ratio``
+        at the last look and as the mean over those in the last tenth of the record; the share
+        ``near_zero`` at the last look.
+    """
+    flips = record.shares('flipped')
+    return dict(
+        iterations=int(record.iterations()[-1]), interval=record.interval,
+        flip_ratio=float(flips[-1]),
+        flip_ratio_last_tenth=float(flips[record.last_tenth()].mean()),
+        near_zero=float(record.shares('near_zero')[-1]))
+
+
+def histogram_figure(records: Sequence[WeightRecord], names: Sequence[str]):
+    """Draw the histograms of latent weights in panels on common axes."""
+    figure = new_figure(1 + 4.5 * len(records), 3.6)
+    panels = figure.subplots(1, len(records), squeeze=False, sharex=True, sharey=True)[0]
+    for panel, record, name, colour in zip(panels, records, names, COLOURS):
+        draw_histogram(panel, record, colour)
+        panel.set_title(f'{name}, {record.histograms[-1]["iteration"]} iterations', fontsize=10)
+        panel.label_outer()
+    widest = max(map(reach, records))
+    panels[0].set_xlim(-widest, widest)
+    return figure
+
+
+def flip_figure(records: Sequence[WeightRecord], names: Sequence[str]):
+    """Draw the shares of weights that flipped, and of those near 0, on axes of their own."""
+    figure = new_figure(10, 3.6)
+    left, right = figure.subplots(1, 2)
+    draw_shares(left, records, names, 'flipped')
+    draw_shares(right, records, names, 'near_zero')
+    left.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def format_results(results: dict[str, dict[str, Any]]) -> str:
+    """Return the numbers as a Markdown table."""
+    interval = next(iter(results.values()))['interval']
+    lines = [f'| | iterations | flipped within {interval} iterations, last look '
+             '| mean of the last tenth | near 0 |', '|---|---|---|---|---|']
+    for name, r in results.items():
+        lines.append(f'| {name} | {r["iterations"]} | {r["flip_ratio"]:.4%} '
+                     f'| {r["flip_ratio_last_tenth"]:.4%} | {r["near_zero"]:.2%} |')
+    return '\n'.join(lines)

@@ -1,0 +1,1 @@
+"""Configs and seeds trained, tested and compared together."""

@@ -1,0 +1,1 @@
+"""The subcommands of ``bhvit-seg``, one file each."""

@@ -1,0 +1,271 @@
+"""Maps georeferenced rasters: what ``tools/predict_raster.py`` does."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bhvit_seg.commands.model_arguments import add_model_arguments, check_model_arguments
+from bhvit_seg.errors import UserError
+
+VECTOR_SUFFIXES = ('.gpkg', '.geojson', '.fgb')
+DESCRIPTION = ('Maps rasters of any size: a label GeoTIFF with the CRS, transform and size of its '
+               'raster. An interrupted run goes on where it stopped when it is started again.')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of raster prediction."""
+    parser.add_argument('inputs', nargs='+', metavar='IN',
+                        help='raster that GDAL opens, or folder of rasters')
+    parser.add_argument('out', metavar='OUT',
+                        help='GeoTIFF (.tif) to write; a folder for several rasters')
+
+    model = parser.add_argument_group('model')
+    add_model_arguments(model)
+    model.add_argument('--threads', type=int, metavar='N',
+                       help='threads of each process (default: all cores, shared by --workers)')
+
+    reading = parser.add_argument_group('reading')
+    reading.add_argument('--bands', type=int, nargs='+', metavar='N',
+                         help="bands in the model's order, from 1 (default: the first ones)")
+    reading.add_argument('--nodata', type=float, metavar='X',
+                         help='value that means no data, instead of the declared one')
+    reading.add_argument('--border-nodata', nargs='?', const='auto', metavar='COLOUR',
+                         choices=('auto', 'black', 'white'),
+                         help='undeclared margins of this colour are no data: black, white, or '
+                              'auto: whichever there are (default with the flag alone)')
+    reading.add_argument('--border-tolerance', type=int, default=10, metavar='N',
+                         help='how far from the colour a margin may lie, of 255 (default: 10)')
+    reading.add_argument('--value-range', type=float, nargs=2, metavar=('LOW', 'HIGH'),
+                         help='values that become black and white, for rasters of more than 8 '
+                              'bits and models trained on 8')
+
+    windows = parser.add_argument_group('windows')
+    windows.add_argument('--window', type=int, nargs='+', metavar='PIXELS',
+                         help='side, or height and width, of what the model sees at once '
+                              '(default: the training crop)')
+    windows.add_argument('--overlap', type=float, default=0.25, metavar='SHARE',
+                         help='share of a window that its neighbour covers too (default: 0.25)')
+
+    output = parser.add_argument_group('output')
+    output.add_argument('--cog', action='store_true', help='write cloud-optimized GeoTIFFs')
+    output.add_argument('--compress', default='deflate', metavar='NAME',
+                        help='deflate, lzw, zstd or none (default: deflate)')
+    output.add_argument('--no-overviews', action='store_true', help='write no overviews')
+    output.add_argument('--probabilities', nargs='?', const='uint8', choices=('uint8', 'float16'),
+                        metavar='TYPE', help='also write OUT_probabilities.tif, a band a class: '
+                                             'uint8 (default with the flag alone) or float16')
+    output.add_argument('--vector', metavar='FILE',
+                        help='also write polygons: .gpkg, .geojson or .fgb')
+    output.add_argument('--classes', nargs='+', metavar='CLASS',
+                        help='classes that become polygons (default: all)')
+    output.add_argument('--min-area', type=float, metavar='M2',
+                        help='regions of fewer square metres go to the neighbouring class with '
+                             'the longest common border')
+    output.add_argument('--min-pixels', type=int, metavar='N',
+                        help='the same in pixels, for rasters without a CRS')
+    output.add_argument('--simplify', type=float, metavar='M',
+                        help='how far simplified lines may lie from the pixels\' edges; metres, '
+                             'or pixels where the raster has no CRS')
+    output.add_argument('--centerlines', nargs='*', metavar='CLASS',
+                        help='also write centre lines of these classes (default with the flag '
+                             'alone: road) beside the polygons')
+    output.add_argument('--preview', metavar='FILE.png',
+                        help='also write a picture, and FILE.html with map and image under a '
+                             'slider. With several rasters --vector and --preview name the '
+                             'suffix, and files lie beside the maps')
+
+    work = parser.add_argument_group('work')
+    work.add_argument('--max-memory', default='2GB', metavar='SIZE',
+                      help='memory of all processes here together (default: 2GB)')
+    work.add_argument('--workers', type=int, default=1, metavar='N',
+                      help='processes on this machine (default: 1)')
+    work.add_argument('--scheduler', metavar='ADDRESS',
+                      help='Dask scheduler, such as tcp://host:8786, whose workers compute; they '
+                           'have to find raster and model under the same paths')
+    work.add_argument('--restart', action='store_true',
+                      help='forget what an interrupted run has finished')
+    work.add_argument('--overwrite', action='store_true', help='replace maps that are there')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Map what the arguments name; return the exit status.
+
+    Raises:
+        UserError: Something given is wrong.
+    """
+    check_arguments(args)
+    from bhvit_seg.inference.raster_models import ModelSource
+    from bhvit_seg.raster.inputs import find_rasters
+    from bhvit_seg.raster.memory import parse_memory
+    from bhvit_seg.raster.predict import ReadChoices, WindowChoices, WorkChoices, map_raster
+    from bhvit_seg.raster.writing import OutputOptions
+
+    threads = args.threads
+    if threads is None and args.workers > 1:
+        from bhvit_seg.native import usable_cores
+
+        threads = max(1, usable_cores() // args.workers)
+    options = {}
+    if args.cfg_options:
+        from bhvit_seg.training.config import parse_options
+
+        options = parse_options(args.cfg_options)
+    source = ModelSource(absolute(args.packed), absolute(args.config), absolute(args.checkpoint),
+                         args.device, threads, options)
+    reading = ReadChoices(
+        args.bands and tuple(args.bands), args.nodata, args.border_nodata, args.border_tolerance,
+        args.value_range and tuple(args.value_range))
+    side = args.window and (args.window[0], args.window[-1])
+    output = OutputOptions(args.cog, args.compress, not args.no_overviews)
+    work = WorkChoices(parse_memory(args.max_memory), args.workers, args.scheduler, args.restart,
+                       args.overwrite)
+    rasters = [(raster, out) for raster, out in find_outputs(
+        find_rasters(args.inputs, args.out), args.inputs, Path(args.out))]
+    model = source.load()
+    if args.vector is not None:
+        check_vectors(args, model.classes, [raster for raster, _ in rasters])
+    if model.resizes:
+        print('note: the test pipeline of this model resizes images; rasters are mapped at their '
+              'own resolution', file=sys.stderr)
+    failed = 0
+    for raster, out in rasters:
+        try:
+            report = map_raster(absolute(raster), out, source, model, reading,
+                                WindowChoices(side, args.overlap), output, work,
+                                args.probabilities)
+            print(describe(report))
+            write_companions(raster, out, args, len(rasters) > 1)
+        except UserError as error:
+            if len(rasters) == 1:
+                raise
+            failed += 1
+            print(f'error: {error}', file=sys.stderr)
+    return 1 if failed else 0
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """See that the arguments make sense together.
+
+    Raises:
+        UserError: They do not.
+    """
+    check_model_arguments(args)
+    if args.workers < 1:
+        raise UserError(f'--workers is {args.workers}: give at least 1')
+    if args.threads is not None and args.threads < 1:
+        raise UserError(f'--threads is {args.threads}: give at least 1')
+    if args.window is not None and len(args.window) > 2:
+        raise UserError('--window takes a side, or height and width, of the windows')
+    if args.vector is None:
+        for name in ('classes', 'min_area', 'min_pixels', 'simplify', 'centerlines'):
+            if getattr(args, name) is not None:
+                raise UserError(f'--{name.replace("_", "-")} is about vectors: give the file to '
+                                'write them to with --vector')
+    elif Path(args.vector).suffix.lower() not in VECTOR_SUFFIXES:
+        raise UserError(f'--vector {args.vector} has no known suffix: expected one of '
+                        f'{", ".join(VECTOR_SUFFIXES)}')
+    if args.preview is not None and Path(args.preview).suffix.lower() != '.png':
+        raise UserError(f'--preview {args.preview}: expected a name that ends in .png')
+
+
+def check_vectors(args: argparse.Namespace, classes: Sequence[str], rasters: Sequence[Path]
+                  ) -> None:
+    """See that polygons and centre lines can be written, before hours of mapping.
+
+    Raises:
+        UserError: A package is missing, there is no such class, or an area cannot be measured.
+    """
+    from bhvit_seg.raster.opening import open_raster
+    from bhvit_seg.raster.vector.features_io import load
+
+    for package in ('pyogrio', 'shapely', 'skimage.measure'):
+        load(package)
+    if args.centerlines is not None:
+        args.centerlines = args.centerlines or ['road']
+    for name in ('classes', 'centerlines'):
+        for wanted in getattr(args, name) or ():
+            if wanted not in classes:
+                raise UserError(f'--{name} {wanted}: the model has no class of that name, but '
+                                f'{", ".join(classes)}')
+    if args.min_area is not None and args.min_pixels is not None:
+        raise UserError('--min-area and --min-pixels are both given: give one of them')
+    if args.min_area is not None:
+        for raster in rasters:
+            with open_raster(raster) as dataset:
+                if dataset.crs is None:
+                    raise UserError(f'{raster} has no CRS, so that --min-area cannot be measured '
+                                    'in square metres: give --min-pixels')
+
+
+def absolute(path: str | Path | None) -> str | None:
+    """Return an absolute path, for workers elsewhere; addresses of GDAL stay as they are."""
+    if path is None or (':' in str(path) and not Path(path).exists()):
+        return path and str(path)
+    return str(Path(path).absolute())
+
+
+def find_outputs(rasters: Sequence[tuple[Path, Path]], inputs: Sequence[str], out: Path
+                 ) -> list[tuple[Path, Path]]:
+    """Return each raster with the GeoTIFF to write.
+
+    Raises:
+        UserError: Several rasters are to become one file.
+    """
+    is_file = out.suffix.lower() in ('.tif', '.tiff') and not out.is_dir()
+    if is_file and (len(rasters) > 1 or Path(inputs[0]).is_dir()):
+        raise UserError(f'{len(rasters)} raster(s) of {", ".join(map(str, inputs))} are to be '
+                        f'mapped into {out}, which names one file: give a folder')
+    if is_file:
+        return [(rasters[0][0], out)]
+    return [(raster, out / f'{name}.tif') for raster, name in rasters]
+
+
+def describe(report) -> str:
+    """Return a line or two about a map."""
+    if report.existed:
+        return f'{report.out} is there already'
+    tally = report.tally
+    resumed = f', {report.resumed} blocks were there from before' if report.resumed else ''
+    spent = ', '.join(f'{step} {seconds:.1f} s' for step, seconds in
+                      [*tally.seconds.items(), ('writing', report.writing)])
+    return (f'{report.out}: {tally.computed} windows in {report.seconds:.1f} s, {tally.empty} '
+            f'without data{resumed}\n  {spent} (reading and writing overlap with the rest)')
+
+
+def write_companions(raster: Path, out: Path, args: argparse.Namespace, several: bool) -> None:
+    """Write polygons, centre lines, picture and page of a finished map."""
+
+    def beside(given: str) -> Path:
+        return out.with_suffix(Path(given).suffix) if several else Path(given)
+
+    if args.vector is not None:
+        from bhvit_seg.raster.progress import WorkProgress
+        from bhvit_seg.raster.vector.vectors import write_vectors
+
+        vector = beside(args.vector)
+        with WorkProgress(vector.name, 100, '%') as progress:
+            polygons = write_vectors(
+                out, vector, min_area=args.min_area, min_pixels=args.min_pixels,
+                simplify=args.simplify, classes=args.classes, progress=progress.share)
+        print(f'{vector}: ' + ', '.join(
+            f'{count} polygons of {name}' for name, count in polygons['counts'].items()))
+        if args.centerlines is not None:
+            from bhvit_seg.raster.vector.centerlines import write_centerlines
+
+            with WorkProgress('centre lines', 100, '%') as progress:
+                lines = write_centerlines(out, vector, args.centerlines, simplify=args.simplify,
+                                          progress=progress.share)
+            print(', '.join(f'{count} centre lines of {name}'
+                            for name, count in lines['counts'].items()))
+    if args.preview is not None:
+        from bhvit_seg.raster.page import write_page
+        from bhvit_seg.raster.preview import write_preview
+
+        picture = beside(args.preview)
+        bands = args.bands and args.bands[:3]
+        write_preview(raster, out, picture, bands=bands)
+        write_page(raster, out, picture.with_suffix('.html'), out.stem, bands=bands)
+        print(f'{picture} and {picture.with_suffix(".html")}')

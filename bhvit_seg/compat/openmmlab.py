@@ -1,0 +1,106 @@
+"""The OpenMMLab stack: says what to type when it is missing, and makes it fit current torch.
+
+``bhvit_seg.models``, ``.datasets``, ``.hooks`` and ``.loops`` import this module first. Three
+things are set right here, for the maintained fork and the original packages alike:
+
+* a missing package ends in one line that names it and the command that installs it;
+* what the packages print and warn at import (optional back ends nobody here uses) stays unseen,
+  as do warnings about their own defaults;
+* training checkpoints load under torch's weights-only default, which knows nothing of the few
+  types mmengine writes besides tensors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import pickle
+import warnings
+from typing import Any, Callable
+
+from bhvit_seg.compat.doctor import install_line
+from bhvit_seg.compat.torchvision import import_torchvision
+from bhvit_seg.errors import UserError, first_line
+
+# In the order in which they need each other; the subpackages are those that are noisy.
+STACK = ('torch', 'mmengine', 'mmcv', 'mmseg', 'mmseg.models', 'mmseg.datasets')
+
+
+# Said on every run, and nothing a user could act upon.
+POINTLESS_WARNINGS = (
+    'For binary segmentation, we suggest', 'Default ``avg_non_ignore`` is False',
+    'This DataLoader will create', '``build_loss`` would be deprecated', 'The draw is False',
+    'The shape of value will convert')
+
+
+class StackError(UserError, ImportError):
+    """A package of the stack is missing or does not fit."""
+
+
+def require_mm_stack() -> None:
+    """Import ``torch``, ``mmengine``, ``mmcv`` and ``mmseg``.
+
+    Raises:
+        StackError: One of them is missing or does not import; the message says what to type.
+    """
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter('ignore')
+        for name in STACK:
+            try:
+                importlib.import_module(name)
+                if name == 'torch':
+                    # before mmseg, which imports it along with mmpretrain
+                    import_torchvision()
+            except ModuleNotFoundError as error:
+                raise StackError(
+                    f'bhvit_seg needs {error.name} for training and testing: {install_line()} '
+                    '(`bhvit-seg doctor` tells what else is missing)') from error
+            except (ImportError, AssertionError, AttributeError, OSError) as error:
+                # mmseg asserts the version of mmcv; compiled ops miss symbols of another torch.
+                raise StackError(
+                    f'{name} is installed but does not import ({first_line(error)}); '
+                    '`bhvit-seg doctor` tells what does not fit and how to mend it') from error
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Tell torch's weights-only unpickler about what mmengine's checkpoints hold.
+
+    These are the log histories of the message hub (``HistoryBuffer``) and NumPy's arrays and
+    scalars of numeric type; all of them are data. NumPy 2 renamed the module that a checkpoint
+    names, so each function is allowed under the name of either version. Calling it again
+    changes nothing.
+    """
+    import numpy as np
+    import torch
+    from mmengine.logging import HistoryBuffer
+
+    core = np._core if hasattr(np, '_core') else np.core
+    functions = [
+        (getattr(core.multiarray, name), f'numpy.{module}.multiarray.{name}')
+        for module in ('core', '_core')
+        for name in ('_reconstruct', 'scalar')
+    ]
+    numeric = {type(np.dtype(code)) for code in '?bBhHiIlLqQefd'}
+    torch.serialization.add_safe_globals([
+        HistoryBuffer, np.ndarray, np.dtype, *numeric, *functions,
+        (history_method, 'builtins.getattr')])
+
+
+def history_method(owner: Any, name: str) -> Callable:
+    """Stand in for ``getattr`` in checkpoints: mmengine writes its statistics by reference.
+
+    Raises:
+        UnpicklingError: Anything but a public method of ``HistoryBuffer`` is asked for.
+    """
+    from mmengine.logging import HistoryBuffer
+
+    if owner is not HistoryBuffer or name.startswith('_') or name not in vars(HistoryBuffer):
+        raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {owner!r} is not allowed')
+    return getattr(owner, name)
+
+
+require_mm_stack()
+allow_mmengine_checkpoints()
+for message in POINTLESS_WARNINGS:
+    warnings.filterwarnings('ignore', message=message, category=UserWarning)

@@ -1,0 +1,1 @@
+"""Scores of predictions, and what a network costs to run."""

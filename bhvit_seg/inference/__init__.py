@@ -1,0 +1,1 @@
+"""Prediction: one predictor interface over torch and packed models."""

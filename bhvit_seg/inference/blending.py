@@ -1,0 +1,146 @@
+"""Mean scores of overlapping windows, for as many rows at a time as are asked for.
+
+Scores are weighted: a window's middle counts fully, its border less, since there the model saw less
+of the surroundings; but no weight is 0, so every cell that a window covers has a score. Only a
+band of rows is kept.
+
+The result of a cell does not depend, to the bit, on which rows and columns are computed together:
+sums are in float32, each cell adds up its own windows in row-major order, and nothing else is ever
+added to it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bhvit_seg.inference.windows import Grid
+
+
+def window_weights(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weights of a window's rows and of its columns; a cell's is their product.
+
+    Weights rise to 1 over as many cells as neighbouring windows overlap, or towards it where that
+    is more than half a window, and fall again.
+
+    Returns:
+        float32 (rows of cells,) and (columns of cells,), all above 0.
+    """
+    rows, columns = (_ramps(side, overlap)
+                     for side, overlap in zip(grid.window_cells, grid.overlap))
+    return rows, columns
+
+
+class Blender:
+    """Adds up the weighted scores of windows and gives their means, from the top down.
+
+    Windows come in row-major order. Rows may be taken when every window that covers any of them
+    has been added, which is the caller's duty: of the windows of ``grid.rows_over`` those rows,
+    and ``grid.columns_over`` the columns, some may be left out for ever (they are then not in the
+    mean), but none may come later.
+
+    Args:
+        grid: Where windows lie.
+        classes: Scores of a cell.
+        rows: The first row of cells to be taken, and the one after the last.
+        columns: The first column of cells to be taken, and the one after the last.
+        step: The most rows that are taken at once; memory is needed for as many, and for a
+            window's. Defaults to all of them.
+    """
+
+    def __init__(self, grid: Grid, classes: int, rows: tuple[int, int], columns: tuple[int, int],
+                 step: int | None = None) -> None:
+        assert 0 <= rows[0] < rows[1] <= grid.cells_high
+        assert 0 <= columns[0] < columns[1] <= grid.cells_wide
+        assert step is None or step >= 1
+        self._grid = grid
+        self._first, self._stop = rows
+        self._left, self._right = columns
+        self._taken = self._reached = self._first
+        self._last = (-1, -1)
+        band = _band(grid, rows[1] - rows[0], step)
+        self._sums = np.zeros((classes, band, columns[1] - columns[0]), np.float32)
+        self._totals = np.zeros(self._sums.shape[1:], np.float32)
+        row_weights, column_weights = window_weights(grid)
+        self._weights = np.outer(row_weights, column_weights)
+        self._scratch = np.empty_like(self._weights)
+
+    def add(self, i: int, j: int, scores: np.ndarray) -> None:
+        """Add window ``j`` of window row ``i``; what lies outside rows and columns is ignored.
+
+        Args:
+            scores: (classes, rows, columns) of the window's cells, float32.
+        """
+        grid = self._grid
+        assert (i, j) > self._last, 'windows come in row-major order'
+        assert scores.shape == (len(self._sums), *grid.window_cells)
+        assert scores.dtype == np.float32
+        self._last = i, j
+        top, left = grid.tops[i] // grid.cell, grid.lefts[j] // grid.cell
+        first, stop = max(top, self._first), min(top + len(self._weights), self._stop)
+        start, end = max(left, self._left), min(left + self._weights.shape[1], self._right)
+        if first >= stop or start >= end:
+            return
+        assert first >= self._taken, 'rows of this window have been taken already'
+        assert stop - self._taken <= len(self._totals), 'more rows wait than step allows'
+        self._reached = max(self._reached, stop)
+        inside = slice(first - top, stop - top), slice(start - left, end - left)
+        here = (slice(first - self._taken, stop - self._taken),
+                slice(start - self._left, end - self._left))
+        weights, scratch = self._weights[inside], self._scratch[inside]
+        self._totals[here] += weights
+        for sums, values in zip(self._sums, scores):
+            np.multiply(values[inside], weights, out=scratch)
+            sums[here] += scratch
+
+    def take(self, stop: int) -> np.ndarray:
+        """Return the mean scores of the rows from the last taken one to ``stop``; forget them.
+
+        Returns:
+            (classes, rows, columns) float32; 0 in cells that no window reached.
+        """
+        assert self._taken <= stop <= self._stop
+        count = stop - self._taken
+        assert count <= len(self._totals), 'more rows are taken than step allows'
+        totals = self._totals[:count]
+        means = self._sums[:, :count] / np.where(totals > 0, totals, np.float32(1))
+        self._forget(count)
+        return means
+
+    def _forget(self, count: int) -> None:
+        """Move the rows that wait to the beginning of the band."""
+        width = self._totals.shape[1]
+        used = (self._reached - self._taken) * width
+        kept = max(0, used - count * width)
+        for plane in (*self._sums, self._totals):
+            # In one dimension NumPy copies between overlapping stretches without a temporary.
+            values = plane.reshape(-1)
+            values[:kept] = values[used - kept:used]
+            values[kept:used] = 0
+        self._taken += count
+        self._reached = max(self._reached, self._taken)
+
+
+def memory(grid: Grid, classes: int, columns: int, step: int | None = None) -> int:
+    """Return the bytes that a :class:`Blender` holds, and one result of ``step`` rows.
+
+    Args:
+        grid: Where windows lie.
+        classes: Scores of a cell.
+        columns: Columns of cells to be taken.
+        step: The most rows that are taken at once. Defaults to all of the grid's.
+    """
+    window = grid.window_cells[0] * grid.window_cells[1]
+    band = (classes + 1) * _band(grid, grid.cells_high, step) * columns
+    taken = (classes + 1) * min(step or grid.cells_high, grid.cells_high) * columns
+    return np.dtype(np.float32).itemsize * (band + taken + 2 * window)
+
+
+def _band(grid: Grid, rows: int, step: int | None) -> int:
+    """Return how many rows may wait: those of a step, and of a window that begins in its last."""
+    return rows if step is None else min(rows, step + grid.window_cells[0] - 1)
+
+
+def _ramps(side: int, overlap: int) -> np.ndarray:
+    ramp = max(1, overlap)
+    steps = np.arange(side) + 0.5
+    return np.minimum(1, np.minimum(steps, steps[::-1]) / ramp).astype(np.float32)

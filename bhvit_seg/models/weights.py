@@ -1,0 +1,149 @@
+"""Reading checkpoints without running what is in them, and seeing that they fit the model."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
+import torch
+from torch import nn
+
+from bhvit_seg.compat.openmmlab import allow_mmengine_checkpoints
+from bhvit_seg.errors import UserError, first_line
+
+SHOWN = 3
+
+
+def load_checkpoint_safely(path: str | Path, map_location: str = 'cpu') -> dict[str, Any]:
+    """Load a checkpoint under torch's weights-only unpickler: tensors and numbers, no code.
+
+    mmengine's fork falls back to the unsafe unpickler when this fails, so our tools call this
+    before they hand a file to mmengine.
+
+    Args:
+        path: A checkpoint of mmengine, or a file with a bare state dict.
+        map_location: The device of the tensors.
+
+    Returns:
+        dict: The checkpoint.
+
+    Raises:
+        UserError: There is no such file, it is no checkpoint, truncated, or holds code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f'no checkpoint at {path}: give the path of a .pth file')
+    # Again: the fork, each time it loads a checkpoint, takes back what it allows for the while.
+    allow_mmengine_checkpoints()
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        foreign = re.search(r'(?:GLOBAL|Trying to (?:load|call)\D*?) ([\w.]+)', str(error))
+        if foreign:
+            raise UserError(
+                f'the checkpoint {path} is refused: it holds {foreign.group(1)}, which is '
+                'neither tensors nor numbers and could run code; save its state dict alone with '
+                'torch.save') from error
+        raise UserError(f'{path} is not a checkpoint or is damaged: '
+                        f'{first_line(error)}') from error
+    except Exception as error:
+        # A damaged file may fail anywhere in the zip reader or the unpickler.
+        raise UserError(f'{path} is not a checkpoint, or only a part of one: '
+                        f'{first_line(error)}; copy or download it again') from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(f'{path} holds a {type(checkpoint).__name__}, but a checkpoint (dict) '
+                        'was expected')
+    return checkpoint
+
+
+def state_dict_of(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Return the weights of a checkpoint, without the prefix that DDP adds.
+
+    mmengine keeps them under ``state_dict``, training scripts after DeiT's under ``model``.
+    """
+    state_dict = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
+    return {name[7:] if name.startswith('module.') else name: value
+            for name, value in state_dict.items()}
+
+
+def check_fit(model: nn.Module, state_dict: dict[str, torch.Tensor], name: str | Path) -> None:
+    """See that a state dict has exactly the tensors of the model.
+
+    Args:
+        model: The model.
+        state_dict: The weights.
+        name: Where they are from, for the message.
+
+    Raises:
+        UserError: Tensors are missing, left over or of another shape; names the first few.
+    """
+    expected = model.state_dict()
+    problems = []
+    shapes = [key for key in expected
+              if key in state_dict and state_dict[key].shape != expected[key].shape]
+    if shapes:
+        problems.append('of another shape: ' + some(
+            f'{key} ({tuple(state_dict[key].shape)} instead of {tuple(expected[key].shape)})'
+            for key in shapes))
+    missing = [key for key in expected if key not in state_dict]
+    if missing:
+        problems.append('missing: ' + some(missing))
+    unexpected = [key for key in state_dict if key not in expected]
+    if unexpected:
+        problems.append('not in the model: ' + some(unexpected))
+    if problems:
+        raise UserError(
+            f'the checkpoint {name} is not of this model ({"; ".join(problems)}): use the config '
+            'it was trained with')
+
+
+def some(names) -> str:
+    """Join the first few of ``names`` and count the rest."""
+    names = list(names)
+    rest = len(names) - SHOWN
+    return ', '.join(names[:SHOWN]) + (f' and {rest} more' if rest > 0 else '')
+
+
+def load_weights(model: nn.Module, path: str | Path) -> dict[str, Any]:
+    """Load a checkpoint into the model, strictly, and return the checkpoint.
+
+    Raises:
+        UserError: As for :func:`load_checkpoint_safely` and :func:`check_fit`.
+    """
+    checkpoint = load_checkpoint_safely(path)
+    state_dict = state_dict_of(checkpoint)
+    check_fit(model, state_dict, path)
+    model.load_state_dict(state_dict)
+    return checkpoint
+
+
+def find_resumable(work_dir: str | Path) -> tuple[Path | None, list[str]]:
+    """Find the newest whole checkpoint of a training.
+
+    The one that ``last_checkpoint`` names comes first, by its name in ``work_dir`` if the folder
+    was moved, then those named by iteration, newest first.
+
+    Returns:
+        The file, or None, and a sentence for each one that was passed over.
+    """
+    work_dir = Path(work_dir)
+    candidates = []
+    pointer = work_dir / 'last_checkpoint'
+    if pointer.is_file() and pointer.read_text().strip():
+        named = Path(pointer.read_text().strip())
+        candidates.append(named if named.is_file() else work_dir / named.name)
+    numbered = [(int(path.stem.split('_')[1]), path) for path in work_dir.glob('iter_*.pth')
+                if path.stem.split('_')[1].isdigit()]
+    candidates += [path for _, path in sorted(numbered, reverse=True) if path not in candidates]
+    passed_over = []
+    for path in candidates:
+        try:
+            load_checkpoint_safely(path)
+        except UserError as error:
+            passed_over.append(str(error))
+        else:
+            return path, passed_over
+    return None, passed_over

@@ -1,0 +1,12 @@
+"""Everything that a config names: importing this module registers it.
+
+Configs import it by ``custom_imports = dict(imports=['bhvit_seg.modules'])``.
+"""
+
+import bhvit_seg.datasets.rs_lvf
+import bhvit_seg.datasets.transforms
+import bhvit_seg.evaluation.metric
+import bhvit_seg.models
+import bhvit_seg.training.hooks
+import bhvit_seg.training.loops
+import bhvit_seg.training.optim  # noqa: F401

@@ -1,0 +1,272 @@
+"""From a trained segmentor to a packed model: what ``tools/export_packed.py`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
+import numpy as np
+from torch import nn
+
+from bhvit_seg import __version__
+from bhvit_seg.datasets.synthetic import generate_scene
+from bhvit_seg.errors import UserError, find_user_error, first_line
+from bhvit_seg.fileio import make_output_folder
+from bhvit_seg.inference.inputs import find_images
+from bhvit_seg.inference.packed_predictor import blue_first_to_red_first
+from bhvit_seg.inference.prediction import find_raster
+from bhvit_seg.inference.torch_predictor import Predictor
+from bhvit_seg.native.export import fold_segmentor, uninitialized_quantizers
+from bhvit_seg.native.file_format import may_be_narrow, read_packed, write_packed
+from bhvit_seg.native.packed_meta import describe, find_differences
+from bhvit_seg.native.verify import (
+    Verification,
+    compare_with_simulation,
+    count_changes,
+    narrow,
+    narrow_where_harmless,
+    packed_labels,
+)
+
+PRECISIONS = ('auto', '16', '32')
+N_SCENES = 4
+SCENE_SIZE = (256, 256)
+# Simulating in float64 takes seconds an image.
+MAX_IMAGES = 32
+
+
+@dataclass
+class ExportReport:
+    """What was exported.
+
+    Attributes:
+        path: The packed model.
+        parts: Bytes of each part of the file.
+        float32_bytes: What backbone and head take in the checkpoint, as float32.
+        verification: How its labels compare with the simulation's, if that was asked for.
+        narrowed: Tensors stored in 16 bits.
+        kept: Labels that 16 bits would have changed, for each tensor that kept 32 for it.
+        changed: Labels that 16 bits did change (only where they were forced).
+        warnings: A sentence each.
+    """
+
+    path: Path
+    parts: dict[str, int]
+    float32_bytes: int
+    verification: Verification | None = None
+    narrowed: list[str] = field(default_factory=list)
+    kept: dict[str, int] = field(default_factory=dict)
+    changed: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """Bytes of the file."""
+        return sum(self.parts.values())
+
+    def summary(self) -> str:
+        """Return what to print."""
+        width = max(map(len, self.parts))
+        lines = [f'{part:{width}}  {size:>12,} bytes' for part, size in self.parts.items()]
+        lines.append(f'{"total":{width}}  {self.total:>12,} bytes, {self.total / 1e6:.2f} MB: '
+                     f'{self.float32_bytes / self.total:.1f} times smaller than '
+                     f'{self.float32_bytes / 1e6:.1f} MB of float32')
+        if self.narrowed:
+            lines.append(f'in 16 bits: {", ".join(self.narrowed)}')
+        if self.kept:
+            lines.append('in 32 bits, because 16 would change labels of the verification: ' + ', '
+                         .join(f'{name} ({count})' for name, count in self.kept.items()))
+        check = self.verification
+        if check is None:
+            lines.append('not verified')
+        else:
+            lines.append(
+                f'verified on {check.images} images, {check.pixels:,} pixels: {check.packed} '
+                'labels are not those of the simulation in float64 (torch in float32: '
+                f'{check.torch_float32}; accepted: {check.allowed})')
+            if self.changed:
+                lines.append(f'16 bits changed {self.changed} labels, '
+                             f'{100 * self.changed / check.pixels:.3f} %')
+        return '\n'.join([*lines, *(f'warning: {warning}' for warning in self.warnings)])
+
+
+def part_of(name: str) -> str:
+    """Return which part of the network a tensor is of, for the list of sizes."""
+    if name.endswith('.bits'):
+        return 'binary weights'
+    if name.endswith('.position'):
+        return 'position embeddings'
+    if name == 'stem.weight':
+        return 'stem'
+    if name.startswith('down') and name.endswith('.weight'):
+        return 'full-precision downsampling'
+    if name.startswith('head.classifier.'):
+        return 'classifier'
+    return 'channel parameters'
+
+
+def measure_parts(path: Path) -> dict[str, int]:
+    """Return the bytes of each part of a packed model; they add up to the file."""
+    parts: dict[str, int] = {}
+    for name, array in read_packed(path).tensors.items():
+        part = part_of(name)
+        parts[part] = parts.get(part, 0) + array.nbytes
+    parts['names and meta data'] = path.stat().st_size - sum(parts.values())
+    return parts
+
+
+def float32_bytes(model: nn.Module) -> int:
+    """Return what the floating-point tensors of backbone and head take as float32."""
+    return sum(4 * tensor.numel() for part in (model.backbone, model.decode_head)
+               for tensor in part.state_dict().values() if tensor.is_floating_point())
+
+
+def pack_model(model: nn.Module,
+               out: str | Path,
+               meta: Mapping[str, Any] | None = None,
+               images: Sequence[np.ndarray] = (),
+               precision: str = 'auto',
+               threads: int | None = None) -> ExportReport:
+    """Write the packed model of a segmentor that is in memory.
+
+    Args:
+        model: The segmentor.
+        out: The file to write.
+        meta: What the file is to say besides arithmetic.
+        images: ``(H, W, C)``, red first, to verify with; none: nothing is verified.
+        precision: How full-precision parts are stored: ``'16'`` or ``'32'`` bits, or ``'auto'``:
+            16 where that changes no label of ``images``.
+        threads: How many threads the engine verifies with.
+
+    Raises:
+        UserError: The model cannot be packed, ``precision`` is none, the engine that is to verify
+            is not built, the verification failed, or ``out`` cannot be written; no file is
+            written then.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f'precision is {precision!r}: expected one of {", ".join(PRECISIONS)}')
+    out = Path(out)
+    if out.is_dir():
+        raise UserError(f'{out} is a folder: give the name of the file to write')
+    make_output_folder(out.parent, 'of the packed model')
+    tensors = stored = fold_segmentor(model)
+    check, kept, changed = None, {}, 0
+    if precision == '16':
+        stored = narrow(tensors, [name for name in tensors if may_be_narrow(name)])
+        for name, array in stored.items():
+            if not np.isfinite(array).all():
+                raise UserError(f'{name} has values that 16 bits cannot hold: leave out '
+                                '--precision 16')
+    if len(images):
+        labels = packed_labels(tensors, images, threads)
+        check = compare_with_simulation(model, labels, images)
+        if not check.passed:
+            raise UserError(
+                f'the packed model was not written, because {check.packed} of {check.pixels} '
+                f'labels are not those of the simulation, where rounding explains {check.allowed}: '
+                'please report this with the config')
+        if precision == 'auto':
+            stored, kept = narrow_where_harmless(tensors, images, labels, threads)
+        elif precision == '16':
+            changed = count_changes(packed_labels(stored, images, threads), labels)
+    narrowed = [name for name, array in stored.items() if array.dtype == np.float16]
+    write_packed(out, stored, {
+        **(meta or {}), 'created_by': f'bhvit_seg {__version__}',
+        'precision': dict.fromkeys(narrowed, 'float16'),
+        'verification': {**asdict(check), 'changed_by_16_bits': changed} if check else None})
+    report = ExportReport(out, measure_parts(out), float32_bytes(model), check, narrowed, kept,
+                          changed)
+    unset = uninitialized_quantizers(model)
+    if unset:
+        report.warnings.append(f'{unset} attention quantizers have never been trained: labels of '
+                               'this model mean nothing')
+    return report
+
+
+def export_packed(config: str | Path,
+                  checkpoint: str | Path,
+                  out: str | Path,
+                  images: Sequence[str | Path] = (),
+                  lidar: str | Path | None = None,
+                  precision: str = 'auto',
+                  verify: bool = True,
+                  threads: int | None = None,
+                  cfg_options: dict[str, Any] | None = None) -> ExportReport:
+    """Fold a trained segmentor into one file, and see that it labels as torch does.
+
+    Args:
+        config: The config file.
+        checkpoint: The weights.
+        out: The file to write.
+        images: Images, folders or glob patterns to verify with, at most 32 of them; by default
+            four synthetic scenes, see :func:`scene_size`.
+        lidar: The folder with a raster for each image, for models that read them.
+        precision: See :func:`pack_model`.
+        verify: Whether to verify. Without it ``'auto'`` stores all in 32 bits.
+        threads: How many threads the engine verifies with.
+        cfg_options: Settings that override the config's, by dotted key.
+
+    Raises:
+        UserError: Something given is wrong, see also :func:`pack_model`.
+    """
+    predictor = Predictor(config, checkpoint, 'cpu', cfg_options)
+    meta = describe(predictor, config, checkpoint)
+    pictures = []
+    if verify:
+        pictures = (read_images(predictor, images, lidar, out) if images
+                    else synthetic_images(meta['channels'], scene_size(meta['window'])))
+    report = pack_model(predictor.model, out, meta, pictures, precision, threads)
+    report.warnings += find_differences(predictor)
+    return report
+
+
+def read_images(predictor: Predictor, inputs: Sequence[str | Path], lidar: str | Path | None,
+                out: str | Path) -> list[np.ndarray]:
+    """Read images as the test pipeline does; returns ``(H, W, C)``, red first.
+
+    Raises:
+        UserError: An image cannot be read, or a raster is missing.
+    """
+    names = find_images(inputs, Path(out))
+    if predictor.reads_lidar and lidar is None:
+        raise UserError('the model reads camera and LiDAR: give the folder of the rasters with '
+                        '--lidar')
+    paths, images = list(names), []
+    count = min(len(paths), MAX_IMAGES)
+    for path in [paths[i * len(paths) // count] for i in range(count)]:
+        raster = find_raster(Path(lidar), names[path]) if predictor.reads_lidar else None
+        try:
+            pixels = predictor.load(path, raster)['inputs'].numpy().transpose(1, 2, 0)
+        except Exception as error:
+            if find_user_error(error):
+                raise
+            # decoders fail in their own ways
+            raise UserError(f'image {path} cannot be read: {first_line(error)}') from error
+        images.append(blue_first_to_red_first(pixels))
+    return images
+
+
+def scene_size(window: Sequence[int] | None) -> tuple[int, int]:
+    """Return height and width of scenes to verify with: the training window's, or more.
+
+    One bit that flips in the last stage reaches a thousand pixels, which is much of a small scene.
+    """
+    height, width = window or SCENE_SIZE
+    return max(height, SCENE_SIZE[0]), max(width, SCENE_SIZE[1])
+
+
+def synthetic_images(channels: int, size: Sequence[int], count: int = N_SCENES
+                     ) -> list[np.ndarray]:
+    """Return scenes ``(H, W, channels)``: camera, then the height above ground as often as fits."""
+    images = []
+    for seed in range(count):
+        scene = generate_scene(seed, tuple(size))
+        if channels <= 3:
+            images.append(np.ascontiguousarray(scene.image[..., :channels]))
+            continue
+        height = np.repeat(scene.height[..., None], channels - 3, 2)
+        images.append(np.concatenate([scene.image.astype(np.float32), height], 2))
+    return images

@@ -1,0 +1,1 @@
+"""Vector output of maps: polygons, centre lines and geodesy."""

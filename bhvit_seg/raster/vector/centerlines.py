@@ -1,0 +1,137 @@
+"""Centre lines of classes that are long and thin: roads, paths, streams.
+
+The skeleton of the class over the whole raster is traced into lines between junctions, so a road
+is one line however many tiles it crosses. Memory holds the skeleton, not the raster.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+
+from bhvit_seg.raster.vector.features_io import (
+    LabelRaster,
+    LayerWriter,
+    check_output,
+    check_sizes,
+    load,
+    open_labels,
+    to_map,
+)
+from bhvit_seg.raster.vector.ground import Ground
+from bhvit_seg.raster.vector.line_graph import LineGraph
+from bhvit_seg.raster.vector.line_shapes import shape_lines
+from bhvit_seg.raster.vector.skeletons import skeletonize, usual_width
+
+LAYER = 'centerlines'
+# In cells: below what is seen, and enough to take the cells' steps out of a line.
+TOLERANCE = 0.5
+# Lines alone have to be this many widths long.
+SHORTEST = 2
+# Share of the work that finding the width of a class is.
+FIRST_PASS = 0.1
+
+
+def centerlines_path(out: str | Path) -> Path:
+    """Return where the centre lines go that belong to the polygons in ``out``.
+
+    That is the same file for a GeoPackage, which holds several layers, and one beside it for other
+    formats.
+    """
+    out = Path(out)
+    if out.suffix.lower() == '.gpkg':
+        return out
+    return out.with_name(f'{out.stem}_{LAYER}{out.suffix}')
+
+
+def write_centerlines(labels: str | Path, out: str | Path, classes: Sequence[int | str], *,
+                      min_length: float | None = None, simplify: float | None = None,
+                      progress: Callable[[float], None] = lambda share: None) -> dict[str, Any]:
+    """Write the centre lines of classes of a label raster.
+
+    Lines end at junctions, where the class ends, and at the raster's edge; a ring without
+    junctions is a closed line. Stubs no longer than the class is wide there are left out, and so
+    are patches less than twice as long as wide. Fields are ``class_id``, ``class`` (its name),
+    ``length_m``, ``width_m`` (the mean along the line) and ``colour``; for rasters without a CRS
+    ``length_px`` and ``width_px``.
+
+    Args:
+        labels: Raster of class ids.
+        out: The file of the polygons, which need not be there: to a GeoPackage (``.gpkg``) the
+            layer ``centerlines`` is added; beside GeoJSON (``.geojson``) and FlatGeobuf
+            (``.fgb``) a file is written, see :func:`centerlines_path`.
+        classes: Ids or names of the classes.
+        min_length: Leave out lines that touch no other and are shorter, in metres (map units
+            without a CRS); by default twice as long as the class is usually wide.
+        simplify: Lines may be this many metres (map units without a CRS) off; by default half a
+            pixel, or more where the class is much wider.
+        progress: Called with the share of the work that is done, 0 to 1.
+
+    Returns:
+        dict: ``counts`` and ``lengths`` (metres, or pixels without a CRS) by class name.
+
+    Raises:
+        UserError: The raster cannot be read or the file not written, a package is missing, or
+            there is no such class.
+    """
+    out = centerlines_path(out)
+    check_output(out)
+    load('shapely')
+    load('skimage.morphology')
+    check_sizes(min_length=min_length, simplify=simplify)
+    with open_labels(labels) as raster:
+        chosen = raster.choose(classes)
+        ground = Ground(raster.dataset.crs, raster.dataset.transform, raster.shape)
+        unit = 'm' if ground.known else 'px'
+        writer = LayerWriter(out, LAYER, 'LineString', {
+            'class_id': np.int32, 'class': object, f'length_{unit}': np.float64,
+            f'width_{unit}': np.float64, 'colour': object}, raster, ground,
+            keep=True)
+        counts: Counter[str] = Counter()
+        lengths: Counter[str] = Counter()
+        for position, class_id in enumerate(chosen):
+            lines, length, width = _find_lines(
+                raster, class_id, ground, min_length, simplify,
+                lambda share, before=position: progress((before + share) / len(chosen)))
+            name = raster.name(class_id)
+            counts[name] += len(lines)
+            lengths[name] += float(length.sum())
+            writer.add(to_map(lines, raster.dataset.transform), {
+                'class_id': [class_id] * len(lines), 'class': [name] * len(lines),
+                f'length_{unit}': length, f'width_{unit}': width,
+                'colour': [raster.colours.get(class_id)] * len(lines)})
+        writer.write()
+    return {'counts': dict(counts), 'lengths': dict(lengths)}
+
+
+def _find_lines(raster: LabelRaster, class_id: int, ground: Ground, min_length: float | None,
+                simplify: float | None, progress: Callable[[float], None],
+                ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the lines of a class in pixels, their lengths and their widths on the ground."""
+    import shapely
+
+    width = usual_width(raster, class_id, lambda share: progress(FIRST_PASS * share))
+    skeleton = skeletonize(raster, class_id, width,
+                           lambda share: progress(FIRST_PASS + (1 - FIRST_PASS) * share))
+    graph = LineGraph(skeleton)
+    graph.prune()
+    pixel = ground.pixel_side
+    shortest = SHORTEST * width if min_length is None else min_length / pixel
+    shaped = shape_lines(graph, width / skeleton.scale, shortest / skeleton.scale)
+    tolerance = TOLERANCE * skeleton.scale if simplify is None else simplify / pixel
+    lines = shapely.simplify(
+        [shapely.LineString(line.points * skeleton.scale) for line in shaped], tolerance)
+    lines, parts = shapely.get_parts(
+        shapely.intersection(lines, shapely.box(0, 0, *raster.shape[::-1])), return_index=True)
+    # An edge may be touched in a point.
+    is_line = shapely.length(lines) > 0
+    lines, parts = lines[is_line], parts[is_line]
+    widths = 2 * skeleton.scale * np.array([line.radii.mean() for line in shaped])[parts]
+    if not ground.known:
+        return lines, shapely.length(lines), widths
+    lengths = [ground.lengths(shapely.get_coordinates(line)).sum() for line in lines]
+    return lines, np.array(lengths), widths * pixel

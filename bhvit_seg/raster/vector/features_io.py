@@ -1,0 +1,272 @@
+"""What vector output reads and writes: label rasters in strips, and layers of features.
+
+Both kinds of features, polygons and centre lines, go through here, so that they agree in names,
+colours, coordinate systems and in how a file comes to be.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.fileio import write_atomically
+from bhvit_seg.raster.opening import class_names, open_raster
+from bhvit_seg.raster.vector.ground import Ground
+
+if TYPE_CHECKING:
+    from affine import Affine
+    from rasterio.io import DatasetReader
+
+DRIVERS = {'.gpkg': 'GPKG', '.geojson': 'GeoJSON', '.fgb': 'FlatGeobuf'}
+# Some arrays of 8 bytes a pixel are made of a strip.
+PIXELS_IN_STRIP = 4_000_000
+# Of a pixel's side; coordinates in GeoJSON are text, and as short as this allows.
+ROUNDING = 0.01
+DECIMALS = 7
+METRES_PER_DEGREE = 111_000
+
+
+def load(name: str) -> ModuleType:
+    """Import a package of the extras that vector output needs.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f'vector output needs the package {name}, which is missing: '
+                        "pip install 'bhvit_seg[raster,vector]'") from error
+
+
+@dataclass(frozen=True)
+class LabelRaster:
+    """A raster of class ids.
+
+    Attributes:
+        dataset: The open rasterio dataset.
+        nodata: The id that stands for no class, or None.
+        names: Names by id, as far as the raster has any.
+        colours: Colours by id, ``'#rrggbb'``, as far as the raster has any.
+    """
+
+    dataset: DatasetReader
+    nodata: int | None
+    names: Mapping[int, str]
+    colours: Mapping[int, str]
+
+    @property
+    def path(self) -> str:
+        """The file's name."""
+        return self.dataset.name
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.dataset.shape
+
+    @property
+    def strips(self) -> list[range]:
+        """The rows of the strips to read one after the other."""
+        height, width = self.shape
+        rows = max(1, PIXELS_IN_STRIP // width)
+        tile = self.dataset.block_shapes[0][0]
+        if rows > tile:
+            rows -= rows % tile
+        return [range(top, min(top + rows, height)) for top in range(0, height, rows)]
+
+    def read(self, rows: range, columns: range | None = None) -> np.ndarray:
+        """Return the class ids of some rows (and columns), uint8 (h, w).
+
+        Raises:
+            UserError: They cannot be read.
+        """
+        from rasterio.errors import RasterioError
+
+        columns = columns or range(self.shape[1])
+        try:
+            return self.dataset.read(1, window=((rows.start, rows.stop),
+                                                (columns.start, columns.stop)))
+        except RasterioError as error:
+            raise UserError(
+                f'{self.path} cannot be read in rows {rows.start} to {rows.stop - 1} '
+                f'({first_line(error.__cause__ or error)}): map the image again') from error
+
+    def name(self, class_id: int) -> str:
+        """Return the name of a class, the id where it has none."""
+        return self.names.get(class_id, str(class_id))
+
+    def choose(self, classes: Sequence[int | str] | None) -> list[int]:
+        """Return the ids of classes that are given by id or name; all by default.
+
+        Raises:
+            UserError: There is no such class.
+        """
+        if classes is None:
+            return [class_id for class_id in range(256) if class_id != self.nodata]
+        known = {name: class_id for class_id, name in self.names.items()}
+        chosen = []
+        for given in classes:
+            class_id = known.get(given, given)
+            if isinstance(class_id, str) and class_id.isdecimal():
+                class_id = int(class_id)
+            if class_id not in (self.names or range(256)):
+                listing = ', '.join(f'{key} {self.names[key]}' for key in sorted(self.names))
+                raise UserError(f'{self.path} has no class {given!r}: give one of '
+                                f'{listing or "its ids, 0 to 255"}')
+            chosen.append(class_id)
+        return list(dict.fromkeys(chosen))
+
+
+@contextmanager
+def open_labels(path: str | Path) -> Iterator[LabelRaster]:
+    """Open a raster of class ids, such as ``bhvit-seg predict-raster`` writes.
+
+    Raises:
+        UserError: It cannot be opened, or it is none; or rasterio is missing.
+    """
+    expected = 'a GeoTIFF of class ids, as bhvit-seg predict-raster writes it'
+    with open_raster(path, expected) as dataset:
+        if dataset.dtypes != ('uint8',):
+            raise UserError(
+                f'{path} has bands of {", ".join(dataset.dtypes)}, but class ids are one band of '
+                'uint8: give a map, as bhvit-seg predict-raster writes it')
+        try:
+            colours = {class_id: '#{:02x}{:02x}{:02x}'.format(*colour)
+                       for class_id, colour in dataset.colormap(1).items()}
+        except ValueError:
+            colours = {}
+        nodata = dataset.nodata
+        yield LabelRaster(dataset, None if nodata is None else int(nodata),
+                          class_names(dataset), colours)
+
+
+def check_output(out: Path) -> None:
+    """See that a layer can be written in the format that the name asks for.
+
+    Raises:
+        UserError: There is no such format, or a package is missing.
+    """
+    if out.suffix.lower() not in DRIVERS:
+        raise UserError(f'{out} has no suffix of a vector format: give one of '
+                        f'{", ".join(DRIVERS)}')
+    load('pyogrio')
+
+
+def check_sizes(**sizes: float | None) -> None:
+    """See that sizes, where they are given, are numbers above 0.
+
+    Raises:
+        UserError: One is not.
+    """
+    for name, size in sizes.items():
+        if size is not None and not 0 < size < np.inf:
+            raise UserError(f'{name}={size} is no size: give a number above 0, or leave it out')
+
+
+def to_map(geometries: np.ndarray, transform: Affine) -> np.ndarray:
+    """Bring shapely geometries from pixels to the raster's CRS; outer rings counter-clockwise."""
+    import shapely
+
+    linear = np.array([[transform.a, transform.b], [transform.d, transform.e]])
+    origin = np.array([transform.c, transform.f])
+    # As they are clockwise on the screen.
+    if transform.determinant < 0:
+        geometries = shapely.reverse(geometries)
+    return shapely.transform(geometries, lambda points: points @ linear.T + origin)
+
+
+class LayerWriter:
+    """Collects features and writes them as one layer; an empty one where there are none.
+
+    GeoJSON is in WGS 84, as RFC 7946 has it, the others in the raster's CRS. A layer is written
+    by one call, so what is collected, 16 bytes a vertex, has to fit into memory.
+
+    Args:
+        out: The file; of a GeoPackage that is there, other layers are kept where ``keep``.
+        layer: Name of the layer.
+        geometry_type: OGR's name of the geometries' type.
+        fields: Type of each field.
+        labels: The raster that the features are of.
+        ground: How large and where it is.
+        keep: Whether to add to the file instead of replacing it.
+
+    Raises:
+        UserError: GeoJSON is asked for, and the raster's CRS does not say where on Earth it is.
+    """
+
+    def __init__(self, out: Path, layer: str, geometry_type: str,
+                 fields: Mapping[str, type | np.dtype], labels: LabelRaster, ground: Ground,
+                 keep: bool = False) -> None:
+        self._out = out
+        self._driver = DRIVERS[out.suffix.lower()]
+        self._options: dict[str, str] = {}
+        if self._driver == 'GeoJSON' and ground.known:
+            if not ground.located:
+                raise UserError(f'{labels.path} has a local CRS, but GeoJSON ({out.name}) is in '
+                                'WGS 84: give a name that ends in .gpkg or .fgb')
+            rounding = ROUNDING * ground.pixel_side / METRES_PER_DEGREE
+            decimals = max(DECIMALS, int(np.ceil(-np.log10(rounding))))
+            self._options = {'RFC7946': 'YES', 'COORDINATE_PRECISION': str(decimals)}
+        self._layer = layer
+        self._geometry_type = geometry_type
+        self._fields = fields
+        self._labels = labels
+        self._keep = keep and out.exists()
+        self._geometries: list[np.ndarray] = []
+        self._columns: dict[str, list[np.ndarray]] = {name: [] for name in fields}
+
+    def add(self, geometries: np.ndarray, columns: Mapping[str, Iterable[Any]]) -> None:
+        """Add features: shapely geometries in the raster's CRS, and the fields' values."""
+        import shapely
+
+        self._geometries.append(shapely.to_wkb(geometries))
+        for name, values in columns.items():
+            self._columns[name].append(np.asarray(values, self._fields[name]))
+
+    def __len__(self) -> int:
+        return sum(map(len, self._geometries))
+
+    def write(self) -> None:
+        """Write the layer.
+
+        Raises:
+            UserError: It cannot be written.
+        """
+        import pyogrio
+        from pyogrio.errors import CRSError, DataLayerError, DataSourceError, GeometryError
+
+        crs = self._labels.dataset.crs
+        try:
+            with write_atomically(self._out) as partial, warnings.catch_warnings():
+                # A raster without a CRS gives features without one.
+                warnings.filterwarnings('ignore', "'crs' was not provided")
+                if self._keep and self._driver == 'GPKG':
+                    shutil.copyfile(self._out, partial)
+                pyogrio.raw.write(
+                    partial, _join(self._geometries, object),
+                    [_join(self._columns[name], kind) for name, kind in self._fields.items()],
+                    list(self._fields), layer=self._layer, driver=self._driver,
+                    geometry_type=self._geometry_type, crs=crs.to_wkt() if crs else None,
+                    layer_options=self._options)
+                # A full disk may be no error to GDAL.
+                if len(pyogrio.read_bounds(partial, layer=self._layer)[0]) != len(self):
+                    raise OSError('what was written cannot be read back')
+        except (OSError, CRSError, DataLayerError, DataSourceError, GeometryError) as error:
+            reason = getattr(error, 'strerror', None) or first_line(error)
+            raise UserError(f'cannot write {self._out}: {reason}; make room there, or give a name '
+                            'that can be written to') from error
+
+
+def _join(parts: Sequence[np.ndarray], dtype: type | np.dtype) -> np.ndarray:
+    return np.concatenate([np.empty(0, dtype), *parts])

@@ -1,0 +1,204 @@
+"""From the cells of a skeleton to lines that meet at junctions.
+
+Lines are traced between cells that have not two neighbours, cut where they are only spurs, and
+put together again where nothing branches off any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from typing import NamedTuple
+
+import numpy as np
+
+from bhvit_seg.raster.vector.skeletons import Skeleton
+
+# A line goes on straight where it does not turn by more.
+STRAIGHT_ON = np.cos(np.radians(30))
+# Lines to the raster's edge are spurs if they are not longer than this many widths, half of which
+# is inside of what they branch off from.
+SHORT_CUT = 0.75
+
+
+class Line(NamedTuple):
+    """A line between two nodes, which are one where it is a ring.
+
+    Attributes:
+        points: (n, 2) x and y in cells.
+        radii: (n,) half of the class's width at each point, in cells.
+        nodes: Those of the first and the last point.
+    """
+
+    points: np.ndarray
+    radii: np.ndarray
+    nodes: tuple[int, int]
+
+    @property
+    def length(self) -> float:
+        """Length in cells."""
+        return float(np.hypot(*np.diff(self.points, axis=0).T).sum())
+
+    def length_in(self, size: tuple[int, int]) -> float:
+        """Length in cells of what lies in a raster of (height, width) cells."""
+        middles = (self.points[1:] + self.points[:-1]) / 2
+        inside = ((middles >= 0) & (middles <= size[::-1])).all(axis=1)
+        return float(np.hypot(*np.diff(self.points, axis=0)[inside].T).sum())
+
+    def starting_at(self, node: int) -> Line:
+        """Return the line in a direction in which it starts at one of its nodes."""
+        return self if self.nodes[0] == node else self.reversed()
+
+    def reversed(self) -> Line:
+        return Line(self.points[::-1], self.radii[::-1], self.nodes[::-1])
+
+    def then(self, other: Line) -> Line:
+        """Return this line and one that starts where it ends."""
+        return Line(np.concatenate([self.points, other.points[1:]]),
+                    np.concatenate([self.radii, other.radii[1:]]),
+                    (self.nodes[0], other.nodes[1]))
+
+    def reach(self, distance: float) -> int:
+        """Return the index of the first point this far from the start, as the crow flies; of the
+        last one where none is."""
+        reached = np.hypot(*(self.points - self.points[0]).T) >= distance
+        return int(np.argmax(reached)) if reached.any() else len(reached) - 1
+
+    def heading(self, start: float, stop: float) -> np.ndarray:
+        """Return the direction (2,) of the line between two distances from its start."""
+        near, far = self.reach(start), self.reach(stop)
+        step = self.points[far] - self.points[near if near < far else 0]
+        return step / max(np.hypot(*step), 1e-9)
+
+
+class LineGraph:
+    """Lines by the nodes they meet at.
+
+    Attributes:
+        size: (height, width) of the raster in cells.
+    """
+
+    def __init__(self, skeleton: Skeleton) -> None:
+        self.size = skeleton.size
+        self._numbers = count()
+        self._lines: dict[int, Line] = {}
+        # Rings stand twice at their node.
+        self._at: dict[int, list[int]] = {}
+        for line in _trace(skeleton):
+            self.add(line)
+
+    def __iter__(self) -> Iterator[Line]:
+        return iter(self._lines.values())
+
+    @property
+    def nodes(self) -> list[int]:
+        return list(self._at)
+
+    def degree(self, node: int) -> int:
+        """Return how many ends of lines are at a node."""
+        return len(self._at.get(node, ()))
+
+    def at(self, node: int) -> list[int]:
+        """Return the numbers of the lines at a node."""
+        return list(dict.fromkeys(self._at.get(node, ())))
+
+    def line(self, number: int) -> Line:
+        return self._lines[number]
+
+    def add(self, line: Line) -> None:
+        number = next(self._numbers)
+        self._lines[number] = line
+        for node in line.nodes:
+            self._at.setdefault(node, []).append(number)
+
+    def remove(self, number: int) -> Line:
+        line = self._lines.pop(number)
+        for node in line.nodes:
+            self._at[node].remove(number)
+            if not self._at[node]:
+                del self._at[node]
+        return line
+
+    def join(self) -> None:
+        """Make one line of each two that meet where nothing else does."""
+        for node in self.nodes:
+            if self.degree(node) == 2 and len(self.at(node)) == 2:
+                one, other = (self.remove(number).starting_at(node) for number in self.at(node))
+                self.add(one.reversed().then(other))
+
+    def prune(self) -> None:
+        """Cut spurs, which are not longer than the class is wide where they branch off.
+
+        At an end that forks, what goes straight on is no spur.
+        """
+        self.join()
+        pruned = True
+        while pruned:
+            pruned = False
+            for node in self.nodes:
+                if self.degree(node) > 2:
+                    pruned |= self._prune_at(node)
+            self.join()
+
+    def _prune_at(self, node: int) -> bool:
+        numbers = self.at(node)
+        lines = {number: self._lines[number].starting_at(node) for number in numbers}
+        width = 2 * max(line.radii[0] for line in lines.values())
+        spurs = [number for number, line in lines.items()
+                 if self.degree(line.nodes[1]) == 1 and self._is_short(line, width)]
+        spurs.sort(key=lambda number: -lines[number].length)
+        others = [line for number, line in lines.items() if number not in spurs]
+        if not others:
+            del spurs[:2]
+        elif len(others) == 1 and others[0].nodes[0] != others[0].nodes[1]:
+            backward = others[0].heading(width / 2, 2 * width)
+            for number in spurs:
+                if -backward @ lines[number].heading(0, width) > STRAIGHT_ON:
+                    spurs.remove(number)
+                    break
+        for number in spurs:
+            self.remove(number)
+        return bool(spurs)
+
+    def _is_short(self, line: Line, width: float) -> bool:
+        """Tell whether a line that branches off from one of a width may be no more than a bump."""
+        inside = line.length_in(self.size)
+        # What the raster's edge cuts would be longer without it.
+        return inside <= (width + 1 if inside == line.length else SHORT_CUT * width)
+
+
+def _trace(skeleton: Skeleton) -> Iterator[Line]:
+    """Yield the lines between cells that have not two neighbours, and rings of those that have."""
+    cells = len(skeleton.cells)
+    sources = np.concatenate([skeleton.pairs[:, 0], skeleton.pairs[:, 1]])
+    targets = np.concatenate([skeleton.pairs[:, 1], skeleton.pairs[:, 0]])
+    targets = targets[np.argsort(sources, kind='stable')].tolist()
+    degrees = np.bincount(sources, minlength=cells)
+    starts = np.concatenate([[0], np.cumsum(degrees)]).tolist()
+    points = skeleton.cells[:, ::-1] + 0.5
+    seen = bytearray(cells)
+
+    def follow(source: int, cell: int) -> list[int]:
+        path = [source, cell]
+        while starts[cell + 1] - starts[cell] == 2 and cell != path[0]:
+            seen[cell] = 1
+            one, other = targets[starts[cell]:starts[cell] + 2]
+            source, cell = cell, other if one == source else one
+            path.append(cell)
+        return path
+
+    def line(path: list[int]) -> Line:
+        return Line(points[path], skeleton.radii[path], (path[0], path[-1]))
+
+    nodes = np.flatnonzero(degrees != 2)
+    # Each line is met from both its ends.
+    met: set[tuple[int, int]] = set()
+    for node in nodes.tolist():
+        for cell in targets[starts[node]:starts[node + 1]]:
+            if (node, cell) not in met:
+                path = follow(node, cell)
+                met.add((path[-1], path[-2]))
+                yield line(path)
+    for cell in np.flatnonzero(degrees == 2).tolist():
+        if not seen[cell]:
+            yield line(follow(cell, targets[starts[cell]]))

@@ -1,0 +1,231 @@
+"""The skeleton of a class over a raster of any size: pixels along the middle, found tile by tile.
+
+Tiles overlap by more than roads are wide, so that the skeleton of a tile's core is that of the
+whole raster. Wider things, a square for one, may be thinned differently in two tiles; ends at a
+seam are then linked to what lies beyond it in the same patch of the class.
+
+Where the class is wide in pixels, as roads are in images from drones, it is thinned at a coarser
+resolution: what a skeleton takes from the finest edges are only spurs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Callable
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from bhvit_seg.raster.vector.features_io import LabelRaster
+
+# In cells: the pixels, or squares of them, that are thinned.
+TILE = 1024
+HALO = 128
+USUAL_WIDTH = 12
+# Around the raster, for what its edges cut.
+MARGIN = 64
+# What an edge cuts for longer than this many widths runs along it.
+LONGEST_CUT = 4
+# Outlines of pixels are longer than what they outline, by this much over all directions.
+STAIRCASE = 4 / np.pi
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The cells of a skeleton.
+
+    Attributes:
+        scale: Pixels in a cell's side.
+        size: (height, width) of the raster in cells.
+        cells: (n, 2) row and column, sorted; up to :data:`MARGIN` cells beyond the raster.
+        radii: (n,) distance to the nearest border, in cells.
+        pairs: (m, 2) indices of cells that follow each other in a line.
+    """
+
+    scale: int
+    size: tuple[int, int]
+    cells: np.ndarray
+    radii: np.ndarray
+    pairs: np.ndarray
+
+
+def usual_width(labels: LabelRaster, class_id: int, progress: Callable[[float], None]) -> float:
+    """Return how wide a class is, as that of a strip of the same area and outline, in pixels."""
+    area = outline = 0
+    above = None
+    for rows in labels.strips:
+        mask = labels.read(rows) == class_id
+        area += np.count_nonzero(mask)
+        outline += (np.count_nonzero(mask[1:] != mask[:-1])
+                    + np.count_nonzero(mask[:, 1:] != mask[:, :-1]))
+        if above is not None:
+            outline += np.count_nonzero(mask[0] != above)
+        above = mask[-1]
+        progress(rows.stop / labels.shape[0])
+    return STAIRCASE * 2 * area / max(outline, 1)
+
+
+def skeletonize(labels: LabelRaster, class_id: int, width: float,
+                progress: Callable[[float], None]) -> Skeleton:
+    """Return the skeleton of a class.
+
+    Holes that are smaller than a square of the class's width do not count: nobody drives around
+    a car.
+
+    Args:
+        labels: The raster.
+        class_id: The class.
+        width: See :func:`usual_width`.
+        progress: Called after each row of tiles with the share of the raster that is done.
+
+    Raises:
+        UserError: The raster cannot be read.
+    """
+    from scipy.ndimage import distance_transform_edt
+    from skimage.morphology import skeletonize as thin
+
+    scale = max(1, int(width / USUAL_WIDTH))
+    reader = _CellReader(labels, class_id, scale, LONGEST_CUT * width / scale)
+    cells, radii = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
+    height, columns = reader.size
+    for top, bottom in _cores(height):
+        for left, right in _cores(columns):
+            first = top - HALO, left - HALO
+            mask = reader.read(first, (bottom + HALO, right + HALO))
+            core = slice(HALO, HALO + bottom - top), slice(HALO, HALO + right - left)
+            # Where all is the class, the nearest border is farther than can be seen.
+            if not mask[core].any() or mask.all():
+                continue
+            _fill_holes(mask, (width / scale) ** 2)
+            distances = distance_transform_edt(mask)
+            found = np.argwhere(thin(mask)[core])
+            cells.append(found + (top, left))
+            # From the middle of the last cell to its border.
+            radii.append(distances[core][tuple(found.T)].astype(np.float32) - 0.5)
+        progress(min(1, bottom / height))
+    joined, sizes = np.concatenate(cells), np.concatenate(radii)
+    order = np.lexsort(joined.T[::-1])
+    joined, sizes = joined[order], sizes[order]
+    return Skeleton(scale, reader.size, joined, sizes, _pairs(joined, sizes))
+
+
+def _cores(side: int) -> list[tuple[int, int]]:
+    """Return where the cores of tiles begin and end: the margin belongs to the outermost ones."""
+    seams = list(range(TILE, side, TILE))
+    return list(zip([-MARGIN, *seams], [*seams, side + MARGIN]))
+
+
+class _CellReader:
+    """Reads which cells are a class.
+
+    Beyond the raster's edges what is cut by them is continued straight on, as if it were not cut,
+    except where it is cut for longer than ``longest_cut`` cells: that runs along the edge.
+
+    Attributes:
+        size: (height, width) of the raster in cells.
+    """
+
+    def __init__(self, labels: LabelRaster, class_id: int, scale: int, longest_cut: float) -> None:
+        self._labels = labels
+        self._class_id = class_id
+        self._scale = scale
+        self._longest_cut = longest_cut
+        height, width = labels.shape
+        self.size = -(-height // scale), -(-width // scale)
+
+    def read(self, first: tuple[int, int], stop: tuple[int, int]) -> np.ndarray:
+        """Return a window, which may reach beyond the raster, bool (h, w)."""
+        inner = [range(max(start, 0), min(end, side))
+                 for start, end, side in zip(first, stop, self.size)]
+        mask = np.zeros([end - start for start, end in zip(first, stop)], bool)
+        rows, columns = (slice(span.start - start, span.stop - start)
+                         for span, start in zip(inner, first))
+        mask[rows, columns] = self._read_inside(*inner)
+        mask[:rows.start, columns] = self._cut(mask[rows.start, columns])
+        mask[rows.stop:, columns] = self._cut(mask[rows.stop - 1, columns])
+        mask[rows, :columns.start] = self._cut(mask[rows, columns.start])[:, None]
+        mask[rows, columns.stop:] = self._cut(mask[rows, columns.stop - 1])[:, None]
+        return mask
+
+    def _read_inside(self, rows: range, columns: range) -> np.ndarray:
+        (height, width), scale = self._labels.shape, self._scale
+        mask = self._labels.read(
+            range(rows.start * scale, min(rows.stop * scale, height)),
+            range(columns.start * scale, min(columns.stop * scale, width))) == self._class_id
+        if scale == 1:
+            return mask
+        missing = [(0, len(cells) * scale - pixels)
+                   for cells, pixels in zip((rows, columns), mask.shape)]
+        squares = np.pad(mask, missing, mode='edge').reshape(len(rows), scale, len(columns), scale)
+        return squares.sum(axis=(1, 3)) * 2 >= scale**2
+
+    def _cut(self, line: np.ndarray) -> np.ndarray:
+        """Return what of a line of cells along an edge is continued."""
+        changes = np.flatnonzero(np.diff(line.astype(np.int8), prepend=0, append=0))
+        continued = line.copy()
+        for start, stop in changes.reshape(-1, 2).tolist():
+            if stop - start > self._longest_cut:
+                continued[start:stop] = False
+        return continued
+
+
+def _fill_holes(mask: np.ndarray, largest: float) -> None:
+    from skimage.measure import label
+
+    holes = label(~mask, connectivity=1)
+    small = np.bincount(holes.ravel()) < largest
+    small[0] = False
+    mask |= small[holes]
+
+
+def _pairs(cells: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    """Pair cells (n, 2), sorted, that touch; and ends at seams with what they belong to."""
+    if not len(cells):
+        return np.empty((0, 2), np.int64)
+    width = np.ptp(cells[:, 1]) + 3
+    places = cells[:, 0] * width + cells[:, 1]
+
+    def find(step: int) -> np.ndarray:
+        """Return the index of the cell a step further, -1 where there is none."""
+        found = np.minimum(np.searchsorted(places, places + step), len(places) - 1)
+        return np.where(places[found] == places + step, found, -1)
+
+    east, south, west = find(1), find(width), find(-1)
+    neighbours = [
+        east, south,
+        # Diagonally only where the way around a corner does not connect them already.
+        np.where((east < 0) & (south < 0), find(width + 1), -1),
+        np.where((west < 0) & (south < 0), find(width - 1), -1)]
+    index = np.arange(len(cells))
+    pairs = np.concatenate([np.stack([index, found], axis=1)[found >= 0] for found in neighbours])
+    return np.unique(np.concatenate([pairs, *_seam_pairs(cells, radii, pairs)]), axis=0)
+
+
+def _seam_pairs(cells: np.ndarray, radii: np.ndarray, pairs: np.ndarray) -> Iterator[np.ndarray]:
+    """Pair ends of lines near a seam with the nearest cell beyond it, where tiles disagree.
+
+    They belong together if their circles, which lie in the class, overlap, and if no line leads
+    from one to the other near the seam.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
+    ends = np.bincount(pairs.ravel(), minlength=len(cells)) < 2
+    for axis in (0, 1):
+        after = cells[:, axis] % TILE
+        before = TILE - 1 - after
+        to_seam = np.minimum(before, after)
+        reach = 2 * radii[ends & (to_seam < 2 * radii)].max(initial=0)
+        inside = pairs[(to_seam[pairs] <= reach).all(axis=1)]
+        _, parts = connected_components(
+            coo_matrix((np.ones(len(inside), bool), inside.T), shape=(len(cells),) * 2))
+        for here, there in ((before, after), (after, before)):
+            near, far = np.flatnonzero(ends & (here < 2 * radii)), np.flatnonzero(there <= reach)
+            if not len(near) or not len(far):
+                continue
+            distances, nearest = cKDTree(cells[far]).query(cells[near])
+            found = far[nearest]
+            lost = (distances < radii[near] + radii[found]) & (parts[near] != parts[found])
+            yield np.sort(np.stack([near[lost], found[lost]], axis=1), axis=1)

@@ -1,0 +1,1 @@
+"""Training: configs, loops, hooks, optimizer groups and runs that resume."""

@@ -1,0 +1,229 @@
+"""Reading configs: overrides, the data root, and what to say about mistakes in them."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import inspect
+import re
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
+
+from bhvit_seg.errors import UserError, find_user_error, first_line
+
+# Top-level settings the runner or the tools read even where no config mentions them.
+OPTIONAL_SETTINGS = {
+    *inspect.signature(Runner.__init__).parameters, 'activation_checkpointing', 'compile',
+    'custom_imports', 'efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg',
+    'sync_bn', 'tta_model', 'tta_pipeline', 'vis_backends',
+}
+SPLITS = ('train', 'val', 'test')
+
+
+class OptionsAction(argparse.Action):
+    """``KEY=VALUE`` arguments as a dict."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        earlier = getattr(namespace, self.dest) or {}
+        setattr(namespace, self.dest, {**earlier, **parse_options(values)})
+
+
+def parse_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Return ``KEY=VALUE`` texts as a dict; values are read as mmengine's tools read them.
+
+    Raises:
+        UserError: One has no ``=``, or brackets that do not match.
+    """
+    for text in texts:
+        if '=' not in text:
+            raise UserError(f'--cfg-options expects KEY=VALUE, not {text!r}')
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--options', nargs='*', action=DictAction, default={})
+    try:
+        return parser.parse_args(['--options', *texts]).options
+    except (AssertionError, ValueError) as error:
+        raise UserError(f'--cfg-options {" ".join(texts)} cannot be read: '
+                        f'{first_line(error)}') from error
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options`` to a parser."""
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',
+        help='settings that override those of the config, such as '
+             'train_dataloader.batch_size=4 (lists: KEY="[a,b]")')
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Add ``--launcher`` to a parser, and the option ``torch.distributed.launch`` passes."""
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
+                        help='what started the processes of a distributed run (default: none)')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
+                        help=argparse.SUPPRESS)
+
+
+def load_config(path: str | Path,
+                cfg_options: dict[str, Any] | None = None,
+                data_root: str | Path | None = None) -> Config:
+    """Read a config, override settings and set the data root.
+
+    Args:
+        path: The config file.
+        cfg_options: Values by dotted key.
+        data_root: The folder to use in every dataset of the config.
+
+    Raises:
+        UserError: The file is missing or broken, a key is unknown, the folder is missing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f'no config at {path}: give the path of a .py file such as those in '
+                        'configs/bhvit')
+    try:
+        cfg = Config.fromfile(str(path))
+    except Exception as error:
+        if find_user_error(error):
+            raise
+        raise UserError(f'the config {path} cannot be read: {type(error).__name__}: '
+                        f'{first_line(error)}') from error
+    if cfg_options:
+        check_options(cfg, cfg_options)
+        cfg.merge_from_dict(cfg_options)
+    if data_root is not None:
+        set_data_root(cfg, data_root)
+    return cfg
+
+
+def check_options(cfg: Config, options: dict[str, Any]) -> None:
+    """See that each dotted key leads to something that is there.
+
+    Its last part may be new (``model.backbone.with_cp``: the class knows which arguments it
+    takes), unless it is also the first.
+
+    Raises:
+        UserError: A key leads nowhere; the message names the nearest one.
+    """
+    for key in options:
+        *parents, last = key.split('.')
+        node: Any = cfg._cfg_dict
+        for depth, name in enumerate(parents):
+            node = child(node, name, '.'.join(parents[:depth + 1]), key)
+        if not parents and last not in OPTIONAL_SETTINGS:
+            child(node, last, last, key)
+        elif isinstance(node, (list, tuple)):
+            child(node, last, key, key)
+        elif not isinstance(node, dict):
+            raise UserError(f'unknown option {key}: {".".join(parents)} is {node!r} in the '
+                            'config, which has no settings of its own')
+
+
+def child(node: Any, name: str, path: str, key: str) -> Any:
+    """Return ``node[name]``; ``path`` and ``key`` are for the message when there is none."""
+    if isinstance(node, (list, tuple)):
+        if name.isdigit() and int(name) < len(node):
+            return node[int(name)]
+        raise UserError(f'unknown option {key}: {path} is no place in a list of {len(node)} '
+                        '(numbered from 0)')
+    if isinstance(node, dict) and name in node:
+        return node[name]
+    near = difflib.get_close_matches(name, list(node) if isinstance(node, dict) else [], n=1)
+    hint = f'did you mean {near[0]}?' if near else 'new settings belong in a config file'
+    raise UserError(f'unknown option {key}: the config has no {path}; {hint}')
+
+
+def dataset_nodes(node: Any, key: str) -> Iterator[dict]:
+    """Yield every dict below ``node``, itself included, that holds ``key``."""
+    if isinstance(node, dict):
+        if key in node:
+            yield node
+        node = node.values()
+    elif not isinstance(node, (list, tuple)):
+        return
+    for value in node:
+        yield from dataset_nodes(value, key)
+
+
+def set_data_root(cfg: Config, data_root: str | Path) -> None:
+    """Set ``data_root`` wherever a dataset of the config has one.
+
+    Raises:
+        UserError: The folder is missing, or no dataset has a ``data_root``.
+    """
+    if not Path(data_root).is_dir():
+        raise UserError(f'no folder at {data_root} (--data-root): give the folder that holds '
+                        'the images and annotations')
+    nodes = [node for split in SPLITS
+             for node in dataset_nodes(cfg.get(f'{split}_dataloader'), 'data_root')]
+    if not nodes:
+        raise UserError('--data-root has nothing to set: no dataset of the config has a data_root')
+    for node in nodes:
+        node['data_root'] = str(data_root)
+    if 'data_root' in cfg:
+        cfg.data_root = str(data_root)
+
+
+def require_settings(cfg: Config, path: str | Path, *names: str) -> None:
+    """See that the config has what is needed.
+
+    Raises:
+        UserError: Something is missing.
+    """
+    missing = [name for name in names if not cfg.get(name)]
+    if missing:
+        raise UserError(f'the config {path} lacks {", ".join(missing)}: give one that describes a '
+                        'whole experiment, not a part from _base_')
+
+
+def require_segmentation(cfg: Config, path: str | Path) -> None:
+    """See that the config is one of mmseg.
+
+    Raises:
+        UserError: It is of another package, such as those of pre-training.
+    """
+    scope = cfg.get('default_scope', 'mmseg')
+    if scope != 'mmseg':
+        raise UserError(f'the config {path} is for {scope}, and segmenters alone are scored here: '
+                        'a classifier is scored during its training, see the log')
+
+
+def work_dir_of(cfg: Config, path: str | Path, work_dir: str | Path | None) -> str:
+    """Return the work dir: the argument's, else the config's, else ``work_dirs/<config name>``."""
+    return str(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(path).stem)
+
+
+@contextlib.contextmanager
+def explain_config_errors() -> Iterator[None]:
+    """Turn what the registries raise about a wrong config into a :class:`UserError`.
+
+    Covers parts without a type, classes nobody registered and arguments a class does not take or
+    lacks. Anything else passes unchanged.
+    """
+    try:
+        yield
+    except (KeyError, TypeError) as error:
+        if find_user_error(error):
+            raise
+        message = str(error.args[0]) if error.args else ''
+        unknown = re.match(r'(\S+) is not in the (\S+) registry', message)
+        if unknown:
+            name, registry = unknown.groups()
+            raise UserError(
+                f'{name} in the config is not in the {registry} registry: check its spelling, '
+                'and that custom_imports names the module that registers it') from error
+        untyped = re.search(r'must contain the key "type", but got (.*)', message)
+        if untyped:
+            raise UserError(f'a part of the config has no type and cannot be built: '
+                            f'{untyped.group(1)}') from error
+        wrong = re.search(r'(unexpected keyword argument|missing \d+ required)', message)
+        building = any(frame.name.startswith('build')
+                       for frame in traceback.extract_tb(error.__traceback__))
+        if wrong and building:
+            raise UserError(f'the config does not fit: {message}') from error
+        raise

@@ -1,0 +1,16 @@
+"""Hooks of training; importing registers them in mmseg's registries."""
+
+import bhvit_seg.compat.openmmlab  # noqa: F401  (says what to type if the stack is missing)  isort: skip
+
+from .batch_norm_reestimation import BatchNormReestimationHook
+from .checkpoint import ResumableCheckpointHook
+from .dataset_check import DatasetCheckHook
+from .non_finite import NonFiniteLossHook
+from .training_stages import TrainingStagesHook
+from .weight_freezing import OscillationFreezingHook
+from .weight_regularization import WeightRegularizationHook
+from .weight_statistics import WeightStatisticsHook
+
+__all__ = ['BatchNormReestimationHook', 'DatasetCheckHook', 'NonFiniteLossHook',
+           'OscillationFreezingHook', 'ResumableCheckpointHook', 'TrainingStagesHook',
+           'WeightRegularizationHook', 'WeightStatisticsHook']

@@ -1,0 +1,159 @@
+"""Statistics of BatchNorm computed anew at the end of training.
+
+Running averages lag behind weights that move, and a sign that flips moves an output by twice the
+scaling factor at once. The average over many batches through the final network has no lag.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator
+
+import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
+import torch
+from mmengine.dist import all_reduce, broadcast_object_list
+from mmengine.hooks import EMAHook, Hook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.models.losses import binary_layers
+from bhvit_seg.training.loops import SeededDataset, SeekableSampler
+
+from .common import model_of, set_binary_weights
+
+
+@HOOKS.register_module()
+class BatchNormReestimationHook(Hook):
+    """Estimate the statistics of all BatchNorm layers anew after the last training step.
+
+    The batches are those that training would have seen next, augmented as they would have been, so
+    they follow from the seed and the iteration: a resumed run gets the statistics of an
+    uninterrupted one. Dropout and drop path are off, as when the network is used. It happens before
+    the last validation and checkpoint, and to averaged weights (``EMAHook``) if these are what is
+    validated and saved. In a distributed run each process takes its share of the batches.
+
+    Args:
+        num_batches (int): Batches a process. Defaults to 100.
+
+    Raises:
+        UserError: ``num_batches`` is not a whole number of at least 1; before training: the
+            dataloader has no fixed batch size.
+    """
+
+    # After averages of weights, before checkpoints.
+    priority = 'LOW'
+
+    def __init__(self, num_batches: int = 100) -> None:
+        if not isinstance(num_batches, int) or num_batches < 1:
+            raise UserError(f'num_batches of BatchNormReestimationHook is {num_batches!r}: give a '
+                            'number of batches, 1 or more')
+        self.num_batches = num_batches
+
+    def before_train(self, runner: Runner) -> None:
+        """See that the batches can be had, before hours of training."""
+        if runner.train_dataloader.batch_size is None:
+            raise UserError('BatchNormReestimationHook needs batches of a fixed size, but '
+                            'train_dataloader has a batch_sampler of its own: give batch_size '
+                            'instead, or leave the hook out')
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
+                         outputs=None) -> None:
+        """Estimate after the last step."""
+        if not self.is_last_train_iter(runner):
+            return
+        model = model_of(runner)
+        averages = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+        source = averages[-1].ema_model.module if averages else model
+        with final_weights(source):
+            layers = reestimate(source, following_batches(runner, self.num_batches))
+        if averages:
+            # Averages of parameters alone are validated with the buffers of the model itself.
+            estimated = dict(source.named_modules())
+            for name, layer in batch_norms(model).items():
+                layer.load_state_dict(dict(estimated[name].named_buffers()), strict=False)
+        runner.logger.info(f'statistics of {layers} BatchNorm layers estimated anew from '
+                           f'{self.num_batches} batches')
+
+
+@contextlib.contextmanager
+def final_weights(model: nn.Module) -> Iterator[None]:
+    """Let a model compute with binary weights, as its checkpoint does, in any stage."""
+    before = {layer: layer.binarize_weights for layer in binary_layers(model).values()}
+    set_binary_weights(model, True)
+    try:
+        yield
+    finally:
+        for layer, binary in before.items():
+            layer.binarize_weights = binary
+
+
+def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    """Return the layers of a model that learn running statistics in training mode, by name."""
+    return {name: layer for name, layer in model.named_modules()
+            if isinstance(layer, _BatchNorm) and layer.track_running_stats and layer.training}
+
+
+def following_batches(runner: Runner, num_batches: int) -> Iterable:
+    """Return the batches of this process that follow the iteration being trained."""
+    loader = runner.train_dataloader
+    dataset = loader.dataset
+    if not isinstance(dataset, SeededDataset):
+        dataset = SeededDataset(dataset)
+    shuffled = getattr(loader.sampler, 'shuffle', True)
+    sampler = SeekableSampler(dataset, shuffle=shuffled)
+    seeds = [runner.seed]
+    broadcast_object_list(seeds)
+    sampler.seek((runner.iter + 1) * loader.batch_size, seeds[0])
+    keys = list(itertools.islice(iter(sampler), num_batches * loader.batch_size))
+    return DataLoader(
+        dataset, batch_size=loader.batch_size, sampler=keys, num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context)
+
+
+@torch.no_grad()
+def reestimate(model: BaseModel, batches: Iterable) -> int:
+    """Replace running statistics by their averages over batches through the network as it is.
+
+    All else computes as in evaluation, in full precision. Layers that the batches do not reach,
+    such as those of auxiliary heads, and layers whose statistics are kept in training
+    (``norm_eval``) stay as they are.
+
+    Args:
+        model: The model, in the mode that it trains in.
+        batches: Batches as the model's ``data_preprocessor`` takes them.
+
+    Returns:
+        The number of layers whose statistics were estimated.
+    """
+    mode = model.training
+    model.train()
+    layers = batch_norms(model)
+    before = {name: {key: value.clone() for key, value in layer.named_buffers()}
+              for name, layer in layers.items()}
+    momenta = {name: layer.momentum for name, layer in layers.items()}
+    model.eval()
+    for layer in layers.values():
+        layer.reset_running_stats()
+        layer.momentum = None  # an average in which all batches count alike
+        layer.train()
+    for batch in batches:
+        model(**model.data_preprocessor(batch, True), mode='tensor')
+    reached = 0
+    for name, layer in layers.items():
+        layer.momentum = momenta[name]
+        if layer.num_batches_tracked:
+            reached += 1
+            all_reduce(layer.running_mean, 'mean')
+            all_reduce(layer.running_var, 'mean')
+        else:
+            layer.load_state_dict(before[name], strict=False)
+    model.train(mode)
+    return reached

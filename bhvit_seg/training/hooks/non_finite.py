@@ -1,0 +1,87 @@
+"""Stops a training at the first loss that is not a number, and says where it came from."""
+
+from __future__ import annotations
+
+import functools
+
+import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmseg.registry import HOOKS
+from torch import nn
+
+from bhvit_seg.errors import UserError
+
+
+@HOOKS.register_module()
+class NonFiniteLossHook(Hook):
+    """Raises a :class:`UserError` naming the iteration, the loss terms and the first bad layer.
+
+    It looks at the losses as the model returns them, so neither the weights nor the last
+    checkpoint have been spoilt. Only then is the forward pass repeated layer by layer.
+    """
+
+    def before_train(self, runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self._handle = model.register_forward_hook(
+            functools.partial(self._check, runner), with_kwargs=True)
+
+    def after_train(self, runner) -> None:
+        self._handle.remove()
+
+    def _check(self, runner, model: nn.Module, args: tuple, kwargs: dict, losses) -> None:
+        if kwargs.get('mode') != 'loss':
+            return
+        terms = {name: value for name, value in losses.items() if 'loss' in name}
+        if torch.stack([total(value) for value in terms.values()]).isfinite().all():
+            return
+        self._handle.remove()
+        values = ', '.join(f'{name} = {total(value).item():.4g}' for name, value in terms.items())
+        raise UserError(
+            f'the loss is not finite at iteration {runner.iter + 1} ({values}): '
+            f'{first_non_finite(model, args, kwargs)}; resume from the last checkpoint with a '
+            'lower learning rate or optim_wrapper.clip_grad, and without AMP if it is on')
+
+
+def total(value: torch.Tensor | list[torch.Tensor]) -> torch.Tensor:
+    """Return a loss term, a tensor or a list of tensors, as a detached float32 scalar."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return sum(item.detach().float().mean() for item in values)
+
+
+@torch.no_grad()
+def first_non_finite(model: nn.Module, args: tuple, kwargs: dict) -> str:
+    """Say what is the first thing in ``model(*args, **kwargs)`` that is not finite.
+
+    Looked at in this order: the inputs, the parameters, the outputs of the modules that have no
+    children, as they are called.
+    """
+    inputs = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+    if not all(is_finite(value) for value in inputs):
+        return 'the input images already hold such values'
+    for name, parameter in model.named_parameters():
+        if not is_finite(parameter):
+            return f'the last update left such values in {name}'
+    found: list[str] = []
+    handles = [
+        module.register_forward_hook(functools.partial(note_non_finite, found, name))
+        for name, module in model.named_modules() if not any(module.children())]
+    try:
+        model(*args, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if found:
+        return f'the first layer with such an output is {found[0]}'
+    return 'all layers have finite outputs, so it arose in the loss itself'
+
+
+def note_non_finite(found: list[str], name: str, module: nn.Module, args, output) -> None:
+    """Forward hook that appends ``name`` to ``found`` when the output is not finite."""
+    if isinstance(output, torch.Tensor) and not is_finite(output):
+        found.append(f'{name} ({type(module).__name__})')
+
+
+def is_finite(value: torch.Tensor) -> bool:
+    return bool(value.isfinite().all())

@@ -1,0 +1,189 @@
+"""Training in stages: binary activations first, then binary weights too, then with frozen signs.
+
+Binary activations cost most of the accuracy and are learned first, with real weights (ReActNet).
+In the end the signs are held, so that norms and scales settle on a network that changes no more.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
+import torch
+from mmengine.hooks import EMAHook, Hook
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+from torch import nn
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.models.attention import BooleanAttentionQuantizer
+from bhvit_seg.models.losses import binary_layers, latent_weights
+from bhvit_seg.models.quantizers import AttentionQuantizer, GroupSuperpositionQuantizer
+from bhvit_seg.models.weights import check_fit, load_checkpoint_safely, state_dict_of
+from bhvit_seg.training.optim import latent_groups
+
+from .common import model_of, set_binary_weights
+
+ATTENTION_QUANTIZERS = (AttentionQuantizer, BooleanAttentionQuantizer,
+                        GroupSuperpositionQuantizer)
+PARTS_OF_TRAINING = ('auxiliary_head.', 'feature_loss.')
+STAGES = ('binary activations, real weights', 'binary activations and weights',
+          'binary activations, weights at rest')
+
+
+@HOOKS.register_module()
+class TrainingStagesHook(Hook):
+    """Take a binary network through three stages, each a share of the iterations.
+
+    1. The activations are binary, the weights real.
+    2. The weights are binary too. The optimizer begins anew: its moments are those of another
+       function.
+    3. The latent weights rest: no gradient, decay or momentum moves them, so no sign flips. An
+       average of the weights (``EMAHook``) gets them as they are.
+
+    Validation always sees the network with binary weights, which is what a checkpoint of any stage
+    means; in the first stage its scores are low. The stage follows from the iteration alone, and
+    what is done once is done at the first iteration of a stage, so a resumed run equals one that
+    was not interrupted. A learning rate that starts again with each stage is a matter of
+    ``param_scheduler`` (``CosineRestartLR``).
+
+    Args:
+        weights_begin (float): Fraction of training after which the weights are binary; 0 leaves
+            the first stage out. Defaults to 0.4.
+        rest_begin (float): Fraction of training after which the latent weights rest; 1 leaves
+            the third stage out. Defaults to 0.9.
+        weight_decay (Sequence[float], optional): Decay of the latent weights in the first stage
+            and after it, such as ``(5e-6, 0.)``; needs ``LatentWeightOptimWrapperConstructor``.
+            Defaults to None: that of the optimizer throughout.
+        warm_start (str, optional): Checkpoint of the full-precision twin to begin from. Defaults
+            to None.
+
+    Raises:
+        UserError: The fractions are out of order, or ``weight_decay`` is not two numbers; before
+            training: the model has no binary layer, the checkpoint is missing or not of the twin,
+            or latent weights have no parameter group of their own.
+    """
+
+    # What other hooks do in an iteration depends on its stage.
+    priority = 'ABOVE_NORMAL'
+
+    def __init__(self, weights_begin: float = 0.4, rest_begin: float = 0.9,
+                 weight_decay: Sequence[float] | None = None,
+                 warm_start: str | None = None) -> None:
+        if not 0 <= weights_begin <= rest_begin <= 1:
+            raise UserError(f'TrainingStagesHook got weights_begin={weights_begin}, rest_begin='
+                            f'{rest_begin}: give fractions of training between 0 and 1, in this '
+                            'order')
+        if weight_decay is not None and (len(weight_decay) != 2 or min(weight_decay) < 0):
+            raise UserError(f'TrainingStagesHook got weight_decay={weight_decay}: give two numbers '
+                            'that are not negative, for the first stage and for those after it')
+        self.begins = (weights_begin, rest_begin)
+        self.weight_decay = weight_decay
+        self.warm_start = warm_start
+        self._stage: int | None = None
+        self._handles: list = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Begin from the twin's weights, unless training goes on from a checkpoint."""
+        model = model_of(runner)
+        if not binary_layers(model):
+            raise UserError(f'TrainingStagesHook has nothing to do: the {type(model).__name__} has '
+                            'no binary layer; leave the hook out')
+        if self.weight_decay is not None:
+            latent_groups(runner.optim_wrapper.optimizer, model)
+        if self.warm_start and runner.iter == 0:
+            load_twin(model, self.warm_start)
+            runner.logger.info(f'begins from the weights of {self.warm_start}')
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+        """Enter a stage when its share of training begins."""
+        iterations = [begin * runner.max_iters for begin in self.begins]
+        stage = sum(runner.iter >= first for first in iterations)
+        if stage == self._stage:
+            return
+        self._stage = stage
+        optimizer = runner.optim_wrapper.optimizer
+        if stage > 0 and runner.iter > 0 and runner.iter - 1 < iterations[0]:
+            optimizer.state.clear()
+        self._enter(runner)
+        runner.logger.info(f'stage {stage + 1} of {len(STAGES)} at iteration {runner.iter + 1}: '
+                           f'{STAGES[stage]}')
+
+    def _enter(self, runner: Runner) -> None:
+        model, optimizer = model_of(runner), runner.optim_wrapper.optimizer
+        set_binary_weights(model, self._stage > 0)
+        if self.weight_decay is not None:
+            for group in latent_groups(optimizer, model):
+                group['weight_decay'] = self.weight_decay[min(self._stage, 1)]
+        if self._stage == 2:
+            hold_weights(model, True)
+            weights = list(latent_weights(model).values())
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):
+                    copy_latent_weights(model, hook.ema_model.module)
+            # Zero before gradients are clipped and exchanged between processes, none when the
+            # optimizer steps: it would go on by momentum and decay.
+            self._handles = [weight.register_hook(torch.zeros_like) for weight in weights]
+            self._handles.append(optimizer.register_step_pre_hook(
+                functools.partial(drop_gradients, weights)))
+
+    def before_val(self, runner: Runner) -> None:
+        """Validate with binary weights."""
+        set_binary_weights(model_of(runner), True)
+
+    def after_val(self, runner: Runner) -> None:
+        """Go on with the weights of the stage."""
+        if self._stage is not None:
+            set_binary_weights(model_of(runner), self._stage > 0)
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave the model as any other."""
+        model = model_of(runner)
+        set_binary_weights(model, True)
+        hold_weights(model, False)
+        while self._handles:
+            self._handles.pop().remove()
+        self._stage = None
+
+
+def hold_weights(model: nn.Module, rest: bool) -> None:
+    """Say whether the latent weights of a model rest."""
+    for layer in binary_layers(model).values():
+        layer.weights_at_rest = rest
+
+
+@torch.no_grad()
+def copy_latent_weights(model: nn.Module, average: nn.Module) -> None:
+    """Give a copy of a model its latent weights."""
+    weights = latent_weights(model)
+    for name, weight in latent_weights(average).items():
+        weight.copy_(weights[name])
+
+
+def drop_gradients(weights: list[nn.Parameter], *_) -> None:
+    """Hook of an optimizer's step that leaves the weights out of it."""
+    for weight in weights:
+        weight.grad = None
+
+
+def load_twin(model: nn.Module, path: str | Path) -> None:
+    """Load the weights of a full-precision twin into a binary model.
+
+    The twin has everything but quantizers of the attention, which keep their own start, as do parts
+    that only training needs: an auxiliary head, and what adapts feature maps to a teacher's.
+
+    Raises:
+        UserError: The checkpoint is missing or damaged, or is not of the twin.
+    """
+    state_dict = state_dict_of(load_checkpoint_safely(path))
+    for name, module in model.named_modules():
+        if isinstance(module, ATTENTION_QUANTIZERS):
+            for key, value in module.state_dict(prefix=f'{name}.').items():
+                state_dict.setdefault(key, value)
+    for key, value in model.state_dict().items():
+        if key.startswith(PARTS_OF_TRAINING):
+            state_dict.setdefault(key, value)
+    check_fit(model, state_dict, path)
+    model.load_state_dict(state_dict)

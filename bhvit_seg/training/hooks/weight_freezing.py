@@ -1,0 +1,226 @@
+"""Iterative freezing of the binary weights that oscillate most.
+
+After "Overcoming Oscillations in Quantization-Aware Training" (Nagel et al., arXiv 2203.11086),
+with two differences. Frequencies are counted in windows of steps instead of moving averages: two
+bytes a weight, exact. And since the threshold of a binary weight is the mean of its channel, which
+moves with the other weights, a frozen weight keeps its distance from the threshold, not its value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+from torch import Tensor
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.models.losses import binary_layers
+
+from .common import model_of
+from .latent_signs import channel_rows, latent_signs, pack, unpack
+
+STATE = 'oscillation_freezing'
+LONGEST = 127  # votes are summed in int8
+# Least distance of a frozen weight from its threshold, as a share of its channel's mean distance:
+# a thousand times what rounding does to either.
+MARGIN = 1e-3
+
+
+@HOOKS.register_module()
+class OscillationFreezingHook(Hook):
+    """Freeze weights whose sign flips often, at the sign that they had more often.
+
+    After each ``window`` steps of the optimizer, the weights that flipped more than once and in
+    more than a share ``threshold`` of the steps are frozen for the rest of training. The threshold
+    goes from the first to the second value along half a cosine. Whatever a frozen weight's gradient
+    and momentum do, it is put back after each step.
+
+    Where ``TrainingStagesHook`` learns with real weights first, watching begins once they are
+    binary; once they rest, nothing is counted or frozen any more. Its state is kept in checkpoints,
+    so a resumed run freezes what an uninterrupted one does. A model without binary layers trains
+    without it.
+
+    Args:
+        threshold (Sequence[float]): Share of steps with a flip above which weights are frozen, when
+            watching begins and in the end. Defaults to (0.1, 0.01).
+        begin (float): Fraction of training, 0 to 1, after which flips are counted. Defaults to
+            0.5.
+        window (int): Steps of the optimizer in which flips are counted, 2 to 127. Defaults to 100.
+
+    Raises:
+        UserError: One of them is out of its range.
+    """
+
+    # After the optimizer's step, before averages, statistics and checkpoints.
+    priority = 'ABOVE_NORMAL'
+
+    def __init__(self, threshold: Sequence[float] = (0.1, 0.01), begin: float = 0.5,
+                 window: int = 100) -> None:
+        if len(threshold) != 2 or not all(0 <= share <= 1 for share in threshold):
+            raise UserError(f'threshold of OscillationFreezingHook is {threshold}: give two shares '
+                            'between 0 and 1, such as (0.1, 0.01)')
+        if not 0 <= begin <= 1:
+            raise UserError(f'begin of OscillationFreezingHook is {begin}: give a fraction of '
+                            'training between 0 and 1')
+        if not isinstance(window, int) or not 2 <= window <= LONGEST:
+            raise UserError(f'window of OscillationFreezingHook is {window!r}: give a number of '
+                            f'steps from 2 to {LONGEST}')
+        self.threshold = tuple(threshold)
+        self.begin = begin
+        self.window = window
+        self._layers: dict = {}
+        self._watched: dict[str, WatchedWeight] = {}
+        self._steps = 0
+        self._resumed: dict | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the layers, and go on with the counts of the checkpoint."""
+        self._layers = binary_layers(model_of(runner))
+        self._watched, self._steps = {}, 0
+        if self._resumed is not None:
+            self._steps = self._resumed['steps']
+            for name, state in self._resumed['weights'].items():
+                self._watched[name] = WatchedWeight(self._layers[name].weight)
+                self._watched[name].load_state_dict(state)
+            self._resumed = None
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
+                         outputs=None) -> None:
+        """Put frozen weights back, count flips, and freeze when a window is full."""
+        if any(layer.weights_at_rest for layer in self._layers.values()):
+            return
+        if not self._watched:
+            if (runner.iter + 1 > self.begin * runner.max_iters
+                    and all(layer.binarize_weights for layer in self._layers.values())):
+                self._watched = {name: WatchedWeight(layer.weight)
+                                 for name, layer in self._layers.items()}
+            return
+        if not runner.optim_wrapper.should_update():
+            return  # gradients are being accumulated: no weight moved
+        for watched in self._watched.values():
+            watched.hold()
+            watched.count()
+        self._steps += 1
+        if self._steps >= self.window:
+            self._steps = 0
+            self._freeze(runner)
+
+    def _freeze(self, runner: Runner) -> None:
+        watched = self._watched.values()
+        threshold = self.threshold_at((runner.iter + 1) / runner.max_iters)
+        for weight in watched:
+            weight.freeze(max(threshold * self.window, 1))
+        frozen = sum(weight.num_frozen for weight in watched)
+        total = sum(weight.weight.numel() for weight in watched)
+        runner.logger.info(f'{frozen} of {total} binary weights ({frozen / total:.3%}) are '
+                           f'frozen at iteration {runner.iter + 1}, threshold {threshold:.4f}')
+        runner.visualizer.add_scalars({'weights/frozen': frozen / total}, step=runner.iter + 1)
+
+    def threshold_at(self, progress: float) -> float:
+        """Return the share of flips that is too high after a fraction of training."""
+        first, last = self.threshold
+        progress = (progress - self.begin) / (1 - self.begin) if self.begin < 1 else 1.0
+        return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Put the counts and what is frozen into the checkpoint."""
+        if self._watched:
+            checkpoint[STATE] = dict(steps=self._steps, weights={
+                name: watched.state_dict() for name, watched in self._watched.items()})
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Take them back when a training is resumed, not when it begins from given weights."""
+        if runner._resume:
+            self._resumed = checkpoint.get(STATE)
+
+
+class WatchedWeight:
+    """The latent weights of a layer, with their flips in this window and those that are frozen.
+
+    Args:
+        weight: Latent weights ``(out, ...)``.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+        self.signs = latent_signs(weight)
+        self.flips = torch.zeros_like(self.signs, dtype=torch.uint8)
+        self.votes = torch.zeros_like(self.signs)
+        self.frozen = torch.zeros_like(self.signs, dtype=torch.bool)
+        self.num_frozen = 0
+        # From the threshold, 0 where free; made when the first weights freeze.
+        self.distance: Tensor | None = None
+
+    def count(self) -> None:
+        """Count the weights that flipped since the last call, and the sign that each has."""
+        signs = latent_signs(self.weight)
+        self.flips += signs != self.signs
+        self.votes += signs
+        self.signs = signs
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Put frozen weights back to their distance from the threshold that the others give.
+
+        With ``w_i = μ + d_i`` for the frozen ones the mean μ of a channel is
+        ``(Σ free w + Σ d) / number of free``.
+        """
+        if self.distance is None:
+            return
+        rows = channel_rows(self.weight)
+        free = rows.masked_fill(self.frozen, 0).sum(1, keepdim=True)
+        threshold = (free + self.sum_of_distances) / self.num_free
+        rows = torch.where(self.frozen, threshold + self.distance, rows)
+        self.weight.copy_(rows.view_as(self.weight))
+
+    def freeze(self, limit: float) -> None:
+        """Freeze the weights that flipped more than ``limit`` times, and begin a new window.
+
+        One weight of each channel stays free: the sum of all distances is 0.
+        """
+        picked = (self.flips > limit) & ~self.frozen
+        if picked.any():
+            rows = channel_rows(self.weight)
+            distance = rows - rows.mean(1, keepdim=True)
+            size = distance.abs()
+            frozen = self.frozen | picked
+            full = frozen.all(1)
+            farthest = size.masked_fill(self.frozen, -1).argmax(1)
+            frozen[full, farthest[full]] = False
+            side = torch.where(self.votes >= 0, 1, -1)
+            size = torch.maximum(size, MARGIN * size.mean(1, keepdim=True))
+            before = torch.zeros_like(distance) if self.distance is None else self.distance
+            self._set_frozen(frozen, torch.where(frozen & ~self.frozen, side * size, before))
+            self.hold()
+            self.signs = latent_signs(self.weight)
+        self.flips.zero_()
+        self.votes.zero_()
+
+    def _set_frozen(self, frozen: Tensor, distance: Tensor) -> None:
+        self.frozen, self.distance = frozen, distance
+        self.num_frozen = int(frozen.sum())
+        self.num_free = frozen.logical_not().sum(1, keepdim=True)
+        self.sum_of_distances = distance.sum(1, keepdim=True)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What :meth:`load_state_dict` needs; flags as bits, distances of frozen weights alone."""
+        state = dict(signs=pack(self.signs > 0), flips=self.flips, votes=self.votes)
+        if self.distance is not None:
+            state.update(frozen=pack(self.frozen), distance=self.distance[self.frozen])
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on where the state was taken."""
+        self.signs = unpack(state['signs'], self.signs).to(torch.int8) * 2 - 1
+        self.flips.copy_(state['flips'])
+        self.votes.copy_(state['votes'])
+        if 'frozen' in state:
+            frozen = unpack(state['frozen'], self.frozen)
+            distance = torch.zeros_like(channel_rows(self.weight))
+            distance[frozen] = state['distance'].to(distance)
+            self._set_frozen(frozen, distance)

@@ -1,0 +1,239 @@
+"""A training loop that can be killed at any moment and resumes to the same loss curve.
+
+Nothing random depends on what happened before it. The order of the data and the augmentation of
+a sample are functions of (seed, position in the stream of samples), and what the model draws
+(drop path, dropout) is a function of (seed, iteration, rank). Resuming therefore jumps straight
+to its iteration; replaying the data loading of the iterations already done, as
+``IterBasedTrainLoop`` does, would take hours late in a training.
+
+On the CPU the resumed curve equals the uninterrupted one exactly; on a GPU up to what its
+kernels guarantee (``randomness=dict(deterministic=True)``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator, Sized
+from typing import Any, NamedTuple
+
+import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
+import numpy as np
+import torch
+from mmengine.dist import broadcast_object_list, get_dist_info
+from mmengine.runner import IterBasedTrainLoop
+from mmseg.registry import DATASETS, LOOPS
+from torch.utils.data import Dataset, Sampler
+
+from bhvit_seg.errors import UserError
+
+# The iteration after which the model was last validated, in the message hub.
+VALIDATED = 'last_validated_iter'
+SEEKABLE = ('InfiniteSampler', 'DefaultSampler')
+
+
+class SampleKey(NamedTuple):
+    """What a :class:`SeekableSampler` asks a :class:`SeededDataset` for.
+
+    The seed travels with the key because a worker process may be older than the moment at which
+    the seed becomes known (it is read from the checkpoint when resuming).
+    """
+
+    seed: int
+    position: int
+    index: int
+
+
+def derive_seed(*numbers: int) -> int:
+    """Mix non-negative integers into one 32-bit seed; equal everywhere, close inputs unrelated."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the CPU generators of python, NumPy and torch, and restore their states at the end."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+class SeededDataset(Dataset):
+    """A dataset whose augmentations are a function of the sample's key.
+
+    Every other attribute (``metainfo``, ``full_init``, ...) is the wrapped dataset's.
+
+    Args:
+        dataset (dict or Dataset): The dataset or the config to build it from.
+    """
+
+    def __init__(self, dataset: dict | Dataset) -> None:
+        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+
+    def __getitem__(self, key: SampleKey) -> Any:
+        with seeded(derive_seed(key.seed, key.position)):
+            return self.dataset[key.index]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getattr__(self, name: str) -> Any:
+        # Only asked for what this object lacks; `dataset` itself is missing while unpickling.
+        if name == 'dataset' or name.startswith('__'):
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+class SeekableSampler(Sampler):
+    """An endless stream of sample keys that can be entered at any position at no cost.
+
+    The stream is one permutation of the dataset after another, each a function of (seed, its
+    number); the process of rank r takes the positions r, r + world size, ... . Before
+    :meth:`seek` the stream is empty: mmengine 0.10.7 starts to prefetch as soon as the loop is
+    built, before the position is known.
+
+    Args:
+        dataset (Sized): What is sampled.
+        seed (int): Replaced by :meth:`seek`.
+        shuffle (bool): Permute, or run through in order. Defaults to True.
+    """
+
+    def __init__(self, dataset: Sized, seed: int | None = None, shuffle: bool = True) -> None:
+        self.size = len(dataset)
+        if not self.size:
+            raise UserError(
+                'the training dataset has no samples: train_dataloader.dataset expects images '
+                'under data_root and data_prefix with the suffixes it names')
+        self.seed = seed
+        self.shuffle = shuffle
+        self.rank, self.world_size = get_dist_info()
+        self.start: int | None = None
+
+    def seek(self, start: int, seed: int) -> None:
+        """Let the next iteration begin after ``start`` samples of this process."""
+        self.start, self.seed = start, seed
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the indices of the dataset in the order of pass number ``epoch``."""
+        if not self.shuffle:
+            return np.arange(self.size)
+        return np.random.default_rng((self.seed, epoch)).permutation(self.size)
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        if self.start is None:
+            return
+        position = self.start * self.world_size + self.rank
+        current, order = None, None
+        while True:
+            epoch, place = divmod(position, self.size)
+            if epoch != current:
+                current, order = epoch, self.order(epoch)
+            yield SampleKey(self.seed, position, int(order[place]))
+            position += self.world_size
+
+    def __len__(self) -> int:
+        return self.size
+
+
+@LOOPS.register_module()
+class ResumableTrainLoop(IterBasedTrainLoop):
+    """``IterBasedTrainLoop`` whose resumed runs equal uninterrupted ones.
+
+    Takes the same config. The sampler must be an ``InfiniteSampler`` or ``DefaultSampler``; its
+    ``shuffle`` is kept, it itself is replaced by a :class:`SeekableSampler`. Checkpoints have to
+    lie where the gradient accumulation begins anew: ``ResumableCheckpointHook`` sees to it.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (dict): The config of the training dataloader.
+        max_iters (int): Iterations to train.
+        val_begin (int): The first iteration after which to validate. Defaults to 1.
+        val_interval (int): Iterations between validations. Defaults to 1000.
+        dynamic_intervals (list[tuple[int, int]], optional): Pairs of an iteration and the
+            validation interval from then on. Defaults to None.
+
+    Raises:
+        UserError: The dataloader has no position that one could jump to, or no samples.
+    """
+
+    def __init__(self, runner, dataloader: dict, max_iters: int, **kwargs) -> None:
+        super().__init__(runner, make_seekable(dataloader), max_iters, **kwargs)
+
+    def run(self) -> torch.nn.Module:
+        """Train from the iteration of the checkpoint, or from the first, to the last."""
+        runner = self.runner
+        runner.call_hook('before_train')
+        runner.call_hook('before_train_epoch')
+        # The seed of the first process: the one the checkpoint keeps. It is drawn when the config
+        # has none, and differs between ranks under `diff_rank_seed`.
+        seeds = [runner.seed]
+        broadcast_object_list(seeds)
+        self._seed = seeds[0]
+        self.dataloader.sampler.seek(self._iter * self.dataloader.batch_size, self._seed)
+        self.dataloader_iterator = iter(self.dataloader)
+
+        if self._iter > 0 and runner.message_hub.runtime_info.get(VALIDATED) != self._iter:
+            # The checkpoint was written between the training step and the validation due then.
+            self.validate_if_due()
+        while self._iter < self._max_iters and not self.stop_training:
+            runner.model.train()
+            self.run_iter(next(self.dataloader_iterator))
+            self.validate_if_due()
+
+        runner.call_hook('after_train_epoch')
+        runner.call_hook('after_train')
+        return runner.model
+
+    def run_iter(self, data_batch: dict) -> None:
+        """Seed what the model draws in this iteration, then train on ``data_batch``."""
+        seed = derive_seed(self._seed, self._iter, get_dist_info()[0])
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        super().run_iter(data_batch)
+
+    def validate_if_due(self) -> None:
+        """Validate if that is to be done after the iterations trained so far."""
+        self._decide_current_val_interval()
+        due = self._iter >= self.val_begin and (
+            self._iter % self.val_interval == 0 or self._iter == self._max_iters)
+        if due and self.runner.val_loop is not None:
+            # Noted before the run: it ends with the checkpoint of the best model so far.
+            self.runner.message_hub.update_info(VALIDATED, self._iter)
+            self.runner.val_loop.run()
+
+
+def make_seekable(dataloader: dict) -> dict:
+    """Return the dataloader config with dataset and sampler replaced by those of this module.
+
+    Raises:
+        UserError: It is not a config, or its sampler or batch sampler is one of those whose
+            position cannot be computed.
+    """
+    advice = ("train with train_cfg.type='IterBasedTrainLoop', which resumes by loading the "
+              'data again')
+    if not isinstance(dataloader, dict):
+        raise UserError(
+            f'train_dataloader is a {type(dataloader).__name__}, but ResumableTrainLoop expects '
+            f'a config (dict); or {advice}')
+    if dataloader.get('batch_sampler') is not None:
+        raise UserError(
+            f'train_dataloader.batch_sampler is {dataloader["batch_sampler"]}, but '
+            f'ResumableTrainLoop cannot jump within it: leave it out or {advice}')
+    sampler = dict(dataloader.get('sampler') or {'type': 'InfiniteSampler'})
+    name = getattr(sampler['type'], '__name__', sampler['type'])
+    if name.split('.')[-1] not in SEEKABLE:
+        raise UserError(
+            f'train_dataloader.sampler is {name}, but ResumableTrainLoop can only '
+            f'jump within {" or ".join(SEEKABLE)}: choose one of them or {advice}')
+    return {
+        **dataloader,
+        'dataset': {'type': SeededDataset, 'dataset': dataloader['dataset']},
+        'sampler': {'type': SeekableSampler, 'shuffle': sampler.get('shuffle', True)},
+    }

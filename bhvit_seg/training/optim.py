@@ -1,0 +1,88 @@
+"""Parameter groups of binary networks: latent weights, found by their layers' type, by themselves.
+
+A latent weight is not a weight but a threshold with inertia: decay draws it to 0, where its sign
+flips, and says nothing about the size of the network's function. What helps other parameters can
+harm it.
+"""
+
+from __future__ import annotations
+
+import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
+from mmengine.optim import DefaultOptimWrapperConstructor
+from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from torch import nn
+from torch.optim import Optimizer
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.models.losses import latent_weights
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class LatentWeightOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """``DefaultOptimWrapperConstructor`` with two more settings, for latent weights.
+
+    Parameters of equal settings share a group, so that the optimizer still updates many at once;
+    the latent weights never share theirs with others.
+
+    Args:
+        optim_wrapper_cfg (dict): The config of the wrapper, with that of the optimizer.
+        paramwise_cfg (dict, optional): As in mmengine, for all parameters but latent weights, and
+
+            - ``latent_lr_mult`` (float): Factor of their learning rate. Defaults to 1.
+            - ``latent_decay_mult`` (float): Factor of their weight decay. Defaults to 0.
+
+    Raises:
+        UserError: One of the two is negative.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
+        settings = {'latent_lr_mult': 1.0, 'latent_decay_mult': 0.0, **(paramwise_cfg or {})}
+        for name in ('latent_lr_mult', 'latent_decay_mult'):
+            if settings[name] < 0:
+                raise UserError(f'optim_wrapper.paramwise_cfg.{name} is {settings[name]}: it must '
+                                'not be negative')
+        super().__init__(optim_wrapper_cfg, settings)
+
+    def add_params(self, params: list[dict], module: nn.Module, prefix: str = '',
+                   **kwargs) -> None:
+        """Add all parameters of ``module``; the first call, without a prefix, ends by grouping."""
+        super().add_params(params, module, prefix, **kwargs)
+        if not prefix:
+            params[:] = self._grouped(params, module)
+
+    def _grouped(self, params: list[dict], model: nn.Module) -> list[dict]:
+        latent = {id(weight) for weight in latent_weights(model).values()}
+        groups: dict[tuple, dict] = {}
+        for single in params:
+            parameter, = single['params']
+            if id(parameter) in latent:
+                single = {'params': [parameter]}
+                if self.base_lr is not None:
+                    single['lr'] = self.base_lr * self.paramwise_cfg['latent_lr_mult']
+                if self.base_wd is not None:
+                    single['weight_decay'] = self.base_wd * self.paramwise_cfg['latent_decay_mult']
+            settings = [(name, single[name]) for name in sorted(single) if name != 'params']
+            key = (id(parameter) in latent, repr(settings))
+            groups.setdefault(key, {**single, 'params': []})['params'].append(parameter)
+        # Loggers show the learning rate of the first group.
+        return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
+
+
+def latent_groups(optimizer: Optimizer, model: nn.Module) -> list[dict]:
+    """Return the parameter groups of an optimizer that hold the latent weights of a model.
+
+    Raises:
+        UserError: One of them holds other parameters too.
+    """
+    latent = {id(weight) for weight in latent_weights(model).values()}
+    groups = []
+    for group in optimizer.param_groups:
+        inside = [id(parameter) in latent for parameter in group['params']]
+        if any(inside) and not all(inside):
+            raise UserError(
+                'latent weights share a parameter group with others, so they cannot have a weight '
+                'decay of their own: set optim_wrapper.constructor to '
+                'LatentWeightOptimWrapperConstructor')
+        if any(inside):
+            groups.append(group)
+    return groups

@@ -1,0 +1,86 @@
+"""What the latency benchmark measures, compares and writes; never how fast anything is."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from benchmarks.latency import latency as module
+from benchmarks.latency.latency import benchmark_latency, scenes, time_in_turns
+from benchmarks.latency.report import tables
+
+DEMO = 'configs/demo/bhvit-mini_segformer_1xb8-500_rs-lvf-224x224.py'
+
+
+def test_contestants_take_turns(monkeypatch):
+    calls = []
+    monkeypatch.setattr(module, 'PAUSE', 0)
+    image = np.zeros((4, 4, 3), np.uint8)
+    times = time_in_turns({name: lambda given, name=name: calls.append((name, given is image))
+                           for name in 'ab'}, image, rounds=3, seconds=60)
+    burst = 1 + module.BURST_CALLS  # the first one of a turn is not timed
+    assert [name for name, _ in calls] == list('a' * burst + 'b' * burst) * 3
+    assert all(same for _, same in calls)
+    assert Counter({name: len(found) for name, found in times.items()}) == Counter(
+        dict.fromkeys('ab', 3 * module.BURST_CALLS))
+
+
+def test_who_used_up_its_seconds_has_no_further_turn(monkeypatch):
+    monkeypatch.setattr(module, 'PAUSE', 0)
+    times = time_in_turns({'a': lambda image: None}, np.zeros(1), rounds=5, seconds=0)
+    assert len(times['a']) == module.BURST_CALLS
+
+
+@pytest.mark.parametrize('channels', [1, 3, 4])
+def test_scenes_have_the_channels_of_the_model(channels):
+    made = scenes(2, (36, 40), channels)
+    assert [image.shape for image in made] == [(36, 40, channels)] * 2
+    assert all(image.dtype == np.uint8 and image.flags.c_contiguous for image in made)
+    assert (made[0] != made[1]).any()
+    if channels == 4:
+        assert (made[0][..., 3] == made[0][..., 0]).all()
+
+
+def test_benchmark_records_and_draws(repository, tmp_path, monkeypatch):
+    pytest.importorskip('matplotlib')
+    monkeypatch.setattr(module, 'PAUSE', 0)
+    said = []
+    record = benchmark_latency(
+        repository / DEMO, sizes=[64], threads=[1], peers=['torch-simulated', 'torch'], rounds=1,
+        out=tmp_path, without_packed=True, say=said.append)
+    assert [result['name'] for result in record['results']] == ['torch-simulated', 'torch']
+    for result in record['results']:
+        assert result['calls'] >= 1 and result['size'] == (64, 64) and result['ratio'] is None
+        assert 0 < result['min_ms'] <= result['median_ms'] <= result['p95_ms']
+        assert result['agreement'] > 0.98
+    written = json.loads((tmp_path / 'latency.json').read_text())
+    assert written['versions']['torch'] and written['processor']
+    assert len(written['results']) == 2
+    assert (tmp_path / 'latency.png').read_bytes().startswith(b'\x89PNG')
+    table, = tables(record)
+    assert table.row_count == 2 and table.title == '64×64, 1 thread'
+    assert '64×64, 1 thread' in said
+
+
+def test_packed_is_exported_and_compared(repository):
+    pytest.importorskip('bhvit_seg.native._engine', exc_type=ImportError)
+    record = benchmark_latency(repository / DEMO, sizes=[64], threads=[1], peers=['torch'],
+                               rounds=1, serial=True, say=lambda line: None)
+    packed = [result for result in record['results'] if result['group'] == 'packed']
+    assert packed and min(result['ratio'] for result in packed) == 1
+    assert all(result['agreement'] > 0.98 for result in packed)
+
+
+@pytest.mark.parametrize('arguments,message', [
+    (['--sizes', '0'], '--sizes is 0'),
+    (['--sizes', '66', '--peers', 'torch', '--without-packed'], '66×66'),
+    (['--threads', '4000'], '--threads asks for 4000'),
+    (['--peers', 'tensorrt'], "'tensorrt'"),
+    (['--packed', 'missing.bhv'], '--packed needs the checkpoint'),
+])
+def test_bad_input_is_one_sentence(tool, sentence, repository, arguments, message):
+    main = tool('tools/benchmark_latency.py')
+    assert message in sentence(main, repository / DEMO, *arguments)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks.oscillation import compare_oscillation, format_results
+from bhvit_seg.training.hooks.weight_record import FILE, SIDE, WeightRecord
+
+LAYERS = {'a': 400, 'b': 600}
+
+
+def write_record(folder, flips=(50, 40, 30, 20, 10, 8, 6, 5, 4, 2, 1), peaks=False, **changes):
+    """A record of looks at which as many weights of layer ``b`` flipped, and one histogram."""
+    bins = np.arange(-SIDE, SIDE) + 0.5
+    shape = np.exp(-((np.abs(bins) - (60 if peaks else 0)) / 15) ** 2)
+    counts = np.round(1000 * shape / shape.sum()).astype(int).tolist()
+    record = WeightRecord(**{
+        'interval': 10, 'near_zero': 0.01, 'layers': LAYERS,
+        'looks': [dict(iteration=10 * (i + 1), flipped=[0, n], near_zero=[100, 10 * n])
+                  for i, n in enumerate(flips)],
+        'histograms': [dict(iteration=110, bin_width=2 ** -10, counts=counts)],
+        'layer_histograms': [counts, counts], **changes})
+    folder.mkdir(parents=True)
+    record.write(folder)
+    return folder
+
+
+def test_numbers_and_pictures_of_two_trainings(tool, tmp_path, capsys):
+    first = write_record(tmp_path / 'first', flips=(50,) * 11)
+    second = write_record(tmp_path / 'second', peaks=True)
+    tool('tools/oscillation.py')([str(first), str(second), '--names', 'without', 'with', '--out',
+                                  str(tmp_path / 'out')])
+    results = json.loads((tmp_path / 'out' / 'oscillation.json').read_text())
+    assert results['without'] == pytest.approx(dict(
+        iterations=110, interval=10, flip_ratio=0.05, flip_ratio_last_tenth=0.05, near_zero=0.6))
+    assert results['with'] == pytest.approx(dict(
+        iterations=110, interval=10, flip_ratio=0.001, flip_ratio_last_tenth=0.0015,
+        near_zero=0.11))
+    assert format_results(results) in capsys.readouterr().out
+    assert '| with | 110 | 0.1000% | 0.1500% | 11.00% |' in format_results(results)
+    for name in ('weight_histograms.png', 'weight_flips.png'):
+        image = cv2.imread(str(tmp_path / 'out' / name))
+        assert image.shape[1] > image.shape[0] > 200 and image.std() > 10
+    assert not list((tmp_path / 'out').glob('.*'))
+
+
+def test_histograms_are_densities_on_common_axes(tmp_path, monkeypatch):
+    figures = {}
+    monkeypatch.setattr('benchmarks.oscillation.save_figure',
+                        lambda figure, path: figures.update({path.name: figure}))
+    folders = [write_record(tmp_path / 'one'), write_record(tmp_path / 'two', peaks=True)]
+    compare_oscillation(folders, out=tmp_path / 'out')
+    panels = figures['weight_histograms.png'].axes
+    assert [panel.get_title() for panel in panels] == ['one, 110 iterations', 'two, 110 iterations']
+    assert panels[0].get_xlim() == panels[1].get_xlim()
+    for panel in panels:
+        values, edges, _ = panel.patches[0].get_data()
+        assert (values * np.diff(edges)).sum() == pytest.approx(1)
+        assert -panel.get_xlim()[0] == panel.get_xlim()[1] > 60 / 1024
+    lines = figures['weight_flips.png'].axes[0].lines
+    assert [line.get_label() for line in lines] == ['one', 'two']
+    assert lines[0].get_xdata().tolist() == list(range(10, 120, 10))
+    assert lines[0].get_ydata().tolist() == pytest.approx(
+        [5, 4, 3, 2, 1, .8, .6, .5, .4, .2, .1])
+
+
+def test_one_training_without_any_flip_is_drawn(tmp_path):
+    folder = write_record(tmp_path / 'calm', flips=(0,))
+    results = compare_oscillation([folder], out=tmp_path / 'out')
+    assert results['calm']['flip_ratio'] == 0
+
+
+def test_bad_input_is_named(tool, sentence, tmp_path):
+    main = tool('tools/oscillation.py')
+    good = write_record(tmp_path / 'good')
+    same = write_record(tmp_path / 'elsewhere' / 'good')
+    out = ('--out', tmp_path / 'out')
+    (tmp_path / 'none').mkdir()
+    broken = write_record(tmp_path / 'broken')
+    (broken / FILE).write_text((broken / FILE).read_text()[:-20])
+    alien = write_record(tmp_path / 'alien')
+    (alien / FILE).write_text('[1, 2]')
+    for folder, words in (
+            (tmp_path / 'none', f'no {FILE} in'), (tmp_path / 'missing', f'no {FILE} in'),
+            (broken, 'damaged'), (alien, 'damaged'),
+            (write_record(tmp_path / 'young', flips=()), 'train longer'),
+            (write_record(tmp_path / 'undrawn', histograms=[]), 'train longer'),
+            (write_record(tmp_path / 'often', interval=5), 'interval .* 10 and 5'),
+            (write_record(tmp_path / 'near', near_zero=0.5), 'near_zero .* 0.01 and 0.5'),
+            (same, 'two trainings are called good')):
+        assert re.search(words, sentence(main, good, folder, *out)), folder
+    assert '1 names for 2 work dirs' in sentence(main, good, broken, '--names', 'x', *out)
+    assert '6 work dirs' in sentence(main, *[good] * 6, *out)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_missing_matplotlib_is_named(tool, sentence, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
+    folder = write_record(tmp_path / 'one')
+    said = sentence(tool('tools/oscillation.py'), folder, '--out', tmp_path / 'out')
+    assert 'pip install matplotlib' in said

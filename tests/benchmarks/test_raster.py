@@ -1,0 +1,59 @@
+"""The benchmark of raster prediction measures what it says, on small rasters."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import rasterio
+from native.segmentors import write_experiment
+
+from benchmarks.raster import copy_plainly, write_sparse_raster
+
+TOOL = 'tools/benchmark_raster.py'
+
+
+def test_sparse_raster_is_sparse_and_its_copy_equal(tmp_path):
+    write_sparse_raster(tmp_path / 'a.tif', 4096)
+    copy_plainly(tmp_path / 'a.tif', tmp_path / 'b.tif')
+    with rasterio.open(tmp_path / 'a.tif') as one, rasterio.open(tmp_path / 'b.tif') as other:
+        pixels = one.read()
+        np.testing.assert_array_equal(pixels, other.read())
+    tiles = pixels.reshape(3, 8, 512, 8, 512).any(axis=(0, 2, 4))
+    assert tiles.sum() == 5
+
+
+def test_pipeline(map_model, tool, tmp_path, capsys):
+    assert tool(TOOL)(['pipeline', str(map_model()), '--side', '1200', '--out', str(tmp_path)]) == 0
+    result = json.loads((tmp_path / 'pipeline.json').read_text())
+    assert result['pipeline']['windows'] == 9
+    assert result['pipeline']['peak_megabytes'] > 20 < result['copy']['peak_megabytes']
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['pipeline.json']
+    assert '% of the speed of the copy' in capsys.readouterr().out
+
+
+def test_speed(write_raster, tool, tmp_path, capsys):
+    from bhvit_seg.native.packing import export_packed
+
+    config, checkpoint = write_experiment(tmp_path)
+    export_packed(config, checkpoint, tmp_path / 'model.bhv')
+    assert tool(TOOL)(['speed', *map(str, (
+        write_raster(), tmp_path / 'model.bhv', config, checkpoint)), '--window', '64',
+        '--out', str(tmp_path / 'out')]) == 0
+    result = json.loads((tmp_path / 'out' / 'speed.json').read_text())
+    assert result['packed']['windows'] == result['torch']['windows'] == 15
+    assert result['ratio'] > 0 and result['agreement'] > 0.97
+    assert 'times as fast as torch' in capsys.readouterr().out
+
+
+def test_no_room_is_said(map_model, tool, sentence, tmp_path):
+    line = sentence(tool(TOOL), 'pipeline', map_model(), '--side', 10**8, '--out', tmp_path)
+    assert 'smaller --side' in line
+
+
+@pytest.mark.parametrize('command', ['pipeline', 'speed'])
+def test_help(command, tool, capsys):
+    with pytest.raises(SystemExit) as end:
+        tool(TOOL)([command, '--help'])
+    assert end.value.code == 0 and '--window' in capsys.readouterr().out

@@ -1,0 +1,70 @@
+"""The demonstration from the sample set to the contact sheet, with few scenes and iterations."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import bhvit_seg.native
+from bhvit_seg.commands import demo
+from bhvit_seg.inference.contact_sheet import HEADER, MARGIN, SheetRow, write_contact_sheet
+
+
+def sheet_size(columns):
+    return columns * (64 + MARGIN) + MARGIN, 2 * HEADER + 2 * (64 + HEADER) + MARGIN
+
+
+def test_contact_sheet_shows_each_picture_in_its_place(tmp_path):
+    colours = [[(255, 0, 0), (0, 255, 0)], [(0, 0, 255), (9, 9, 9)]]
+    rows = [SheetRow([np.full((40, 60, 3), colour, np.uint8) for colour in row], 'caption')
+            for row in colours]
+    write_contact_sheet(tmp_path / 'sheet.png', ('left', 'right'), rows, 'headline')
+    sheet = np.asarray(Image.open(tmp_path / 'sheet.png'))
+    for i, row in enumerate(colours):
+        for j, colour in enumerate(row):
+            top, left = 2 * HEADER + i * (40 + HEADER), MARGIN + j * (60 + MARGIN)
+            assert (sheet[top:top + 40, left:left + 60] == colour).all()
+
+
+def test_demo_leaves_its_picture_and_goes_on_where_it_stopped(tmp_path, repository, monkeypatch,
+                                                             capsys):
+    monkeypatch.setattr(demo, 'N_TRAIN', 4)
+    monkeypatch.setattr(demo, 'N_VAL', 2)
+    monkeypatch.setattr(demo, 'SIZE', 64)
+    base = repository / 'configs/demo/bhvit-mini_segformer_1xb8-500_rs-lvf-224x224.py'
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f'_base_ = {str(base)!r}\n'
+        'model = dict(data_preprocessor=dict(size=(64, 64)))\n'
+        'train_pipeline = _base_.train_pipeline\n'
+        'train_pipeline[2].update(crop_size=(64, 64))\n'
+        'train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False,\n'
+        '                        dataset=dict(pipeline=train_pipeline))\n'
+        'val_dataloader = dict(num_workers=0, persistent_workers=False)\n'
+        'test_dataloader = val_dataloader\n'
+        'train_cfg = dict(max_iters=2, val_interval=2)\n')
+    # Without the engine first: the demonstration has to go on.
+    with monkeypatch.context() as without_engine:
+        without_engine.setitem(sys.modules, 'bhvit_seg.native._engine', None)
+        without_engine.delattr(bhvit_seg.native, '_engine', raising=False)
+        sheet = demo.run_demo(config, tmp_path / 'out')
+    assert sheet == tmp_path / 'out' / 'contact_sheet.png'
+    assert Image.open(sheet).size == sheet_size(columns=4)
+    assert 'left out: the engine' in capsys.readouterr().out
+    before = (tmp_path / 'out' / 'work_dir' / 'iter_2.pth').stat().st_mtime_ns
+    sheet.unlink()
+    pytest.importorskip('bhvit_seg.native._engine', reason='the engine is not built')
+    demo.run_demo(config, tmp_path / 'out')
+    assert Image.open(sheet).size == sheet_size(columns=5)
+    assert (tmp_path / 'out' / 'work_dir' / 'iter_2.pth').stat().st_mtime_ns == before
+    printed = capsys.readouterr().out
+    assert 'road IoU' in printed and 'from bits: ' in printed and 'ms an image' in printed
+    labels, from_bits = ([np.asarray(Image.open(path)) for path in sorted(
+        (tmp_path / 'out' / name / 'labels').iterdir())]
+        for name in ('predictions', 'predictions_from_bits'))
+    assert len(labels) == len(from_bits) == 2
+    # Two iterations in: a network that knows nothing yet is as sensitive as can be.
+    assert np.mean([a != b for a, b in zip(labels, from_bits)]) < 0.1

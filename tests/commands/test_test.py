@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bhvit_seg.evaluation.metric import PerClassMetric
+from bhvit_seg.evaluation.scores import class_table
+from bhvit_seg.evaluation.test import test as run_test
+from bhvit_seg.models.weights import load_checkpoint_safely
+
+
+@pytest.fixture
+def main(tool, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return tool('tools/test.py')
+
+
+def scores_from_confusion(pairs, num_classes: int) -> dict[str, np.ndarray]:
+    """IoU and F1 (per cent) of each class from (prediction, label) maps, by counting pixels."""
+    confusion = np.zeros((num_classes, num_classes))
+    for predicted, labelled in pairs:
+        for p, t in zip(predicted.ravel(), labelled.ravel()):
+            if t != 255:
+                confusion[t, p] += 1
+    hits = np.diag(confusion)
+    return {'IoU': 100 * hits / (confusion.sum(0) + confusion.sum(1) - hits),
+            'F1': 200 * hits / (confusion.sum(0) + confusion.sum(1))}
+
+
+def test_scores_agree_with_the_predictions_written(trained, tiny_data, tmp_path):
+    config, checkpoint = trained
+    result = run_test(config, checkpoint, work_dir=tmp_path / 'w', out=tmp_path / 'out')
+    labels = sorted((tiny_data / 'annotations' / 'val').iterdir())
+    assert len(labels) == 3
+    pairs = [(np.asarray(Image.open(tmp_path / 'out' / path.name)), np.asarray(Image.open(path)))
+             for path in labels]
+    expected = scores_from_confusion(pairs, 2)
+    for number, name in enumerate(('background', 'road')):
+        for score in ('IoU', 'F1'):
+            assert result['classes'][name][score] == pytest.approx(expected[score][number])
+    assert result['summary']['mIoU'] == pytest.approx(expected['IoU'].mean())
+    assert json.loads((tmp_path / 'w' / 'test_iter_4.json').read_text()) == result
+
+
+def test_tool_prints_one_table(trained, main, tmp_path, capsys):
+    main([*map(str, trained), '--work-dir', str(tmp_path / 'w')])
+    table = capsys.readouterr().out.splitlines()[-7:]
+    assert [line.split()[0] for line in table if line and line[0].isalpha()] == [
+        'background', 'road', 'mean', 'pixel']
+    assert table[0].split() == ['IoU', 'F1', 'Precision', 'Recall']
+
+
+def test_mirrored_and_scaled_images_are_averaged(trained, tmp_path):
+    config, checkpoint = trained
+    result = run_test(config, checkpoint, work_dir=tmp_path, tta=True)
+    assert (tmp_path / 'test_iter_4_tta.json').is_file() and result['tta'] is True
+    own = ("dict(type='LoadImageFromFile'), dict(type='TestTimeAug', transforms=[[dict("
+           "type='Resize', scale_factor=1.0, keep_ratio=True)], [dict(type='LoadAnnotations')], "
+           "[dict(type='PackSegInputs')]])")
+    alone = tmp_path / 'alone.py'
+    alone.write_text(config.read_text() + f'tta_pipeline = [{own}]\n')
+    single = run_test(alone, checkpoint, work_dir=tmp_path / 'alone', tta=True)
+    plain = run_test(config, checkpoint, work_dir=tmp_path / 'plain')
+    assert single['classes'] == plain['classes']
+
+
+def test_predictions_keep_folders_and_annotation_ids(tmp_path):
+    metric = PerClassMetric(label_dir=str(tmp_path / 'out'), image_dir='/data/images')
+    metric.dataset_meta = {'classes': ('a', 'b'), 'palette': [[1, 2, 3], [4, 5, 6]]}
+    label = torch.tensor([[0, 1]])
+    for path in ('/data/images/north/tile.jpg', '/data/images/south/tile.jpg'):
+        metric.process({}, [{
+            'pred_sem_seg': {'data': label}, 'gt_sem_seg': {'data': label}, 'img_path': path,
+            'reduce_zero_label': True}])
+    for folder in ('north', 'south'):
+        written = Image.open(tmp_path / 'out' / folder / 'tile.png')
+        assert np.asarray(written).tolist() == [[1, 2]]
+        assert written.getpalette()[3:9] == [1, 2, 3, 4, 5, 6]
+
+
+def test_absent_and_unpredicted_classes():
+    metric = PerClassMetric()
+    metric.dataset_meta = {'classes': ('a', 'b', 'c')}
+    metric.process({}, [{'pred_sem_seg': {'data': torch.zeros(2, 2)},
+                         'gt_sem_seg': {'data': torch.tensor([[0, 0], [1, 255]])}}])
+    summary = metric.compute_metrics(metric.results)
+    assert metric.classes['b']['F1'] == 0 and np.isnan(metric.classes['c']['IoU'])
+    assert summary['mIoU'] == pytest.approx((200 / 3 + 0) / 2)
+    assert summary['aAcc'] == pytest.approx(200 / 3)
+    assert '-' in class_table({'c': {'IoU': None}}, {**summary, 'mAcc': None})
+
+
+def test_area_of_a_large_set_is_counted_exactly():
+    metric = PerClassMetric()
+    metric.dataset_meta = {'classes': ('a',)}
+    areas = torch.tensor([2.**24 - 1])
+    summary = metric.compute_metrics([(areas - 1, areas, areas, areas)] * 64)
+    assert metric.classes['a']['IoU'] == 100 * (2**24 - 2) / (2**24 - 1)
+    assert summary['aAcc'] == metric.classes['a']['IoU']
+
+
+@pytest.mark.parametrize('change, words', [
+    ('shape', 'of another shape: decode_head.conv_seg.weight'),
+    ('missing', 'missing: decode_head.conv_seg.bias'),
+    ('unexpected', 'not in the model: backbone.extra'),
+])
+def test_checkpoint_of_another_model(change, words, trained, tmp_path, main, sentence):
+    config, checkpoint = trained
+    weights = load_checkpoint_safely(checkpoint)['state_dict']
+    if change == 'shape':
+        weights['decode_head.conv_seg.weight'] = torch.ones(5, 4, 1, 1)
+    elif change == 'missing':
+        del weights['decode_head.conv_seg.bias']
+    else:
+        weights['backbone.extra'] = torch.ones(1)
+    torch.save({'state_dict': weights}, tmp_path / 'other.pth')
+    assert words in sentence(main, config, tmp_path / 'other.pth')
+
+
+@pytest.mark.parametrize('options, words', [
+    (['CONFIG', 'nowhere.pth'], 'no checkpoint at nowhere.pth'),
+    (['CONFIG', 'CHECKPOINT', '--data-root', 'nowhere'], 'nowhere'),
+    (['CONFIG', 'CHECKPOINT', '--out', '/dev/null/x'], '--out'),
+])
+def test_bad_input_is_one_sentence(options, words, trained, main, sentence):
+    given = {'CONFIG': trained[0], 'CHECKPOINT': trained[1]}
+    assert words in sentence(main, *[given.get(option, option) for option in options])

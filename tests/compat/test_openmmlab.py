@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+from bhvit_seg.compat import openmmlab as mm
+
+
+class Payload:
+    """Pickles to a call of ``os.system``."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+class Attribute:
+    """Pickles to ``getattr(HistoryBuffer, '__init__')``."""
+
+    def __reduce__(self):
+        return getattr, (HistoryBuffer, '__init__')
+
+
+@pytest.fixture
+def allowed():
+    """The maintained packages' mmengine forgets what may be loaded whenever it has loaded."""
+    mm.allow_mmengine_checkpoints()
+
+
+def test_imports_of_our_packages_print_nothing(repository):
+    code = 'import bhvit_seg.modules'
+    run = subprocess.run([sys.executable, '-c', code], cwd=repository, capture_output=True,
+                         text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, '', '')
+
+
+def test_import_of_the_package_is_light(repository):
+    code = ('import sys, bhvit_seg, bhvit_seg.errors, bhvit_seg.fileio, bhvit_seg.compat.doctor, '
+            'bhvit_seg.cli; print(sorted({"torch", "numpy", "mmengine"} & set(sys.modules)))')
+    run = subprocess.run([sys.executable, '-c', code], cwd=repository, capture_output=True,
+                         text=True, check=True)
+    assert run.stdout.strip() == '[]'
+
+
+def test_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setattr(mm, 'STACK', ('torch', 'no_such_package'))
+    with pytest.raises(ImportError, match=r'no_such_package.*pip install'):
+        mm.require_mm_stack()
+
+
+def test_what_mmengine_writes_loads_as_weights_only(tmp_path, allowed):
+    history = HistoryBuffer([0.5, 0.25], [1, 1])
+    content = {
+        'history': history, 'array': np.arange(3), 'scalar': np.float64(0.5),
+        'flag': np.bool_(True), 'floats': np.ones(2, np.float32)}
+    torch.save(content, tmp_path / 'content.pth')
+    loaded = torch.load(tmp_path / 'content.pth', weights_only=True)
+    assert loaded['history'].mean() == history.mean()
+    assert loaded['history'].data[0].tolist() == [0.5, 0.25]
+    assert loaded['array'].tolist() == [0, 1, 2] and loaded['scalar'] == 0.5
+
+
+def test_numpy_1_names_are_known(allowed):
+    names = torch.serialization.get_safe_globals()
+    named = {entry[1] for entry in names if isinstance(entry, tuple)}
+    assert {'numpy.core.multiarray.scalar', 'numpy._core.multiarray.scalar'} <= named
+
+
+@pytest.mark.parametrize('content', ['payload', 'attribute'])
+def test_code_is_neither_loaded_nor_run(content, tmp_path, allowed):
+    mark = tmp_path / 'ran'
+    path = tmp_path / 'evil.pth'
+    torch.save({'x': Payload(f'touch {mark}') if content == 'payload' else Attribute()}, path)
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=True)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize('owner, name', [(os, 'system'), (HistoryBuffer, '__init__'),
+                                         (HistoryBuffer, 'nothing')])
+def test_only_methods_of_history_buffers_are_given_out(owner, name):
+    with pytest.raises(pickle.UnpicklingError):
+        mm.history_method(owner, name)
+    assert mm.history_method(HistoryBuffer, 'mean') is HistoryBuffer.mean

@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import copy
+import functools
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import bhvit_seg.models  # noqa: F401
+from benchmarks.training import full_precision_twin
+from bhvit_seg.errors import UserError
+from bhvit_seg.evaluation.complexity import SHIFT_TAPS, Complexity, LayerCost, count_complexity
+from bhvit_seg.models.backbones import BHViT, BinaryResNet, BinaryViT
+from bhvit_seg.models.layers import BinaryConv2d, BinaryLinear
+from bhvit_seg.models.mlp import ShiftBranches
+from bhvit_seg.native.export import fold_segmentor
+
+TINY = 'bhvit/bhvit-tiny_segformer_1xb4-3k_rs-lvf-224x224.py'
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope='module')
+def build(repository):
+    @functools.lru_cache
+    def segmentor(name: str, twin: bool = False) -> nn.Module:
+        model = Config.fromfile(str(repository / 'configs' / name)).model
+        return MODELS.build(full_precision_twin(model) if twin else model).eval()
+
+    return segmentor
+
+
+def profiled(model: nn.Module, size: tuple[int, int]) -> int:
+    """Multiply-accumulates that torch's own profiler sees."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, *size))
+    operations = counter.get_total_flops()
+    assert operations % 2 == 0
+    return operations // 2
+
+
+def shift_surplus(model: nn.Module, size: tuple[int, int]) -> int:
+    """What torch multiplies by the zeros of the 5×5 kernels whose cross has nine taps."""
+    elements = []
+    handles = [layer.register_forward_hook(lambda _, args, out: elements.append(out.numel()))
+               for layer in model.modules() if isinstance(layer, ShiftBranches)]
+    with torch.no_grad():
+        model(torch.zeros(1, 3, *size))
+    for handle in handles:
+        handle.remove()
+    return sum(elements) * (5 * 5 - SHIFT_TAPS)
+
+
+def hand_count(depths: tuple[int, ...], side: int) -> tuple[int, int]:
+    """FLOPs and BOPs of a binary BHViT with full-precision downsampling, for a square image."""
+    channels, hidden = (64, 128, 256, 512), (512, 1024, 1024, 2048)
+    flops = (side // 4)**2 * 64 * 3 * 4 * 4  # stem
+    bops = 0
+    for stage in range(4):
+        width = side // (4 << stage)
+        tokens, c = width**2, channels[stage]
+        for _ in range(depths[stage]):
+            flops += 9 * tokens * c
+            bops += 2 * tokens * c * hidden[stage]
+            if stage < 2:
+                bops += 3 * tokens * c * (c // 4) * 9
+            else:
+                windows = (width // 7)**2
+                t = 49 + windows
+                bops += windows * t * 3 * c * c  # q, k, v
+                bops += windows * t * t * c * (1 + 3)  # scores, three boolean matrices
+                bops += tokens * c * c  # output
+        if stage < 3:
+            flops += (tokens // 4) * channels[stage + 1] * 4 * c
+    return flops, bops
+
+
+@pytest.mark.parametrize('arch, depths, side', [
+    ('tiny', (2, 2, 6, 2), 448), ('small', (3, 4, 8, 4), 224)])
+def test_backbone_equals_a_hand_count(arch, depths, side):
+    total = count_complexity(BHViT(arch), (side, side)).total
+    assert (total.flops, total.bops) == hand_count(depths, side)
+    assert total.ops == total.flops + total.bops / 64
+
+
+@pytest.mark.parametrize('arch, millions', [('tiny', 13.2), ('small', 22.1)])
+def test_parameters_are_those_of_the_paper(arch, millions):
+    model = BHViT(arch, out_indices=(3,))
+    total = count_complexity(model, (224, 224)).total
+    count = total.binary_parameters + total.float_parameters
+    assert count == sum(p.numel() for p in model.parameters())
+    assert count / 1e6 == pytest.approx(millions, abs=0.1)
+
+
+def test_head_equals_a_hand_count(build):
+    complexity = count_complexity(build(TINY), (224, 224))
+    layers = {layer.name: layer for layer in complexity.layers}
+    assert layers['decode_head.fusion_conv.conv'].bops == 56 * 56 * 4 * 128 * 128
+    assert [layers[f'decode_head.convs.{i}.conv'].bops for i in range(4)] == [
+        (56 >> i)**2 * (64 << i) * 128 for i in range(4)]
+    assert layers['decode_head.conv_seg'].flops == 56 * 56 * 128 * 2
+    assert layers['decode_head.conv_seg'].float_parameters == 128 * 2 + 2
+    assert not complexity.unknown
+
+
+@pytest.mark.parametrize('name', [
+    TINY, 'bhvit/bhvit-tiny_binary-ds_upernet_1xb8-20k_rs-lvf-448x448.py',
+    'bhvit/bhvit-tiny_attention-only_segformer_1xb4-3k_rs-lvf-224x224.py',
+    'bhvit/bhvit-tiny_no-msmha_segformer_1xb4-3k_rs-lvf-224x224.py',
+    'bhvit/bhvit-tiny_no-msgdc_segformer_1xb4-3k_rs-lvf-224x224.py',
+    'rivals/segformer-b0_1xb4-3k_rs-lvf-224x224.py'])
+def test_twin_agrees_with_the_profiler(build, name, size=(75, 50)):
+    model = build(name, twin=True)
+    counted = count_complexity(model, size)
+    assert counted.total.flops == profiled(model, size) - shift_surplus(model, size)
+    assert not counted.total.bops and not counted.unknown
+    assert not counted.total.binary_parameters
+
+
+@pytest.mark.parametrize('backbone', [
+    dict(type=BinaryViT, depth=4), *(dict(type=BinaryResNet, recipe=recipe)
+                                     for recipe in ('bnn', 'bireal', 'reactnet'))])
+def test_rivals_agree_with_the_profiler(backbone):
+    kwargs = dict(backbone)
+    kind = kwargs.pop('type')
+    twin, binary = kind(binary=False, **kwargs).eval(), kind(**kwargs).eval()
+    expected = profiled(twin, (96, 64))
+    count, counted = (count_complexity(model, (96, 64)) for model in (twin, binary))
+    assert count.total.flops == expected and not count.total.bops
+    # An attention matrix is one boolean matrix there, so that each product of bits is one of reals.
+    assert counted.total.flops + counted.total.bops == expected
+    assert counted.total.bops > 0.7 * expected
+    assert not count.unknown and not counted.unknown
+
+
+def test_binary_network_does_the_products_of_its_twin(build):
+    binary, twin = (count_complexity(build(TINY, twin), (64, 64)) for twin in (False, True))
+    attention = sum(layer.bops for layer in binary.layers if layer.kind == 'MSMHA')
+    # Three boolean matrices instead of one real one: of four products two are in excess.
+    assert attention > 0
+    assert binary.total.flops + binary.total.bops - attention // 2 == twin.total.flops
+
+
+def test_bits_are_those_of_the_packed_file(build):
+    model = build(TINY)
+    tensors = fold_segmentor(model)
+    words = sum(array.nbytes for name, array in tensors.items() if name.endswith('.bits'))
+    complexity = count_complexity(model, (64, 64))
+    total = complexity.total
+    bits = [layer for layer in complexity.layers if layer.binary_parameters]
+    assert sum(layer.bytes - 4 * layer.float_parameters for layer in bits) == words
+    assert 0.99 < total.binary_parameters / (8 * words) < 1
+    # The file folds norms, shifts and scales; the rest is as many floats.
+    rest = sum(4 * array.size for name, array in tensors.items() if not name.endswith('.bits'))
+    assert total.bytes - words == pytest.approx(rest, rel=0.06)
+
+
+def test_auxiliary_heads_do_not_count(build):
+    model = build('bhvit/bhvit-tiny_upernet_1xb8-20k_rs-lvf-448x448.py')
+    assert model.with_auxiliary_head
+    names = [layer.name for layer in count_complexity(model, (64, 64)).layers]
+    assert names and all(name.startswith(('backbone.', 'decode_head.')) for name in names)
+
+
+def test_model_is_left_as_it_is():
+    model = BinaryResNet().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    count_complexity(model, (64, 64))
+    assert model.training and not model._forward_hooks and not model.stem._forward_hooks
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_weights_that_are_not_binarized_yet_count_as_real():
+    layer = BinaryLinear(64, 32)
+    layer.binarize_weights = False
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(8), nn.Flatten(2), layer)
+    total = count_complexity(model, (16, 16)).total
+    assert (total.flops, total.bops, total.binary_parameters) == (3 * 64 * 32, 0, 0)
+
+
+def test_grouped_and_strided_convolutions():
+    model = nn.Sequential(BinaryConv2d(4, 8, 3, stride=2, padding=1, groups=2),
+                          nn.ConvTranspose2d(8, 6, 2, stride=2, groups=2))
+    binary, real = count_complexity(model, (10, 12), 4).layers
+    assert binary.bops == 5 * 6 * 8 * (4 // 2) * 9
+    assert (binary.binary_parameters, binary.float_parameters) == (8 * 2 * 9, 8 + 4)
+    assert real.flops == 5 * 6 * 8 * (6 // 2) * 4
+
+
+def test_rows_of_bits_end_with_a_word():
+    model = nn.Sequential(BinaryConv2d(4, 8, 3), BinaryConv2d(8, 2, 2))
+    first, second = count_complexity(model, (8, 8), 4).layers
+    assert first.bytes == 8 * 8 + 4 * (8 + 4)  # 36 bits a row
+    assert second.bytes == 2 * 4 + 4 * (2 + 8)  # 32 bits a row
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return x * self.factor
+
+
+class Gram(nn.Module):
+    def forward(self, x):
+        return x @ x.transpose(2, 3)
+
+
+class OtherConv(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(super().forward(x))
+
+
+class SameConv(nn.Conv2d):
+    pass
+
+
+@pytest.mark.parametrize('layer, unknown', [
+    (Scaled(), ['1 (Scaled)']), (Gram(), ['1 (Gram)']),
+    (OtherConv(3, 3, 1), ['1 (OtherConv)']), (SameConv(3, 3, 1), [])])
+def test_unknown_layers_are_named(layer, unknown):
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), layer)
+    complexity = count_complexity(model, (8, 8))
+    assert complexity.unknown == unknown
+    assert complexity.layers[0].flops == 8 * 8 * 9
+
+
+def test_product_outside_the_parts_is_named(build):
+    class Twice(type(build(TINY))):
+        def _forward(self, inputs, data_samples=None):
+            logits = super()._forward(inputs, data_samples)
+            return logits @ logits.transpose(2, 3)
+
+    model = copy.deepcopy(build(TINY))
+    model.__class__ = Twice
+    assert count_complexity(model, (64, 64)).unknown == ['the model itself (Twice)']
+
+
+def test_large_images_need_little():
+    """Attention weights of this image alone take 400 MB, as often as they are copied."""
+    model = BHViT(dict(depths=(0, 0, 0, 1), channels=(64,) * 4, mlp_channels=(64,) * 4,
+                       num_heads=(1,) * 4), attention_span='global')
+    tokens = 100**2
+    total = count_complexity(model, (3200, 3200)).total
+    assert total.bops == 4 * 64 * tokens**2 + (4 + 2) * 64 * 64 * tokens
+
+
+def test_image_that_does_not_fit():
+    with pytest.raises(UserError, match='channels'):
+        count_complexity(BHViT('tiny'), (64, 64), in_channels=4)
+    with pytest.raises(UserError, match=r'no image of 2×2 pixels \(height × width\)'):
+        count_complexity(nn.Conv2d(3, 3, 5), (2, 2))
+
+
+def test_record_can_be_written(build):
+    record = count_complexity(build(TINY), (64, 64)).as_dict()
+    assert record['size'] == [64, 64] and record['unknown'] == []
+    for key in ('flops', 'bops', 'ops', 'bytes', 'binary_parameters', 'float_parameters'):
+        assert record['total'][key] == pytest.approx(
+            sum(layer[key] for layer in record['layers']), abs=len(record['layers']))
+    assert isinstance(Complexity((1, 1)).total, LayerCost)

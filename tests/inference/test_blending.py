@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bhvit_seg.inference.blending import Blender, memory, window_weights
+from bhvit_seg.inference.windows import Grid, lay_grid
+
+CLASSES = 2
+
+
+@st.composite
+def grids(draw) -> Grid:
+    """Grids of one to a few windows a side, strips among them."""
+    window = draw(st.tuples(st.integers(1, 12), st.integers(1, 12)))
+    size = tuple(draw(st.one_of(st.just(1), st.integers(1, 2 * side), st.integers(1, 30)))
+                 for side in window)
+    overlap = draw(st.sampled_from([0, 0.25, 0.3, 0.5, 0.7, 0.9]))
+    return lay_grid(size, window, overlap, draw(st.integers(1, 3)))
+
+
+@st.composite
+def stretches(draw, length: int) -> tuple[int, int]:
+    first = draw(st.integers(0, length - 1))
+    return first, draw(st.integers(first + 1, length))
+
+
+def make_scores(grid: Grid, seed: int) -> dict[tuple[int, int], np.ndarray]:
+    """Scores of every window; of very different sizes, so that the order of a sum shows."""
+    rng = np.random.default_rng(seed)
+    shape = CLASSES, *grid.window_cells
+    return {(i, j): (rng.standard_normal(shape) * 10.0**rng.integers(-3, 4)).astype(np.float32)
+            for i in range(len(grid.tops)) for j in range(len(grid.lefts))}
+
+
+def plain_weight(k: int, side: int, overlap: int, dtype: type) -> np.floating:
+    ramp = max(1, overlap)
+    return dtype(min(1, (k + 0.5) / ramp, (side - k - 0.5) / ramp))
+
+
+def plain_blend(grid: Grid, scores: dict, dtype: type) -> np.ndarray:
+    """Blend all cells of the grid, one after the other, in ``dtype``."""
+    rows, columns = grid.window_cells
+    means = np.zeros((CLASSES, grid.cells_high, grid.cells_wide), dtype)
+    for row, column in np.ndindex(*means.shape[1:]):
+        total, sums = dtype(0), [dtype(0)] * CLASSES
+        for (i, j), values in sorted(scores.items()):
+            r, c = row - grid.tops[i] // grid.cell, column - grid.lefts[j] // grid.cell
+            if 0 <= r < rows and 0 <= c < columns:
+                weight = (plain_weight(r, rows, grid.overlap[0], dtype)
+                          * plain_weight(c, columns, grid.overlap[1], dtype))
+                total += weight
+                sums = [old + weight * dtype(value) for old, value in zip(sums, values[:, r, c])]
+        if total:
+            means[:, row, column] = [value / total for value in sums]
+    return means
+
+
+def blend(grid: Grid, scores: dict, rows: tuple[int, int], columns: tuple[int, int], steps,
+          step: int | None = None) -> np.ndarray:
+    """Blend a part, taking ``steps`` rows at a time, with the windows that cover the part."""
+    blender = Blender(grid, CLASSES, rows, columns, step)
+    taken, done, parts = rows[0], grid.rows_over(*rows).start, []
+    steps = iter(steps)
+    while taken < rows[1]:
+        stop = min(taken + next(steps), rows[1])
+        for i in range(done, grid.rows_over(taken, stop).stop):
+            done = i + 1
+            for j in grid.columns_over(*columns):
+                if (i, j) in scores:
+                    blender.add(i, j, scores[i, j])
+        parts.append(blender.take(stop))
+        assert parts[-1].dtype == np.float32 and parts[-1].flags.c_contiguous
+        taken = stop
+    return np.concatenate(parts, axis=1)
+
+
+def blend_at_once(grid: Grid, scores: dict) -> np.ndarray:
+    blender = Blender(grid, CLASSES, (0, grid.cells_high), (0, grid.cells_wide))
+    for (i, j), values in scores.items():
+        blender.add(i, j, values)
+    return blender.take(grid.cells_high)
+
+
+@settings(deadline=None)
+@given(grids())
+def test_weights_are_positive_symmetric_and_at_most_1(grid):
+    for weights, side in zip(window_weights(grid), grid.window_cells):
+        assert weights.shape == (side,) and weights.dtype == np.float32
+        assert 0 < weights.min() and weights.max() <= 1
+        assert (weights == weights[::-1]).all()
+        assert (np.diff(weights[:(side + 1) // 2]) >= 0).all()
+
+
+def test_weights_of_two_windows_add_up_to_1_where_they_overlap():
+    grid = lay_grid((28, 10), (16, 16), 0.25, 1)
+    assert grid.tops == (0, 12) and grid.overlap == (4, 0)
+    rows, columns = window_weights(grid)
+    assert rows.tolist() == [.125, .375, .625, .875] + [1] * 8 + [.875, .625, .375, .125]
+    assert (rows[-4:] + rows[:4] == 1).all()
+    assert columns.tolist() == [.5] + [1] * 8 + [.5]
+
+
+@settings(deadline=None)
+@given(grids(), st.integers(0, 9))
+def test_means_are_those_of_a_plain_loop(grid, seed):
+    scores = make_scores(grid, seed)
+    means = blend_at_once(grid, scores)
+    largest = max(np.abs(values).max() for values in scores.values())
+    np.testing.assert_allclose(means, plain_blend(grid, scores, np.float64), rtol=1e-5,
+                               atol=1e-6 * largest)
+
+
+@settings(deadline=None)
+@given(grids(), st.integers(0, 9))
+def test_sums_are_in_float32_in_row_major_order(grid, seed):
+    scores = make_scores(grid, seed)
+    assert blend_at_once(grid, scores).tobytes() == plain_blend(
+        grid, scores, np.float32).tobytes()
+
+
+@settings(deadline=None)
+@given(grids(), st.integers(0, 9), st.data())
+def test_results_are_the_same_bits_whatever_is_computed_together(grid, seed, data):
+    scores = make_scores(grid, seed)
+    kept = data.draw(st.sets(st.sampled_from(sorted(scores))), label='windows')
+    scores = {place: values for place, values in scores.items() if place in kept}
+    whole = blend_at_once(grid, scores)
+    rows = data.draw(stretches(grid.cells_high), label='rows')
+    columns = data.draw(stretches(grid.cells_wide), label='columns')
+    step = data.draw(st.integers(1, 12), label='step')
+    steps = iter(lambda: data.draw(st.integers(1, step), label='rows taken'), None)
+    part = blend(grid, scores, rows, columns, steps, data.draw(st.sampled_from([step, None])))
+    assert part.tobytes() == whole[:, slice(*rows), slice(*columns)].tobytes()
+
+
+@settings(deadline=None)
+@given(grids(), st.data())
+def test_cells_that_no_window_reached_are_0_and_no_others(grid, data):
+    places = [(i, j) for i in range(len(grid.tops)) for j in range(len(grid.lefts))]
+    kept = data.draw(st.sets(st.sampled_from(places)))
+    high, wide = grid.window_cells
+    reached = np.zeros((grid.cells_high, grid.cells_wide), bool)
+    for i, j in kept:
+        top, left = grid.tops[i] // grid.cell, grid.lefts[j] // grid.cell
+        reached[top:top + high, left:left + wide] = True
+    ones = np.ones((CLASSES, high, wide), np.float32)
+    steps = iter(lambda: data.draw(st.integers(1, 5)), None)
+    means = blend(grid, dict.fromkeys(sorted(kept), ones), (0, grid.cells_high),
+                  (0, grid.cells_wide), steps)
+    assert (means[:, ~reached] == 0).all()
+    np.testing.assert_allclose(means[:, reached], 1, rtol=1e-6)
+
+
+def test_one_window_is_given_back_as_it_is():
+    grid = lay_grid((37, 50), (512, 512), 0.25, 4)
+    scores = make_scores(grid, 0)
+    assert (blend_at_once(grid, scores) == scores[0, 0]).all()
+
+
+@pytest.mark.parametrize('step', [8, None])
+def test_memory_is_what_it_takes(step):
+    grid = lay_grid((240, 3000), (32, 32), 0.25, 1)
+    values = np.zeros((CLASSES, *grid.window_cells), np.float32)
+    tracemalloc.start()
+    try:
+        blender = Blender(grid, CLASSES, (0, grid.cells_high), (0, grid.cells_wide), step)
+        done = 0
+        for stop in range(8, 241, 8) if step else [240]:
+            for i in range(done, grid.rows_over(0, stop).stop):
+                for j in range(len(grid.lefts)):
+                    blender.add(i, j, values)
+                done = i + 1
+            blender.take(stop)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 0.9 * memory(grid, CLASSES, 3000, step) < peak < 1.02 * memory(
+        grid, CLASSES, 3000, step) + 20_000
+
+
+def test_misuse_is_noticed():
+    grid = lay_grid((40, 20), (10, 10), 0.5, 1)
+    values = np.zeros((CLASSES, 10, 10), np.float32)
+
+    def start(step: int | None = None) -> Blender:
+        return Blender(grid, CLASSES, (0, 40), (0, 20), step)
+
+    blender = start()
+    blender.add(1, 0, values)
+    for place in ((0, 2), (1, 0)):
+        with pytest.raises(AssertionError, match='row-major'):
+            blender.add(*place, values)
+    blender.take(6)
+    with pytest.raises(AssertionError, match='taken already'):
+        blender.add(1, 1, values)
+    with pytest.raises(AssertionError, match='step'):
+        start(step=5).add(2, 0, values)
+    with pytest.raises(AssertionError, match='step'):
+        start(step=5).take(20)
+    for wrong in (values[:1], values[:, :9], values.astype(np.float64)):
+        with pytest.raises(AssertionError):
+            start().add(0, 0, wrong)

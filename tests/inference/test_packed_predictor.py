@@ -1,0 +1,191 @@
+"""Prediction of files from packed models, against torch's and without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmcv.transforms import Resize
+from native.segmentors import build_segmentor, write_experiment
+from PIL import Image
+
+from bhvit_seg.datasets.synthetic import generate_scene
+from bhvit_seg.errors import UserError
+from bhvit_seg.inference.packed_predictor import PackedPredictor, label, predict_packed, resize
+from bhvit_seg.inference.torch_predictor import Predictor
+from bhvit_seg.native.packing import export_packed, pack_model
+
+# Stands in for a device that has neither torch nor OpenMMLab's packages.
+WITHOUT_TORCH = """
+import runpy, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('torch', 'mmengine', 'mmcv', 'mmseg', 'rich'):
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+sys.meta_path.insert(0, Absent())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    for seed, size in enumerate([(64, 64), (70, 45)]):
+        Image.fromarray(generate_scene(seed, size).image).save(folder / f'{seed}.png')
+    return folder
+
+
+def run_without_torch(repository, *args):
+    path = os.pathsep.join(filter(None, [str(repository), os.environ.get('PYTHONPATH')]))
+    return subprocess.run(
+        [sys.executable, '-c', WITHOUT_TORCH, str(repository / 'tools' / 'predict.py'),
+         *map(str, args)], capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': path})
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+def test_labels_are_those_of_stretched_logits(align_corners):
+    logits = torch.randn(6, 11, 14, generator=torch.Generator().manual_seed(0))
+    scores = logits[None]
+    sizes = [(44, 55), (30, 61)]
+    for size in sizes:
+        scores = F.interpolate(scores, size, mode='bilinear', align_corners=align_corners)
+    labels = label(logits.numpy(), sizes, align_corners)
+    assert labels.shape == (30, 61) and labels.dtype == np.uint8
+    two_best = scores[0].topk(2, 0).values
+    clear = (two_best[0] - two_best[1]).numpy() > 1e-5
+    assert clear.mean() > 0.99 and np.array_equal(labels[clear], scores[0].argmax(0).numpy()[clear])
+
+
+def test_the_first_of_equal_classes_wins():
+    assert label(np.ones((3, 2, 2), np.float32), [(4, 4)], False).max() == 0
+
+
+@pytest.mark.parametrize('keep_ratio', [True, False])
+@pytest.mark.parametrize('dtype, channels', [(np.uint8, 3), (np.float32, 4), (np.float32, 1)])
+@pytest.mark.parametrize('size', [(37, 101), (101, 37), (64, 64)])
+def test_images_are_resized_as_in_test_pipelines(size, dtype, channels, keep_ratio):
+    image = np.random.default_rng(0).integers(0, 256, (*size, channels)).astype(dtype)
+    expected = Resize(scale=(160, 48), keep_ratio=keep_ratio).transform({'img': image})['img']
+    actual = resize(image, {'scale': [160, 48], 'keep_ratio': keep_ratio})
+    assert np.array_equal(actual, expected.reshape(actual.shape))
+    assert resize(image, None) is image
+
+
+@pytest.mark.parametrize('pipeline', [
+    [], [dict(type='Resize', scale=(256, 96), keep_ratio=True)],
+    [dict(type='ResizeShortestEdge', scale=50, max_size=60)],
+], ids=['as it is', 'enlarged', 'reduced'])
+def test_labels_are_those_of_torch(pipeline, engine, images, tmp_path):
+    config, checkpoint = write_experiment(tmp_path, pipeline)
+    # A random network is far more sensitive than a trained one: no part in 16 bits.
+    export_packed(config, checkpoint, tmp_path / 'model.bhv', precision='32')
+    report = predict_packed([images], tmp_path / 'model.bhv', tmp_path / 'out')
+    assert len(report.written) == 2 and not report.failed
+    predictor = Predictor(config, checkpoint, 'cpu')
+    for image in sorted(images.iterdir()):
+        expected = predictor(image)
+        labels = np.asarray(Image.open(tmp_path / 'out' / 'labels' / image.name))
+        assert labels.shape == expected.shape and len(np.unique(expected)) > 2
+        assert (labels != expected).mean() < 0.02
+        overlay = Image.open(tmp_path / 'out' / 'overlays' / image.name)
+        assert overlay.size == Image.open(image).size
+
+
+def test_models_of_camera_and_lidar(engine, images, tmp_path):
+    lidar = tmp_path / 'lidar'
+    lidar.mkdir()
+    for seed, size in enumerate([(64, 64), (70, 45)]):
+        height = generate_scene(seed, size).height
+        height[3, 4] = -9999
+        assert cv2.imwrite(str(lidar / f'{seed}.tif'), height)
+    config, checkpoint = write_experiment(
+        tmp_path, [dict(type='LoadLidarChannels', nodata=-9999., fill=2.)], in_channels=4)
+    report = export_packed(config, checkpoint, tmp_path / 'model.bhv', images=[images],
+                           lidar=lidar, precision='32')
+    assert report.verification.images == 2
+    with pytest.raises(UserError, match='--lidar'):
+        predict_packed([images], tmp_path / 'model.bhv', tmp_path / 'out')
+    predict_packed([images], tmp_path / 'model.bhv', tmp_path / 'out', lidar=lidar)
+    expected = Predictor(config, checkpoint, 'cpu')(images / '0.png', lidar / '0.tif')
+    labels = np.asarray(Image.open(tmp_path / 'out' / 'labels' / '0.png'))
+    assert (labels != expected).mean() < 0.02
+    (lidar / '1.tif').unlink()
+    report = predict_packed([images], tmp_path / 'model.bhv', tmp_path / 'out', lidar=lidar,
+                            overwrite=True)
+    sentence, = report.failed.values()
+    assert 'no raster' in sentence and len(report.written) == 1
+
+
+@pytest.mark.data
+def test_real_images_pass_the_verification(engine, data_root, tmp_path):
+    images = sorted((data_root / 'epfl_roads' / 'images' / 'val').glob('*.png'))[:3]
+    assert len(images) == 3
+    config, checkpoint = write_experiment(tmp_path, backbone=dict(downsampling='binary'))
+    report = export_packed(config, checkpoint, tmp_path / 'model.bhv', images=images)
+    assert report.verification.pixels == 3 * 400 * 400
+    assert report.verification.packed <= report.verification.allowed
+
+
+def test_grey_images_and_failures_keep_the_others(engine, images, tmp_path):
+    export_packed(*write_experiment(tmp_path), tmp_path / 'model.bhv')
+    Image.new('L', (20, 30), 90).save(images / 'grey.png')
+    Image.new('RGB', (3, 30)).save(images / 'small.png')
+    whole = (images / '1.png').read_bytes()
+    (images / '1.png').write_bytes(whole[:-100])
+    report = predict_packed([images], tmp_path / 'model.bhv', tmp_path / 'out')
+    assert [path.name for path in report.written] == ['0.png', 'grey.png']
+    assert [path.name for path in report.failed] == ['1.png', 'small.png']
+    assert 'truncated' in report.failed[images / '1.png']
+    assert 'patch' in report.failed[images / 'small.png']
+
+
+def test_interrupted_prediction_goes_on_and_other_models_are_not_mixed_in(engine, images,
+                                                                          tmp_path):
+    experiment = write_experiment(tmp_path)
+    for name, precision in (('a', '32'), ('b', '16')):
+        export_packed(*experiment, tmp_path / f'{name}.bhv', precision=precision)
+    predict_packed([images], tmp_path / 'a.bhv', tmp_path / 'out')
+    (tmp_path / 'out' / 'labels' / '1.png').unlink()
+    report = predict_packed([images], tmp_path / 'a.bhv', tmp_path / 'out')
+    assert [path.name for path in report.written] == ['1.png'] and len(report.skipped) == 1
+    with pytest.raises(UserError, match='holds predictions of .*a.bhv, not of .*b.bhv'):
+        predict_packed([images], tmp_path / 'b.bhv', tmp_path / 'out')
+
+
+def test_predictor_knows_the_palette(engine, tmp_path):
+    export_packed(*write_experiment(tmp_path), tmp_path / 'model.bhv')
+    predictor = PackedPredictor(tmp_path / 'model.bhv', threads=1)
+    assert len(predictor.palette) == 5 and not predictor.reads_lidar
+    assert predictor.segmentor.threads == 1
+
+
+def test_packed_models_that_say_nothing_about_images_are_named(engine, tmp_path):
+    pack_model(build_segmentor(), tmp_path / 'model.bhv')
+    with pytest.raises(UserError, match='model.bhv .*palette'):
+        PackedPredictor(tmp_path / 'model.bhv')
+
+
+def test_tool_predicts_where_torch_is_not_installed(engine, images, tmp_path, repository):
+    export_packed(*write_experiment(tmp_path), tmp_path / 'model.bhv')
+    run = run_without_torch(repository, images, '--packed', tmp_path / 'model.bhv', '--threads',
+                            '2', '--out', tmp_path / 'out')
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith('2 predicted') and not run.stderr
+    assert json.loads((tmp_path / 'out' / 'prediction.json').read_text())['sha256']
+    assert len(list((tmp_path / 'out' / 'labels').iterdir())) == 2
+
+
+def test_tool_names_what_is_wrong_where_torch_is_not_installed(images, tmp_path, repository):
+    run = run_without_torch(repository, images, '--packed', tmp_path / 'none.bhv', '--out',
+                            tmp_path / 'out')
+    assert run.returncode == 2 and run.stderr.count('\n') == 1
+    assert 'none.bhv' in run.stderr or 'compiler' in run.stderr

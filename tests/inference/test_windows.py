@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.inference.windows import Window, cut_blocks, lay_grid
+
+OVERLAPS = st.one_of(st.sampled_from([0, 0.1, 0.25, 0.3, 0.5, 0.9, 0.999]),
+                     st.integers(0, 9999).map(lambda share: share / 10000))
+
+
+@st.composite
+def layouts(draw):
+    """Rasters of one to two windows, strips of one pixel, and sides that nothing divides."""
+    window = draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
+    size = tuple(draw(st.one_of(st.just(1), st.integers(1, 2 * side), st.integers(1, 150)))
+                 for side in window)
+    return size, window, draw(OVERLAPS), draw(st.integers(1, 6))
+
+
+@st.composite
+def windows(draw):
+    return Window(*(draw(st.integers(0, 8)) for _ in range(2)),
+                  *(draw(st.integers(1, 8)) for _ in range(2)))
+
+
+def pixels(window: Window) -> set[tuple[int, int]]:
+    return {(row, column) for row in range(window.top, window.top + window.height)
+            for column in range(window.left, window.left + window.width)}
+
+
+@settings(deadline=None)
+@given(windows(), windows())
+def test_intersection_has_the_pixels_that_both_have(one, other):
+    shared = one.intersect(other)
+    assert (set() if shared is None else pixels(shared)) == pixels(one) & pixels(other)
+    assert shared is None or pixels(shared)
+    assert shared == other.intersect(one)
+
+
+@settings(deadline=None)
+@given(layouts())
+def test_windows_cover_the_padded_raster_and_nothing_beyond(layout):
+    (height, width), sides, _, cell = layout
+    grid = lay_grid(*layout)
+    assert grid.padded_height == cell * math.ceil(height / cell)
+    assert grid.padded_width == cell * math.ceil(width / cell)
+    assert grid.window == tuple(
+        min(cell * math.ceil(side / cell), padded)
+        for side, padded in zip(sides, (grid.padded_height, grid.padded_width)))
+    assert (grid.cells_high * cell, grid.cells_wide * cell) == (grid.padded_height,
+                                                                grid.padded_width)
+    reached = np.zeros((grid.padded_height, grid.padded_width), int)
+    for i, top in enumerate(grid.tops):
+        for j, left in enumerate(grid.lefts):
+            window = grid.window_at(i, j)
+            assert window == (top, left, *grid.window)
+            assert top % cell == left % cell == 0
+            assert 0 <= top and window.bottom <= grid.padded_height
+            assert 0 <= left and window.right <= grid.padded_width
+            reached[top:window.bottom, left:window.right] += 1
+    assert reached.min() >= 1
+
+
+@settings(deadline=None)
+@given(layouts())
+def test_neighbours_overlap_as_asked_with_the_fewest_windows(layout):
+    size, _, overlap, cell = layout
+    grid = lay_grid(*layout)
+    for length, side, starts, shared in zip(size, grid.window, (grid.tops, grid.lefts),
+                                            grid.overlap):
+        side, starts = side // cell, [start // cell for start in starts]
+        wanted = max(1, math.floor(side * (1 - Decimal(str(float(overlap))))))
+        strides = np.diff(starts)
+        span = math.ceil(length / cell) - side
+        assert starts[0] == 0 and starts[-1] == span
+        if len(starts) == 1:
+            assert shared == 0
+            continue
+        assert 1 <= strides.min() and strides.max() <= wanted
+        assert strides.max() - strides.min() <= 1, 'spread evenly'
+        assert shared == side - strides.max() >= 0
+        assert (len(starts) - 2) * wanted < span, 'one window less would overlap too little'
+
+
+def test_a_grid_worked_out_by_hand():
+    # Windows of 128 cells at most 96 apart: two gaps over 122 cells, one over 47.
+    grid = lay_grid((1000, 700), (512, 510), 0.25, 4)
+    assert grid.window == (512, 512)
+    assert grid.tops == (0, 244, 488) and grid.lefts == (0, 188)
+    assert grid.overlap == (67, 81)
+    assert grid.window_at(2, 1) == Window(488, 188, 512, 512)
+    assert grid.rows_over(0, 61) == range(0, 1) and grid.rows_over(61, 62) == range(0, 2)
+    assert grid.rows_over(127, 129) == range(0, 3) and grid.rows_over(189, 250) == range(2, 3)
+    assert grid.cells_of(Window(512, 512, 488, 188)) == (127, 250, 127, 175)
+
+
+def test_overlap_means_the_decimal_number_written():
+    # In binary floating point (1 - 0.55) * 100 is 44.99...
+    assert np.diff(lay_grid((1000, 100), (100, 100), 0.55, 1).tops).max() == 45
+
+
+@settings(deadline=None)
+@given(layouts(), st.integers(0, 160), st.integers(0, 160))
+def test_windows_over_a_stretch_are_those_that_share_cells_with_it(layout, first, stop):
+    grid = lay_grid(*layout)
+    rows, columns = grid.window_cells
+    cells = set(range(first, stop))
+    for over, starts, side in ((grid.rows_over, grid.tops, rows),
+                               (grid.columns_over, grid.lefts, columns)):
+        expected = [k for k, start in enumerate(starts)
+                    if cells & set(range(start // grid.cell, start // grid.cell + side))]
+        assert list(over(first, stop)) == expected
+
+
+@settings(deadline=None)
+@given(st.tuples(st.integers(1, 60), st.integers(1, 60)),
+       st.tuples(st.integers(1, 70), st.integers(1, 70)))
+def test_blocks_hold_every_pixel_once_row_by_row(size, block):
+    blocks = cut_blocks(size, block)
+    written = np.zeros(size, int)
+    for window in blocks:
+        assert 0 < window.height <= block[0] and 0 < window.width <= block[1]
+        assert window.bottom <= size[0] and window.right <= size[1]
+        assert window.top % block[0] == window.left % block[1] == 0
+        written[window.top:window.bottom, window.left:window.right] += 1
+    assert (written == 1).all()
+    assert list(blocks) == sorted(blocks)
+
+
+@settings(deadline=None)
+@given(layouts(), st.data())
+def test_cells_of_a_block_are_those_that_bilinear_stretching_reads(layout, data):
+    grid = lay_grid(*layout)
+    block = data.draw(st.sampled_from(cut_blocks(
+        layout[0], data.draw(st.tuples(st.integers(1, 40), st.integers(1, 40))))))
+    first_row, stop_row, first_column, stop_column = grid.cells_of(block)
+    for first, stop, begin, end, cells in (
+            (first_row, stop_row, block.top, block.bottom, grid.cells_high),
+            (first_column, stop_column, block.left, block.right, grid.cells_wide)):
+        assert 0 <= first < stop <= cells
+        # A pixel's centre lies between the centres of two cells; at the border there is but one.
+        places = [(pixel + 0.5) / grid.cell - 0.5 for pixel in range(begin, end)]
+        read = [min(max(cell, 0), cells - 1) for place in places
+                for cell in (math.floor(place), math.ceil(place))]
+        assert first <= min(read) and max(read) < stop
+        inside = {pixel // grid.cell for pixel in range(begin, end)}
+        assert min(inside) - 1 <= first and stop <= max(inside) + 2, 'no more than one cell beyond'
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (((0, 5), (4, 4), 0.5, 1), 'raster of 0 x 5'),
+    (((5, 5), (4, 0), 0.5, 1), 'window of 4 x 0'),
+    (((5, 5), (4.5, 4), 0.5, 1), 'window of 4.5 x 4'),
+    (((5, 5), (4, 4), 0.5, 0), 'cell of 0'),
+    (((5, 5), (4, 4), 1, 1), 'overlap 1 '),
+    (((5, 5), (4, 4), -0.1, 1), 'overlap -0.1'),
+    (((5, 5), (4, 4), float('nan'), 1), 'overlap nan'),
+])
+def test_impossible_layouts_are_refused(arguments, words):
+    with pytest.raises(UserError, match=words):
+        lay_grid(*arguments)
+
+
+def test_impossible_blocks_are_refused():
+    with pytest.raises(UserError, match='block of 4 x -1'):
+        cut_blocks((5, 5), (4, -1))

@@ -1,0 +1,346 @@
+"""Centre lines of shapes whose centre lines are known: lines made wide, drawn by GDAL."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from raster.disks import small_disk
+from raster.rasters import NODATA, PALETTE, write_map
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.raster.opening import open_raster
+from bhvit_seg.raster.vector import skeletons
+from bhvit_seg.raster.vector.centerlines import centerlines_path, write_centerlines
+from bhvit_seg.raster.vector.vectors import write_vectors
+
+pytest.importorskip('rasterio')
+pyogrio = pytest.importorskip('pyogrio')
+shapely = pytest.importorskip('shapely')
+pytest.importorskip('skimage.morphology')
+
+from rasterio.features import rasterize  # noqa: E402
+from rasterio.transform import Affine  # noqa: E402
+from rasterio.warp import transform as warp  # noqa: E402
+
+ROAD = 1
+UTM = {'crs': 'EPSG:32633', 'transform': Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)}
+
+
+def roads(shape: tuple[int, int], width: float, *lines) -> np.ndarray:
+    """Return class ids with roads of a width around lines, all in pixels; ends are square."""
+    wide = [shapely.buffer(line if hasattr(line, 'geom_type') else shapely.LineString(line),
+                           width / 2, cap_style='flat') for line in lines]
+    return rasterize(wide, out_shape=shape, default_value=ROAD).astype(np.uint8)
+
+
+def read(path: Path, layer: str | None = None) -> tuple[dict, np.ndarray, dict[str, np.ndarray]]:
+    """Return what a layer says of itself, its geometries and its fields."""
+    meta, _, geometries, columns = pyogrio.raw.read(path, layer=layer)
+    return meta, shapely.from_wkb(geometries), dict(zip(meta['fields'], columns))
+
+
+@pytest.fixture
+def trace(tmp_path):
+    """A function that returns the centre lines of class ids in pixels, and their fields."""
+
+    def run(ids: np.ndarray, **options) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        labels = write_map(tmp_path / 'map.tif', ids)
+        result = write_centerlines(labels, tmp_path / 'map.gpkg', ['road'], **options)
+        _, lines, fields = read(tmp_path / 'map.gpkg', 'centerlines')
+        assert shapely.is_valid(lines).all()
+        assert result['counts'] == {'road': len(lines)}
+        assert result['lengths']['road'] == pytest.approx(fields['length_px'].sum())
+        np.testing.assert_allclose(shapely.length(lines), fields['length_px'])
+        return lines, fields
+
+    return run
+
+
+def distance(lines: np.ndarray, *truth) -> float:
+    """Return how far, in pixels, lines are from the true ones at most, in either direction."""
+    return shapely.hausdorff_distance(
+        shapely.union_all(lines), shapely.union_all([
+            line if hasattr(line, 'geom_type') else shapely.LineString(line) for line in truth]),
+        densify=0.01)
+
+
+def junctions(lines: np.ndarray) -> dict[tuple[float, float], int]:
+    """Return how many ends of lines meet at each place where more than one does."""
+    ends = np.concatenate([shapely.get_coordinates(line)[[0, -1]] for line in lines])
+    places, counts = np.unique(ends, axis=0, return_counts=True)
+    return {tuple(place): count for place, count in zip(places.tolist(), counts) if count > 1}
+
+
+@pytest.mark.parametrize('width', [3, 8, 15, 40])
+@pytest.mark.parametrize('line', [
+    [(50, 100), (350, 100)], [(200, 20), (200, 180)], [(60, 40), (330, 150)],
+    [(60, 170), (250, 40)]])
+def test_straight(trace, line, width):
+    lines, fields = trace(roads((200, 400), width, line))
+    assert len(lines) == 1
+    length = shapely.LineString(line).length
+    assert fields['length_px'][0] == pytest.approx(length, abs=0.02 * length + 1.5)
+    assert distance(lines, line) < 2 + 0.05 * width
+    assert fields['width_px'][0] == pytest.approx(width, abs=1 + 0.1 * width)
+
+
+def test_bent(trace):
+    line = [(30, 30), (200, 40), (230, 180), (380, 150)]
+    lines, fields = trace(roads((200, 400), 10, line))
+    assert len(lines) == 1
+    assert fields['length_px'][0] == pytest.approx(shapely.LineString(line).length, rel=0.03)
+    # Corners are rounded, within the road.
+    assert distance(lines, line) < 5
+
+
+def test_curved(trace):
+    x = np.linspace(20, 580, 300)
+    line = np.stack([x, 150 + 90 * np.sin(x / 60)], axis=1)
+    lines, fields = trace(roads((300, 600), 9, line))
+    assert len(lines) == 1
+    assert fields['length_px'][0] == pytest.approx(shapely.LineString(line).length, rel=0.02)
+    assert distance(lines, line) < 2
+    # Few points: it is a map.
+    assert shapely.get_num_coordinates(lines[0]) < 120
+
+
+def test_a_t(trace):
+    truth = [(30, 60), (370, 60)], [(190, 60), (190, 270)]
+    lines, _ = trace(roads((300, 400), 12, *truth))
+    assert len(lines) == 3
+    (place, count), = junctions(lines).items()
+    assert count == 3 and np.hypot(place[0] - 190, place[1] - 60) < 1.5
+    assert distance(lines, *truth) < 1.5
+    assert shapely.length(lines).sum() == pytest.approx(340 + 210, rel=0.01)
+
+
+@pytest.mark.parametrize('angle', [90, 70, 50])
+def test_an_x(trace, angle):
+    slant = 120 * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
+    middle = np.array([200, 150])
+    truth = [(20, 150), (380, 150)], [middle - slant, middle + slant]
+    lines, _ = trace(roads((300, 400), 12, *truth))
+    assert len(lines) == 4
+    (place, count), = junctions(lines).items()
+    assert count == 4 and np.hypot(*(place - middle)) < 2
+    assert distance(lines, *truth) < 3
+
+
+def test_a_ring(trace):
+    circle = shapely.Point(150, 150).buffer(100).exterior
+    lines, fields = trace(roads((300, 300), 10, circle))
+    assert len(lines) == 1 and lines[0].is_closed
+    assert fields['length_px'][0] == pytest.approx(2 * np.pi * 100, rel=0.02)
+    assert distance(lines, circle) < 2
+
+
+def test_a_roundabout_has_its_arms(trace):
+    circle = shapely.Point(200, 200).buffer(60).exterior
+    arms = [[(0, 200), (140, 200)], [(260, 200), (400, 200)], [(200, 0), (200, 140)]]
+    lines, _ = trace(roads((400, 400), 10, circle, *arms))
+    assert len(lines) == 6
+    assert sorted(junctions(lines).values()) == [3, 3, 3]
+    assert distance(lines, circle, *arms) < 4
+
+
+@pytest.mark.parametrize('shift', [0, 1, 5, 31])
+def test_seams_of_tiles_leave_no_trace(trace, monkeypatch, shift):
+    x = np.linspace(20, 580, 300)
+    line = np.stack([x, 150 + 90 * np.sin(x / 40) + 0.05 * x], axis=1) + shift
+    ids = roads((360, 640), 9, line)
+    whole, _ = trace(ids)
+    monkeypatch.setattr(skeletons, 'TILE', 64)
+    monkeypatch.setattr(skeletons, 'HALO', 32)
+    tiles, _ = trace(ids)
+    assert len(tiles) == len(whole) == 1
+    assert shapely.equals_exact(shapely.normalize(whole), shapely.normalize(tiles)).all()
+
+
+@pytest.mark.parametrize('width', [12, 14, 16])
+def test_what_is_wider_than_tiles_overlap_stays_connected(trace, monkeypatch, width):
+    monkeypatch.setattr(skeletons, 'TILE', 64)
+    monkeypatch.setattr(skeletons, 'HALO', 8)
+    monkeypatch.setattr(skeletons, 'USUAL_WIDTH', 1000)
+    y = np.arange(-50, 650)
+    line = np.stack([150 + 40 * np.sin(y / 50), y], axis=1)
+    ids = roads((600, 300), width, line)
+    lines, _ = trace(ids)
+    truth = shapely.intersection(shapely.LineString(line), shapely.box(0, 0, 300, 600))
+    assert len(lines) == 1
+    assert shapely.length(lines[0]) == pytest.approx(truth.length, rel=0.02)
+    assert distance(lines, truth) < width / 2
+
+
+@pytest.mark.parametrize('line', [
+    [(-50, 90), (450, 90)], [(-50, 60), (450, 140)], [(130, -50), (180, 250)],
+    [(-50, 0), (450, 170)]])
+@pytest.mark.parametrize('width', [5, 12, 30])
+def test_lines_reach_the_edges_of_the_raster(trace, line, width):
+    lines, _ = trace(roads((200, 400), width, line))
+    truth = shapely.intersection(shapely.LineString(line), shapely.box(0, 0, 400, 200))
+    assert len(lines) == 1
+    assert shapely.length(lines[0]) == pytest.approx(truth.length, rel=0.02, abs=width / 2)
+    assert distance(lines, truth) < 2 + width / 3
+    for end in shapely.get_coordinates(lines[0])[[0, -1]]:
+        assert min(*end, *(np.array([400, 200]) - end)) < 1e-6
+
+
+def test_a_road_along_the_edge_stays_inside(trace):
+    lines, _ = trace(roads((200, 400), 12, [(-50, 4), (450, 4)]))
+    assert len(lines) == 1
+    # Ten rows of it are to be seen.
+    assert distance(lines, [(0, 5), (400, 5)]) < 3
+
+
+def test_stubs_are_pruned(trace):
+    truth = [(-50, 100), (450, 100)]
+    stubs = [[(x, 100), (x, 100 + 14 * side)] for x, side in zip(range(40, 380, 37), [1, -1] * 5)]
+    lines, _ = trace(roads((200, 400), 14, truth, *stubs))
+    assert len(lines) == 1
+    assert distance(lines, [(0, 100), (400, 100)]) < 4
+    # A side road that is longer than the road is wide stays.
+    lines, _ = trace(roads((200, 400), 14, truth, [(200, 100), (200, 150)]))
+    assert len(lines) == 3
+
+
+def test_patches_are_no_roads(trace):
+    ids = roads((300, 400), 10, [(20, 250), (380, 250)])
+    ids[50:90, 50:90] = ROAD
+    ids[60:64, 200:207] = ROAD
+    ids[5, 5] = ROAD
+    lines, _ = trace(ids)
+    assert len(lines) == 1
+    lines, _ = trace(ids, min_length=500)
+    assert len(lines) == 0
+
+
+def test_cars_and_ragged_borders_do_not_matter(trace):
+    rng = np.random.default_rng(3)
+    ids = roads((200, 600), 13, [(-20, 100), (620, 100)])
+    border = abs(np.arange(200) - 100) == 6
+    ids[border] = rng.random((border.sum(), 600)) < 0.5
+    for x in range(30, 600, 60):
+        ids[98:102, x:x + 8] = 0
+    lines, _ = trace(ids)
+    assert len(lines) == 1
+    assert distance(lines, [(0, 100), (600, 100)]) < 2.5
+
+
+def test_simpler_lines_have_fewer_points(trace):
+    x = np.linspace(20, 580, 300)
+    ids = roads((300, 600), 9, np.stack([x, 150 + 90 * np.sin(x / 60)], axis=1))
+    points = [shapely.get_num_coordinates(trace(ids, simplify=tolerance)[0]).sum()
+              for tolerance in (0.3, 1, 4)]
+    assert points == sorted(points, reverse=True) and points[2] < points[0] / 2
+
+
+@pytest.mark.parametrize('profile, length, width', [
+    (UTM, 150, 5),
+    # 300 pixels of 2 m eastward; their usual side is the root of 2 m by 0.5 m.
+    ({'crs': 'EPSG:32633', 'transform': Affine(2, 0, 5e5, 0, -0.5, 5e6)}, 600, 10),
+    ({'crs': 'EPSG:32633', 'transform': Affine.translation(5e5, 5e6) @ Affine.rotation(30)
+      @ Affine.scale(0.5, -0.5)}, 150, 5),
+    # At 60° north on WGS 84 a degree of longitude is 55,800 m.
+    ({'crs': 'EPSG:4326', 'transform': Affine(1e-5, 0, 10, 0, -5e-6, 60)}, 167.4, 5.58)])
+def test_lengths_and_widths_are_those_on_the_ground(tmp_path, profile, length, width):
+    ids = roads((100, 400), 10, [(50, 50), (350, 50)])
+    labels = write_map(tmp_path / 'map.tif', ids, **profile)
+    write_centerlines(labels, tmp_path / 'map.gpkg', [ROAD])
+    _, lines, fields = read(tmp_path / 'map.gpkg')
+    assert fields['length_m'][0] == pytest.approx(length, rel=0.02)
+    assert fields['width_m'][0] == pytest.approx(width, rel=0.15)
+    x, y = np.sort(np.array([profile['transform'] @ point for point in ((50, 50), (350, 50))]).T)
+    np.testing.assert_allclose(np.sort(shapely.get_coordinates(lines[0])[[0, -1]].T), [x, y],
+                               rtol=1e-5)
+
+
+@pytest.mark.parametrize('suffix', ['.gpkg', '.geojson', '.fgb'])
+def test_formats(tmp_path, suffix):
+    ids = roads((200, 400), 10, [(20, 50), (380, 50)])
+    ids[100:104, 40:360] = 2
+    labels, out = write_map(tmp_path / 'map.tif', ids, **UTM), tmp_path / f'map{suffix}'
+    write_vectors(labels, out)
+    result = write_centerlines(labels, out, ['road', 2, 1])
+    assert result['counts'] == {'road': 1, 'water': 1}
+    assert (centerlines_path(out) == out) == (suffix == '.gpkg')
+    meta, lines, fields = read(centerlines_path(out),
+                               'centerlines' if suffix == '.gpkg' else None)
+    assert set(fields) == {'class_id', 'class', 'length_m', 'width_m', 'colour'}
+    assert fields['class_id'].tolist() == [1, 2]
+    assert fields['class'].tolist() == ['road', 'water']
+    assert fields['colour'].tolist() == [
+        '#{:02x}{:02x}{:02x}'.format(*colour) for colour in PALETTE[1:]]
+    np.testing.assert_allclose(fields['length_m'], [180, 160], rtol=0.02)
+    if suffix == '.geojson':
+        assert meta['crs'] == 'EPSG:4326'
+        x, y = warp('EPSG:4326', 'EPSG:32633', *shapely.get_coordinates(lines).T)
+        lines = shapely.set_coordinates(lines, np.stack([x, y], axis=1))
+    np.testing.assert_allclose(shapely.length(lines), fields['length_m'], rtol=1e-4)
+    if suffix == '.gpkg':
+        # Written again, neither layer is lost or doubled.
+        write_centerlines(labels, out, ['road'])
+        assert sorted(pyogrio.list_layers(out)[:, 0]) == ['centerlines', 'polygons']
+        assert len(read(out, 'centerlines')[1]) == 1
+        assert len(read(out, 'polygons')[1]) == 3
+    names = {'map.tif', out.name, centerlines_path(out).name}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize('suffix', ['.gpkg', '.geojson', '.fgb'])
+@pytest.mark.parametrize('fill', [0, ROAD, NODATA])
+def test_nothing_to_write_is_an_empty_layer(tmp_path, suffix, fill):
+    labels = write_map(tmp_path / 'map.tif', np.full((20, 30), fill), **UTM)
+    out = tmp_path / f'map{suffix}'
+    result = write_centerlines(labels, out, ['road'])
+    assert result == {'counts': {'road': 0}, 'lengths': {'road': 0}}
+    assert len(read(centerlines_path(out))[1]) == 0
+
+
+def test_what_is_refused(tmp_path, monkeypatch):
+    labels = write_map(tmp_path / 'map.tif', roads((50, 50), 5, [(5, 5), (40, 40)]))
+    out = tmp_path / 'map.gpkg'
+    with pytest.raises(UserError, match="no class 'rail': give one of"):
+        write_centerlines(labels, out, ['rail'])
+    with pytest.raises(UserError, match='simplify=0 is no size'):
+        write_centerlines(labels, out, ['road'], simplify=0)
+    with pytest.raises(UserError, match='map_centerlines.shp has no suffix'):
+        write_centerlines(labels, tmp_path / 'map.shp', ['road'])
+    monkeypatch.setitem(sys.modules, 'skimage.morphology', None)
+    with pytest.raises(UserError, match=r"skimage.morphology, .*'bhvit_seg\[raster,vector\]'"):
+        write_centerlines(labels, out, ['road'])
+
+
+def test_a_full_disk_leaves_the_polygons(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = write_map(tmp_path / 'map.tif', rng.integers(0, 3, (300, 300)), **UTM)
+    write_vectors(labels, tmp_path / 'map.gpkg')
+    size = (tmp_path / 'map.gpkg').stat().st_size
+    with small_disk(tmp_path / 'disk', str(size * 3 // 2)) as disk:
+        out = disk / 'map.gpkg'
+        out.write_bytes((tmp_path / 'map.gpkg').read_bytes())
+        with pytest.raises(UserError, match='cannot write .*map.gpkg: .*; make room'):
+            write_centerlines(labels, out, ['road'])
+        assert [path.name for path in disk.iterdir()] == ['map.gpkg']
+        assert out.read_bytes() == (tmp_path / 'map.gpkg').read_bytes()
+
+
+@pytest.mark.data
+def test_roads_of_a_city(tmp_path, data_root):
+    folder = data_root / 'epfl_roads' / 'annotations' / 'val'
+    masks = sorted(folder.glob('*.png'))
+    assert masks
+    for mask in masks:
+        with open_raster(mask) as dataset:
+            ids = dataset.read(1)
+        labels = write_map(tmp_path / 'map.tif', ids)
+        write_centerlines(labels, tmp_path / 'map.gpkg', ['road'])
+        _, lines, fields = read(tmp_path / 'map.gpkg')
+        # On the road, all along it: the road is where a line of its width would draw it.
+        on_road = rasterize(lines, out_shape=ids.shape, all_touched=False).astype(bool)
+        assert np.mean(ids[on_road] == ROAD) > 0.97
+        wide = [shapely.buffer(line, 0.6 * width) for line, width in zip(lines, fields['width_px'])]
+        drawn = rasterize(wide, out_shape=ids.shape)
+        assert np.mean(drawn[ids == ROAD] == 1) > 0.85

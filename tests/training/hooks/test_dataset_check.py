@@ -1,0 +1,115 @@
+"""The check before iteration 1."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+
+import cv2
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from bhvit_seg.datasets.rs_lvf import RSLVFDataset
+from bhvit_seg.datasets.synthetic import write_dataset
+from bhvit_seg.errors import UserError
+from bhvit_seg.training.hooks.dataset_check import DatasetCheckHook
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    init_default_scope('mmseg')
+    write_dataset(tmp_path / 'scenes', n_train=2, n_val=1, size=(32, 40), lidar=False)
+    return tmp_path / 'scenes'
+
+
+@pytest.fixture
+def runner(scenes, tmp_path):
+    """What the hook asks a runner for."""
+
+    def loader(split):
+        return SimpleNamespace(dataset=RSLVFDataset(
+            data_root=str(scenes), test_mode=split == 'val', pipeline=[
+                dict(type='LoadAerialImage'), dict(type='LoadAerialAnnotations')],
+            data_prefix=dict(img_path=f'images/{split}', seg_map_path=f'annotations/{split}')))
+
+    model = nn.Module()
+    model.data_preprocessor = nn.Module()
+    model.data_preprocessor.register_buffer('mean', torch.zeros(3, 1, 1))
+    model.decode_head = SimpleNamespace(num_classes=2)
+    evaluator = SimpleNamespace(metrics=[SimpleNamespace(format_only=False)])
+    return SimpleNamespace(
+        model=model, work_dir=str(tmp_path / 'work'), logger=logging.getLogger('check'),
+        train_dataloader=loader('train'), val_dataloader=loader('val'),
+        test_dataloader=loader('val'), val_loop=object(), val_evaluator=evaluator,
+        test_evaluator=evaluator)
+
+
+def test_good_data_pass_and_leave_a_report(runner, tmp_path):
+    DatasetCheckHook().before_train(runner)
+    text = (tmp_path / 'work' / 'dataset_check_train.txt').read_text()
+    assert text.startswith('train: 2 images') and 'class_weight=' in text
+    assert (tmp_path / 'work' / 'dataset_check_val.json').is_file()
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_bad_data_end_the_run_with_one_sentence(runner, scenes, tmp_path, split):
+    mask = scenes / 'annotations' / split / 'scene_0000.png'
+    cv2.imwrite(str(mask), cv2.imread(str(mask), cv2.IMREAD_UNCHANGED) + 9)
+    with pytest.raises(UserError, match='scene_0000.png has ids out of range') as error:
+        DatasetCheckHook().before_train(runner)
+    assert '\n' not in str(error.value)
+    report = tmp_path / 'work' / f'dataset_check_{split}.txt'
+    assert str(report) in str(error.value) and 'scene_0000.png' in report.read_text()
+
+
+def test_damage_after_a_check_is_found_on_resuming(runner, scenes):
+    DatasetCheckHook().before_train(runner)
+    image = scenes / 'images' / 'train' / 'scene_0001.png'
+    image.write_bytes(image.read_bytes()[:200])
+    with pytest.raises(UserError, match='scene_0001.png is truncated'):
+        DatasetCheckHook().before_train(runner)
+
+
+def test_model_and_data_are_compared(runner):
+    runner.model.data_preprocessor.mean = torch.zeros(4, 1, 1)
+    with pytest.raises(UserError, match='has 3 channels.*4'):
+        DatasetCheckHook().before_train(runner)
+    runner.model.data_preprocessor.mean = torch.zeros(3, 1, 1)
+    runner.model.decode_head.num_classes = 19
+    with pytest.raises(UserError, match='num_classes=19'):
+        DatasetCheckHook().before_test(runner)
+
+
+def test_only_chosen_splits_are_checked(runner, scenes):
+    next((scenes / 'annotations' / 'val').iterdir()).unlink()
+    DatasetCheckHook(splits=['train']).before_train(runner)
+    with pytest.raises(UserError, match='has no mask'):
+        DatasetCheckHook(splits=['val']).before_val(runner)
+    with pytest.raises(UserError, match="'all'"):
+        DatasetCheckHook(splits=['all'])
+
+
+def test_a_split_is_checked_once_a_run(runner, monkeypatch):
+    from bhvit_seg.training.hooks import dataset_check
+    checked = []
+    check_dataset = dataset_check.check_dataset
+    monkeypatch.setattr(dataset_check, 'check_dataset', lambda dataset, split, **options: (
+        checked.append(split), check_dataset(dataset, split, **options))[1])
+    hook = DatasetCheckHook()
+    hook.before_train(runner)
+    hook.before_val(runner)
+    hook.before_val(runner)
+    assert checked == ['train', 'val']
+
+
+def test_other_processes_end_too(runner, scenes, monkeypatch):
+    """A process that is not the main one raises the main one's sentence without looking."""
+    from bhvit_seg.training.hooks import dataset_check
+    monkeypatch.setattr(dataset_check, 'is_main_process', lambda: False)
+    monkeypatch.setattr(dataset_check, 'check_dataset', lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(dataset_check, 'broadcast_object_list',
+                        lambda verdict: verdict.__setitem__(0, 'the sentence'))
+    with pytest.raises(UserError, match='^the sentence$'):
+        DatasetCheckHook().before_train(runner)

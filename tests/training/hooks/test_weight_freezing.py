@@ -1,0 +1,238 @@
+"""Freezing: what is picked, what holding means, and that the counts survive resuming."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmengine.hooks import Hook
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.models.weights import load_checkpoint_safely
+from bhvit_seg.training.hooks import OscillationFreezingHook
+from bhvit_seg.training.hooks.latent_signs import unpack
+from bhvit_seg.training.hooks.weight_freezing import WatchedWeight
+
+from .toy import SCALE, Script, Toy, script, train
+
+ITERATIONS = 40
+NAMES = ('first', 'second')
+
+
+def binary(weight: torch.Tensor) -> np.ndarray:
+    """The signs of rows of weights relative to their mean, in double precision."""
+    rows = weight.detach().double().numpy().reshape(len(weight), -1)
+    return rows >= rows.mean(1, keepdims=True)
+
+
+def watched_after(seed: int, shape=(4, 7), steps: int = 12) -> tuple[WatchedWeight, list]:
+    """A weight that jumped over its threshold again and again, and its signs after each step."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(shape, generator=generator) * SCALE
+    watched = WatchedWeight(weight)
+    seen = [binary(weight)]
+    for _ in range(steps):
+        weight += torch.randn(shape, generator=generator) * SCALE
+        watched.count()
+        seen.append(binary(weight))
+    return watched, seen
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999), limit=st.integers(1, 6))
+def test_what_flips_often_is_frozen_at_its_usual_sign(seed, limit):
+    watched, seen = watched_after(seed)
+    flips = np.sum([a != b for a, b in zip(seen, seen[1:])], axis=0)
+    usual = 2 * np.sum(seen[1:], axis=0) >= len(seen) - 1
+    watched.freeze(limit)
+    frozen = watched.frozen.numpy()
+    assert watched.num_frozen == frozen.sum()
+    full = (flips > limit).all(1)
+    assert np.array_equal(frozen[~full], (flips > limit)[~full])
+    assert (frozen[full].sum(1) == frozen.shape[1] - 1).all()
+    assert np.array_equal(binary(watched.weight)[frozen], usual[frozen])
+    assert not watched.flips.any() and not watched.votes.any()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999), shape=st.sampled_from([(4, 7), (3, 2, 3, 3), (2, 2)]),
+       size=st.sampled_from([1e-4, 1.0, 30.0]))
+def test_frozen_weights_keep_sign_and_distance_wherever_the_others_go(seed, shape, size):
+    watched, _ = watched_after(seed, shape)
+    watched.freeze(3)
+    generator = torch.Generator().manual_seed(seed + 1)
+    frozen = watched.frozen.numpy()
+    expected = binary(watched.weight)[frozen]
+    for _ in range(5):
+        moved = watched.weight + torch.randn(shape, generator=generator) * SCALE * size
+        watched.weight.copy_(moved)
+        watched.hold()
+        rows = watched.weight.double().flatten(1).numpy()
+        assert np.array_equal(binary(watched.weight)[frozen], expected)
+        if watched.num_frozen:
+            deviation = (rows - rows.mean(1, keepdims=True))[frozen]
+            np.testing.assert_allclose(deviation, watched.distance.numpy()[frozen], rtol=0,
+                                       atol=1e-6 * SCALE * max(size, 1) + 1e-7)
+        # Those that are free stay where the optimizer put them.
+        assert np.array_equal(rows[~frozen], moved.double().flatten(1).numpy()[~frozen])
+
+
+def test_frozen_weights_stay_frozen_and_nothing_moves_when_nothing_is_picked():
+    watched, _ = watched_after(0)
+    watched.freeze(4)
+    first = watched.frozen.clone()
+    assert 0 < watched.num_frozen < first.numel()
+    before = watched.weight.clone()
+    watched.freeze(1)
+    assert torch.equal(watched.weight, before) and torch.equal(watched.frozen, first)
+    watched.flips[~first] = 9
+    watched.freeze(1)
+    assert watched.frozen[first].all() and watched.num_frozen == first.numel() - len(first)
+
+
+@pytest.mark.parametrize('frozen', [False, True])
+def test_state_comes_back_in_the_middle_of_a_window(frozen):
+    watched, _ = watched_after(3)
+    if frozen:
+        watched.freeze(4)
+        watched.weight += 1e-3
+        watched.hold()
+        watched.count()
+    other = WatchedWeight(watched.weight.clone())
+    other.load_state_dict(watched.state_dict())
+    for step in range(8):
+        for one in (watched, other):
+            one.weight += torch.randn(one.weight.shape, generator=torch.Generator().manual_seed(
+                step)) * SCALE
+            one.hold()
+            one.count()
+    watched.freeze(2), other.freeze(2)
+    assert torch.equal(watched.weight, other.weight)
+    for name in ('signs', 'flips', 'votes', 'frozen', 'distance'):
+        assert torch.equal(getattr(watched, name), getattr(other, name)), name
+
+
+class Record(Hook):
+    """Remember the latent weights after each iteration, as validation would see them."""
+
+    priority = 'VERY_LOW'
+
+    def __init__(self):
+        self.weights = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.weights.append({name: getattr(runner.model, name).weight.detach().clone()
+                             for name in NAMES})
+
+
+class Nudge(Hook):
+    """Moves the latent weights, wherever they are, by something the iteration decides."""
+
+    priority = 'VERY_HIGH'
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        generator = torch.Generator().manual_seed(runner.iter)
+        with torch.no_grad():
+            for name in NAMES:
+                weight = getattr(runner.model, name).weight
+                weight += 0.4 * torch.randn(weight.shape, generator=generator)
+
+
+def freezing(**changes) -> OscillationFreezingHook:
+    return OscillationFreezingHook(**{'threshold': (0.3, 0.1), 'begin': 0.2, 'window': 8,
+                                      **changes})
+
+
+def test_training_freezes_after_each_window(tmp_path):
+    walk, record = script(ITERATIONS), Record()
+    train(tmp_path, ITERATIONS, [Script(walk), freezing(), record])
+    # Watched from the weights after iteration 9 on: windows end at iterations 17, 25 and 33.
+    assert all(torch.equal(record.weights[i][n], walk[i][n]) for i in range(16) for n in NAMES)
+    files = list(tmp_path.glob('*/vis_data/scalars.json'))
+    assert len(files) == 1
+    lines = [json.loads(line) for line in files[0].read_text().splitlines()]
+    shares = {line['step']: line['weights/frozen'] for line in lines if 'weights/frozen' in line}
+    assert list(shares) == [17, 25, 33] and 0 < shares[17] <= shares[25] <= shares[33] < 1
+    state = load_checkpoint_safely(tmp_path / 'iter_40.pth')['oscillation_freezing']
+    assert state['steps'] == 7
+    for name in NAMES:
+        seen = [binary(walk[i][name]) for i in range(8, 17)]
+        flips = np.sum([a != b for a, b in zip(seen, seen[1:])], axis=0)
+        picked = flips > 8 * freezing().threshold_at(17 / 40)
+        picked &= flips > 1
+        assert picked.any() and not picked.all(1).any()
+        usual = 2 * np.sum(seen[1:], axis=0) >= 8
+        for i in range(16, ITERATIONS):
+            assert np.array_equal(binary(record.weights[i][name])[picked], usual[picked])
+
+
+@pytest.mark.parametrize('stopped', [4, 12, 20])
+def test_resumed_run_freezes_what_an_uninterrupted_one_does(stopped, tmp_path):
+    # What is frozen when does not depend on the length of training, which the cut run has not.
+    def hooks():
+        return [Nudge(), freezing(threshold=(0.3, 0.3), begin=0, window=5)]
+
+    whole, resumed = Toy(), Toy()
+    train(tmp_path / 'whole', 24, hooks(), whole)
+    train(tmp_path / 'cut', stopped, hooks())
+    train(tmp_path / 'cut', 24, hooks(), resumed, resume=True)
+    states = [load_checkpoint_safely(tmp_path / name / 'iter_24.pth')['oscillation_freezing']
+              for name in ('whole', 'cut')]
+    for name in NAMES:
+        assert torch.equal(getattr(whole, name).weight, getattr(resumed, name).weight)
+        first, second = (state['weights'][name] for state in states)
+        assert set(first) == set(second)
+        assert all(torch.equal(first[key], second[key]) for key in first)
+        frozen = unpack(first['frozen'], first['flips'])
+        assert 0 < frozen.sum() < frozen.numel() - len(frozen)
+
+
+def test_begins_anew_from_given_weights(tmp_path):
+    train(tmp_path / 'old', 20, [Script(script(20)), freezing(begin=0)])
+    runner = train(tmp_path / 'new', 4, [freezing(begin=1)],
+                   load_from=str(tmp_path / 'old' / 'iter_20.pth'))
+    assert 'oscillation_freezing' not in load_checkpoint_safely(tmp_path / 'new' / 'iter_4.pth')
+    assert runner.iter == 4
+
+
+def test_accumulated_gradients_count_as_one_step(tmp_path):
+    wrapper = dict(type='OptimWrapper', accumulative_counts=4, optimizer=dict(type='SGD', lr=0.0))
+    train(tmp_path, 12, [freezing(begin=0)], optimizer=wrapper)
+    state = load_checkpoint_safely(tmp_path / 'iter_12.pth')['oscillation_freezing']
+    assert state['steps'] == 3
+
+
+def test_real_weights_are_not_watched(tmp_path):
+    class Stage(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            runner.model.first.binarize_weights = runner.iter >= 6
+
+    train(tmp_path, 12, [Stage(), freezing(begin=0)])
+    assert 'oscillation_freezing' not in load_checkpoint_safely(tmp_path / 'iter_4.pth')
+    state = load_checkpoint_safely(tmp_path / 'iter_12.pth')['oscillation_freezing']
+    assert state['steps'] == 5
+
+
+def test_a_model_without_binary_layers_trains_without_it(tmp_path):
+    train(tmp_path, 4, [freezing(begin=0)], model=Toy(binary=False))
+    assert 'oscillation_freezing' not in load_checkpoint_safely(tmp_path / 'iter_4.pth')
+
+
+def test_threshold_falls_along_a_cosine():
+    hook = OscillationFreezingHook(threshold=(0.1, 0.02), begin=0.5)
+    values = [hook.threshold_at(progress) for progress in (0.5, 0.75, 1.0)]
+    assert values == pytest.approx([0.1, 0.06, 0.02])
+
+
+@pytest.mark.parametrize('arguments', [
+    dict(threshold=(0.1,)), dict(threshold=(0.1, 1.5)), dict(begin=-0.5), dict(window=1),
+    dict(window=128), dict(window=10.5)])
+def test_wrong_arguments_are_named(arguments):
+    (name, value), = arguments.items()
+    with pytest.raises(UserError) as error:
+        OscillationFreezingHook(**arguments)
+    assert f'{name} of OscillationFreezingHook is {value}' in str(error.value)

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import itertools
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader, Dataset
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.training.loops import (
+    SampleKey,
+    SeededDataset,
+    SeekableSampler,
+    derive_seed,
+    make_seekable,
+    seeded,
+)
+
+
+class Noise(Dataset):
+    """Returns its index and a draw of each generator."""
+
+    metainfo = {'classes': ('a', 'b')}
+
+    def __init__(self, size: int = 10) -> None:
+        self.size = size
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        return index, random.random(), np.random.rand(), torch.rand(()).item()
+
+
+def take(sampler: SeekableSampler, count: int) -> list[SampleKey]:
+    return list(itertools.islice(iter(sampler), count))
+
+
+def sampler_of(size: int, rank: int = 0, world_size: int = 1, shuffle: bool = True):
+    sampler = SeekableSampler(range(size), shuffle=shuffle)
+    sampler.rank, sampler.world_size = rank, world_size
+    return sampler
+
+
+@given(size=st.integers(1, 20), start=st.integers(0, 60), world_size=st.integers(1, 4),
+       seed=st.integers(0, 2**32 - 1))
+def test_seeking_equals_running_there(size, start, world_size, seed):
+    for rank in range(world_size):
+        beginning, later = (sampler_of(size, rank, world_size) for _ in range(2))
+        beginning.seek(0, seed)
+        later.seek(start, seed)
+        assert take(later, 25) == take(beginning, start + 25)[start:]
+
+
+@given(size=st.integers(1, 20), world_size=st.integers(1, 4), seed=st.integers(0, 100))
+def test_ranks_share_whole_permutations(size, world_size, seed):
+    passes = 3 * world_size
+    streams = []
+    for rank in range(world_size):
+        sampler = sampler_of(size, rank, world_size)
+        sampler.seek(0, seed)
+        streams.append(take(sampler, 3 * size))
+    stream = [key for keys in zip(*streams) for key in keys]
+    assert [key.position for key in stream] == list(range(size * passes))
+    for number in range(passes):
+        order = [key.index for key in stream[number * size:(number + 1) * size]]
+        assert sorted(order) == list(range(size))
+
+
+def test_passes_and_seeds_have_other_orders():
+    sampler = sampler_of(50)
+    sampler.seek(0, 1)
+    first, second = (sampler.order(number).tolist() for number in (0, 1))
+    sampler.seek(0, 2)
+    assert first != second and first != sampler.order(0).tolist()
+
+
+def test_without_shuffling_the_order_is_kept():
+    sampler = sampler_of(3, shuffle=False)
+    sampler.seek(2, 0)
+    assert [key.index for key in take(sampler, 5)] == [2, 0, 1, 2, 0]
+
+
+def test_nothing_is_prefetched_before_the_position_is_known():
+    assert take(sampler_of(5), 3) == []
+
+
+def test_empty_dataset_is_refused():
+    with pytest.raises(UserError, match='no samples'):
+        SeekableSampler([])
+
+
+def test_sample_is_a_function_of_its_key_and_leaves_the_generators_alone():
+    dataset = SeededDataset(Noise())
+    key = SampleKey(seed=3, position=17, index=4)
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    expected = random.random(), np.random.rand(), torch.rand(()).item()
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    first = dataset[key]
+    assert (random.random(), np.random.rand(), torch.rand(()).item()) == expected
+    assert dataset[key] == first and first[0] == 4
+    assert dataset[key._replace(position=18)] != first
+    assert dataset[key._replace(seed=4)] != first
+
+
+def test_generators_are_restored_after_an_error():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    with pytest.raises(ZeroDivisionError), seeded(1):
+        torch.rand(7)
+        raise ZeroDivisionError
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_wrapped_dataset_is_seen_through_and_can_be_pickled():
+    dataset = SeededDataset(Noise(7))
+    assert dataset.metainfo == Noise.metainfo and len(dataset) == 7
+    assert not hasattr(dataset, 'full_init')
+    assert len(pickle.loads(pickle.dumps(dataset))) == 7
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_workers_load_what_one_process_loads(num_workers):
+    sampler = sampler_of(10)
+    loader = DataLoader(SeededDataset(Noise()), batch_size=2, sampler=sampler,
+                        num_workers=num_workers, collate_fn=list)
+    sampler.seek(6, seed=9)
+    got = list(itertools.chain(*itertools.islice(iter(loader), 4)))
+    wanted = SeededDataset(Noise())
+    assert got == [wanted[key] for key in take(sampler, 8)]
+
+
+def test_derived_seeds_differ_and_are_the_same_everywhere():
+    seeds = {derive_seed(*numbers) for numbers in itertools.product(range(10), repeat=3)}
+    assert len(seeds) == 1000
+    assert derive_seed(1, 2) == 1596810411
+
+
+@pytest.mark.parametrize('change, words', [
+    ({'sampler': {'type': 'WeightedSampler'}}, 'WeightedSampler'),
+    ({'batch_sampler': {'type': 'AspectRatioBatchSampler'}}, 'batch_sampler'),
+])
+def test_samplers_without_position_are_refused(change, words):
+    with pytest.raises(UserError, match=words):
+        make_seekable({'dataset': {}, 'sampler': {'type': 'InfiniteSampler'}, **change})
+    with pytest.raises(UserError, match='list'):
+        make_seekable([])
+
+
+def test_shuffle_of_the_config_is_kept():
+    config = {'dataset': {'type': 'X'}, 'sampler': {'type': 'DefaultSampler', 'shuffle': False},
+              'batch_size': 3}
+    made = make_seekable(config)
+    assert made['sampler'] == {'type': SeekableSampler, 'shuffle': False}
+    assert made['dataset'] == {'type': SeededDataset, 'dataset': {'type': 'X'}}
+    assert made['batch_size'] == 3 and config['sampler']['type'] == 'DefaultSampler'

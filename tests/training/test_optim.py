@@ -1,0 +1,79 @@
+"""Parameter groups: what is latent is decided by the type of the layer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from bhvit_seg.errors import UserError, find_user_error
+from bhvit_seg.models.layers import BinaryConv2d, BinaryLinear
+from bhvit_seg.training.optim import latent_groups
+
+
+@pytest.fixture
+def model():
+    init_default_scope('mmseg')
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 1), BinaryConv2d(4, 8, 3), nn.BatchNorm2d(8),
+        nn.Sequential(BinaryLinear(8, 8), BinaryLinear(8, 8, binary=False)))
+
+
+def build(model, optimizer=None, **settings):
+    return build_optim_wrapper(model, dict(
+        type='OptimWrapper', constructor='LatentWeightOptimWrapperConstructor',
+        optimizer=optimizer or dict(type='AdamW', lr=0.1, weight_decay=0.5), **settings)).optimizer
+
+
+def ids(parameters):
+    return {id(parameter) for parameter in parameters}
+
+
+def test_latent_weights_have_a_group_and_no_decay(model):
+    latent = [model[1].weight, model[3][0].weight]
+    others, group = build(model).param_groups
+    assert ids(group['params']) == ids(latent)
+    assert ids(others['params']) == ids(model.parameters()) - ids(latent)
+    assert (group['lr'], group['weight_decay']) == (0.1, 0)
+    assert (others['lr'], others['weight_decay']) == (0.1, 0.5)
+
+
+def test_factors_and_mmengine_s_settings(model):
+    groups = build(model, paramwise_cfg=dict(
+        latent_lr_mult=2., latent_decay_mult=0.1, norm_decay_mult=0.)).param_groups
+    assert len(groups) == 3 and sum(len(g['params']) for g in groups) == len(
+        list(model.parameters()))
+    assert (groups[-1]['lr'], groups[-1]['weight_decay']) == (0.2, 0.05)
+    norm, = (g for g in groups if ids(g['params']) == ids(model[2].parameters()))
+    assert norm['weight_decay'] == 0
+
+
+def test_an_optimizer_without_decay(model):
+    groups = build(model, dict(type='Rprop', lr=0.1)).param_groups
+    assert [len(g['params']) for g in groups] == [9, 2]
+
+
+def test_frozen_latent_weights_are_left_out(model):
+    model[1].weight.requires_grad_(False)
+    _, group = build(model).param_groups
+    assert ids(group['params']) == ids([model[3][0].weight])
+
+
+def test_a_twin_has_no_such_group(model):
+    model[1].binary = model[3][0].binary = False
+    assert len(build(model).param_groups) == 1
+
+
+def test_negative_factors_are_named(model):
+    with pytest.raises(Exception) as error:
+        build(model, paramwise_cfg=dict(latent_decay_mult=-1.))
+    assert 'latent_decay_mult is -1.0' in str(find_user_error(error.value))
+
+
+def test_groups_of_an_optimizer(model):
+    optimizer = build(model)
+    assert latent_groups(optimizer, model) == [optimizer.param_groups[1]]
+    with pytest.raises(UserError, match='LatentWeightOptimWrapperConstructor'):
+        latent_groups(torch.optim.SGD(model.parameters(), 0.1), model)
