@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bhvit_seg.datasets.image_io import read_image, read_image_and_gaps, read_mask, read_raster
+from bhvit_seg.datasets.image_io import read_image, read_mask, read_pixels, read_raster
 from bhvit_seg.errors import UserError
 
 READERS = [read_image, read_mask, read_raster]
@@ -198,10 +198,10 @@ def test_real_geotiffs_agree_with_rasterio(data_root):
         with rasterio.open(path) as file:
             bands, valid = file.read().transpose(1, 2, 0), file.dataset_mask() > 0
         assert (read_raster(str(path))[0] == bands).all(), path
-        image, gaps = read_image_and_gaps(str(path))
-        assert (image[..., ::-1] == bands[..., :3])[valid].all(), path
+        image, gaps = read_pixels(str(path))
+        assert (image == bands[..., :3])[valid].all(), path
         if gaps is None:
             assert valid.all(), path
         else:
             assert (gaps == ~valid).all(), path
-            assert np.allclose(image[gaps], bands[..., 2::-1][valid].mean(axis=0), atol=0.5), path
+            assert np.allclose(image[gaps], bands[..., :3][valid].mean(axis=0), atol=0.5), path
