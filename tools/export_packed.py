@@ -9,6 +9,7 @@ from bhvit_seg.errors import command
 
 @command
 def main(argv: list[str] | None = None) -> None:
+    from bhvit_seg.inference.inputs import find_images
     from bhvit_seg.native.packing import PRECISIONS, export_packed
     from bhvit_seg.training.config import add_cfg_options
 
@@ -34,7 +35,8 @@ def main(argv: list[str] | None = None) -> None:
     add_cfg_options(parser)
     args = parser.parse_args(argv)
     report = export_packed(
-        args.config, args.checkpoint, args.out, images=args.images, lidar=args.lidar,
+        args.config, args.checkpoint, args.out, lidar=args.lidar,
+        images=find_images(args.images, args.out) if args.images else (),
         precision=args.precision, verify=not args.no_verify, threads=args.threads,
         cfg_options=args.cfg_options)
     print(report.summary())

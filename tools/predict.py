@@ -22,34 +22,43 @@ def build_parser() -> argparse.ArgumentParser:
                         help='folder of LiDAR rasters named like the images, for models that '
                              'read them')
     parser.add_argument('--opacity', type=float, default=0.5, metavar='X',
-                        help='share of the class colours in overlays, 0 to 1 (default: 0.5)')
+                        help='weight of the class colours in overlays, 0 to 1 (default: 0.5)')
     parser.add_argument('--no-overlay', action='store_true', help='write label maps only')
     parser.add_argument('--overwrite', action='store_true',
-                        help='predict anew what is there already')
+                        help='predict again what is there already')
+    parser.add_argument('--window', type=int, metavar='PIXELS',
+                        help='side of overlapping windows that larger images are predicted in '
+                             '(default: the training crop, for images of more than 2048x2048)')
+    parser.add_argument('--whole', action='store_true',
+                        help='predict images of any size in one piece')
     return parser
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
+    from bhvit_seg.inference.prediction import predict_files
+    from bhvit_seg.inference.predictor import ModelSource
+
     check_model_arguments(args)
     if args.packed is None and args.threads is not None:
         raise UserError('--threads is of packed models: give --packed, or set OMP_NUM_THREADS for '
                         'torch')
-    options = dict(lidar=args.lidar, opacity=args.opacity, overlay=not args.no_overlay,
-                   overwrite=args.overwrite)
-    if args.packed is not None:
-        from bhvit_seg.inference.packed_predictor import predict_packed
-
-        report = predict_packed(args.inputs, args.packed, args.out, args.threads, **options)
-    else:
-        from bhvit_seg.inference.torch_predictor import predict
+    options = {}
+    if args.cfg_options:
         from bhvit_seg.training.config import parse_options
 
-        report = predict(args.inputs, args.config, args.checkpoint, args.out, args.device,
-                         parse_options(args.cfg_options or []), **options)
+        options = parse_options(args.cfg_options)
+    source = ModelSource(args.packed, args.config, args.checkpoint, args.device, args.threads,
+                         options)
+    report = predict_files(
+        args.inputs, source, args.out, lidar=args.lidar, opacity=args.opacity,
+        overlay=not args.no_overlay, overwrite=args.overwrite, window=args.window,
+        whole=args.whole)
     print(f'{len(report.written)} predicted into {args.out}, {len(report.skipped)} already there, '
           f'{len(report.failed)} failed')
+    for sentence in report.notes:
+        print(f'note: {sentence}', file=sys.stderr)
     for sentence in report.failed.values():
         print(f'error: {sentence}', file=sys.stderr)
     return 1 if report.failed else 0

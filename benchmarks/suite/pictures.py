@@ -19,9 +19,10 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from benchmarks.suite.runs import Run
+from bhvit_seg.datasets.image_io import write_labels
 from bhvit_seg.inference.contact_sheet import SheetRow, write_contact_sheet
-from bhvit_seg.inference.pictures import write_labels
-from bhvit_seg.inference.torch_predictor import Predictor, find_palette
+from bhvit_seg.inference.torch_predictor import TorchPredictor
+from bhvit_seg.training.trained import find_palette
 
 COUNT = 4
 # Of an image the middle is shown, so many pixels of it at most, on so many pixels of the sheet.
@@ -92,7 +93,7 @@ def _predict(run: Run, images: Sequence[Path]) -> list[np.ndarray]:
     for image in images:
         path = run.folder / 'pictures' / f'{image.stem}.png'
         if not path.is_file() or path.stat().st_mtime < run.checkpoint.stat().st_mtime:
-            predictor = predictor or Predictor(run.config, run.checkpoint)
+            predictor = predictor or TorchPredictor(run.config, run.checkpoint)
             write_labels(path, predictor(image), predictor.palette)
         maps.append(_shown(np.asarray(Image.open(path))))
     return maps
