@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    import bhvit_seg.modules  # noqa: F401  registers what a part of a config names
     from bhvit_seg.datasets.checks import check_from_config
     from bhvit_seg.training.config import load_config
 
