@@ -116,8 +116,8 @@ def test_models_of_camera_and_lidar(engine, images, tmp_path):
         assert cv2.imwrite(str(lidar / f'{seed}.tif'), height)
     config, checkpoint = write_experiment(
         tmp_path, [dict(type='LoadLidarChannels', nodata=-9999., fill=2.)], in_channels=4)
-    report = export_packed(config, checkpoint, tmp_path / 'model.bhv', images=find_images([images], tmp_path / 'out'),
-                           lidar=lidar, precision='32')
+    report = export_packed(config, checkpoint, tmp_path / 'model.bhv', lidar=lidar,
+                           images=find_images([images], tmp_path / 'out'), precision='32')
     assert report.verification.images == 2
     with pytest.raises(UserError, match='--lidar'):
         predict_packed([images], tmp_path / 'model.bhv', tmp_path / 'out')

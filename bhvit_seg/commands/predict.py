@@ -1,0 +1,67 @@
+"""``bhvit-seg predict``: predicts image files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from bhvit_seg.commands.model_arguments import add_model_arguments, check_model_arguments
+from bhvit_seg.errors import UserError
+
+DESCRIPTION = (
+    'Predicts images: label maps into OUT/labels, overlays into OUT/overlays. The values of a '
+    'label map are class ids. A prediction that was interrupted is continued by the same '
+    'command; OUT/prediction.json says which files, model and options each label map is of.')
+EXAMPLES = (
+    'bhvit-seg predict tiles/ --packed model.bhv --out predictions',
+    'bhvit-seg predict tiles/*.jpg --config my_config.py --checkpoint iter_3000.pth '
+    '--out predictions')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('inputs', nargs='+', metavar='IN', help='image, folder or glob pattern')
+    add_model_arguments(parser)
+    parser.add_argument('--out', required=True, metavar='DIR', help='output folder')
+    parser.add_argument('--threads', type=int, metavar='N',
+                        help='threads of the packed model (default: all cores)')
+    parser.add_argument('--lidar', metavar='DIR',
+                        help='folder of LiDAR rasters named like the images, for models that '
+                             'read them')
+    parser.add_argument('--opacity', type=float, default=0.5, metavar='X',
+                        help='opacity of the class colours in overlays, 0 to 1 (default: 0.5)')
+    parser.add_argument('--no-overlay', action='store_true', help='write label maps only')
+    parser.add_argument('--overwrite', action='store_true',
+                        help='predict again what is there already')
+    parser.add_argument('--window', type=int, metavar='PIXELS',
+                        help='side of overlapping windows that larger images are predicted in '
+                             '(default: the training crop, for images of more than 2048x2048)')
+    parser.add_argument('--whole', action='store_true',
+                        help='predict images of any size in one piece')
+
+
+def run(args: argparse.Namespace) -> int:
+    check_model_arguments(args)
+    if args.packed is None and args.threads is not None:
+        raise UserError('--threads is of packed models: give --packed, or set OMP_NUM_THREADS for '
+                        'torch')
+    from bhvit_seg.inference.prediction import predict_files
+    from bhvit_seg.inference.predictor import ModelSource
+
+    options = {}
+    if args.cfg_options:
+        from bhvit_seg.training.config import parse_options
+
+        options = parse_options(args.cfg_options)
+    source = ModelSource(args.packed, args.config, args.checkpoint, args.device, args.threads,
+                         options)
+    report = predict_files(
+        args.inputs, source, args.out, lidar=args.lidar, opacity=args.opacity,
+        overlay=not args.no_overlay, overwrite=args.overwrite, window=args.window,
+        whole=args.whole)
+    print(f'{len(report.written)} predicted into {args.out}, {len(report.skipped)} already there, '
+          f'{len(report.failed)} failed')
+    for sentence in report.notes:
+        print(f'note: {sentence}', file=sys.stderr)
+    for sentence in report.failed.values():
+        print(f'error: {sentence}', file=sys.stderr)
+    return 1 if report.failed else 0
