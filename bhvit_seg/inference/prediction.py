@@ -219,20 +219,18 @@ def update_record(out: Path, jobs: Sequence[Job], weights: str, opacity: float |
         wanted = [job.labels] if opacity is None else [job.labels, job.overlay]
         entry = images.get(name)
         if not overwrite:
-            check_entry(job, wanted, entry)
+            check_entry(out, job, wanted, entry)
         # Another image beside it changes the name: 1.png is written as 1, or as 1.png beside 1.jpg.
         suffix = job.image.suffix
         before = name[:-len(suffix)] if name.endswith(suffix) else name + suffix
         if before in images and images[before]['source']['path'] == job.identity['source']['path']:
-            stale += [out / kind / f'{before}.png' for kind in ('labels', 'overlays')]
-            del images[before]
-        kept = {key: value for key, value in (entry or {}).items() if key != 'opacity'}
-        same = kept == job.identity and not overwrite
-        shown = (entry or {}).get('opacity') if same else None
+            stale += files_of(out, before, images.pop(before))
+        same = entry == {**job.identity, 'opacity': entry and entry['opacity']} and not overwrite
+        shown = entry['opacity'] if same else None
         if not same:
-            stale += [job.labels, job.overlay]
+            stale += files_of(out, name, entry) + (wanted if overwrite else [])
         elif opacity not in (None, shown):
-            stale.append(job.overlay)
+            stale += files_of(out, name, entry)[1:]
         if not same or opacity not in (None, shown) or not all(path.exists() for path in wanted):
             todo.append(job)
         images[name] = {**job.identity, 'opacity': shown if opacity is None else opacity}
@@ -253,7 +251,7 @@ def read_record(path: Path, overwrite: bool) -> dict[str, dict]:
         try:
             record = json.loads(path.read_text(encoding='utf-8'))
             if all(entry['model'] in record['models'] and 'path' in entry['source']
-                   for entry in record['images'].values()):
+                   and 'opacity' in entry for entry in record['images'].values()):
                 return record
         except (ValueError, KeyError, TypeError, AttributeError):
             pass
@@ -263,22 +261,30 @@ def read_record(path: Path, overwrite: bool) -> dict[str, dict]:
     return {'models': {}, 'images': {}}
 
 
-def check_entry(job: Job, wanted: Sequence[Path], entry: Mapping[str, Any] | None) -> None:
+def files_of(out: Path, name: str, entry: Mapping[str, Any] | None) -> list[Path]:
+    """Return the files of a recorded prediction: the labels, and the overlay if it has one."""
+    if entry is None:
+        return []
+    kinds = ('labels',) if entry['opacity'] is None else ('labels', 'overlays')
+    return [out / kind / f'{name}.png' for kind in kinds]
+
+
+def check_entry(out: Path, job: Job, wanted: Sequence[Path], entry: Mapping[str, Any] | None
+                ) -> None:
     """See that what is there under the names of a job may be replaced.
 
     Raises:
         UserError: It is the prediction of another image, or of unknown origin.
     """
-    existing = next(filter(Path.exists, wanted), None)
-    if existing is None:
-        return
-    if entry is None:
-        raise UserError(f'{existing} exists, but {RECORD} does not say what it is of: give '
-                        'another --out, or --overwrite')
-    if entry['source']['path'] != job.identity['source']['path']:
-        raise UserError(f'{existing} is the prediction of {entry["source"]["path"]}, and '
-                        f'{job.image} would be written under the same name: give another --out, '
-                        'or --overwrite')
+    known = files_of(out, job.name, entry)
+    for path in filter(Path.exists, [*known, *wanted]):
+        if path not in known:
+            raise UserError(f'{path} exists, but {RECORD} does not say what it is of: give '
+                            'another --out, or --overwrite')
+        if entry['source']['path'] != job.identity['source']['path']:
+            raise UserError(f'{path} is the prediction of {entry["source"]["path"]}, and '
+                            f'{job.image} would be written under the same name: give another '
+                            '--out, or --overwrite')
 
 
 def choose_windows(model: Predictor, image: LoadedImage, window: int | None, whole: bool
