@@ -12,6 +12,7 @@ import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmseg.structures import SegDataSample
 
 from bhvit_seg.datasets.image_io import swap_red_and_blue
 from bhvit_seg.inference.predictor import LoadedImage, Predictor
@@ -91,7 +92,9 @@ class TorchPredictor(Predictor):
     def _forward(self, windows: np.ndarray) -> tuple[torch.Tensor, tuple[int, int]]:
         """Return the head's scores of windows ``(B, h, w, C)`` and the size they were padded to."""
         planes = np.ascontiguousarray(swap_red_and_blue(windows).transpose(0, 3, 1, 2))
-        data = self.model.data_preprocessor({'inputs': list(torch.from_numpy(planes))})
+        data = self.model.data_preprocessor({
+            'inputs': list(torch.from_numpy(planes)),
+            'data_samples': [SegDataSample() for _ in planes]})  # noted in them: the padding
         inputs = torch.as_tensor(data['inputs'], device=self.device)
         scores = self.model(inputs, mode='tensor')
         if isinstance(scores, torch.Tensor) and scores.shape[1] == 1:
