@@ -21,9 +21,10 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 
+from bhvit_seg.commands.arguments import add_cfg_options
 from bhvit_seg.errors import UserError, command
 from bhvit_seg.fileio import write_json
-from bhvit_seg.training.config import add_cfg_options, explain_config_errors, load_config
+from bhvit_seg.training.config import explain_config_errors, load_config
 
 WARM_UP = 2
 _SWITCHED = ('BHViT', 'BinaryResNet', 'BinaryViT', 'BinarySegformerHead', 'BinaryUPerHead',
