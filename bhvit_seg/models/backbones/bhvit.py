@@ -37,6 +37,9 @@ ARCHITECTURES = {
                  mlp_channels=(512, 1024, 1024, 2048), num_heads=(1, 1, 4, 8)),
     'small': dict(depths=(3, 4, 8, 4), channels=(64, 128, 256, 512),
                   mlp_channels=(512, 1024, 1024, 2048), num_heads=(1, 1, 4, 8)),
+    # Ours, not the paper's: half the channels of Tiny, MLPs that widen 4 times in all stages.
+    'nano': dict(depths=(2, 2, 6, 2), channels=(32, 64, 128, 256),
+                 mlp_channels=(128, 256, 512, 1024), num_heads=(1, 1, 2, 4)),
 }
 # The mixer of each stage.
 TOKEN_MIXERS = {
@@ -141,8 +144,9 @@ class BHViT(BaseModule):
     """Binarized Hybrid Vision Transformer.
 
     Args:
-        arch (str | dict): ``'tiny'``, ``'small'``, or a dict with ``depths``, ``channels``,
-            ``mlp_channels`` and ``num_heads``, four numbers each. Defaults to ``'small'``.
+        arch (str | dict): ``'tiny'``, ``'small'``, ``'nano'`` (ours, not the paper's), or a dict
+            with ``depths``, ``channels``, ``mlp_channels`` and ``num_heads``, four numbers each.
+            Defaults to ``'small'``.
         downsampling (str): ``'full_precision'`` (marked † in the paper) or ``'binary'``.
         norm_cfg (dict): ``type`` ``'BN'``, ``'SyncBN'`` or ``'LN'``. Defaults to BN.
         attention (str): ``'qd'``, ``'gsb'`` or ``'boolean'``, how attention matrices are
