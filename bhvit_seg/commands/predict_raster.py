@@ -97,8 +97,8 @@ def run(args: argparse.Namespace) -> int:
         UserError: Something given is wrong.
     """
     check_arguments(args)
+    from bhvit_seg.inference.inputs import find_rasters
     from bhvit_seg.inference.raster_models import ModelSource
-    from bhvit_seg.raster.inputs import find_rasters
     from bhvit_seg.raster.memory import parse_memory
     from bhvit_seg.raster.predict import ReadChoices, WindowChoices, WorkChoices, map_raster
     from bhvit_seg.raster.writing import OutputOptions
@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     work = WorkChoices(parse_memory(args.max_memory), args.workers, args.scheduler, args.restart,
                        args.overwrite)
     rasters = [(raster, out) for raster, out in find_outputs(
-        find_rasters(args.inputs, args.out), args.inputs, Path(args.out))]
+        list(find_rasters(args.inputs, args.out).items()), args.inputs, Path(args.out))]
     model = source.load()
     if args.vector is not None:
         check_vectors(args, model.classes, [raster for raster, _ in rasters])
