@@ -10,8 +10,8 @@ from bhvit_seg.errors import command
 @command
 def main(argv: list[str] | None = None) -> None:
     from benchmarks.training import benchmark_training, format_results
+    from bhvit_seg.commands.arguments import add_cfg_options
     from bhvit_seg.fileio import write_json
-    from bhvit_seg.training.config import add_cfg_options
 
     parser = argparse.ArgumentParser(
         description='Prints the time of a training step and of an evaluation pass, and the peak '

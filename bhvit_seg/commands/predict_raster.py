@@ -1,4 +1,4 @@
-"""Maps georeferenced rasters: what ``tools/predict_raster.py`` does."""
+"""``bhvit-seg predict-raster``: maps georeferenced rasters."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from bhvit_seg.errors import UserError
 VECTOR_SUFFIXES = ('.gpkg', '.geojson', '.fgb')
 DESCRIPTION = ('Maps rasters of any size: a label GeoTIFF with the CRS, transform and size of its '
                'raster. An interrupted run goes on where it stopped when it is started again.')
+EXAMPLES = (
+    'bhvit-seg predict-raster mosaic.tif roads.tif --packed model.bhv',
+    'bhvit-seg predict-raster mosaic.tif roads.tif --packed model.bhv --vector roads.gpkg '
+    '--preview roads.png',
+    'bhvit-seg predict-raster flights/ maps/ --packed model.bhv --cog --workers 4')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
