@@ -16,8 +16,36 @@ from torch import Tensor, nn
 from .quantizers import binarize_activation, binarize_weight
 
 
+class BinaryLayer(nn.Module):
+    """What layers with latent weights have in common.
+
+    Attributes:
+        binary (bool): ``False`` makes the layer the full-precision one with the same parameters.
+    """
+
+    # Set while training in stages: whether weights are binarized, or only activations, and
+    # whether the latent weights are frozen.
+    binarize_weights = True
+    weights_at_rest = False
+    binary: bool
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ('' if self.binary else ', binary=False')
+
+
+def binary_layers(model: nn.Module) -> dict[str, BinaryLayer]:
+    """Return the layers of ``model`` that have latent weights, by name."""
+    return {name: module for name, module in model.named_modules()
+            if isinstance(module, BinaryLayer) and module.binary}
+
+
+def latent_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the latent weights of all binary layers of ``model``, by the name of the layer."""
+    return {name: layer.weight for name, layer in binary_layers(model).items()}
+
+
 @MODELS.register_module()
-class BinaryConv2d(nn.Conv2d):
+class BinaryConv2d(BinaryLayer, nn.Conv2d):
     """2-D convolution of binarized inputs with binarized weights.
 
     Zeros are padded AFTER the sign, so that a tap outside the map contributes 0, neither +1 nor
@@ -29,11 +57,6 @@ class BinaryConv2d(nn.Conv2d):
         binary (bool): ``False`` makes it a full-precision convolution. Defaults to True.
         Others: see ``torch.nn.Conv2d``.
     """
-
-    # Stages of a training, see TrainingStagesHook: whether the activations alone are binary, and
-    # whether the latent weights are held.
-    binarize_weights = True
-    weights_at_rest = False
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size, *args,
                  input_bias: bool = True, binary: bool = True, **kwargs) -> None:
@@ -59,12 +82,9 @@ class BinaryConv2d(nn.Conv2d):
             weight = binarize_weight(weight)
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
-    def extra_repr(self) -> str:
-        return super().extra_repr() + ('' if self.binary else ', binary=False')
-
 
 @MODELS.register_module()
-class BinaryLinear(nn.Linear):
+class BinaryLinear(BinaryLayer, nn.Linear):
     """Product of binarized inputs with a binarized matrix, without bias on its output.
 
     Args:
@@ -75,11 +95,6 @@ class BinaryLinear(nn.Linear):
         rectify (bool): Whether weights get the gradient of ReCU. Defaults to False.
         binary (bool): ``False`` makes it a full-precision layer. Defaults to True.
     """
-
-    # Stages of a training, see TrainingStagesHook: whether the activations alone are binary, and
-    # whether the latent weights are held.
-    binarize_weights = True
-    weights_at_rest = False
 
     def __init__(self, in_features: int, out_features: int, input_bias: bool = True,
                  rectify: bool = False, binary: bool = True) -> None:
@@ -100,9 +115,6 @@ class BinaryLinear(nn.Linear):
         if self.binary and self.binarize_weights:
             weight = binarize_weight(weight, self.rectify)
         return F.linear(x, weight)
-
-    def extra_repr(self) -> str:
-        return super().extra_repr() + ('' if self.binary else ', binary=False')
 
 
 @MODELS.register_module()
