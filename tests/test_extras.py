@@ -72,4 +72,5 @@ def test_every_package_of_the_table_is_required_by_its_extra(repository):
     declared = json.loads(subprocess.run([sys.executable, '-c', code], cwd=repository,
                                          capture_output=True, text=True, check=True).stdout)
     for module, extra in extras.EXTRA_OF.items():
-        assert any(line.startswith(names.get(module, module)) for line in declared[extra]), module
+        assert any(line.startswith(names.get(module, module.replace('_', '-')))
+                   for line in declared[extra]), module
