@@ -186,7 +186,6 @@ EXTRAS = {
     # Other engines to compare with; tried together.
     'benchmark': [
         'onnx>=1.23',
-        'onnxruntime>=1.32',
         'openvino==2026.*',
         'nncf==3.*',
         'matplotlib',
