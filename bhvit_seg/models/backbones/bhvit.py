@@ -5,8 +5,7 @@ two, a shift-enhanced binary MLP in each. Between blocks tokens are rows ``(B ·
 norms, linear layers and activations take as they are.
 
 Deliberate differences from the released classifier: any height, width and number of channels;
-``sign(0) = +1``; the full-precision twin. Each of the paper's parts can be left out, to see what
-it is worth.
+``sign(0) = +1``; the full-precision twin; options that leave out parts of the paper.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ CONVOLUTIONS = {'multi_scale': dict(groups=4, dilations=(1, 3, 5)),
 
 
 def _checked_arch(arch: str | dict) -> dict:
-    """Return the four numbers per stage that ``arch`` names or states."""
+    """Return the numbers of ``arch``, which is a name or a dict of them."""
     if isinstance(arch, str):
         check_choice('BHViT', 'arch', arch, tuple(ARCHITECTURES))
         return ARCHITECTURES[arch]
@@ -87,7 +86,7 @@ class Block(nn.Module):
         mlp_channels: Hidden channels of the MLP.
         norm_cfg: Config of the norms.
         rectify: Whether weights of linear layers get the gradient of ReCU.
-        drop_path_rate: Probability of leaving the MLP of a sample out.
+        drop_path_rate: Probability of dropping the MLP for a sample.
         binary: ``False`` gives the full-precision twin.
         shifts: Whether there are shift branches.
     """
@@ -126,7 +125,7 @@ class Block(nn.Module):
 
 @contextlib.contextmanager
 def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Keep running statistics as they are while checkpointing computes a block again."""
+    """Keep running statistics unchanged while checkpointing recomputes a block."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     before = [(m.momentum, m.num_batches_tracked) for m in norms]
     for norm in norms:
@@ -163,7 +162,7 @@ class BHViT(BaseModule):
         frozen_stages (int): Stages, from the stem (0) on, that keep their weights and
             statistics; -1 freezes none. Defaults to -1.
         norm_eval (bool): Whether BatchNorm keeps its statistics in training. Defaults to False.
-        with_cp (bool): Whether blocks are computed again in the backward pass to save memory.
+        with_cp (bool): Whether blocks are recomputed in the backward pass to save memory.
         pretrain_img_size (int): Side of the images that position embeddings are learned on.
         token_mixers (str): ``'hybrid'`` (convolution in the first two stages, attention in the
             last two), or ``'convolution'`` or ``'attention'`` in all four. Defaults to
