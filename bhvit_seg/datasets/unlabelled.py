@@ -9,13 +9,13 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset
 from mmseg.registry import DATASETS, TRANSFORMS
+from torch.utils.data import Dataset
 
 from bhvit_seg.datasets.image_io import read_pixels, swap_red_and_blue
 from bhvit_seg.datasets.rs_lvf import IMAGE_SUFFIXES
 from bhvit_seg.errors import UserError
+from bhvit_seg.models.losses.distillation import UNLABELLED
 
-# The label of ground of which nobody has said what it is: a teacher may. 255 is no data.
-UNLABELLED = 254
 NODATA = 255
 # Read by GDAL, in tiles.
 RASTER_SUFFIXES = ('.tif', '.tiff', '.vrt', '.jp2')
@@ -58,6 +58,51 @@ class UnlabelledDataset(BaseDataset):
             entries += [dict(img_path=str(path), window=window, seg_fields=[])
                         for window in windows]
         return entries
+
+
+@DATASETS.register_module()
+class PartlyLabelledDataset(Dataset):
+    """A dataset with labels, and images without, which a teacher labels in training.
+
+    ``ResumableTrainLoop`` takes ``share`` of the samples of each batch from the second part.
+
+    Args:
+        dataset: Config of the dataset with labels.
+        unlabelled: Config of an :class:`UnlabelledDataset`.
+        share: Fraction of the samples without labels, less than 1.
+
+    Raises:
+        UserError: The share is out of range.
+    """
+
+    def __init__(self, dataset: dict, unlabelled: dict, share: float = 0.5) -> None:
+        if not 0 < share < 1:
+            raise UserError(f'PartlyLabelledDataset got share={share}: give a fraction between 0 '
+                            'and 1')
+        self.dataset = DATASETS.build(dataset)
+        self.unlabelled = DATASETS.build(unlabelled)
+        self.share = share
+
+    @property
+    def metainfo(self) -> dict:
+        return self.dataset.metainfo
+
+    @property
+    def labelled(self) -> int:
+        """The number of images with labels; they come first."""
+        return len(self.dataset)
+
+    def full_init(self) -> None:
+        self.dataset.full_init()
+        self.unlabelled.full_init()
+
+    def __len__(self) -> int:
+        return self.labelled + len(self.unlabelled)
+
+    def __getitem__(self, index: int) -> dict:
+        if index < self.labelled:
+            return self.dataset[index]
+        return self.unlabelled[index - self.labelled]
 
 
 @TRANSFORMS.register_module()

@@ -16,8 +16,9 @@ from bhvit_seg.datasets.image_io import (
     read_pixels,
     swap_red_and_blue,
 )
-from bhvit_seg.datasets.masks import MaskEncoding, label_table
+from bhvit_seg.datasets.masks import IGNORE, MaskEncoding, label_table
 from bhvit_seg.errors import UserError
+from bhvit_seg.models.losses.distillation import UNLABELLED
 
 
 @TRANSFORMS.register_module()
@@ -67,13 +68,16 @@ class LoadAerialAnnotations(BaseTransform):
 
     Args:
         backend_args: Where mmengine reads files from.
+        keep_unlabelled: Label 254 instead of 255 where there is data: a teacher speaks about
+            such pixels (``DistillationSegmentor``), no loss on labels counts them.
 
     Raises:
         UserError: The file is missing or truncated, or a pixel is outside the encoding.
     """
 
-    def __init__(self, backend_args: dict | None = None) -> None:
+    def __init__(self, backend_args: dict | None = None, keep_unlabelled: bool = False) -> None:
         self.backend_args = backend_args
+        self.keep_unlabelled = keep_unlabelled
         self._parsed = None
 
     def transform(self, results: dict) -> dict:
@@ -89,7 +93,9 @@ class LoadAerialAnnotations(BaseTransform):
                             f'mask_encoding ({encoding.name}) does not know: run `bhvit-seg '
                             'check-dataset` for all such files')
         table = label_table(results.get('reduce_zero_label', False), results.get('label_map'))
-        results['gt_seg_map'] = table[ids]
+        labels = results['gt_seg_map'] = table[ids]
+        if self.keep_unlabelled:
+            labels[(labels == IGNORE) & ~results.get('nodata', np.False_)] = UNLABELLED
         results.setdefault('seg_fields', []).append('gt_seg_map')
         return results
 
