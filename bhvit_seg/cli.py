@@ -64,11 +64,11 @@ def run_doctor(args: argparse.Namespace) -> int:
 
 
 def run_check_dataset(args: argparse.Namespace) -> int:
-    from bhvit_seg.datasets.checks import check_from_config
     from bhvit_seg.training.config import load_config, parse_options
+    from bhvit_seg.training.config_check import check_split
 
     cfg = load_config(args.config, parse_options(args.cfg_options), args.data_root)
-    report = check_from_config(cfg, args.split)
+    report = check_split(cfg, args.split)
     print(report.summary())
     return 1 if report.problems else 0
 

@@ -26,7 +26,7 @@ from mmengine.config import Config
 from benchmarks.suite.suite import Row, Suite
 from bhvit_seg.errors import UserError, first_line
 from bhvit_seg.fileio import make_output_folder, write_json, write_text
-from bhvit_seg.models.weights import find_resumable
+from bhvit_seg.training.checkpoint import find_resumable
 
 LOG, LOCK, GIVEN = 'log.txt', '.lock', 'given_checkpoints.json'
 POLL_SECONDS = 1.0
@@ -130,7 +130,7 @@ class Run:
             return 'done'
         if self.checkpoint.is_file():
             return 'trained, to be tested'
-        checkpoint, _ = find_resumable(self.folder)
+        checkpoint, *_ = find_resumable(self.folder)
         if checkpoint is not None:
             return f'to be resumed from {checkpoint.stem}'
         return f'to be trained for {self.row.iterations} iterations'
