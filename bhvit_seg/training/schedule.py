@@ -111,7 +111,7 @@ class ScheduledHook(Hook):
     """
 
     part: dict[str, float] = {}
-    _known: tuple[Runner, Schedule] | None = None
+    _schedule: Schedule | None = None
 
     def schedule(self, runner: Runner) -> Schedule:
         """Return the schedule of a training, from its model and all of its hooks.
@@ -119,7 +119,7 @@ class ScheduledHook(Hook):
         Raises:
             UserError: λ and β do not fit each other.
         """
-        if self._known is None or self._known[0] is not runner:
+        if self._schedule is None or self._schedule.iterations != runner.max_iters:
             model = model_of(runner)
             parts: dict[str, float] = {}
             if isinstance(model, TaughtMixin):
@@ -127,5 +127,5 @@ class ScheduledHook(Hook):
             if binary_layers(model):
                 for hook in (self, *getattr(runner, 'hooks', ())):
                     parts.update(hook.part if isinstance(hook, ScheduledHook) else {})
-            self._known = runner, Schedule(runner.max_iters, **parts)
-        return self._known[1]
+            self._schedule = Schedule(runner.max_iters, **parts)
+        return self._schedule
