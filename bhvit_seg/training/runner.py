@@ -38,10 +38,10 @@ class ResumingRunner(Runner):
             return super().load_checkpoint(filename, *args, **kwargs)
         checkpoint, self.resumed = self.resumed, None
         model = model_of(self)
-        state_dict = state_dict_of(checkpoint)
-        check_fit(model, state_dict, filename)
+        check_fit(model, state_dict_of(checkpoint), filename)
+        # Hooks may exchange weights and their moving average.
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        model.load_state_dict(state_dict)
+        model.load_state_dict(state_dict_of(checkpoint))
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
         return checkpoint

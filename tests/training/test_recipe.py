@@ -110,8 +110,8 @@ def assert_same_end(*folders):
     left, right = (load_checkpoint_safely(folder / LAST) for folder in folders)
     parts = set(left) - {'meta', 'message_hub'}  # times and paths
     assert parts == set(right) - {'meta', 'message_hub'}
-    assert parts > {'state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers',
-                    'weight_statistics', 'oscillation_freezing'}
+    assert parts >= {'state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers',
+                     'weight_statistics', 'oscillation_freezing'}
     for part in parts:
         assert_same(left[part], right[part], part)
     assert len(left['optimizer']['param_groups']) == 2
