@@ -60,10 +60,8 @@ def train(config: str | Path,
     """
     cfg = load_config(config, cfg_options, data_root)
     require_settings(cfg, config, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
-    warnings = require_sound(cfg, 'train')
-    for split in ('train', 'val') if cfg.get('val_cfg') else ('train',):
+    for split in ('train', 'val') if cfg.get('val_dataloader') else ('train',):
         require_folders(cfg, split)
-    score_classes(cfg, 'val')
     cfg.work_dir = str(make_output_folder(work_dir_of(cfg, config, work_dir), '--work-dir'))
     if amp:
         enable_amp(cfg)
@@ -75,6 +73,8 @@ def train(config: str | Path,
 def run_training(cfg: Config, resume: bool | str | Path | None = None,
                  launcher: str = 'none') -> Runner:
     """Train what a whole config describes; arguments and errors as for :func:`train`."""
+    warnings = require_sound(cfg, 'train')
+    score_classes(cfg, 'val')
     start_processes(cfg, launcher)
     if resume is None:
         resume = cfg.get('resume', False) and (cfg.get('load_from') or True)
