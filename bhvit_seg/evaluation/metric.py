@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmseg.evaluation.metrics import IoUMetric
 from mmseg.registry import METRICS
 
+from bhvit_seg.datasets.image_io import write_labels
 from bhvit_seg.errors import UserError
 from bhvit_seg.evaluation.scores import (
     class_table,
@@ -18,7 +19,6 @@ from bhvit_seg.evaluation.scores import (
     score_areas,
     without_nan,
 )
-from bhvit_seg.inference.pictures import write_labels
 
 
 @METRICS.register_module()

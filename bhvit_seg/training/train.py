@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from bhvit_seg.datasets.checks import require_folders
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, explain_interrupt
 from bhvit_seg.fileio import make_output_folder
 from bhvit_seg.models.weights import load_checkpoint_safely
 from bhvit_seg.training.checkpoint import find_resumable
@@ -86,8 +86,18 @@ def run_training(cfg: Config, resume: bool | str | Path | None = None,
         runner.resumed = checkpoint
         for warning in warnings:
             runner.logger.warning(warning)
-        runner.train()
+        with explain_interrupt(lambda: how_to_resume(runner.work_dir)):
+            runner.train()
     return runner
+
+
+def how_to_resume(work_dir: str | Path) -> str:
+    """Return what is said when a training is interrupted."""
+    last = Path(work_dir) / 'last_checkpoint'
+    if not last.is_file():
+        return f'no checkpoint is in {work_dir} yet; the same command starts again'
+    return (f'{Path(work_dir) / Path(last.read_text()).name} is kept; the same command with '
+            '--resume continues from there')
 
 
 def enable_amp(cfg: Config) -> None:

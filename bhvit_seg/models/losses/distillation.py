@@ -16,6 +16,10 @@ from bhvit_seg.errors import UserError
 
 from .logits import with_background
 
+# The label of ground that nobody has labelled: it counts in no loss on labels, but a teacher may
+# speak about it. What counts nowhere (no data, padding) has the head's ignore_index.
+UNLABELLED = 254
+
 
 @MODELS.register_module()
 class PixelDistillationLoss(nn.Module):
