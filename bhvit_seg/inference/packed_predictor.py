@@ -46,7 +46,8 @@ class PackedPredictor(Predictor):
 
     def load(self, image: Path, lidar: Path | None = None) -> LoadedImage:
         try:
-            from bhvit_seg.datasets.image_io import append_lidar, read_lidar, read_pixels
+            from bhvit_seg.datasets.image_io import read_pixels
+            from bhvit_seg.datasets.lidar import append_lidar, read_lidar
         except ModuleNotFoundError as error:
             raise UserError(f'reading image files needs {error.name}: pip install '
                             'opencv-python-headless pillow') from error

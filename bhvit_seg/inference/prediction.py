@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from bhvit_seg.datasets.image_io import find_raster, write_labels
+from bhvit_seg.datasets.image_io import write_labels
+from bhvit_seg.datasets.lidar import find_raster
 from bhvit_seg.errors import UserError, find_user_error, first_line
 from bhvit_seg.fileio import make_output_folder, write_json
 from bhvit_seg.inference.blending import Blender

@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from bhvit_seg import __version__
-from bhvit_seg.datasets.image_io import find_raster
+from bhvit_seg.datasets.lidar import find_raster
 from bhvit_seg.datasets.synthetic import generate_scene
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import make_output_folder

@@ -186,3 +186,18 @@ def test_opacity_is_the_share_of_the_colours(opacity, expected, tmp_path):
     image = np.full((1, 1, 3), 100, np.uint8)
     write_overlay(tmp_path / 'x.png', image, np.array([[1]]), [[0] * 3, [200] * 3], opacity)
     assert np.asarray(Image.open(tmp_path / 'x.png')).tolist() == [[[expected] * 3]]
+
+
+def test_command_says_how_large_images_were_predicted(model, tiny_data, tmp_path, main, capsys,
+                                                      monkeypatch):
+    monkeypatch.setattr('bhvit_seg.inference.prediction.MAX_WHOLE', 40 * 48 - 1)
+    given = [str(tiny_data / 'images' / 'val'), '--config', str(model['config']), '--checkpoint',
+             str(model['checkpoint']), '--out', 'out']
+    assert main(given) == 0
+    printed = capsys.readouterr()
+    note, = [line for line in printed.err.splitlines() if line.startswith('note: ')]
+    assert '0.png and 2 more images' in note and '--whole' in note
+    for option in (['--whole'], ['--window', '32']):
+        assert main([*given, *option]) == 0
+        printed = capsys.readouterr()
+        assert '3 predicted' in printed.out and 'note: ' not in printed.err
