@@ -11,7 +11,7 @@ from mmengine.dataset import BaseDataset
 from mmseg.registry import DATASETS, TRANSFORMS
 from torch.utils.data import Dataset
 
-from bhvit_seg.datasets.image_io import read_image_and_gaps
+from bhvit_seg.datasets.image_io import read_pixels, swap_red_and_blue
 from bhvit_seg.datasets.rs_lvf import IMAGE_SUFFIXES
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.losses.distillation import UNLABELLED
@@ -118,7 +118,8 @@ class LoadUnlabelledImage(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         if results.get('window') is None:
-            image, gaps = read_image_and_gaps(results['img_path'])
+            image, gaps = read_pixels(results['img_path'])
+            image = swap_red_and_blue(image)
         else:
             image, gaps = _read_window(results['img_path'], results['window'])
         labels = np.full(image.shape[:2], UNLABELLED, np.uint8)
@@ -183,6 +184,6 @@ def _read_window(path: str, window: Sequence[int]) -> tuple[np.ndarray, np.ndarr
     image = np.ascontiguousarray(image)
     if not gaps.any():
         return image, None
-    # As read_image_and_gaps does: a value that means nothing to a model.
+    # As read_pixels does: a value that means nothing to a model.
     image[gaps] = image[~gaps].mean(0).round() if not gaps.all() else 0
     return image, gaps

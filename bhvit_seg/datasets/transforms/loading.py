@@ -11,9 +11,10 @@ from mmseg.registry import TRANSFORMS
 from bhvit_seg.datasets.image_io import (
     COLOUR_FLAGS,
     append_lidar,
-    read_image_and_gaps,
     read_lidar,
     read_mask,
+    read_pixels,
+    swap_red_and_blue,
 )
 from bhvit_seg.datasets.masks import IGNORE, MaskEncoding, label_table
 from bhvit_seg.errors import UserError
@@ -22,12 +23,12 @@ from bhvit_seg.models.losses.distillation import UNLABELLED
 
 @TRANSFORMS.register_module()
 class LoadAerialImage(BaseTransform):
-    """Load ``img_path`` as ``img`` (H, W, C), blue first; refuses a truncated file.
+    """Load ``img_path`` as ``img`` (H, W, C), blue first; refuses a damaged file.
 
     Adds ``img``, ``img_shape`` and ``ori_shape``, as ``LoadImageFromFile`` does, and where the
     image has pixels without data, such as a border that a GeoTIFF declares, ``nodata``, (H, W)
     bool; they have the mean of the others, see
-    :func:`~bhvit_seg.datasets.image_io.read_image_and_gaps`.
+    :func:`~bhvit_seg.datasets.image_io.read_pixels`.
 
     Args:
         color_type: ``'color'`` (three 8-bit channels) or ``'unchanged'`` (every band of the file
@@ -43,7 +44,8 @@ class LoadAerialImage(BaseTransform):
         self.backend_args = backend_args
 
     def transform(self, results: dict) -> dict:
-        image, gaps = read_image_and_gaps(results['img_path'], self.color_type, self.backend_args)
+        image, gaps = read_pixels(results['img_path'], self.color_type, self.backend_args)
+        image = swap_red_and_blue(image)  # as mmseg's transforms and preprocessors expect it
         # Neither torch nor cv2.resize takes every 16-bit type.
         results['img'] = image if image.dtype == np.uint8 else image.astype(np.float32)
         if gaps is not None:
