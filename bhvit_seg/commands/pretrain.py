@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> None:
 
     weights = pretrain(
         args.config, args.images, work_dir=args.work_dir, resume=args.resume, seed=args.seed,
-        amp=args.amp, cfg_options=args.cfg_options, teacher=args.teacher, iterations=args.iterations,
-        batch_size=args.batch_size, crop_size=args.crop_size, weights_begin=args.weights_begin)
+        amp=args.amp, cfg_options=args.cfg_options, teacher=args.teacher,
+        iterations=args.iterations, batch_size=args.batch_size, crop_size=args.crop_size,
+        weights_begin=args.weights_begin)
     print(f'weights of the backbone: {weights}')
