@@ -27,7 +27,7 @@ inferencer = MMSegInferencer(model=config, weights=weights, device='cpu')
 by_path = inferencer(image)['predictions']
 array = np.asarray(Image.open(image))[..., ::-1]
 by_array = inferencer(np.ascontiguousarray(array))['predictions']
-inferencer(image, img_out_dir=out)
+inferencer(image, out_dir=out)
 np.savez(out, by_path=by_path, by_array=by_array)
 """
 
@@ -59,7 +59,7 @@ def test_labels_are_those_of_our_predictor(checkpoint, tmp_path):
     predicted = np.load(tmp_path / 'out.npz')
     assert np.array_equal(predicted['by_path'], expected)
     assert np.array_equal(predicted['by_array'], expected)
-    assert (tmp_path / 'out' / 'tile.png').is_file()
+    assert (tmp_path / 'out' / 'vis' / 'tile.png').is_file()
 
 
 def test_stock_pipelines_are_left_alone(checkpoint, tmp_path):
