@@ -23,6 +23,7 @@ import bhvit_seg.modules  # noqa: F401
 import bhvit_seg.training.hooks  # noqa: F401
 from bhvit_seg.datasets.synthetic import write_ade20k_like, write_dataset
 from bhvit_seg.errors import UserError
+from bhvit_seg.models.backbones.efficientnet_lite import output_channels
 from bhvit_seg.models.layers import BinaryLayer
 from bhvit_seg.native.export import check_exportable
 
@@ -61,7 +62,10 @@ TRAINED = [TINY_RS_LVF, *(f'bhvit/bhvit-{name}.py' for name in (
     f'baselines/{name}_1xb4-3k_{data}-224x224.py' for name, data in (
         ('reactnet-18_segformer', 'rs-lvf'), ('bireal-18_fp32_segformer', 'dubai'),
         ('bnn-18_segformer', 'rs-lvf'), ('binary-vit-tiny_segformer', 'dubai'),
-        ('segformer-b0', 'rs-lvf'))),
+        ('segformer-b0', 'rs-lvf'), ('efficientnet-lite0_fpn', 'oam-fair'),
+        ('efficientnet-lite2_fpn', 'massachusetts-roads'))),
+    *(f'bhvit/bhvit-nano_binary-ds_{row}segformer_1xb4-3k_rs-lvf-224x224.py'
+      for row in ('', 'distill-lite0_', 'distill-unlabelled_')),
     'demo/bhvit-mini_segformer_1xb8-500_rs-lvf-224x224.py']
 
 
@@ -95,7 +99,7 @@ def parents(path: Path) -> set[Path]:
 
 
 def test_all_configs_were_found():
-    assert len(BHVIT) >= 58 and len(BASELINES) == 18
+    assert len(BHVIT) >= 58 and len(BASELINES) == 26
     walked = {os.path.join(folder, name) for folder, _, names in os.walk(ROOT)
               for name in names if name.endswith('.py')}
     elsewhere = {path for path in walked
@@ -134,6 +138,10 @@ def test_all_combinations_that_the_readme_promises_are_there():
             for kind in ('', 'fp32_'):
                 assert f'baselines/{network}_{kind}segformer_1xb4-3k_{data}-224x224.py' in BASELINES
         assert f'baselines/segformer-b0_1xb4-3k_{data}-224x224.py' in BASELINES
+    for data in ('rs-lvf', 'dubai', 'oam-fair', 'massachusetts-roads'):
+        for network in ('bhvit/bhvit-tiny_segformer', 'bhvit/bhvit-nano_binary-ds_segformer',
+                        'baselines/efficientnet-lite0_fpn', 'baselines/efficientnet-lite2_fpn'):
+            assert f'{network}_1xb4-3k_{data}-224x224.py' in CONFIGS
     for row in ABLATIONS:
         assert ablation(row) in BHVIT
 
@@ -160,6 +168,13 @@ def test_config_of_a_baseline_says_what_its_name_says(name):
     if parts[0] == 'segformer-b0':
         assert (backbone.type, head.type) == ('MixVisionTransformer', 'SegformerHead')
         return
+    if parts[0].startswith('efficientnet'):
+        assert (backbone.type, head.type) == ('EfficientNetLite', 'TopDownHead')
+        assert parts[0] == f'efficientnet-{backbone.arch}'
+        assert tuple(head.in_channels) == output_channels(backbone.arch)
+        assert (backbone.img_mean, backbone.img_std) == (
+            cfg.model.data_preprocessor.mean, cfg.model.data_preprocessor.std)
+        return
     assert head.type == 'BinarySegformerHead'
     assert backbone.get('binary', True) == head.binary == ('fp32' not in parts)
     if parts[0] == 'binary-vit-tiny':
@@ -185,9 +200,9 @@ def test_recipe_says_what_its_name_says(name):
     assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_iters
     assert cfg.default_scope == 'mmseg' and cfg.custom_imports['imports'] == ['bhvit_seg.modules']
     assert len(cfg.model.data_preprocessor.mean) == cfg.model.backbone.get('in_channels', 3)
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        assert DATASETS.get(loader.dataset.type) is not None
-        for transform in loader.dataset.pipeline:
+    for dataset in [*train_parts(cfg), cfg.val_dataloader.dataset, cfg.test_dataloader.dataset]:
+        assert DATASETS.get(dataset.type) is not None
+        for transform in dataset.pipeline:
             assert TRANSFORMS.get(transform.type) is not None, transform.type
     for hook in [*cfg.custom_hooks, *cfg.default_hooks.values()]:
         assert HOOKS.get(hook.type) is not None, hook.type
@@ -230,10 +245,11 @@ def test_a_row_of_the_ablation_changes_one_thing(row):
 
 @pytest.mark.parametrize('name', BASELINES)
 def test_baselines_are_trained_like_bhvit(name):
-    data = 'dubai' if 'dubai' in name else 'rs-lvf'
+    data = Path(name).stem.split('_')[-1].removesuffix('-224x224').split('k_')[-1]
     changed = differences(name, TINY_RS_LVF.replace('rs-lvf', data))
     assert changed and all(key.startswith(('model.backbone.', 'model.decode_head.',
-                                           'model.test_cfg.', 'segformer_b0.'))
+                                           'model.test_cfg.', 'segformer_b0.', 'lite0_fpn.',
+                                           'optim_wrapper.optimizer.lr'))
                            for key in changed)
     assert not {'model.decode_head.num_classes'} & changed
     assert not any(key.startswith('model.decode_head.loss_decode') for key in changed)
@@ -260,7 +276,7 @@ def test_exporter_refuses_what_the_packed_format_lacks(row):
 
 @pytest.mark.parametrize('network,words', [
     ('reactnet-18_segformer', 'BinaryResNet'), ('binary-vit-tiny_segformer', 'BinaryViT'),
-    ('segformer-b0', 'MixVisionTransformer')])
+    ('segformer-b0', 'MixVisionTransformer'), ('efficientnet-lite0_fpn', 'EfficientNetLite')])
 def test_exporter_refuses_baselines(network, words):
     with pytest.raises(UserError, match=f'{words}: only BHViT can be packed'):
         check_exportable(shrunken(f'baselines/{network}_1xb4-3k_rs-lvf-224x224.py'))
@@ -275,6 +291,7 @@ def sets(tmp_path_factory) -> dict[int, Path]:
     roots = {classes: tmp_path_factory.mktemp(f'classes{classes}') for classes in (2, 5, 150)}
     write_dataset(roots[2], n_train=2, n_val=1, size=(96, 128))
     write_ade20k_like(roots[150], n_train=2, n_val=1)
+    shutil.copytree(roots[2] / 'annotations', roots[2] / 'labels')
     shutil.copytree(roots[2] / 'images', roots[5] / 'images')
     rng = np.random.default_rng(0)
     masks = sorted((roots[2] / 'annotations').rglob('*.png'))
@@ -303,12 +320,19 @@ def teacher(tmp_path_factory):
     return write
 
 
+def train_parts(cfg: Config) -> list[dict]:
+    """The training set's config, or those of its parts with and without labels."""
+    dataset = cfg.train_dataloader.dataset
+    return [dataset.dataset, dataset.unlabelled] if 'unlabelled' in dataset else [dataset]
+
+
 def with_crop(cfg: Config, divisor: int) -> Config:
     """Divide the crop that a config trains on."""
     side = cfg.crop_size[0] // divisor
-    for step in cfg.train_dataloader.dataset.pipeline:
-        if 'crop_size' in step:
-            step.crop_size = (side, side)
+    for dataset in train_parts(cfg):
+        for step in dataset.pipeline:
+            if 'crop_size' in step:
+                step.crop_size = (side, side)
     cfg.model.data_preprocessor.size = (side, side)
     return cfg
 
@@ -318,9 +342,14 @@ def train_and_predict(cfg: Config, sets, teacher) -> None:
     classes = cfg.model.decode_head.num_classes
     if 'teacher' in cfg.model:
         cfg.model.teacher.checkpoint = teacher(cfg.model.teacher.config)
-    dataset = DATASETS.build({**cfg.train_dataloader.dataset, 'data_root': str(sets[classes])})
-    assert len(dataset) == 2 and len(dataset.metainfo['classes']) == classes
-    batch = pseudo_collate([dataset[0], dataset[1]])
+    labelled, *unlabelled = train_parts(cfg)
+    labelled['data_root'] = str(sets[classes])
+    for part in unlabelled:
+        part.images = [str(sets[classes] / 'images' / 'train')]
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    assert len(dataset) == (4 if unlabelled else 2)
+    assert len(dataset.metainfo['classes']) == classes
+    batch = pseudo_collate([dataset[0], dataset[len(dataset) - 1]])
 
     model = MODELS.build(cfg.model)
     check_binary(model, cfg)
