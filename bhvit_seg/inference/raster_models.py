@@ -102,7 +102,6 @@ class PackedRasterModel:
 
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
         from bhvit_seg.native import PackedSegmentor
-        from bhvit_seg.native.file_format import read_packed
 
         self.segmentor = PackedSegmentor(path, threads)
         meta = self.segmentor.meta
@@ -115,10 +114,10 @@ class PackedRasterModel:
         self.classes = list(meta['classes'])
         self.palette = meta['palette']
         self.eight_bit = meta.get('color_type') == 'color' and not meta.get('lidar')
-        self.fill = tuple(read_packed(path).tensors['preprocess.mean'].astype(float).tolist())
+        self.fill = tuple(self.segmentor.mean.astype(float).tolist())
         self.window = tuple(meta.get('window') or DEFAULT_WINDOW)
         self.resizes = meta.get('test_scale') is not None
-        self.digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        self.digest = self.segmentor.digest
 
     def scores(self, windows: np.ndarray) -> np.ndarray:
         return self.segmentor.logits(windows)
