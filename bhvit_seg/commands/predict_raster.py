@@ -1,4 +1,4 @@
-"""Maps georeferenced rasters: what ``tools/predict_raster.py`` does."""
+"""``bhvit-seg predict-raster``: maps georeferenced rasters."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from bhvit_seg.errors import UserError
 VECTOR_SUFFIXES = ('.gpkg', '.geojson', '.fgb')
 DESCRIPTION = ('Maps rasters of any size: a label GeoTIFF with the CRS, transform and size of its '
                'raster. An interrupted run goes on where it stopped when it is started again.')
+EXAMPLES = (
+    'bhvit-seg predict-raster mosaic.tif roads.tif --packed model.bhv',
+    'bhvit-seg predict-raster mosaic.tif roads.tif --packed model.bhv --vector roads.gpkg '
+    '--preview roads.png',
+    'bhvit-seg predict-raster flights/ maps/ --packed model.bhv --cog --workers 4')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,8 +102,8 @@ def run(args: argparse.Namespace) -> int:
         UserError: Something given is wrong.
     """
     check_arguments(args)
+    from bhvit_seg.inference.inputs import find_rasters
     from bhvit_seg.inference.raster_models import ModelSource
-    from bhvit_seg.raster.inputs import find_rasters
     from bhvit_seg.raster.memory import parse_memory
     from bhvit_seg.raster.predict import ReadChoices, WindowChoices, WorkChoices, map_raster
     from bhvit_seg.raster.writing import OutputOptions
@@ -123,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     work = WorkChoices(parse_memory(args.max_memory), args.workers, args.scheduler, args.restart,
                        args.overwrite)
     rasters = [(raster, out) for raster, out in find_outputs(
-        find_rasters(args.inputs, args.out), args.inputs, Path(args.out))]
+        list(find_rasters(args.inputs, args.out).items()), args.inputs, Path(args.out))]
     model = source.load()
     if args.vector is not None:
         check_vectors(args, model.classes, [raster for raster, _ in rasters])

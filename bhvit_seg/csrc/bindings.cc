@@ -59,9 +59,8 @@ py::tuple parse(const py::bytes& content, const std::string& path) {
   const TensorFile file(bytes, size, path);
   py::dict tensors;
   for (const auto& [name, tensor] : file.tensors())
-    tensors[py::str(name)] =
-        py::make_tuple(static_cast<int>(tensor.type), py::tuple(py::cast(tensor.shape)),
-                       tensor.offset);
+    tensors[py::str(name)] = py::make_tuple(static_cast<int>(tensor.type),
+                                            py::tuple(py::cast(tensor.shape)), tensor.offset);
   return py::make_tuple(py::bytes(file.meta()), tensors);
 }
 
@@ -250,6 +249,6 @@ PYBIND11_MODULE(_engine, m) {
       .def_property_readonly("classes", of([](auto& arch) { return arch.classes; }))
       .def_property_readonly("align_corners", of([](auto& arch) { return arch.align_corners; }))
       .def_property_readonly("threads", [](const Engine& engine) { return engine.model.threads(); })
-      .def_property_readonly(
-          "isa", [](const Engine& engine) { return engine.model.instruction_set(); });
+      .def_property_readonly("isa",
+                             [](const Engine& engine) { return engine.model.instruction_set(); });
 }

@@ -166,8 +166,7 @@ void Model::label(const float* logits, int classes, int height, int width, uint8
   } catch (const std::bad_alloc&) {
     throw_too_large(4 * height, columns);
   }
-  const Map map =
-      make_planes(reinterpret_cast<float*>(memory.data()), height, width, classes);
+  const Map map = make_planes(reinterpret_cast<float*>(memory.data()), height, width, classes);
   own.pool.run(height, [&](int y, int) {
     for (int c = 0; c < classes; ++c) {
       const float* row = logits + (static_cast<ptrdiff_t>(c) * height + y) * width;

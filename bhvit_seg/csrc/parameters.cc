@@ -52,7 +52,8 @@ Architecture read_architecture(const TensorFile& file) {
   };
   const auto channels = [&](const std::string& what, int value, int most) {
     range(what, value, 32, most);
-    if (value % 32) file.unsupported(what + " is " + std::to_string(value) + ", not a multiple of 32");
+    if (value % 32)
+      file.unsupported(what + " is " + std::to_string(value) + ", not a multiple of 32");
   };
   range("in_channels", a.in_channels, 1, 1024);
   range("window_size", a.window, 1, 256);

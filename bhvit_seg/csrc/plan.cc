@@ -130,7 +130,7 @@ void Plan::lay_out_head(const Parameters& parameters, Arena& arena) {
 uint64_t Plan::scratch_size(const Parameters& parameters) const {
   const Architecture& arch = parameters.arch;
   uint64_t most = static_cast<uint64_t>(kWideStride) *
-                (16 * arch.in_channels + 2 * static_cast<uint64_t>(arch.channels[0]));
+                  (16 * arch.in_channels + 2 * static_cast<uint64_t>(arch.channels[0]));
   const auto need = [&](uint64_t floats) { most = std::max(most, floats); };
   for (int s = 0; s < kStages; ++s) {
     const uint64_t c = arch.channels[s];
@@ -155,7 +155,8 @@ uint64_t Plan::scratch_size(const Parameters& parameters) const {
   const uint64_t channels = arch.head_channels;
   uint64_t inputs = kStages * channels;  // of a convolution in the head
   for (int s = 0; s < kStages; ++s) inputs = std::max<uint64_t>(inputs, arch.channels[s]);
-  inputs = std::max<uint64_t>(inputs, arch.channels[3] + parameters.head.pool_scales.size() * channels);
+  inputs =
+      std::max<uint64_t>(inputs, arch.channels[3] + parameters.head.pool_scales.size() * channels);
   need(kTileLanes * (2 * inputs + inputs / 32 + channels + parameters.head.classifier.outputs) +
        kLanes * (9 * inputs / 32 + 8));
   return most + 8 * kLanes;

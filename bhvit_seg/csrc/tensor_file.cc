@@ -117,8 +117,8 @@ TensorFile::TensorFile(const uint8_t* bytes, size_t size, const std::string& pat
   }
   if (version != kVersion) {
     throw Error(path + " has version " + std::to_string(version) +
-                " of the format and this package reads version " + std::to_string(kVersion) +
-                ": " + kExportAgain);
+                " of the format and this package reads version " + std::to_string(kVersion) + ": " +
+                kExportAgain);
   }
   if (order != kByteOrder) damaged("its byte order mark is wrong");
   if (read_at<uint64_t>(bytes_ + 16) != size_) {
@@ -159,7 +159,8 @@ void TensorFile::read_directory(size_t offset, size_t length, uint32_t number) {
     Tensor tensor;
     const uint8_t type = p[0], dimensions = p[1];
     p += 2;
-    if (type > static_cast<uint8_t>(TensorType::kInt32) || dimensions < 1 || dimensions > 4) damaged("its directory is wrong");
+    if (type > static_cast<uint8_t>(TensorType::kInt32) || dimensions < 1 || dimensions > 4)
+      damaged("its directory is wrong");
     tensor.type = static_cast<TensorType>(type);
     need(4 * size_t{dimensions} + 8);
     tensor.number = 1;

@@ -1,23 +1,67 @@
-"""Which images a prediction reads, and under which names it writes."""
+"""What the inputs of a command are: files, folders, glob patterns, or addresses that GDAL opens.
+
+A file on disk is a ``Path``; an address of GDAL, such as ``/vsizip//data/flight.zip/a.tif`` or
+``GPKG:tiles.gpkg:summer``, stays text, since ``Path`` would take a slash from it.
+"""
 
 from __future__ import annotations
 
+import enum
 import glob
+import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import name_outputs
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp')
+# What is looked for in folders and patterns; a file that is named itself may have any suffix.
+IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp')
+RASTER_SUFFIXES = ('.tif', '.tiff', '.vrt', '.jp2', '.j2k', '.img', '.png', '.jpg', '.jpeg',
+                   '.webp')
+# Virtual file systems, URLs and parts of files (at least two letters: C: is a drive), XML.
+_ADDRESS = re.compile(r'/vsi\w+[/?]|[A-Za-z][\w+.-]+:|\s*<')
+
+
+class Kind(enum.Enum):
+    """What a path is."""
+
+    FILE = 'file'
+    FOLDER = 'folder'
+    ADDRESS = 'address'
+    PATTERN = 'pattern'
+    MISSING = 'missing'
+
+
+def kind_of(given: str | os.PathLike) -> Kind:
+    """Return what a path is.
+
+    What exists on disk is a file or a folder, whatever its name looks like. A named pipe or a
+    device counts as a file.
+    """
+    text = os.fspath(given)
+    # A Path has lost a slash of an address, which is no file then either.
+    if os.path.isdir(text):
+        return Kind.FOLDER
+    if os.path.lexists(text):
+        return Kind.FILE
+    if _ADDRESS.match(text):
+        return Kind.ADDRESS
+    return Kind.PATTERN if glob.has_magic(text) else Kind.MISSING
+
+
+def as_path(given: str | os.PathLike) -> Path | str:
+    """Return a path as a ``Path``, an address of GDAL as text."""
+    return os.fspath(given) if kind_of(given) is Kind.ADDRESS else Path(given)
 
 
 def find_images(inputs: Sequence[str | Path], out: str | Path) -> dict[Path, Path]:
-    """List the images of files, folders and globs.
+    """List the images of files, folders and glob patterns.
 
     Args:
         inputs: Each an image, a folder (searched with its subfolders) or a glob pattern.
-        out: The output folder, which is never searched.
+        out: The output folder, which is never searched; nor are hidden files and folders.
 
     Returns:
         dict: The name below the output folder, without suffix, by image, sorted. It is the path
@@ -25,38 +69,132 @@ def find_images(inputs: Sequence[str | Path], out: str | Path) -> dict[Path, Pat
         differ only in their suffix keep it.
 
     Raises:
-        UserError: An input is missing or holds no images, or two images would share a name.
+        UserError: An input is missing or holds no images, the output folder is an input, or two
+            images would share a name.
     """
-    names: dict[Path, Path] = {}
     for given in inputs:
-        found = list(expand(str(given), Path(out).resolve()))
-        if not found:
+        if kind_of(given) is Kind.ADDRESS:
+            raise UserError(f'{given} is an address of GDAL, and images are read from files: give '
+                            'a file, a folder or a pattern, or map it with '
+                            '`bhvit-seg predict-raster`')
+        if kind_of(given) is Kind.MISSING:
             raise UserError(f'no images found at {given}: give an image, a folder of images or a '
-                            f'pattern; {", ".join(SUFFIXES)} are read')
-        for image, name in sorted(found):
-            names.setdefault(image, name)
+                            'pattern')
+    return find_inputs(inputs, out, IMAGE_SUFFIXES, 'images')
+
+
+def find_rasters(inputs: Sequence[str | Path], out: str | Path) -> dict[Path | str, Path]:
+    """List the rasters of files, folders, glob patterns and addresses of GDAL.
+
+    Args:
+        inputs: Each a raster, a folder (searched with its subfolders), a pattern or an address.
+            What is missing is left for GDAL to refuse.
+        out: The output file or folder, which is never searched; nor are hidden files and folders.
+
+    Returns:
+        As :func:`find_images`; addresses are text.
+
+    Raises:
+        UserError: As :func:`find_images`.
+    """
+    return find_inputs(inputs, out, RASTER_SUFFIXES, 'rasters')
+
+
+def find_inputs(inputs: Sequence[str | Path], out: str | Path, suffixes: Sequence[str],
+                what: str) -> dict[Path | str, Path]:
+    """List what files, folders, patterns and addresses name, each once; see :func:`find_images`.
+
+    Args:
+        inputs: Files, folders, patterns, addresses.
+        out: The output file or folder.
+        suffixes: Suffixes, in lower case, of what is looked for in folders and patterns.
+        what: What that is called in messages.
+    """
+    names: dict[Path | str, Path] = {}
+    for given in inputs:
+        kind, text = kind_of(given), os.fspath(given)
+        if kind is Kind.ADDRESS:
+            found = [(text, Path(address_name(text)))]
+        elif kind in (Kind.FOLDER, Kind.PATTERN):
+            found = sorted(_search(text, kind, Path(out).resolve(), suffixes))
+        else:
+            found = [(Path(text), Path(Path(text).name))]
+        if not found:
+            raise UserError(f'no {what} found at {text}: give other files, a folder or a pattern; '
+                            f'files of {", ".join(suffixes)} are looked for')
+        for path, name in found:
+            names.setdefault(path, name)
     return name_outputs(names)
 
 
-def expand(given: str, out: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield the images of one input, each with its path below the input's folder."""
-    path = Path(given)
-    if path.is_file():
-        yield path, Path(path.name)
+def address_name(address: str) -> str:
+    """Return a file name for what is made of an address: its last part, without a query."""
+    last = re.split(r'[/\\:!]', re.split(r'[?#]', address)[0].rstrip('/\\:!"\''))[-1]
+    return re.sub(r'[^\w.-]', '_', last.strip('"\'<>')) or 'raster'
+
+
+def files_behind(address: str | os.PathLike) -> list[Path]:
+    """Return the files on disk that a path or an address of GDAL reads, as far as its text tells.
+
+    ``/vsizip//data/flight.zip/a.tif`` reads ``/data/flight.zip``; ``GPKG:tiles.gpkg:summer`` reads
+    ``tiles.gpkg``.
+    """
+    text = os.fspath(address)
+    if kind_of(text) is not Kind.ADDRESS:
+        return [Path(text)] if os.path.isfile(text) else []
+    inner = re.sub(r'^(?:[A-Za-z][\w+.-]+:)?(?:/vsi\w+/)*', '', text)
+    found = [file for separators in ('["\'{}]|/vsi\\w+/', ',')
+             for part in (inner, *re.split(separators, inner)) for file in _longest_file(part)]
+    return list(dict.fromkeys(found))
+
+
+def _longest_file(text: str) -> Iterator[Path]:
+    """Yield the longest beginning of a text that is a file; the rest is a place within it."""
+    for end in [len(text), *(match.start() for match in reversed([*re.finditer('[/:!]', text)]))]:
+        if os.path.isfile(text[:end]):
+            yield Path(text[:end])
+            return
+
+
+def _search(given: str, kind: Kind, out: Path, suffixes: Sequence[str]
+            ) -> Iterator[tuple[Path, Path]]:
+    """Yield the files of a folder or a pattern, each with its path below the folder."""
+    root = Path(given) if kind is Kind.FOLDER else Path(*_fixed_parts(Path(given)))
+    if root.resolve() == out:
+        raise UserError(f'the output folder {out} is the folder of the inputs itself, where what '
+                        'is written would be read by the next run: give another one')
+    # What is written around the inputs, rather than among them, is no input.
+    may_hold_out = out not in root.resolve().parents
+    for match in [given] if kind is Kind.FOLDER else glob.glob(given, recursive=True):
+        for path in map(Path, _walk(match, out) if os.path.isdir(match) else [match]):
+            if path.suffix.lower() not in suffixes or path.name.startswith('.'):
+                continue
+            resolved = path.resolve()
+            if not may_hold_out or out not in (resolved, *resolved.parents):
+                yield path, path.relative_to(root)
+
+
+def _walk(folder: str, out: Path, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the files below a folder, also through links; a link back upwards is not followed."""
+    real = os.path.realpath(folder)
+    if real in above or real == str(out):
         return
-    if path.is_dir():
-        root, candidates = path, path.rglob('*')
-    else:
-        root = Path(*fixed_parts(path))
-        candidates = map(Path, glob.glob(given, recursive=True))
-    for image in candidates:
-        hidden = image.name.startswith('.')
-        if (image.suffix.lower() in SUFFIXES and not hidden and image.is_file()
-                and out not in image.resolve().parents):
-            yield image, image.relative_to(root)
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f'the folder {folder} cannot be searched: {error.strerror}; see that it '
+                        'can be read, or give another') from error
+    for entry in entries:
+        if entry.name.startswith('.'):
+            continue
+        if entry.is_dir():
+            yield from _walk(entry.path, out, (*above, real))
+        else:
+            # Broken links, too: what cannot be read is to be told.
+            yield entry.path
 
 
-def fixed_parts(pattern: Path) -> Iterator[str]:
+def _fixed_parts(pattern: Path) -> Iterator[str]:
     """Yield the leading parts of a pattern that have no wildcard."""
     for part in pattern.parts[:-1]:
         if glob.has_magic(part):

@@ -1,4 +1,4 @@
-"""The compiled engine in ``csrc``: loading it, what the processor offers, and reading a file for it."""
+"""The compiled engine in ``csrc``: how it is loaded, and what the processor offers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any, Callable
 
 from bhvit_seg.errors import UserError
+from bhvit_seg.extras import engine_failure, reinstall_line
 
 MAX_BYTES = 1 << 31
 
@@ -21,10 +22,10 @@ def load_engine() -> ModuleType:
     try:
         from . import _engine
     except ImportError as error:
+        reason = engine_failure() or str(error)
         raise UserError(
-            f'the engine of packed models is not built for this Python ({error}): install a C++ '
-            'compiler (Debian, Ubuntu: apt-get install g++), run pip install -v . in a checkout of '
-            'bhvit_seg and see there why it fails; bhvit-seg doctor shows what is missing'
+            f'the engine of packed models is not built for this Python ({reason}): install a C++ '
+            f'compiler (Debian, Ubuntu: apt-get install g++) and run {reinstall_line()}'
         ) from error
     return _engine
 

@@ -177,8 +177,8 @@ def pack_model(model: nn.Module,
         **(meta or {}), 'created_by': f'bhvit_seg {__version__}',
         'precision': dict.fromkeys(narrowed, 'float16'),
         'verification': {**asdict(check), 'changed_by_16_bits': changed} if check else None})
-    report = ExportReport(out, measure_parts(stored, out.stat().st_size), float32_bytes(model), check, narrowed, kept,
-                          changed)
+    report = ExportReport(out, measure_parts(stored, out.stat().st_size), float32_bytes(model),
+                          check, narrowed, kept, changed)
     unset = uninitialized_quantizers(model)
     if unset:
         report.warnings.append(f'{unset} attention quantizers have never been trained: labels of '

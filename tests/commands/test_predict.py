@@ -10,7 +10,6 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.inference.inputs import find_images
 from bhvit_seg.inference.pictures import write_labels, write_overlay
 from bhvit_seg.inference.torch_predictor import Predictor, predict
 
@@ -42,12 +41,6 @@ def main(tool, monkeypatch, tmp_path):
 @pytest.fixture
 def model(trained):
     return {'config': trained[0], 'checkpoint': trained[1]}
-
-
-def touch(folder, *names):
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
 
 
 def test_folder_is_predicted_with_its_subfolders(model, tiny_data, tmp_path):
@@ -172,34 +165,6 @@ def test_bad_input_is_one_sentence(options, words, model, tiny_data, tmp_path, m
 ])
 def test_exactly_one_way_to_predict_is_given(options, words, main, sentence):
     assert words in sentence(main, 'image.png', '--out', 'out', *options)
-
-
-def test_images_are_found_in_files_folders_and_patterns(tmp_path):
-    touch(tmp_path, 'in/a.png', 'in/sub/b.JPG', 'in/sub/deep/c.tif', 'in/notes.txt', 'in/.d.png',
-          'in/out/labels/a.png')
-
-    def names(*inputs):
-        return sorted(str(name) for name in find_images(inputs, tmp_path / 'in' / 'out').values())
-
-    assert names(tmp_path / 'in') == ['a', 'sub/b', 'sub/deep/c']
-    assert names(tmp_path / 'in' / 'sub' / 'b.JPG') == ['b']
-    assert names(str(tmp_path / 'in' / '**' / '*.tif')) == ['sub/deep/c']
-    assert names(str(tmp_path / 'in' / 's*' / '*.JPG'), tmp_path / 'in' / 'a.png') == [
-        'a', 'sub/b']
-    # Given twice, predicted once.
-    assert names(tmp_path / 'in', tmp_path / 'in' / 'a.png') == ['a', 'sub/b', 'sub/deep/c']
-
-
-def test_images_that_differ_in_suffix_keep_it(tmp_path):
-    touch(tmp_path, 'in/a.png', 'in/a.jpg', 'in/b.png')
-    names = find_images([tmp_path / 'in'], tmp_path / 'out').values()
-    assert sorted(map(str, names)) == ['a.jpg', 'a.png', 'b']
-
-
-def test_images_of_one_name_are_refused(tmp_path):
-    touch(tmp_path, 'x/a.png', 'y/a.png')
-    with pytest.raises(UserError, match='different output folders'):
-        find_images([tmp_path / 'x', tmp_path / 'y'], tmp_path / 'out')
 
 
 def test_id_that_does_not_fit_is_refused(tmp_path):

@@ -98,8 +98,9 @@ def test_forked_process_ends_with_the_object_and_its_threads_asleep(engine, pack
 # ------------------------------------------------------------------------------------ copies
 
 
-@pytest.mark.parametrize('duplicate', [lambda model: pickle.loads(pickle.dumps(model)),
-                                       copy.copy, copy.deepcopy], ids=['pickle', 'copy', 'deepcopy'])
+@pytest.mark.parametrize('duplicate', [
+    lambda model: pickle.loads(pickle.dumps(model)), copy.copy, copy.deepcopy],
+    ids=['pickle', 'copy', 'deepcopy'])
 def test_copies_predict_the_same_on_their_own(duplicate, engine, packed, monkeypatch):
     path = packed('uper', head='BinaryUPerHead', backbone=dict(window_size=4))
     monkeypatch.chdir(path.parent)

@@ -10,18 +10,7 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import BinaryConv2d, BinaryLinear
-
-
-def binary_layers(model: nn.Module) -> dict[str, BinaryConv2d | BinaryLinear]:
-    """Return the layers of ``model`` that have latent weights, by name."""
-    return {name: module for name, module in model.named_modules()
-            if isinstance(module, (BinaryConv2d, BinaryLinear)) and module.binary}
-
-
-def latent_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the latent weights of all binary layers of ``model``, by layer name."""
-    return {name: layer.weight for name, layer in binary_layers(model).items()}
+from ..layers import latent_weights
 
 
 @MODELS.register_module()
