@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     """
     check_arguments(args)
     from bhvit_seg.inference.inputs import find_rasters
-    from bhvit_seg.inference.raster_models import ModelSource
+    from bhvit_seg.inference.predictor import ModelSource
     from bhvit_seg.raster.memory import parse_memory
     from bhvit_seg.raster.predict import ReadChoices, WindowChoices, WorkChoices, map_raster
     from bhvit_seg.raster.writing import OutputOptions

@@ -5,6 +5,6 @@ Imports NumPy alone, so that a device that has neither torch nor OpenMMLab's pac
 """
 
 from .engine import instruction_sets, processor_limits, usable_cores
-from .segmentor import PackedSegmentor
+from .segmentor import PATCH, PackedSegmentor
 
-__all__ = ['PackedSegmentor', 'instruction_sets', 'processor_limits', 'usable_cores']
+__all__ = ['PATCH', 'PackedSegmentor', 'instruction_sets', 'processor_limits', 'usable_cores']

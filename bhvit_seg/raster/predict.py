@@ -24,7 +24,7 @@ import rasterio
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import write_json
-from bhvit_seg.inference.raster_models import ModelSource, RasterModel
+from bhvit_seg.inference.predictor import ModelSource, Predictor
 from bhvit_seg.inference.windows import Grid, Window, cut_blocks, lay_grid
 from bhvit_seg.raster.journal import Journal, decode_block
 from bhvit_seg.raster.mapping import Tally
@@ -117,7 +117,7 @@ class MapReport:
     seconds: float = 0.0
 
 
-def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: RasterModel,
+def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: Predictor,
                reading: ReadChoices | None = None, windows: WindowChoices | None = None,
                output: OutputOptions | None = None, work: WorkChoices | None = None,
                probabilities: str | None = None) -> MapReport:
@@ -184,7 +184,7 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
     return report
 
 
-def describe_run(source: RasterSource, model: RasterModel, grid: Grid, output: OutputOptions,
+def describe_run(source: RasterSource, model: Predictor, grid: Grid, output: OutputOptions,
                  probabilities: str | None) -> dict[str, Any]:
     """Return everything that decides the bytes of a map, under names that a user knows."""
     return {
@@ -251,7 +251,7 @@ def plan_blocks(journal: Journal, grid: Grid, demand: Demand, work: WorkChoices,
     return size
 
 
-def _run(job: Job, model: RasterModel, shelf: _Shelf, writers: Sequence[Callable[[], None]],
+def _run(job: Job, model: Predictor, shelf: _Shelf, writers: Sequence[Callable[[], None]],
          work: WorkChoices, report: MapReport, title: str) -> None:
     """Map what is missing, while writers write what is there."""
     missing = set(range(len(job.blocks))) - shelf.journal.done
