@@ -19,9 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
-from PIL import Image, ImageOps
 
 from bhvit_seg.datasets.decoder_messages import (
     collect_stderr,
@@ -30,6 +28,13 @@ from bhvit_seg.datasets.decoder_messages import (
 )
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import write_atomically
+
+try:
+    import cv2
+    from PIL import Image, ImageOps
+except ModuleNotFoundError as error:
+    raise UserError(f'reading image files needs {error.name}: pip install opencv-python-headless '
+                    'pillow') from error
 
 # What OpenCV reports about a file is reported here; GeoTIFFs make it warn about every geo tag.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

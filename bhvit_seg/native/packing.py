@@ -212,6 +212,8 @@ def export_packed(config: str | Path,
     Raises:
         UserError: Something given is wrong, see also :func:`pack_model`.
     """
+    if Path(out).resolve() in {Path(path).resolve() for path in (config, checkpoint, *images)}:
+        raise UserError(f'{out} would be written, but it is an input: give another name')
     trained = TrainedSegmentor(config, checkpoint, 'cpu', cfg_options)
     meta = describe(trained)
     pictures = []
