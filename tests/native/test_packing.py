@@ -210,7 +210,7 @@ def test_synthetic_images_have_any_number_of_channels(channels):
 @pytest.mark.parametrize('which', ['config', 'checkpoint', 'image', 'link'])
 def test_inputs_are_not_overwritten(which, experiment, tmp_path):
     image = tmp_path / 'a.png'
-    Image.fromarray(generate_scene(0, (16, 48)).image).save(image)
+    Image.fromarray(generate_scene(0, (32, 48)).image).save(image)
     (tmp_path / 'link').symlink_to(experiment[1])
     out = {'config': experiment[0], 'checkpoint': experiment[1], 'image': image,
            'link': tmp_path / 'link'}[which]
