@@ -75,6 +75,11 @@ class ModelSource:
     threads: int | None = None
     cfg_options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def files(self) -> list[str]:
+        """The files that are given."""
+        return [file for file in (self.packed, self.config, self.checkpoint) if file is not None]
+
     def load(self) -> RasterModel:
         """Load the model.
 

@@ -18,14 +18,15 @@ rasterio = load_rasterio()
 ColorInterp, MaskFlags = rasterio.enums.ColorInterp, rasterio.enums.MaskFlags
 
 
-def choose_bands(dataset: DatasetReader, bands: Sequence[int] | None,
-                 channels: int) -> tuple[int, ...]:
+def choose_bands(dataset: DatasetReader, bands: Sequence[int] | None, channels: int,
+                 alpha: Sequence[int]) -> tuple[int, ...]:
     """Return the numbers, from 1, of the bands that are the channels of a model.
 
     Args:
         dataset: The raster.
         bands: Those asked for; None: the first ones that are not an alpha band.
         channels: How many the model takes.
+        alpha: The bands that say how opaque a pixel is.
 
     Raises:
         UserError: The raster has no such bands, too few, or a colour table instead of colours.
@@ -40,15 +41,18 @@ def choose_bands(dataset: DatasetReader, bands: Sequence[int] | None,
             raise UserError(f'--bands {_listed(bands)} names band {missing[0]}, but {name} has '
                             f'{count}: give numbers from 1 to {count}')
         return tuple(bands)
-    colours = [band for band in range(1, count + 1) if band not in alpha_bands(dataset)]
+    colours = [band for band in range(1, count + 1) if band not in alpha]
     if any(dataset.colorinterp[band - 1] == ColorInterp.palette for band in colours[:channels]):
         raise UserError(f'{name} has a colour table instead of colours: expand it with '
                         '`gdal_translate -expand rgb`')
     if len(colours) < channels:
-        alpha = ' besides its alpha band' if len(colours) < count else ''
-        raise UserError(f'{name} has {len(colours)} band{"s" * (len(colours) != 1)}{alpha}, but '
-                        f'the model takes {channels}: give another raster, or --bands with '
-                        f'{channels} numbers, which may repeat')
+        besides, way_out = '', ''
+        if len(colours) < count:
+            besides = ' besides its alpha band'
+            way_out = '--no-alpha if that is a band like the others, '
+        raise UserError(f'{name} has {len(colours)} band{"s" * (len(colours) != 1)}{besides}, but '
+                        f'the model takes {channels}: give another raster, {way_out}or --bands '
+                        f'with {channels} numbers, which may repeat')
     return tuple(colours[:channels])
 
 

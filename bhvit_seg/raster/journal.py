@@ -13,7 +13,6 @@ import errno
 import json
 import os
 import re
-import shutil
 import socket
 import struct
 import zlib
@@ -32,7 +31,7 @@ _MAGIC = b'BHVBLOCK'
 _HEADER = struct.Struct('<8sIIQ')
 _LENGTH = struct.Struct('<I')
 _BLOCK_NAME = re.compile(r'(\d+)\.block')
-_IDENTITY = 'identity.json'
+IDENTITY = 'identity.json'
 _LOCK = 'lock'
 
 
@@ -129,7 +128,7 @@ class Journal:
 
     def __init__(self, out: Path, lock: IO[str]) -> None:
         self.out = out
-        self.folder = _folder_of(out)
+        self.folder = folder_of(out)
         self.done: set[int] = set()
         self._lock = lock
 
@@ -152,7 +151,7 @@ class Journal:
         """
         out = Path(out)
         refuse_folder(out)
-        with _reported(_folder_of(out)):
+        with _reported(folder_of(out)):
             lock = _take_lock(out)
             try:
                 journal = cls(out, lock)
@@ -199,7 +198,14 @@ class Journal:
         with _reported(self.folder):
             # The new name has to be on the disk before what it was made of goes.
             _sync_folder(self.out.parent)
-            shutil.rmtree(self.folder)
+            for block, _ in self._blocks():
+                block.unlink()
+            # The lock last: until then nobody else may begin.
+            for name in ('plan.json', IDENTITY, _LOCK):
+                (self.folder / name).unlink(missing_ok=True)
+            # What somebody else has put there stays.
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()
         self.close()
 
     def close(self) -> None:
@@ -217,7 +223,7 @@ class Journal:
 
     def _resume(self, identity: dict[str, Any], restart: bool) -> None:
         """Find the blocks of this identity."""
-        path = self.folder / _IDENTITY
+        path = self.folder / IDENTITY
         if restart or not path.exists():
             for block, _ in self._blocks():
                 block.unlink()
@@ -249,7 +255,8 @@ class Journal:
                 yield path, int(match[1])
 
 
-def _folder_of(out: Path) -> Path:
+def folder_of(out: Path) -> Path:
+    """Return where the finished blocks of an output are kept."""
     return out.with_name(f'.{out.name}.work')
 
 
@@ -270,7 +277,7 @@ def _take_lock(out: Path) -> IO[str]:
     # Only POSIX systems have it; this module is imported on others, too.
     import fcntl
 
-    path = _folder_of(out) / _LOCK
+    path = folder_of(out) / _LOCK
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not truncated: it may be another's.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +14,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.inference.inputs import Kind, kind_of
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 # A map's band has a tag for each class, its name.
 CLASS_TAG = 'CLASS_'
+HARMLESS_BYTES = 16
+_told: set[tuple[str, str]] = set()
 
 
 def load_rasterio() -> ModuleType:
@@ -69,10 +76,64 @@ def named_failure(path: str | Path, expected: str = 'a whole raster') -> Iterato
     from rasterio.errors import RasterioError
 
     try:
-        yield
+        with named_warnings(path):
+            yield
     except RasterioError as error:
-        reason = first_line(error) if Path(path).exists() else 'no such file'
+        reason = ('no such file' if kind_of(path) is Kind.MISSING
+                  else first_line(error.__cause__ or error))
         raise UserError(f'cannot read {path} ({reason}): give {expected}') from error
+
+
+class _Listener(logging.Handler):
+    """Collects the warnings of GDAL, which rasterio logs, of one thread."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.found: list[str] = []
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread:
+            self.found.append(re.sub(r'^CPLE_\w+:|in JPEGLib:| \(this warning can be.*', '',
+                                     record.getMessage()).strip())
+
+
+@contextmanager
+def named_warnings(path: str | Path) -> Iterator[None]:
+    """Tell GDAL's warnings under the name of the file, each once.
+
+    A damaged JPEG is not an error to GDAL: pixels that cannot be decoded are made up.
+
+    Raises:
+        RasterioError: GDAL only warns that pixels are lost.
+    """
+    from rasterio.errors import RasterioError
+
+    logger = logging.getLogger('rasterio._err')
+    listener = _Listener()
+    logger.addHandler(listener)
+    try:
+        yield
+    finally:
+        logger.removeHandler(listener)
+    for text in listener.found:
+        if loses_pixels(text):
+            raise RasterioError(text)
+        if (str(path), text) not in _told:
+            _told.add((str(path), text))
+            print(f'note: GDAL says of {path}: {text}', file=sys.stderr)
+
+
+def loses_pixels(warning: str) -> bool:
+    """Whether a warning of GDAL's JPEG decoder says that pixels are made up.
+
+    Some cameras write a few more bytes before the end of an image, which is harmless. More of them,
+    or any within the image, are what is left over where its decoding lost its way.
+    """
+    extraneous = re.search(r'(\d+) extraneous bytes before marker 0x(\w+)', warning)
+    if extraneous:
+        return int(extraneous[1]) > HARMLESS_BYTES or extraneous[2] != 'd9'
+    return 'orrupt JPEG' in warning
 
 
 def class_names(dataset: DatasetReader) -> dict[int, str]:

@@ -8,30 +8,29 @@ journal, and its file is the same to the byte.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rasterio
 
-from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import write_json
 from bhvit_seg.inference.raster_models import ModelSource, RasterModel
 from bhvit_seg.inference.windows import Grid, Window, cut_blocks, lay_grid
+from bhvit_seg.raster.identity import describe_run, digests, is_finished
 from bhvit_seg.raster.journal import Journal, decode_block
 from bhvit_seg.raster.mapping import Tally
 from bhvit_seg.raster.memory import Demand, block_size, reading_cache, resident_memory
-from bhvit_seg.raster.opening import open_quietly
+from bhvit_seg.raster.outputs import IDENTITY_TAG, OutputPaths, check_outputs, probabilities_path
 from bhvit_seg.raster.progress import WorkProgress
 from bhvit_seg.raster.reading import RasterSource, ReadOptions
+from bhvit_seg.raster.remarks import find_remarks
 from bhvit_seg.raster.workers import (
     FinishedBlock,
     Job,
@@ -44,7 +43,6 @@ from bhvit_seg.raster.workers import (
 )
 from bhvit_seg.raster.writing import OutputOptions, write_labels, write_probabilities
 
-IDENTITY_TAG = 'BHVIT_SEG_RUN'
 DEFAULT_MEMORY = 2 << 30
 _PLAN = 'plan.json'
 
@@ -58,6 +56,7 @@ class ReadChoices:
     border_nodata: str | None = None
     border_tolerance: int = 10
     value_range: tuple[float, float] | None = None
+    alpha: bool = True
 
 
 @dataclass(frozen=True)
@@ -144,14 +143,13 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
     output, work = output or OutputOptions(), work or WorkChoices()
     options = ReadOptions(channels=model.channels, fill=model.fill, eight_bit=model.eight_bit,
                           **asdict(reading))
-    shares = (out.with_name(f'{out.stem}_probabilities{out.suffix}') if probabilities else None)
+    shares = probabilities_path(out) if probabilities else None
+    check_outputs({raster: OutputPaths(out, shares)}, model_source.files, work.overwrite)
     report = MapReport(out, shares)
     cache = reading_cache(work.max_memory or DEFAULT_MEMORY)
     with contextlib.ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache))
         source = stack.enter_context(RasterSource(raster, options))
-        if out.exists() and os.path.samefile(raster, out):
-            raise UserError(f'{out} is the raster that is to be mapped: give another output')
         grid = lay_grid((source.height, source.width), windows.size or model.window,
                         windows.overlap, model.cell)
         identity = describe_run(source, model, grid, output, probabilities)
@@ -165,6 +163,8 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
             {None: 0, 'uint8': 1, 'float16': 2}[probabilities], model.batch)
         # Found once, before it is handed to others.
         source.read(Window(0, 0, 1, 1))
+        for remark in find_remarks(source):
+            print(f'note: {remark}', file=sys.stderr)
         blocks = cut_blocks((source.height, source.width),
                             plan_blocks(journal, grid, demand, work, cache))
         job = Job(source, model_source, grid, blocks, probabilities, cache // work.workers)
@@ -178,56 +178,10 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
             writers.append(lambda: write_probabilities(
                 shares, source, shelf.probabilities(), model.classes, probabilities, output,
                 tags[shares]))
-        _run(job, model, shelf, writers, work, report, Path(raster).name)
+        _run(job, model, shelf, writers, work, report, out.name)
         journal.remove()
     report.seconds = time.perf_counter() - start
     return report
-
-
-def describe_run(source: RasterSource, model: RasterModel, grid: Grid, output: OutputOptions,
-                 probabilities: str | None) -> dict[str, Any]:
-    """Return everything that decides the bytes of a map, under names that a user knows."""
-    return {
-        'raster': source.fingerprint(),
-        'model': {'name': model.name, 'sha256': model.digest},
-        'reading': asdict(source.options),
-        'windows': {'size': grid.window, 'overlap': grid.overlap, 'cell': grid.cell,
-                    'batch': model.batch},
-        'output': asdict(output),
-        'probabilities': probabilities,
-    }
-
-
-def digests(identity: dict[str, Any], out: Path, shares: Path | None) -> dict[Path, str]:
-    """Return for each file of a map a short text that differs for different contents.
-
-    Labels are the same whether there are probabilities as well or not.
-    """
-    alone = {key: value for key, value in identity.items() if key != 'probabilities'}
-    contents = {out: alone} if shares is None else {out: alone, shares: identity}
-    return {path: hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-            for path, content in contents.items()}
-
-
-def is_finished(out: Path, shares: Path | None, identity: dict[str, Any], overwrite: bool) -> bool:
-    """Whether the map is there already.
-
-    Raises:
-        UserError: A file of that name is there, and is not this map.
-    """
-    wanted = digests(identity, out, shares)
-    if overwrite or not any(path.exists() for path in wanted):
-        return False
-    for path, text in wanted.items():
-        try:
-            with open_quietly(path) as dataset:
-                found = dataset.tags().get(IDENTITY_TAG)
-        except rasterio.errors.RasterioError:
-            found = None
-        if path.exists() and found != text:
-            raise UserError(f'{path} is there already, and is no map of this raster by this model '
-                            'with these options: give another output, or --overwrite')
-    return all(path.exists() for path in wanted)
 
 
 def plan_blocks(journal: Journal, grid: Grid, demand: Demand, work: WorkChoices, cache: int
@@ -278,9 +232,13 @@ def _run(job: Job, model: RasterModel, shelf: _Shelf, writers: Sequence[Callable
                 _raise_failure(futures)
             for future in futures:
                 future.result()
-        except BaseException:
+        except BaseException as error:
             shelf.give_up()
             _raise_failure(futures)
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(
+                    f'{len(shelf.journal.done)} of {len(job.blocks)} blocks of {report.out} are '
+                    'kept; the same command goes on from there') from None
             raise
 
 

@@ -9,23 +9,21 @@ values already read; nothing is decoded twice for them.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.inference.inputs import Kind, kind_of
 from bhvit_seg.inference.windows import Window
 from bhvit_seg.raster.bands import alpha_bands, choose_bands, masked_bands, nodata_values
 from bhvit_seg.raster.margin_search import find_margin
 from bhvit_seg.raster.margins import COLOURS, Margin
-from bhvit_seg.raster.opening import load_rasterio, open_quietly
+from bhvit_seg.raster.opening import load_rasterio, named_warnings, open_quietly
 
 rasterio = load_rasterio()
 RasterioError = rasterio.errors.RasterioError
@@ -48,6 +46,8 @@ class ReadOptions:
         border_tolerance: How far from the colour a margin's values may lie, of 255; see
             :func:`bhvit_seg.raster.margins.make_colour` for other types.
         value_range: The values that are mapped onto 0 and 255; what lies outside is clipped.
+        alpha: Whether a band that the file calls alpha says where there is data; else it is an
+            ordinary band.
         eight_bit: Whether the model was trained on 8-bit images, so that it needs a
             ``value_range`` for rasters of other types.
 
@@ -62,6 +62,7 @@ class ReadOptions:
     border_nodata: str | None = None
     border_tolerance: int = 10
     value_range: tuple[float, float] | None = None
+    alpha: bool = True
     eight_bit: bool = True
 
     def __post_init__(self) -> None:
@@ -124,7 +125,8 @@ class RasterSource:
             parts = f': give one of its parts, such as {dataset.subdatasets[0]}' if (
                 dataset.subdatasets) else ': give a raster with bands'
             raise UserError(f'{self.path} has no bands{parts}')
-        self.bands = choose_bands(dataset, options.bands, options.channels)
+        alpha = alpha_bands(dataset) if options.alpha else ()
+        self.bands = choose_bands(dataset, options.bands, options.channels, alpha)
         self.height, self.width = dataset.height, dataset.width
         self.dtype = self._common_type()
         self.block_shape = dataset.block_shapes[self.bands[0] - 1]
@@ -133,7 +135,7 @@ class RasterSource:
         self.descriptions = tuple(dataset.descriptions[band - 1] for band in self.bands)
         self.tags = dataset.tags()
         self._nodata = nodata_values(dataset, self.bands, options.nodata)
-        self._alpha = [band for band in alpha_bands(dataset) if band not in self.bands]
+        self._alpha = [band for band in alpha if band not in self.bands]
         self._masked = masked_bands(dataset, self.bands, options.nodata is not None)
         self.has_nodata = bool(
             self._nodata is not None or self._alpha or self._masked or self.dtype.kind == 'f'
@@ -163,10 +165,10 @@ class RasterSource:
 
     def _open(self) -> rasterio.io.DatasetReader:
         try:
-            return open_quietly(self.path)
+            with named_warnings(self.path):
+                return open_quietly(self.path)
         except RasterioError as error:
-            # GDAL also opens addresses, and parts of files as FORMAT:file:part.
-            if ':' not in self.path and not os.path.lexists(self.path):
+            if kind_of(self.path) in (Kind.MISSING, Kind.PATTERN):
                 raise UserError(f'no such raster: {self.path} does not exist') from error
             raise UserError(f'{self.path} is no raster that GDAL can open ({_reason(error)}): '
                             'give a GeoTIFF, VRT, JPEG 2000, PNG or the like') from error
@@ -289,7 +291,7 @@ class RasterSource:
     def _named_failures(self, window: Window) -> Iterator[None]:
         """Say which part of which file could not be read."""
         try:
-            with _damage_as_error():
+            with named_warnings(self.path):
                 yield
         except RasterioError as error:
             # What was decoded of a damaged block stays in GDAL's cache, and would look whole.
@@ -298,24 +300,6 @@ class RasterSource:
                 f'{self.path} cannot be read at rows {window.top} to {window.bottom - 1}, columns '
                 f'{window.left} to {window.right - 1} ({_reason(error)}): copy or download the '
                 'file again') from error
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return what tells this raster from another one, as plain values.
-
-        These are the name (without its folder), size and time of change of the file and of those
-        it refers to (sources of a VRT, masks), as far as GDAL knows them, and its layout.
-        """
-        dataset = self._dataset
-        files = {self.path, *dataset.files}
-        # Statistics and overviews are written beside a raster by whoever looks at it.
-        files = sorted(file for file in files if not file.endswith(('.aux.xml', '.ovr')))
-        return {
-            'name': Path(self.path).name, 'width': self.width, 'height': self.height,
-            'count': dataset.count, 'dtypes': list(dataset.dtypes),
-            'nodata': [repr(value) for value in dataset.nodatavals],
-            'files': [[Path(file).name, status.st_size, status.st_mtime_ns]
-                      for file in files if os.path.isfile(file)
-                      for status in (os.stat(file),)]}
 
 
 def _also(valid: np.ndarray | None, more: np.ndarray) -> np.ndarray | None:
@@ -342,34 +326,3 @@ def _finite(values: np.ndarray) -> np.ndarray:
 def _reason(error: BaseException) -> str:
     """Return the first line of what GDAL said, rather than of what rasterio made of it."""
     return first_line(error.__cause__ or error)
-
-
-class _DamageListener(logging.Handler):
-    """Collects GDAL's warnings, which rasterio logs, about JPEG data that it had to make up.
-
-    A damaged JPEG block is no error to GDAL: it is read as grey. Superfluous bytes are harmless.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.found: list[str] = []
-        self._thread = threading.get_ident()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if record.thread == self._thread and 'orrupt JPEG' in text and 'extraneous' not in text:
-            self.found.append(text.rpartition('JPEGLib:')[2])
-
-
-@contextlib.contextmanager
-def _damage_as_error() -> Iterator[None]:
-    """Raise :class:`RasterioError` where GDAL only warns that pixels are lost."""
-    logger = logging.getLogger('rasterio._err')
-    listener = _DamageListener()
-    logger.addHandler(listener)
-    try:
-        yield
-    finally:
-        logger.removeHandler(listener)
-    if listener.found:
-        raise RasterioError(listener.found[0])

@@ -11,8 +11,8 @@ import contextlib
 import multiprocessing
 import os
 import pickle
+import signal
 import threading
-import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -29,6 +29,8 @@ from bhvit_seg.raster.mapping import Tally, map_run, windows_of_run
 from bhvit_seg.raster.reading import RasterSource
 
 if TYPE_CHECKING:
+    from multiprocessing.synchronize import Event
+
     import distributed
 
 ATTEMPTS = 3
@@ -150,22 +152,27 @@ def run_in_processes(job: Job, runs: Sequence[Sequence[int]], workers: int,
 
 @contextlib.contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool whose waiting work is dropped when something goes wrong."""
-    # Forked copies of a process with threads may hang, so workers begin anew.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'),
-                               _leave_with_parent, (os.getpid(),))
+    """Yield a pool whose processes end, whatever they are doing, when something goes wrong."""
+    # Forked copies of a process with threads may hang, so workers start afresh.
+    context = multiprocessing.get_context('spawn')
+    stop = context.Event()
+    pool = ProcessPoolExecutor(workers, context, _begin_worker, (os.getpid(), stop))
     try:
         yield pool
+    except BaseException:
+        stop.set()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _leave_with_parent(parent: int) -> None:
-    """End this process soon after its parent: one that is killed can not tell its workers."""
+def _begin_worker(parent: int, stop: Event) -> None:
+    """Leave Ctrl-C to the parent, and end soon after it: one that is killed cannot tell."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        while os.getppid() == parent and not stop.wait(0.5):
+            pass
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

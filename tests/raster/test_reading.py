@@ -426,18 +426,6 @@ def test_what_the_file_says_of_itself_is_kept(tmp_path):
         assert source.rpcs is None and source.block_shape[1] == WIDE
 
 
-def test_the_fingerprint_tells_changed_files(tmp_path):
-    path = as_vrt(tmp_path / 'mosaic.vrt', noise())
-    tile = tmp_path / 'mosaic.src.tif'
-    first = RasterSource(path, options()).fingerprint()
-    assert first == json.loads(json.dumps(first)) and str(tmp_path) not in json.dumps(first)
-    assert {name for name, *_ in first['files']} == {'mosaic.vrt', 'mosaic.src.tif'}
-    (tmp_path / 'mosaic.src.tif.aux.xml').write_text('<PAMDataset></PAMDataset>')
-    assert RasterSource(path, options()).fingerprint() == first
-    os.utime(tile, ns=(1, 1))
-    assert RasterSource(path, options()).fingerprint() != first
-
-
 def test_without_rasterio_the_extra_is_named():
     code = ("import sys; sys.modules['rasterio'] = None\n"
             'from bhvit_seg.errors import UserError\n'
