@@ -35,7 +35,7 @@ help:
 	@echo 'make clean           removes environments, caches and build products'
 
 demo: $(STAMP)
-	$(BIN)/python tools/demo.py
+	$(BIN)/python -m bhvit_seg demo
 
 test: lint
 	$(BIN)/python -m pytest -m 'not slow'

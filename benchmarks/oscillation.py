@@ -1,12 +1,13 @@
-"""Oscillation of latent weights, trainings side by side: what ``tools/oscillation.py`` does."""
+"""Oscillation of latent weights in several trainings: ``python -m benchmarks.oscillation``."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, command
 from bhvit_seg.fileio import make_output_folder, write_json
 from bhvit_seg.training.hooks.weight_figures import (
     COLOURS,
@@ -111,3 +112,23 @@ def format_results(results: dict[str, dict[str, Any]]) -> str:
         lines.append(f'| {name} | {r["iterations"]} | {r["flip_ratio"]:.4%} '
                      f'| {r["flip_ratio_last_tenth"]:.4%} | {r["near_zero"]:.2%} |')
     return '\n'.join(lines)
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description='Reads what WeightStatisticsHook recorded in work dirs and draws the '
+                    'histograms of the latent weights (weight_histograms.png) and the weights '
+                    'that flipped (weight_flips.png), side by side; prints the final figures and '
+                    'writes them to oscillation.json.')
+    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR',
+                        help='such as a training without the regularization and one with it')
+    parser.add_argument('--names', nargs='+', help='what to call them (default: folder names)')
+    parser.add_argument('--out', default='oscillation', metavar='DIR',
+                        help='folder to write to (default: oscillation)')
+    args = parser.parse_args(argv)
+    print(format_results(compare_oscillation(args.work_dirs, names=args.names, out=args.out)))
+
+
+if __name__ == '__main__':
+    main()

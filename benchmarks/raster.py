@@ -1,13 +1,15 @@
-"""Times the mapping of rasters: what ``tools/benchmark_raster.py`` does.
+"""Times raster prediction: ``python -m benchmarks.raster pipeline|speed ...``.
 
-Two questions: what everything around the model costs, in time and memory, on a raster that no
-memory holds; and how much sooner a real raster is mapped from bits than by torch.
+``pipeline`` measures what everything around the model costs, in time and memory, on a raster larger
+than memory; ``speed`` compares the packed engine with torch on a given raster.
 """
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +19,10 @@ import numpy as np
 import rasterio
 from rasterio.windows import Window
 
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, command
 from bhvit_seg.fileio import make_output_folder, write_json
 from bhvit_seg.inference.raster_models import ModelSource, PackedRasterModel
+from bhvit_seg.raster.memory import parse_memory
 from bhvit_seg.raster.predict import MapReport, WindowChoices, WorkChoices, map_raster
 
 TILE = 512
@@ -209,3 +212,49 @@ def render(result: dict[str, Any]) -> str:
         lines.append(f'packed is {result["ratio"]:.1f} times as fast as torch; '
                      f'{100 * result["agreement"]:.2f} % of the pixels have the same class')
     return '\n'.join(lines)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description='Times raster prediction.')
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    pipeline = commands.add_parser(
+        'pipeline', help='a generated raster with a model that costs nothing, against a plain copy')
+    pipeline.add_argument('packed', metavar='BHV', help='packed model, for its classes')
+    pipeline.add_argument('--side', type=int, default=40000, metavar='PIXELS',
+                          help='rows and columns of the raster (default: 40000)')
+    pipeline.add_argument('--max-memory', default='1400MB', metavar='SIZE',
+                          help='memory limit (default: 1400MB)')
+    speed = commands.add_parser(
+        'speed', help='a raster with the packed engine, against the same network in torch')
+    speed.add_argument('raster', metavar='RASTER', help='raster to predict')
+    speed.add_argument('packed', metavar='BHV', help='packed model')
+    speed.add_argument('config', help='config it was exported from')
+    speed.add_argument('checkpoint', help='checkpoint it was exported from')
+    speed.add_argument('--threads', type=int, default=1, metavar='N',
+                       help='threads of each (default: 1)')
+    speed.add_argument('--overlap', type=float, default=0.25, metavar='FRACTION',
+                       help='fraction of a window that its neighbour covers too (default: 0.25)')
+    for each in (pipeline, speed):
+        each.add_argument('--window', type=int, default=512, metavar='PIXELS',
+                          help='side of the windows (default: 512)')
+        each.add_argument('--out', default='work_dirs/benchmark_raster', metavar='DIR',
+                          help='folder of rasters and results '
+                               '(default: work_dirs/benchmark_raster)')
+    return parser
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    if args.command == 'pipeline':
+        result = benchmark_pipeline(args.packed, args.out, args.side, args.window,
+                                    parse_memory(args.max_memory))
+    else:
+        result = benchmark_speed(args.raster, args.packed, args.config, args.checkpoint, args.out,
+                                 args.threads, args.window, args.overlap)
+    print(render(result))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,7 +1,8 @@
-"""Cost of a training step: what ``tools/benchmark_training.py`` does."""
+"""Cost of a training step, binary and full-precision: ``python -m benchmarks.training CONFIG``."""
 
 from __future__ import annotations
 
+import argparse
 import copy
 import multiprocessing
 import resource
@@ -20,7 +21,9 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from bhvit_seg.errors import UserError
+from bhvit_seg.commands.arguments import add_cfg_options
+from bhvit_seg.errors import UserError, command
+from bhvit_seg.fileio import write_json
 from bhvit_seg.training.config import explain_config_errors, load_config
 
 WARM_UP = 2
@@ -200,3 +203,32 @@ def format_results(results: dict[str, dict[str, float]]) -> str:
                      f'| {r["eval_ms"]:.0f} ({r["eval_median_ms"]:.0f}) '
                      f'| {r["train_peak_mb"]:.0f} |')
     return '\n'.join(lines)
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description='Prints the time of a training step and of an evaluation pass, and the peak '
+                    'memory of training, for a config and its full-precision twin. Binarization '
+                    'is simulated in training, so binary is not expected to be faster.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--batch-size', type=int, help="images in a batch (default: the config's)")
+    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'),
+                        help="height and width in pixels (default: the config's crop)")
+    parser.add_argument('--iterations', type=int, default=10, help='timed steps (default: 10)')
+    parser.add_argument('--threads', type=int, help="threads of torch (default: torch's choice)")
+    parser.add_argument('--device', default='cpu', help='cpu or cuda (default: cpu)')
+    parser.add_argument('--amp', action='store_true', help='mixed precision')
+    parser.add_argument('--json', metavar='FILE', help='also write the figures to this file')
+    add_cfg_options(parser)
+    args = parser.parse_args(argv)
+    results = benchmark_training(
+        args.config, batch_size=args.batch_size, size=args.size, iterations=args.iterations,
+        threads=args.threads, device=args.device, amp=args.amp, cfg_options=args.cfg_options)
+    print(format_results(results))
+    if args.json:
+        write_json(args.json, results)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,93 +1,112 @@
-"""The command ``bhvit-seg``: maps of rasters, help with data sets, a doctor for the installation.
+"""The command ``bhvit-seg``: one subcommand a file of ``bhvit_seg/commands``.
 
-Parsing needs neither torch nor the mm stack; a subcommand imports what it uses.
+Parsing needs neither torch nor the OpenMMLab stack. Only the file of the chosen subcommand is
+imported, and its packages when it runs.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-import bhvit_seg
-from bhvit_seg.commands import predict_raster
-from bhvit_seg.errors import command
+from bhvit_seg.errors import UserError, command
+
+# By task: the subcommands and what stands beside each in `bhvit-seg --help`. The module of a
+# subcommand has its name, with underscores, and these members: DESCRIPTION, EXAMPLES,
+# add_arguments(parser) and run(args), which returns the exit status (None: 0).
+GROUPS = {
+    'Getting started': {
+        'demo': 'train a small model on synthetic scenes and draw what it predicts (minutes)',
+        'doctor': 'print what is installed, what is missing for which task, and how to install it',
+    },
+    'Data': {
+        'make-sample': 'write a synthetic data set of aerial scenes with roads',
+        'check-dataset': 'check the images and labels of a config; print class weights',
+    },
+    'Training': {
+        'configs': 'list the configs that CONFIG may name',
+        'train': 'train the model of a config',
+        'test': 'score a checkpoint: IoU and F1 of every class',
+        'complexity': 'count operations, parameters and bytes of configs',
+        'convert': 'convert a published BHViT checkpoint into weights for the backbone',
+    },
+    'Prediction': {
+        'export': 'pack a trained model into one file that runs without torch',
+        'predict': 'predict image files: label maps and overlays',
+        'predict-raster': 'predict a georeferenced raster of any size',
+        'score-raster': 'score a predicted raster against a raster of labels',
+    },
+}
+SUMMARIES = {name: summary for group in GROUPS.values() for name, summary in group.items()}
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser; each subcommand sets ``run`` to its function."""
+def overview() -> str:
+    """Return the text of ``bhvit-seg --help``."""
+    width = max(map(len, SUMMARIES))
+    lines = ['usage: bhvit-seg COMMAND [options]', '',
+             '1-bit vision transformers (BHViT) for semantic segmentation.']
+    for group, commands in GROUPS.items():
+        lines += ['', f'{group}:']
+        lines += [f'  {name:<{width}}  {summary}' for name, summary in commands.items()]
+    return '\n'.join([*lines, '', '`bhvit-seg COMMAND --help` explains a command, with examples. '
+                                  '`bhvit-seg --version` prints the version.'])
+
+
+def run_command(name: str, arguments: list[str] | None = None) -> int:
+    """Parse the arguments of one subcommand and run it.
+
+    Args:
+        name: The subcommand.
+        arguments: Its arguments. Defaults to those of the process.
+
+    Returns:
+        int: The exit status.
+    """
+    import argparse
+    import importlib
+    import textwrap
+
+    module = importlib.import_module(f'bhvit_seg.commands.{name.replace("-", "_")}')
     parser = argparse.ArgumentParser(
-        prog='bhvit-seg', description='1-bit vision transformers for semantic segmentation.')
-    parser.add_argument('--version', action='version', version=bhvit_seg.__version__)
-    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-
-    doctor = commands.add_parser(
-        'doctor', help='print versions, what is missing or does not fit, and how to mend it')
-    doctor.set_defaults(run=run_doctor)
-
-    check = commands.add_parser(
-        'check-dataset', help='check the images and labels of a config; print class weights')
-    check.add_argument('config', help='config file')
-    check.add_argument('--data-root', metavar='DIR', help='folder of the data')
-    check.add_argument('--split', choices=('train', 'val', 'test'), default='train',
-                       help='which part (default: train)')
-    check.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', default=[],
-                       help='settings that override those of the config')
-    check.set_defaults(run=run_check_dataset)
-
-    sample = commands.add_parser(
-        'make-sample', help='write a synthetic data set of aerial scenes with roads')
-    sample.add_argument('folder', metavar='DIR', help='where to write it')
-    sample.add_argument('--train', type=int, default=48, metavar='N',
-                        help='training scenes (default: 48)')
-    sample.add_argument('--val', type=int, default=12, metavar='N',
-                        help='validation scenes (default: 12)')
-    sample.add_argument('--size', type=int, default=256, metavar='PIXELS',
-                        help='side of a scene (default: 256)')
-    sample.add_argument('--seed', type=int, default=0, help='random seed (default: 0)')
-    sample.add_argument('--lidar', action='store_true', help='write height rasters as well')
-    sample.set_defaults(run=run_make_sample)
-
-    raster = commands.add_parser(
-        'predict-raster', help='map a georeferenced raster of any size',
-        description=predict_raster.DESCRIPTION)
-    predict_raster.add_arguments(raster)
-    raster.set_defaults(run=predict_raster.run)
-    return parser
-
-
-def run_doctor(args: argparse.Namespace) -> int:
-    from bhvit_seg.compat.doctor import examine, render
-
-    diagnosis = examine()
-    print(render(diagnosis))
-    return 1 if diagnosis.problems else 0
-
-
-def run_check_dataset(args: argparse.Namespace) -> int:
-    from bhvit_seg.datasets.checks import check_from_config
-    from bhvit_seg.training.config import load_config, parse_options
-
-    cfg = load_config(args.config, parse_options(args.cfg_options), args.data_root)
-    report = check_from_config(cfg, args.split)
-    print(report.summary())
-    return 1 if report.problems else 0
-
-
-def run_make_sample(args: argparse.Namespace) -> int:
-    from bhvit_seg.datasets.synthetic import write_dataset
-
-    write_dataset(args.folder, n_train=args.train, n_val=args.val, size=(args.size, args.size),
-                  seed=args.seed, lidar=args.lidar)
-    print(f'{args.train} training and {args.val} validation scenes in {args.folder}')
-    return 0
+        prog=f'bhvit-seg {name}', description=textwrap.fill(module.DESCRIPTION, 80),
+        epilog='\n  '.join(['examples:', *module.EXAMPLES]),
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    module.add_arguments(parser)
+    return module.run(parser.parse_args(arguments)) or 0
 
 
 @command
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
-    args = build_parser().parse_args(argv)
-    return args.run(args)
+def main(arguments: list[str] | None = None) -> int:
+    """Run ``bhvit-seg``; return the exit status.
+
+    Args:
+        arguments: What follows the name of the program. Defaults to those of the process.
+    """
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ['']
+    if name in ('-h', '--help', 'help'):
+        print(overview())
+        return 0
+    if name in ('-V', '--version'):
+        import bhvit_seg
+
+        print(bhvit_seg.__version__)
+        return 0
+    if not name:
+        print(overview(), file=sys.stderr)
+        return 2
+    if name not in SUMMARIES:
+        import difflib
+
+        near = difflib.get_close_matches(name.replace('_', '-'), SUMMARIES, n=1, cutoff=0.5)
+        raise UserError(f'bhvit-seg has no command {name}: ' + (
+            f'did you mean {near[0]}?' if near else 'expected one of ' + ', '.join(SUMMARIES)))
+    return run_command(name, rest)
 
 
-if __name__ == '__main__':
-    sys.exit(main())
+def run_tool(name: str):
+    """Return the entry point of a script in ``tools/`` that stands for a subcommand."""
+
+    @command
+    def tool(arguments: list[str] | None = None) -> int:
+        return run_command(name, arguments)
+
+    return tool

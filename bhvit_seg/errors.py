@@ -1,17 +1,29 @@
-"""How bad input is reported: one sentence, a non-zero exit status and no traceback."""
+"""How a command ends: bad input, a missing package, Ctrl-C and a closed pipe give one line each.
+
+No traceback is printed for any of them; a bug keeps its own.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Callable
+
+BAD_INPUT = 2
+CLOSED_PIPE = 128 + 13  # as the shell reports a process that SIGPIPE ended
+NOTHING_TO_KEEP = 'nothing unfinished is left behind; the same command starts again'
 
 
 class UserError(ValueError):
     """Something the user gave is wrong.
 
     The message is one sentence for that user: what is wrong, where it stands, what was expected
-    and how to mend it. Entry points print it without a traceback.
+    and how to correct it. Entry points print it without a traceback.
     """
 
 
@@ -22,13 +34,19 @@ def find_user_error(error: BaseException | None) -> UserError | None:
     meant for the user is the original one.
     """
     found = None
+    for cause in causes(error):
+        if isinstance(cause, UserError):
+            found = cause
+    return found
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield ``error`` and what caused it, the innermost last."""
     seen = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, UserError):
-            found = error
+        yield error
         error = error.__cause__ or error.__context__
-    return found
 
 
 def first_line(error: BaseException) -> str:
@@ -36,20 +54,171 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def sentence_of(error: BaseException) -> str:
+    """Return what the user is told about ``error``, or '' if it is a bug."""
+    user_error = find_user_error(error)
+    if user_error is not None:
+        # torch repeats an error of a worker process with the worker's traceback before it
+        return str(user_error).rpartition('UserError: ')[2].strip()
+    for cause in causes(error):
+        if isinstance(cause, ModuleNotFoundError) and cause.name:
+            from bhvit_seg.extras import EXTRA_OF, missing_package
+
+            if cause.name.split('.')[0] in EXTRA_OF:
+                return missing_package(cause.name)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        # no such file, no permission, a full disk
+        return f'{os.fsdecode(error.filename)}: {error.strerror}'
+    return ''
+
+
+# What explain_interrupt has been told, the innermost last.
+_explanations: list[Callable[[], str]] = []
+
+
+@contextlib.contextmanager
+def explain_interrupt(explain: Callable[[], str]) -> Iterator[None]:
+    """Say what is kept, and how to continue, when the block is interrupted.
+
+    Args:
+        explain: Called in the handler of the signal. Returns what follows ``interrupted: ``, such
+            as ``'12 images are predicted; the same command continues'``.
+    """
+    _explanations.append(explain)
+    try:
+        yield
+    finally:
+        _explanations.remove(explain)
+
+
+class _Interruption:
+    """Turns SIGINT and SIGTERM into a KeyboardInterrupt and remembers what to say about it.
+
+    What the interrupt becomes on its way up does not matter: imports turn it into an ImportError,
+    and a DataLoader into a RuntimeError, once ``signum`` is set.
+    """
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self.text = ''
+        self.process = os.getpid()
+        self.before: dict[int, object] = {}
+        self.unraisable = sys.unraisablehook
+
+    def __enter__(self) -> _Interruption:
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                # What is ignored, as by nohup, stays so.
+                if signal.getsignal(signum) is not signal.SIG_IGN:
+                    self.before[signum] = signal.signal(signum, self.handle)
+            sys.unraisablehook = self.repeat
+        return self
+
+    def __exit__(self, *error) -> None:
+        for signum, handler in self.before.items():
+            signal.signal(signum, handler)
+        sys.unraisablehook = self.unraisable
+
+    def handle(self, signum: int, frame) -> None:
+        if os.getpid() != self.process:
+            # A worker that was forked from here ends without a word.
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
+        self.signum = self.signum or signum
+        if not self.text:
+            self.text = _explanations[-1]() if _explanations else NOTHING_TO_KEEP
+        if not _explanations and importing(frame):
+            # Half imported packages swallow a KeyboardInterrupt or crash on it.
+            self.report()
+            os._exit(128 + self.signum)
+        raise KeyboardInterrupt
+
+    def repeat(self, unraisable) -> None:
+        """Interrupt again where Python had to drop the KeyboardInterrupt, as in a destructor."""
+        if self.signum and issubclass(unraisable.exc_type, KeyboardInterrupt):
+            threading.Timer(0.05, os.kill, (self.process, self.signum)).start()
+        else:
+            self.unraisable(unraisable)
+
+    def report(self) -> None:
+        name = 'interrupted' if self.signum == signal.SIGINT else 'terminated'
+        say(f'{name}: {self.text}')
+
+
+def importing(frame) -> bool:
+    """Tell whether ``frame`` runs inside of an import."""
+    while frame is not None:
+        if frame.f_code.co_filename == '<frozen importlib._bootstrap>':
+            return True
+        frame = frame.f_back
+    return False
+
+
+def say(line: str) -> None:
+    """Print a line to standard error, if somebody reads it."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        # after the ^C of the terminal
+        print(('\n' if sys.stderr.isatty() else '') + line, file=sys.stderr, flush=True)
+
+
+def closed(stream) -> bool:
+    """Tell whether the reader of the pipe behind an output stream is gone."""
+    import select
+
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (AttributeError, OSError, ValueError):
+        return False  # no poll on this system, or a stream without a file
+
+
+def discard(*streams) -> None:
+    """Send what the streams still hold, and all that follows, to nowhere."""
+    for stream in streams:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
 def command(main: Callable) -> Callable:
-    """Decorate an entry point so that a :class:`UserError` ends it with one line and status 2."""
+    """Decorate an entry point, so that what is not a bug ends it with one line.
+
+    ========================================  ======  ==============================
+    what happens                              status  standard error
+    ========================================  ======  ==============================
+    a :class:`UserError`, a missing package,  2       ``error: ...``
+    an OSError about a file
+    Ctrl-C, SIGTERM                           130,    ``interrupted: ...``, see
+                                              143     :func:`explain_interrupt`
+    the reader of the output is gone          141     nothing
+    ========================================  ======  ==============================
+    """
 
     @functools.wraps(main)
     def run(*args, **kwargs):
-        try:
-            return main(*args, **kwargs)
-        except Exception as error:
-            user_error = find_user_error(error)
-            if user_error is None:
-                raise
-            # torch repeats an error of a worker process with the worker's traceback before it
-            sentence = str(user_error).rpartition('UserError: ')[2].strip()
-            print(f'error: {sentence}', file=sys.stderr)
-            sys.exit(2)
+        with _Interruption() as interruption:
+            try:
+                result = main(*args, **kwargs)
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+                return result
+            except BaseException as error:
+                if interruption.signum or isinstance(error, KeyboardInterrupt):
+                    interruption.report()
+                    signum = interruption.signum or signal.SIGINT
+                    # A second Ctrl-C while threads are joined ends the process at once.
+                    interruption.before[signum] = signal.SIG_DFL
+                    sys.exit(128 + signum)
+                gone = [stream for stream in (sys.stdout, sys.stderr) if closed(stream)]
+                if gone:
+                    discard(*gone)
+                    sys.exit(CLOSED_PIPE)
+                sentence = sentence_of(error)
+                if not sentence:
+                    raise
+                say(f'error: {sentence}')
+                sys.exit(BAD_INPUT)
 
     return run

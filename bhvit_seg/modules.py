@@ -3,6 +3,7 @@
 Configs import it by ``custom_imports = dict(imports=['bhvit_seg.modules'])``.
 """
 
+import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import bhvit_seg.datasets.rs_lvf
 import bhvit_seg.datasets.transforms
 import bhvit_seg.evaluation.metric

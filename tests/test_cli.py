@@ -1,26 +1,73 @@
 from __future__ import annotations
 
+import argparse
+import importlib
+import shlex
 import subprocess
 import sys
 
 import pytest
 
 import bhvit_seg
-from bhvit_seg.cli import main
+from bhvit_seg.cli import SUMMARIES, main
+
+
+def run(arguments, repository, *options):
+    return subprocess.run([sys.executable, *options, '-m', 'bhvit_seg', *arguments],
+                          cwd=repository, env={'PYTHONPATH': str(repository)},
+                          capture_output=True, text=True)
 
 
 def test_version(capsys):
-    with pytest.raises(SystemExit) as end:
-        main(['--version'])
-    assert end.value.code == 0
+    assert main(['--version']) == 0
     assert capsys.readouterr().out.strip() == bhvit_seg.__version__
 
 
-def test_unknown_command_and_option_are_errors(capsys):
-    for arguments in (['operate'], ['doctor', '--quick'], []):
-        with pytest.raises(SystemExit) as end:
-            main(arguments)
-        assert end.value.code == 2
+def test_help_names_every_command_and_each_has_a_file(capsys, repository):
+    assert main(['--help']) == 0
+    printed = capsys.readouterr().out
+    assert {'train', 'test', 'predict', 'predict-raster', 'score-raster', 'export', 'convert',
+            'check-dataset', 'make-sample', 'complexity', 'doctor', 'demo'} <= set(SUMMARIES)
+    for name, summary in SUMMARIES.items():
+        assert f'  {name} ' in printed and summary in printed
+        assert (repository / 'bhvit_seg' / 'commands' / f'{name.replace("-", "_")}.py').is_file()
+
+
+@pytest.mark.parametrize('name', SUMMARIES)
+def test_examples_in_the_help_of_each_command_are_accepted(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([name, '--help'])
+    assert end.value.code == 0
+    examples = capsys.readouterr().out.rpartition('examples:\n')[2].splitlines()
+    assert examples
+    module = importlib.import_module(f'bhvit_seg.commands.{name.replace("-", "_")}')
+    for example in examples:
+        program, command, *arguments = shlex.split(example)
+        assert (program, command) == ('bhvit-seg', name)
+        parser = argparse.ArgumentParser()
+        module.add_arguments(parser)
+        parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize('typed, meant', [
+    ('trian', 'train'), ('predict_raster', 'predict-raster'), ('docter', 'doctor'),
+    ('check', 'check-dataset')])
+def test_nearest_command_is_offered(typed, meant, sentence):
+    said = sentence(main, typed)
+    assert typed in said and f'did you mean {meant}?' in said
+
+
+@pytest.mark.parametrize('arguments', [['operate'], ['doctor', '--quick'], []])
+def test_unknown_command_and_option_are_errors(arguments, repository):
+    done = run(arguments, repository)
+    assert done.returncode == 2 and not done.stdout and 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('arguments', [[], ['train'], ['predict-raster'], ['complexity']])
+def test_help_needs_no_package(arguments, repository):
+    # -S: no site-packages at all, not even NumPy.
+    done = run([*arguments, '--help'], repository, '-S')
+    assert done.returncode == 0 and 'usage: bhvit-seg' in done.stdout and not done.stderr
 
 
 def test_doctor_finds_this_environment_well(capsys):
@@ -28,15 +75,10 @@ def test_doctor_finds_this_environment_well(capsys):
     assert 'all is well' in capsys.readouterr().out
 
 
-def test_doctor_and_help_work_without_the_stack(repository):
-    # -S: no site-packages at all, not even NumPy.
-    for arguments, status in ((['--help'], 0), (['--version'], 0), (['doctor'], 1)):
-        run = subprocess.run(
-            [sys.executable, '-S', '-m', 'bhvit_seg.cli', *arguments], cwd=repository,
-            env={'PYTHONPATH': str(repository)}, capture_output=True, text=True)
-        assert run.returncode == status, run.stderr
-        assert not run.stderr
-    assert 'pip install torch==' in run.stdout
+def test_doctor_works_without_any_package(repository):
+    done = run(['doctor'], repository, '-S')
+    assert done.returncode == 1 and not done.stderr
+    assert 'pip install torch==' in done.stdout
 
 
 def test_sample_passes_the_check(tmp_path, capsys, repository):

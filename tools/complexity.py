@@ -1,53 +1,10 @@
-"""Counts what networks cost: ``tools/complexity.py CONFIG... [--size H W]``."""
+"""The same as ``bhvit-seg complexity``, for those who look for it here."""
 
-from __future__ import annotations
-
-import argparse
 import sys
 
-from bhvit_seg.errors import UserError, command
+from bhvit_seg.cli import run_tool
 
-# In a file or a pipe, tables are as wide as they need to be.
-WIDTH = 1000
-
-
-@command
-def main(argv: list[str] | None = None) -> int:
-    from rich.console import Console
-
-    from bhvit_seg.evaluation.complexity_report import measure_complexity, remarks, tables
-    from bhvit_seg.fileio import write_json
-    from bhvit_seg.training.config import add_cfg_options
-
-    parser = argparse.ArgumentParser(
-        description='Counts FLOPs (multiply-accumulates in real values), BOPs (those of bits), '
-                    'OPs = FLOPs + BOPs / 64, parameters of 1 bit and of 32, and bytes. Norms, '
-                    'activations and whatever else is done once for an element do not count.',
-        epilog='The status is 1 if a layer is of a type that cannot be counted; it is named then.')
-    parser.add_argument('configs', nargs='+', metavar='CONFIG',
-                        help='config file; of several the totals are compared')
-    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'),
-                        help="height and width in pixels (default: the config's crop)")
-    parser.add_argument('--depth', type=int, default=2, metavar='N',
-                        help='add up layers whose names share N parts (default: 2)')
-    parser.add_argument('--layers', action='store_true', help='show every layer')
-    parser.add_argument('--json', metavar='FILE', help='write everything, layers too, to this file')
-    add_cfg_options(parser)
-    args = parser.parse_args(argv)
-    if args.depth < 1:
-        raise UserError(f'--depth is {args.depth}: expected a number from 1')
-    records = [measure_complexity(config, args.size, args.cfg_options) for config in args.configs]
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
-    for table in tables(records, None if args.layers else args.depth):
-        console.print(table)
-    for line in remarks(records):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
-    if args.json:
-        write_json(args.json, records)
-    return 1 if any(record['unknown'] for record in records) else 0
-
+main = run_tool('complexity')
 
 if __name__ == '__main__':
     sys.exit(main())

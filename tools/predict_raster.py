@@ -1,20 +1,10 @@
-"""Maps rasters of any size: ``python tools/predict_raster.py mosaic.tif map.tif --packed ...``."""
+"""The same as ``bhvit-seg predict-raster``, for those who look for it here."""
 
-from __future__ import annotations
-
-import argparse
 import sys
 
-from bhvit_seg.commands.predict_raster import DESCRIPTION, add_arguments, run
-from bhvit_seg.errors import command
+from bhvit_seg.cli import run_tool
 
-
-@command
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=DESCRIPTION)
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
-
+main = run_tool('predict-raster')
 
 if __name__ == '__main__':
     sys.exit(main())

@@ -1,7 +1,8 @@
-"""Where the engine's time goes: what ``tools/profile_packed.py`` does."""
+"""Time of each kind of layer in the engine: ``python -m benchmarks.latency.profile MODEL.bhv``."""
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, command
 from bhvit_seg.fileio import write_json
 from bhvit_seg.native import PackedSegmentor, processor_limits
 from bhvit_seg.native.file_format import read_packed
@@ -150,3 +151,24 @@ def _print_table(regions: list[Region], title: str) -> None:
                       f'{region.floor:.2f}',
                       f'{100 * region.floor / region.milliseconds:.0f}' if region.floor else '-')
     Console().print(table)
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description='Times each kind of layer of a packed model and compares it with what the '
+                    'processor does at best.')
+    parser.add_argument('packed', metavar='MODEL.bhv', help='packed model')
+    parser.add_argument('--size', type=int, nargs=2, default=(512, 512), metavar=('H', 'W'),
+                        help='height and width of the image in pixels (default: 512 512)')
+    parser.add_argument('--threads', type=int, default=1, metavar='N', help='default: 1')
+    parser.add_argument('--isa', help='instruction set (default: the best)')
+    parser.add_argument('--rounds', type=int, default=20, metavar='N',
+                        help='times are the least of so many rounds (default: 20)')
+    parser.add_argument('--out', metavar='JSON', help='also write the table to this file')
+    args = parser.parse_args(argv)
+    profile_packed(args.packed, tuple(args.size), args.threads, args.isa, args.rounds, args.out)
+
+
+if __name__ == '__main__':
+    main()

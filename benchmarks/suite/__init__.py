@@ -1,1 +1,1 @@
-"""Configs and seeds trained, tested and compared together."""
+"""Trains and tests a list of configs with several seeds, and compares them in one table."""

@@ -1,125 +1,23 @@
-"""From nothing to a picture of predictions: what ``tools/demo.py`` does."""
+"""``bhvit-seg demo``: trains a small model on synthetic scenes and draws what it predicts."""
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
+import argparse
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
-import numpy as np
-import torch
-from PIL import Image
-
-from bhvit_seg.datasets.synthetic import write_dataset
-from bhvit_seg.errors import UserError
-from bhvit_seg.evaluation.test import test
-from bhvit_seg.inference.contact_sheet import SheetRow, write_contact_sheet
-from bhvit_seg.inference.packed_predictor import predict_packed
-from bhvit_seg.inference.torch_predictor import Predictor, predict
-from bhvit_seg.native import PackedSegmentor, instruction_sets
-from bhvit_seg.native.packing import ExportReport, export_packed
-from bhvit_seg.training.train import train
-
-N_TRAIN, N_VAL, SIZE = 160, 24, 256
-SHOWN = 4
-TIMED_ROUNDS = 5
-_COLOURS = np.array([(25, 25, 25), (255, 255, 255)], np.uint8)
-_AGREEMENT = np.array([[(25, 25, 25), (230, 60, 50)],     # truth background: right, invented
-                       [(60, 120, 240), (255, 255, 255)]], np.uint8)  # truth road: missed, right
+CONFIG = 'bhvit-mini_segformer_1xb8-500_rs-lvf-224x224'
+DESCRIPTION = (
+    'Writes synthetic aerial scenes, trains a small binary BHViT on them (about four minutes on '
+    'two CPU cores), tests it, predicts, packs it, and draws everything into '
+    'DIR/contact_sheet.png. Steps that are finished are not repeated when it is started again.')
+EXAMPLES = ('bhvit-seg demo', 'bhvit-seg demo --out /tmp/bhvit_demo')
 
 
-def run_demo(config: str | Path, folder: str | Path) -> Path:
-    """Make a sample set, train on it, test, predict, pack, and draw a contact sheet.
-
-    What a killed run has finished is not done again. Where the engine of packed models is not
-    built, the demonstration goes without.
-
-    Args:
-        config: The config to train.
-        folder: Where everything goes.
-
-    Returns:
-        The contact sheet.
-    """
-    start = time.monotonic()
-    folder = Path(folder)
-    data, work_dir = folder / 'data', folder / 'work_dir'
-    _announce(1, f'{N_TRAIN + N_VAL} synthetic aerial scenes of {SIZE}×{SIZE} pixels')
-    if not (data / 'complete').exists():
-        write_dataset(data, N_TRAIN, N_VAL, (SIZE, SIZE))
-        (data / 'complete').touch()
-    _announce(2, 'training a binary BHViT')
-    train(config, data_root=data, work_dir=work_dir, resume=True)
-    checkpoint = work_dir / Path((work_dir / 'last_checkpoint').read_text()).name
-    _announce(3, 'testing it on scenes it has not seen')
-    scores = test(config, checkpoint, data_root=data, work_dir=work_dir)
-    _announce(4, 'predicting')
-    images = sorted((data / 'images' / 'val').glob('*.png'))[:SHOWN]
-    predictions = {'prediction': folder / 'predictions'}
-    predict(images, config, checkpoint, predictions['prediction'], overwrite=True)
-    road = scores['classes']['road']
-    headline = (f'binary BHViT after {time.monotonic() - start:.0f} s on the CPU: '
-                f'road IoU {road["IoU"]:.1f} %, F1 {road["F1"]:.1f} % on {N_VAL} unseen scenes')
-    _announce(5, 'packing it into bits, and predicting from them')
-    try:
-        instruction_sets()
-    except UserError as error:
-        print(f'left out: {error}')
-    else:
-        packed, predictions['from bits'] = folder / 'model.bhv', folder / 'predictions_from_bits'
-        report = export_packed(config, checkpoint, packed, images)
-        print(report.summary())
-        predict_packed(images, packed, predictions['from bits'], overwrite=True)
-        comparison = _compare_cost(config, checkpoint, report, images)
-        headline += f'; {comparison}'
-        print(comparison)
-    sheet = folder / 'contact_sheet.png'
-    _draw(sheet, images, data, predictions, headline)
-    print(f'\nroad IoU {road["IoU"]:.2f} %, mIoU {scores["summary"]["mIoU"]:.2f} %')
-    print(f'look at {sheet}')
-    return sheet
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--out', default='demo', metavar='DIR',
+                        help='folder for everything (default: demo)')
 
 
-def _announce(step: int, what: str) -> None:
-    print(f'\n== {step}/5 {what}', flush=True)
+def run(args: argparse.Namespace) -> None:
+    from bhvit_seg.commands.demonstration import run_demo
 
-
-@torch.no_grad()
-def _compare_cost(config: str | Path, checkpoint: Path, report: ExportReport, images: list[Path]
-                  ) -> str:
-    """Time torch and the engine by turns on the same images, and say what they take."""
-    predictor = Predictor(config, checkpoint, 'cpu')
-    segmentor = PackedSegmentor(report.path, torch.get_num_threads())
-    samples = [predictor.load(image) for image in images]
-    inputs = [{key: [sample[key]] for key in ('inputs', 'data_samples')} for sample in samples]
-    arrays = [np.asarray(Image.open(image).convert('RGB')) for image in images]
-    contestants = {'torch': (predictor.model.test_step, inputs),
-                   'packed': (segmentor.predict, arrays)}
-    shortest = dict.fromkeys(contestants, float('inf'))
-    for turn in range(TIMED_ROUNDS * len(images)):
-        for name, (run, given) in contestants.items():
-            begin = time.perf_counter()
-            run(given[turn % len(images)])
-            shortest[name] = min(shortest[name], time.perf_counter() - begin)
-    return (f'from bits: {report.total / 1e6:.2f} MB instead of '
-            f'{report.float32_bytes / 1e6:.2f} MB of float32, '
-            f'{1e3 * shortest["packed"]:.1f} ms an image instead of '
-            f'{1e3 * shortest["torch"]:.0f} ms in torch ({segmentor.threads} threads)')
-
-
-def _draw(sheet: Path, images: list[Path], data: Path, predictions: dict[str, Path],
-          headline: str) -> None:
-    rows = []
-    for image in images:
-        truth = np.asarray(Image.open(data / 'annotations' / 'val' / image.name))
-        labels = [np.asarray(Image.open(folder / 'labels' / image.name))
-                  for folder in predictions.values()]
-        last = labels[-1]
-        both = ((truth == 1) & (last == 1)).sum()
-        either = ((truth == 1) | (last == 1)).sum()
-        rows.append(SheetRow(
-            [np.asarray(Image.open(image).convert('RGB')), _COLOURS[truth],
-             *(_COLOURS[each] for each in labels), _AGREEMENT[truth, last]],
-            f'{image.stem}: road IoU {100 * both / max(either, 1):.1f} %'))
-    write_contact_sheet(sheet, ('image', 'truth', *predictions,
-                                'agreement (red: invented, blue: missed)'), rows, headline)
+    run_demo(CONFIG, args.out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from bhvit_seg.commands.arguments import CONFIG_HELP
 from bhvit_seg.errors import UserError
 
 TORCH_ALONE = ('config', 'checkpoint', 'device', 'cfg_options')
@@ -11,8 +12,8 @@ TORCH_ALONE = ('config', 'checkpoint', 'device', 'cfg_options')
 
 def add_model_arguments(parser: argparse._ActionsContainer) -> None:
     """Add the arguments that name a model."""
-    parser.add_argument('--packed', metavar='BHV', help='packed model of tools/export_packed.py')
-    parser.add_argument('--config', help='config file, instead of --packed')
+    parser.add_argument('--packed', metavar='BHV', help='packed model of `bhvit-seg export`')
+    parser.add_argument('--config', help=f'instead of --packed: {CONFIG_HELP}')
     parser.add_argument('--checkpoint', help='checkpoint file of --config')
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ... (default: a GPU if there is one)')
     parser.add_argument(
@@ -24,12 +25,17 @@ def add_model_arguments(parser: argparse._ActionsContainer) -> None:
 def check_model_arguments(args: argparse.Namespace) -> None:
     """See that either a checkpoint with its config or a packed model is given.
 
+    Sets ``args.config`` to the path of the config.
+
     Raises:
-        UserError: Neither is, or both are.
+        UserError: Neither is, or both are, or there is no such config.
     """
     if args.packed is None:
         if args.config is None or args.checkpoint is None:
             raise UserError('no model is given: expected --packed, or --config and --checkpoint')
+        from bhvit_seg.shipped import find_config
+
+        args.config = str(find_config(args.config))
         return
     for name in TORCH_ALONE:
         if getattr(args, name) is not None:

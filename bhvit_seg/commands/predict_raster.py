@@ -1,4 +1,4 @@
-"""``bhvit-seg predict-raster``: maps of georeferenced rasters."""
+"""``bhvit-seg predict-raster``: maps georeferenced rasters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bhvit_seg.commands.model_arguments import add_model_arguments, check_model_arguments
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, explain_interrupt
 
 if TYPE_CHECKING:
     from bhvit_seg.raster.outputs import OutputPaths
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 VECTOR_SUFFIXES = ('.gpkg', '.geojson', '.fgb')
 DESCRIPTION = ('Maps rasters of any size: a label GeoTIFF with the CRS, transform and size of its '
                'raster. An interrupted run goes on where it stopped when it is started again.')
+EXAMPLES = (
+    'bhvit-seg predict-raster mosaic.tif roads.tif --packed model.bhv',
+    'bhvit-seg predict-raster mosaic.tif roads.tif --packed model.bhv --vector roads.gpkg '
+    '--preview roads.png',
+    'bhvit-seg predict-raster flights/ maps/ --packed model.bhv --cog --workers 4')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +109,6 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         UserError: Something given is wrong.
-        KeyboardInterrupt: With a message that says what is kept.
     """
     check_arguments(args)
     from bhvit_seg.raster.opening import load_rasterio
@@ -270,7 +274,8 @@ def write_companions(raster: str, plan: OutputPaths, args: argparse.Namespace) -
     options = {name: getattr(args, name) for name in (
         'classes', 'min_area', 'min_pixels', 'simplify', 'centerlines', 'bands', 'no_alpha')}
     made_by = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:16]
-    try:
+    with explain_interrupt(lambda: f'the map {plan.labels} is finished; the same command makes '
+                                   'what belongs beside it'):
         for files, write in (((plan.vector, plan.centerlines), write_layers),
                              ((plan.preview, plan.page), write_pictures)):
             files = list(dict.fromkeys(file for file in files if file is not None))
@@ -283,9 +288,6 @@ def write_companions(raster: str, plan: OutputPaths, args: argparse.Namespace) -
             write_notes(plan.labels, files, made_by, finished=False)
             print(f'{listing}: {write(raster, plan, args)}')
             write_notes(plan.labels, files, made_by, finished=True)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f'the map {plan.labels} is finished; the same command makes what '
-                                'belongs beside it') from None
 
 
 def write_layers(raster: str, plan: OutputPaths, args: argparse.Namespace) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
+from bhvit_seg.errors import explain_interrupt
 from bhvit_seg.fileio import write_json
 from bhvit_seg.inference.raster_models import ModelSource, RasterModel
 from bhvit_seg.inference.windows import Grid, Window, cut_blocks, lay_grid
@@ -178,7 +179,9 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
             writers.append(lambda: write_probabilities(
                 shares, source, shelf.probabilities(), model.classes, probabilities, output,
                 tags[shares]))
-        _run(job, model, shelf, writers, work, report, out.name)
+        with explain_interrupt(lambda: f'{len(journal.done)} of {len(blocks)} blocks of {out} are '
+                                       'kept; the same command goes on from there'):
+            _run(job, model, shelf, writers, work, report, out.name)
         journal.remove()
     report.seconds = time.perf_counter() - start
     return report
@@ -232,13 +235,9 @@ def _run(job: Job, model: RasterModel, shelf: _Shelf, writers: Sequence[Callable
                 _raise_failure(futures)
             for future in futures:
                 future.result()
-        except BaseException as error:
+        except BaseException:
             shelf.give_up()
             _raise_failure(futures)
-            if isinstance(error, KeyboardInterrupt):
-                raise KeyboardInterrupt(
-                    f'{len(shelf.journal.done)} of {len(job.blocks)} blocks of {report.out} are '
-                    'kept; the same command goes on from there') from None
             raise
 
 

@@ -131,7 +131,8 @@ def run_in_processes(job: Job, runs: Sequence[Sequence[int]], workers: int,
     while waiting:
         try:
             with _pool(workers) as pool:
-                futures = {pool.submit(_map_whole_run, job, run): run for run in waiting}
+                with _unheard_interrupts():
+                    futures = {pool.submit(_map_whole_run, job, run): run for run in waiting}
                 while futures:
                     done, _ = wait(futures, return_when=FIRST_COMPLETED)
                     for future in done:
@@ -166,8 +167,21 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _unheard_interrupts() -> Iterator[None]:
+    """Let processes that are started meanwhile not hear Ctrl-C, which is the parent's to handle."""
+    if not hasattr(signal, 'pthread_sigmask'):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin_worker(parent: int, stop: Event) -> None:
-    """Leave Ctrl-C to the parent, and end soon after it: one that is killed cannot tell."""
+    """End soon after the parent, which may be killed, or as soon as it says so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:

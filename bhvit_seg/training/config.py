@@ -17,6 +17,7 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from bhvit_seg.errors import UserError, find_user_error, first_line
+from bhvit_seg.shipped import find_config
 
 # Top-level settings the runner or the tools read even where no config mentions them.
 OPTIONAL_SETTINGS = {
@@ -25,14 +26,6 @@ OPTIONAL_SETTINGS = {
     'sync_bn', 'tta_model', 'tta_pipeline', 'vis_backends',
 }
 SPLITS = ('train', 'val', 'test')
-
-
-class OptionsAction(argparse.Action):
-    """``KEY=VALUE`` arguments as a dict."""
-
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
-        earlier = getattr(namespace, self.dest) or {}
-        setattr(namespace, self.dest, {**earlier, **parse_options(values)})
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:
@@ -53,39 +46,20 @@ def parse_options(texts: Sequence[str]) -> dict[str, Any]:
                         f'{first_line(error)}') from error
 
 
-def add_cfg_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--cfg-options`` to a parser."""
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',
-        help='settings that override those of the config, such as '
-             'train_dataloader.batch_size=4 (lists: KEY="[a,b]")')
-
-
-def add_launcher(parser: argparse.ArgumentParser) -> None:
-    """Add ``--launcher`` to a parser, and the option ``torch.distributed.launch`` passes."""
-    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
-                        help='what started the processes of a distributed run (default: none)')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
-                        help=argparse.SUPPRESS)
-
-
 def load_config(path: str | Path,
                 cfg_options: dict[str, Any] | None = None,
                 data_root: str | Path | None = None) -> Config:
     """Read a config, override settings and set the data root.
 
     Args:
-        path: The config file.
+        path: The config file, or the name of one that comes with the package.
         cfg_options: Values by dotted key.
         data_root: The folder to use in every dataset of the config.
 
     Raises:
         UserError: The file is missing or broken, a key is unknown, the folder is missing.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f'no config at {path}: give the path of a .py file such as those in '
-                        'configs/bhvit')
+    path = find_config(path)
     try:
         cfg = Config.fromfile(str(path))
     except Exception as error:

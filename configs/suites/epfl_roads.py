@@ -1,6 +1,6 @@
 # What binarization costs on 66 tiles with roads, what distillation and regularization give back,
-# and how binary rivals and a small float network do, all by one recipe. Val tiles choose nothing:
-# each run is scored after its last iteration.
+# and how binary baselines and a small float network do, all by one recipe. No model selection on
+# validation data: each run is scored after its last iteration.
 _base_ = './_base_/short.py'
 
 title = 'Roads from above: EPFL road segmentation'
@@ -29,10 +29,10 @@ rows = [
         config='../bhvit/bhvit-tiny_distill-staged_segformer_1xb4-3k_rs-lvf-224x224.py',
         checkpoints={**teacher, 'default_hooks.training_stages.warm_start': 'twin'}),
     dict(
-        name='reactnet-18', config='../rivals/reactnet-18_segformer_1xb4-3k_rs-lvf-224x224.py'),
+        name='reactnet-18', config='../baselines/reactnet-18_segformer_1xb4-3k_rs-lvf-224x224.py'),
     dict(
         name='binary-vit',
-        config='../rivals/binary-vit-tiny_segformer_1xb4-3k_rs-lvf-224x224.py'),
-    dict(name='segformer-b0', config='../rivals/segformer-b0_1xb4-3k_rs-lvf-224x224.py')
+        config='../baselines/binary-vit-tiny_segformer_1xb4-3k_rs-lvf-224x224.py'),
+    dict(name='segformer-b0', config='../baselines/segformer-b0_1xb4-3k_rs-lvf-224x224.py')
 ]
 del unregularized, teacher

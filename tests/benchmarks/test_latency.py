@@ -8,9 +8,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from benchmarks.latency import latency as module
-from benchmarks.latency.latency import benchmark_latency, scenes, time_in_turns
+from benchmarks.latency import timing as module
+from benchmarks.latency.__main__ import main
 from benchmarks.latency.report import tables
+from benchmarks.latency.timing import benchmark_latency, scenes, time_in_turns
 
 DEMO = 'configs/demo/bhvit-mini_segformer_1xb8-500_rs-lvf-224x224.py'
 
@@ -81,6 +82,5 @@ def test_packed_is_exported_and_compared(repository):
     (['--peers', 'tensorrt'], "'tensorrt'"),
     (['--packed', 'missing.bhv'], '--packed needs the checkpoint'),
 ])
-def test_bad_input_is_one_sentence(tool, sentence, repository, arguments, message):
-    main = tool('tools/benchmark_latency.py')
+def test_bad_input_is_one_sentence(sentence, repository, arguments, message):
     assert message in sentence(main, repository / DEMO, *arguments)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.oscillation import compare_oscillation, format_results
+from benchmarks.oscillation import compare_oscillation, format_results, main
 from bhvit_seg.training.hooks.weight_record import FILE, SIDE, WeightRecord
 
 LAYERS = {'a': 400, 'b': 600}
@@ -30,11 +30,11 @@ def write_record(folder, flips=(50, 40, 30, 20, 10, 8, 6, 5, 4, 2, 1), peaks=Fal
     return folder
 
 
-def test_numbers_and_pictures_of_two_trainings(tool, tmp_path, capsys):
+def test_numbers_and_pictures_of_two_trainings(tmp_path, capsys):
     first = write_record(tmp_path / 'first', flips=(50,) * 11)
     second = write_record(tmp_path / 'second', peaks=True)
-    tool('tools/oscillation.py')([str(first), str(second), '--names', 'without', 'with', '--out',
-                                  str(tmp_path / 'out')])
+    main([str(first), str(second), '--names', 'without', 'with', '--out',
+          str(tmp_path / 'out')])
     results = json.loads((tmp_path / 'out' / 'oscillation.json').read_text())
     assert results['without'] == pytest.approx(dict(
         iterations=110, interval=10, flip_ratio=0.05, flip_ratio_last_tenth=0.05, near_zero=0.6))
@@ -75,8 +75,7 @@ def test_one_training_without_any_flip_is_drawn(tmp_path):
     assert results['calm']['flip_ratio'] == 0
 
 
-def test_bad_input_is_named(tool, sentence, tmp_path):
-    main = tool('tools/oscillation.py')
+def test_bad_input_is_named(sentence, tmp_path):
     good = write_record(tmp_path / 'good')
     same = write_record(tmp_path / 'elsewhere' / 'good')
     out = ('--out', tmp_path / 'out')
@@ -99,8 +98,8 @@ def test_bad_input_is_named(tool, sentence, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
-def test_missing_matplotlib_is_named(tool, sentence, tmp_path, monkeypatch):
+def test_missing_matplotlib_is_named(sentence, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
     folder = write_record(tmp_path / 'one')
-    said = sentence(tool('tools/oscillation.py'), folder, '--out', tmp_path / 'out')
+    said = sentence(main, folder, '--out', tmp_path / 'out')
     assert 'pip install matplotlib' in said

@@ -9,9 +9,7 @@ import pytest
 import rasterio
 from native.segmentors import write_experiment
 
-from benchmarks.raster import copy_plainly, write_sparse_raster
-
-TOOL = 'tools/benchmark_raster.py'
+from benchmarks.raster import copy_plainly, main, write_sparse_raster
 
 
 def test_sparse_raster_is_sparse_and_its_copy_equal(tmp_path):
@@ -24,8 +22,8 @@ def test_sparse_raster_is_sparse_and_its_copy_equal(tmp_path):
     assert tiles.sum() == 5
 
 
-def test_pipeline(map_model, tool, tmp_path, capsys):
-    assert tool(TOOL)(['pipeline', str(map_model()), '--side', '1200', '--out', str(tmp_path)]) == 0
+def test_pipeline(map_model, tmp_path, capsys):
+    assert main(['pipeline', str(map_model()), '--side', '1200', '--out', str(tmp_path)]) == 0
     result = json.loads((tmp_path / 'pipeline.json').read_text())
     assert result['pipeline']['windows'] == 9
     assert result['pipeline']['peak_megabytes'] > 20 < result['copy']['peak_megabytes']
@@ -33,12 +31,12 @@ def test_pipeline(map_model, tool, tmp_path, capsys):
     assert '% of the speed of the copy' in capsys.readouterr().out
 
 
-def test_speed(write_raster, tool, tmp_path, capsys):
+def test_speed(write_raster, tmp_path, capsys):
     from bhvit_seg.native.packing import export_packed
 
     config, checkpoint = write_experiment(tmp_path)
     export_packed(config, checkpoint, tmp_path / 'model.bhv')
-    assert tool(TOOL)(['speed', *map(str, (
+    assert main(['speed', *map(str, (
         write_raster(), tmp_path / 'model.bhv', config, checkpoint)), '--window', '64',
         '--out', str(tmp_path / 'out')]) == 0
     result = json.loads((tmp_path / 'out' / 'speed.json').read_text())
@@ -47,13 +45,13 @@ def test_speed(write_raster, tool, tmp_path, capsys):
     assert 'times as fast as torch' in capsys.readouterr().out
 
 
-def test_no_room_is_said(map_model, tool, sentence, tmp_path):
-    line = sentence(tool(TOOL), 'pipeline', map_model(), '--side', 10**8, '--out', tmp_path)
+def test_no_room_is_said(map_model, sentence, tmp_path):
+    line = sentence(main, 'pipeline', map_model(), '--side', 10**8, '--out', tmp_path)
     assert 'smaller --side' in line
 
 
 @pytest.mark.parametrize('command', ['pipeline', 'speed'])
-def test_help(command, tool, capsys):
+def test_help(command, capsys):
     with pytest.raises(SystemExit) as end:
-        tool(TOOL)([command, '--help'])
+        main([command, '--help'])
     assert end.value.code == 0 and '--window' in capsys.readouterr().out

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 import bhvit_seg.native
-from bhvit_seg.commands import demo
+from bhvit_seg.commands import demonstration
+from bhvit_seg.commands.demo import CONFIG
 from bhvit_seg.inference.contact_sheet import HEADER, MARGIN, SheetRow, write_contact_sheet
+from bhvit_seg.shipped import find_config
 
 
 def sheet_size(columns):
@@ -29,12 +31,11 @@ def test_contact_sheet_shows_each_picture_in_its_place(tmp_path):
             assert (sheet[top:top + 40, left:left + 60] == colour).all()
 
 
-def test_demo_leaves_its_picture_and_goes_on_where_it_stopped(tmp_path, repository, monkeypatch,
-                                                             capsys):
-    monkeypatch.setattr(demo, 'N_TRAIN', 4)
-    monkeypatch.setattr(demo, 'N_VAL', 2)
-    monkeypatch.setattr(demo, 'SIZE', 64)
-    base = repository / 'configs/demo/bhvit-mini_segformer_1xb8-500_rs-lvf-224x224.py'
+def test_demo_leaves_its_picture_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demonstration, 'N_TRAIN', 4)
+    monkeypatch.setattr(demonstration, 'N_VAL', 2)
+    monkeypatch.setattr(demonstration, 'SIZE', 64)
+    base = find_config(CONFIG)
     config = tmp_path / 'config.py'
     config.write_text(
         f'_base_ = {str(base)!r}\n'
@@ -50,14 +51,14 @@ def test_demo_leaves_its_picture_and_goes_on_where_it_stopped(tmp_path, reposito
     with monkeypatch.context() as without_engine:
         without_engine.setitem(sys.modules, 'bhvit_seg.native._engine', None)
         without_engine.delattr(bhvit_seg.native, '_engine', raising=False)
-        sheet = demo.run_demo(config, tmp_path / 'out')
+        sheet = demonstration.run_demo(config, tmp_path / 'out')
     assert sheet == tmp_path / 'out' / 'contact_sheet.png'
     assert Image.open(sheet).size == sheet_size(columns=4)
     assert 'left out: the engine' in capsys.readouterr().out
     before = (tmp_path / 'out' / 'work_dir' / 'iter_2.pth').stat().st_mtime_ns
     sheet.unlink()
     pytest.importorskip('bhvit_seg.native._engine', reason='the engine is not built')
-    demo.run_demo(config, tmp_path / 'out')
+    demonstration.run_demo(config, tmp_path / 'out')
     assert Image.open(sheet).size == sheet_size(columns=5)
     assert (tmp_path / 'out' / 'work_dir' / 'iter_2.pth').stat().st_mtime_ns == before
     printed = capsys.readouterr().out

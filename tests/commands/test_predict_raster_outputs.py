@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -216,8 +219,6 @@ def test_a_run_that_ended_among_the_companions_goes_on(predict, write_raster, tm
 
 
 def test_addresses_are_mapped_once_and_again(predict, refused, write_raster, tmp_path, capsys):
-    import zipfile
-
     write_raster((60, 70), name='inner.tif')
     with zipfile.ZipFile(tmp_path / 'flight.zip', 'w') as archive:
         archive.write(tmp_path / 'inner.tif', 'deep/inner.tif')
@@ -247,8 +248,6 @@ def test_linked_folders_are_mapped(predict, write_raster, tmp_path):
 
 def test_an_archive_exchanged_meanwhile_is_another_raster(map_model, write_raster, tmp_path,
                                                           monkeypatch):
-    import zipfile
-
     from bhvit_seg.errors import UserError
     from bhvit_seg.inference.raster_models import ModelSource
     from bhvit_seg.raster import predict as predict_room
@@ -273,7 +272,7 @@ def test_an_archive_exchanged_meanwhile_is_another_raster(map_model, write_raste
         raise KeyboardInterrupt
 
     monkeypatch.setattr(predict_room.Journal, 'store', store_one)
-    with pytest.raises(KeyboardInterrupt, match='1 of 2 blocks of .*m.tif are kept'):
+    with pytest.raises(KeyboardInterrupt):
         run()
     monkeypatch.undo()
     exchange(1)
@@ -283,26 +282,23 @@ def test_an_archive_exchanged_meanwhile_is_another_raster(map_model, write_raste
     assert run().resumed == 1
 
 
-def test_ctrl_c_says_what_is_kept(map_model, write_raster, start_tool, tmp_path):
-    """Workers end without a word, too."""
-    import signal
-    import time
-
-    write_raster((2100, 1500), name='large.tif')
-    for workers in (1, 2):
-        process = start_tool('tools/predict_raster.py', tmp_path / 'large.tif', tmp_path / 'm.tif',
-                             '--packed', map_model(), '--threads', '1', '--workers', workers,
-                             '--overlap', '0.7')
-        limit = time.monotonic() + 90
-        while time.monotonic() < limit and process.poll() is None:
-            if list(tmp_path.glob('.m.tif.work/*.block')):
-                break
-            time.sleep(0.01)
-        children = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True,
-                                  text=True).stdout.split()
-        for pid in (process.pid, *map(int, children)):
-            os.kill(pid, signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 130
-        assert 'blocks of' in err and 'are kept' in err and 'Traceback' not in err
-        assert len(err.strip().splitlines()) == 1
+@pytest.mark.parametrize('workers', [1, 2])
+def test_ctrl_c_says_what_is_kept(workers, map_model, write_raster, start_tool, tmp_path):
+    """As a terminal sends it: to the workers, too, which end without a word."""
+    write_raster((1100, 700), name='large.tif')
+    process = start_tool('tools/predict_raster.py', tmp_path / 'large.tif', tmp_path / 'm.tif',
+                         '--packed', map_model(), '--threads', '1', '--workers', workers,
+                         '--overlap', '0.5')
+    limit = time.monotonic() + 90
+    while time.monotonic() < limit and process.poll() is None:
+        if list(tmp_path.glob('.m.tif.work/*.block')):
+            break
+        time.sleep(0.01)
+    children = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True,
+                              text=True).stdout.split()
+    for pid in (process.pid, *map(int, children)):
+        os.kill(pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert 'blocks of' in err and 'are kept' in err and len(err.strip().splitlines()) == 1
+    assert not (tmp_path / 'm.tif').exists() and list(tmp_path.glob('.m.tif.work/*.block'))

@@ -117,7 +117,7 @@ def test_head_equals_a_hand_count(build):
     'bhvit/bhvit-tiny_attention-only_segformer_1xb4-3k_rs-lvf-224x224.py',
     'bhvit/bhvit-tiny_no-msmha_segformer_1xb4-3k_rs-lvf-224x224.py',
     'bhvit/bhvit-tiny_no-msgdc_segformer_1xb4-3k_rs-lvf-224x224.py',
-    'rivals/segformer-b0_1xb4-3k_rs-lvf-224x224.py'])
+    'baselines/segformer-b0_1xb4-3k_rs-lvf-224x224.py'])
 def test_twin_agrees_with_the_profiler(build, name, size=(75, 50)):
     model = build(name, twin=True)
     counted = count_complexity(model, size)
@@ -129,7 +129,7 @@ def test_twin_agrees_with_the_profiler(build, name, size=(75, 50)):
 @pytest.mark.parametrize('backbone', [
     dict(type=BinaryViT, depth=4), *(dict(type=BinaryResNet, recipe=recipe)
                                      for recipe in ('bnn', 'bireal', 'reactnet'))])
-def test_rivals_agree_with_the_profiler(backbone):
+def test_baselines_agree_with_the_profiler(backbone):
     kwargs = dict(backbone)
     kind = kwargs.pop('type')
     twin, binary = kind(binary=False, **kwargs).eval(), kind(**kwargs).eval()

@@ -9,7 +9,7 @@ from rich.console import Console
 from bhvit_seg.evaluation.complexity_report import group_layers, measure_complexity, tables
 
 TINY = 'configs/bhvit/bhvit-tiny_segformer_1xb4-3k_rs-lvf-224x224.py'
-REACTNET = 'configs/rivals/reactnet-18_segformer_1xb4-3k_rs-lvf-224x224.py'
+REACTNET = 'configs/baselines/reactnet-18_segformer_1xb4-3k_rs-lvf-224x224.py'
 
 
 def test_size_is_the_crop_unless_given(repository):

@@ -211,7 +211,7 @@ class BHViT(BaseModule):
         self.downsamplings = nn.ModuleList(
             Downsampling(channels[i], channels[i + 1], norm_cfg, max(map_size >> (i + 1), 1),
                          downsampling, binary) for i in range(len(depths) - 1))
-        rates = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
+        rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist())
 
         def mixer(stage: int) -> nn.Module:
             if TOKEN_MIXERS[token_mixers][stage] == 'convolution':

@@ -1,4 +1,4 @@
-"""How the rivals begin: like BHViT, or from a checkpoint."""
+"""How the baselines are initialised: like BHViT, or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mmseg.registry import MODELS
 import bhvit_seg.models  # noqa: F401
 from bhvit_seg.models.layers import BinaryConv2d, BinaryLinear
 
-RIVALS = [dict(type='BinaryResNet', depths=(1, 1, 1, 1), channels=(32, 32, 32, 32)),
-          dict(type='BinaryViT', channels=64, depth=4)]
+BASELINES = [dict(type='BinaryResNet', depths=(1, 1, 1, 1), channels=(32, 32, 32, 32)),
+             dict(type='BinaryViT', channels=64, depth=4)]
 
 
-@pytest.mark.parametrize('cfg', RIVALS, ids=lambda cfg: cfg['type'])
+@pytest.mark.parametrize('cfg', BASELINES, ids=lambda cfg: cfg['type'])
 def test_latent_weights_are_drawn_like_those_of_bhvit(cfg):
     model = MODELS.build(dict(cfg))
     model.init_weights()
@@ -24,7 +24,7 @@ def test_latent_weights_are_drawn_like_those_of_bhvit(cfg):
         assert abs(weight.mean().item()) < 0.002
 
 
-@pytest.mark.parametrize('cfg', RIVALS, ids=lambda cfg: cfg['type'])
+@pytest.mark.parametrize('cfg', BASELINES, ids=lambda cfg: cfg['type'])
 def test_checkpoint_of_init_cfg_is_loaded_and_kept(cfg, tmp_path):
     source = MODELS.build(dict(cfg))
     torch.save({'state_dict': source.state_dict()}, tmp_path / 'weights.pth')

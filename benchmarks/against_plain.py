@@ -1,7 +1,8 @@
-"""Time and memory of the backbone beside the plain oracle.
+"""Time and memory of the backbone against the plain implementation that tests compare it with.
 
-The two take turns in one process, each measured in processor time, which other processes on the
-machine disturb less than they do the wall clock; peak memory is measured in processes of their own.
+``PYTHONPATH=tests python -m benchmarks.against_plain --arch small --batch 2``. Calls of the two are
+interleaved in one process and measured in processor time, which depends less on other processes
+than wall-clock time does; peak memory is measured in separate processes.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ def main(argv: list[str] | None = None) -> None:
     from rich.console import Console
 
     from benchmarks.latency.baselines.contestants import PEERS
-    from benchmarks.latency.latency import benchmark_latency
     from benchmarks.latency.report import tables
-    from bhvit_seg.training.config import add_cfg_options
+    from benchmarks.latency.timing import benchmark_latency
+    from bhvit_seg.commands.arguments import add_cfg_options
 
     parser = argparse.ArgumentParser(
         description='Times whole segmenters, from an image of bytes to labels at its size, one '

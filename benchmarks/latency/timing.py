@@ -1,4 +1,4 @@
-"""Latency of a packed segmenter beside its peers: what ``tools/benchmark_latency.py`` does."""
+"""Latency of a packed segmentor and of baselines."""
 
 from __future__ import annotations
 

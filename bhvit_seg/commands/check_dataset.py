@@ -1,0 +1,34 @@
+"""``bhvit-seg check-dataset``: checks the images and labels of a config."""
+
+from __future__ import annotations
+
+import argparse
+
+from bhvit_seg.commands.arguments import add_cfg_options, add_config
+
+DESCRIPTION = (
+    'Reads every image and label of a config, names the files that are wrong, and prints how '
+    'often each class occurs, class weights, means and deviations to paste into a config. The '
+    'status is 1 if something is wrong.')
+EXAMPLES = (
+    'bhvit-seg check-dataset bhvit-tiny_segformer_1xb4-3k_rs-lvf-224x224 --data-root my_tiles',
+    'bhvit-seg check-dataset my_config.py --split val')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument('--data-root', metavar='DIR', help='folder of the data')
+    parser.add_argument('--split', choices=('train', 'val', 'test'), default='train',
+                        help='which part (default: train)')
+    add_cfg_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    import bhvit_seg.modules  # noqa: F401  registers what a part of a config names
+    from bhvit_seg.datasets.checks import check_from_config
+    from bhvit_seg.training.config import load_config
+
+    cfg = load_config(args.config, args.cfg_options, args.data_root)
+    report = check_from_config(cfg, args.split)
+    print(report.summary())
+    return 1 if report.problems else 0
