@@ -25,7 +25,7 @@ from bhvit_seg.fileio import write_json
 from bhvit_seg.inference.raster_models import ModelSource, RasterModel
 from bhvit_seg.inference.windows import Grid, Window, cut_blocks, lay_grid
 from bhvit_seg.raster.identity import describe_run, digests, is_finished
-from bhvit_seg.raster.journal import Journal, decode_block
+from bhvit_seg.raster.journal import PLAN, Journal
 from bhvit_seg.raster.mapping import Tally
 from bhvit_seg.raster.memory import Demand, block_size, reading_cache, resident_memory
 from bhvit_seg.raster.outputs import IDENTITY_TAG, OutputPaths, check_outputs, probabilities_path
@@ -45,7 +45,6 @@ from bhvit_seg.raster.workers import (
 from bhvit_seg.raster.writing import OutputOptions, write_labels, write_probabilities
 
 DEFAULT_MEMORY = 2 << 30
-_PLAN = 'plan.json'
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
         if is_finished(out, shares, identity, work.overwrite):
             report.existed = True
             return report
-        journal = stack.enter_context(Journal.open(out, identity, work.restart))
+        journal = stack.enter_context(Journal(out, identity, work.restart))
         demand = Demand(
             len(model.classes),
             model.channels * (1 if source.dtype == np.uint8 and not reading.value_range else 4),
@@ -193,7 +192,7 @@ def plan_blocks(journal: Journal, grid: Grid, demand: Demand, work: WorkChoices,
 
     Memory that GDAL takes as ``cache``, in bytes, is not theirs.
     """
-    path = journal.folder / _PLAN
+    path = journal.folder / PLAN
     if journal.done and path.exists():
         return tuple(json.loads(path.read_text())['block'])
     if work.max_memory is None:
@@ -315,4 +314,4 @@ class _Shelf:
                 if self._given_up:
                     raise _GivenUpError
             self._own.waited = self.waited + time.perf_counter() - start
-            yield top, [decode_block(self.journal.load(index)) for index in indices]
+            yield top, [self.journal.load(index) for index in indices]

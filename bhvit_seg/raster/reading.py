@@ -2,7 +2,7 @@
 
 A pixel is without data where any of these says so: all selected bands hold their nodata value, any
 of them is NaN or infinite, the alpha band is 0, a mask of the file leaves it out, or it belongs to
-an undeclared margin (:mod:`bhvit_seg.raster.margins`). Nodata, alpha and NaN are found in the
+an undeclared collar (:mod:`bhvit_seg.raster.collars`). Nodata, alpha and NaN are found in the
 values already read; nothing is decoded twice for them.
 """
 
@@ -21,8 +21,8 @@ from bhvit_seg.errors import UserError, first_line
 from bhvit_seg.inference.inputs import Kind, kind_of
 from bhvit_seg.inference.windows import Window
 from bhvit_seg.raster.bands import alpha_bands, choose_bands, masked_bands, nodata_values
-from bhvit_seg.raster.margin_search import find_margin
-from bhvit_seg.raster.margins import COLOURS, Margin
+from bhvit_seg.raster.collar_search import find_collar
+from bhvit_seg.raster.collars import COLOURS, Collar, make_colour
 from bhvit_seg.raster.opening import load_rasterio, named_warnings, open_quietly
 
 rasterio = load_rasterio()
@@ -42,9 +42,9 @@ class ReadOptions:
             the first ones that are not an alpha band. An alpha band named here is an ordinary
             band, and says nothing about where there is data.
         nodata: Takes the place of the declared nodata value; NaN: no value means no data.
-        border_nodata: ``'black'``, ``'white'`` or ``'auto'``: margins of that colour have no data.
-        border_tolerance: How far from the colour a margin's values may lie, of 255; see
-            :func:`bhvit_seg.raster.margins.make_colour` for other types.
+        border_nodata: ``'black'``, ``'white'`` or ``'auto'``: collars of that colour have no data.
+        border_tolerance: How far from the colour a collar's values may lie, of 255; see
+            :func:`bhvit_seg.raster.collars.make_colour` for other types.
         value_range: The values that are mapped onto 0 and 255; what lies outside is clipped.
         alpha: Whether a band that the file calls alpha says where there is data; else it is an
             ordinary band.
@@ -84,18 +84,18 @@ class RasterSource:
     """A raster that is read by windows.
 
     The file is opened again in each process that reads; within one, a single thread may read at a
-    time. It can be pickled, with the margin if that is known.
+    time. It can be pickled, with the collar if that is known.
 
     Args:
         path: Anything that rasterio opens.
         options: How it is read.
-        margin: The undeclared margin, if it was found before; else, where the options ask for
+        collar: The undeclared collar, if it was found before; else, where the options ask for
             one, the first :meth:`read` finds it.
 
     Attributes:
         path: The path as text.
         options: As given.
-        margin: The margin, or None where it is not known or not asked for.
+        collar: The collar, or None where it is not known or not asked for.
         bands: The bands that are read, numbers from 1.
         height: Rows.
         width: Columns.
@@ -114,10 +114,10 @@ class RasterSource:
     """
 
     def __init__(self, path: str | Path, options: ReadOptions,
-                 margin: Margin | None = None) -> None:
+                 collar: Collar | None = None) -> None:
         self.path = os.fspath(path)
         self.options = options
-        self.margin = margin
+        self.collar = collar
         self._handle = None
         self._process = 0
         dataset = self._dataset
@@ -142,7 +142,7 @@ class RasterSource:
             or options.border_nodata)
 
     def __reduce__(self) -> tuple:
-        return RasterSource, (self.path, self.options, self.margin)
+        return RasterSource, (self.path, self.options, self.collar)
 
     def __enter__(self) -> RasterSource:
         return self
@@ -220,16 +220,20 @@ class RasterSource:
                 np.pad(valid, beyond)[part])
 
     def _read_inside(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        if self.options.border_nodata and self.margin is None:
-            self.margin = find_margin(self)
-        if self.margin is not None and self.margin.touches(window):
-            view = self.margin.view(window)
+        if self.options.border_nodata and self.collar is None:
+            border = self.options.border_nodata
+            self.collar = find_collar(self, [
+                make_colour(name, self.dtype, self.options.border_tolerance,
+                            self.options.value_range)
+                for name in (COLOURS if border == 'auto' else (border,))], border == 'auto')
+        if self.collar is not None and self.collar.touches(window):
+            view = self.collar.view(window)
             pixels, valid = self.decode(view)
-            margin = self.margin.mask(window, pixels, valid)
+            collar = self.collar.mask(window, pixels, valid)
             top, left = window.top - view.top, window.left - view.left
             part = slice(top, top + window.height), slice(left, left + window.width)
             pixels = np.ascontiguousarray(pixels[part])
-            valid = _also(None if valid is None else valid[part], ~margin)
+            valid = _also(None if valid is None else valid[part], ~collar)
         else:
             pixels, valid = self.decode(window)
         pixels = self._for_model(pixels)

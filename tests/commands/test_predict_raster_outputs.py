@@ -291,7 +291,7 @@ def test_ctrl_c_says_what_is_kept(workers, map_model, write_raster, start_tool, 
                          '--overlap', '0.5')
     limit = time.monotonic() + 90
     while time.monotonic() < limit and process.poll() is None:
-        if list(tmp_path.glob('.m.tif.work/*.block')):
+        if list(tmp_path.glob('.m.tif.work/*.npz')):
             break
         time.sleep(0.01)
     children = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True,
@@ -301,4 +301,4 @@ def test_ctrl_c_says_what_is_kept(workers, map_model, write_raster, start_tool, 
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert 'blocks of' in err and 'are kept' in err and len(err.strip().splitlines()) == 1
-    assert not (tmp_path / 'm.tif').exists() and list(tmp_path.glob('.m.tif.work/*.block'))
+    assert not (tmp_path / 'm.tif').exists() and list(tmp_path.glob('.m.tif.work/*.npz'))

@@ -304,7 +304,7 @@ def test_killed_runs_go_on_and_give_the_same_bytes(workers, large, map_model, st
         before = len(seen)
         limit = time.monotonic() + STARTED
         while process.poll() is None and time.monotonic() < limit:
-            seen = sorted(out.parent.glob('.*.work/*.block'))
+            seen = sorted(out.parent.glob('.*.work/*.npz'))
             if len(seen) > before:
                 break
             time.sleep(0.005)

@@ -180,6 +180,6 @@ def test_a_killed_writer_leaves_no_map(tmp_path, repository):
                           env={**os.environ, 'PYTHONPATH': paths})
     assert told.returncode == -signal.SIGKILL
     assert names_in(tmp_path) and not (tmp_path / 'map.tif').exists()
-    with Journal.open(tmp_path / 'map.tif', {}) as journal:
+    with Journal(tmp_path / 'map.tif', {}) as journal:
         journal.remove()
     assert names_in(tmp_path) == []
