@@ -120,21 +120,6 @@ class Blender:
         self._reached = max(self._reached, self._taken)
 
 
-def memory(grid: Grid, classes: int, columns: int, step: int | None = None) -> int:
-    """Return the bytes that a :class:`Blender` holds, and one result of ``step`` rows.
-
-    Args:
-        grid: Where windows lie.
-        classes: Scores of a cell.
-        columns: Columns of cells to be taken.
-        step: The most rows that are taken at once. Defaults to all of the grid's.
-    """
-    window = grid.window_cells[0] * grid.window_cells[1]
-    band = (classes + 1) * _band(grid, grid.cells_high, step) * columns
-    taken = (classes + 1) * min(step or grid.cells_high, grid.cells_high) * columns
-    return np.dtype(np.float32).itemsize * (band + taken + 2 * window)
-
-
 def _band(grid: Grid, rows: int, step: int | None) -> int:
     """Return how many rows may wait: those of a step, and of a window that begins in its last."""
     return rows if step is None else min(rows, step + grid.window_cells[0] - 1)

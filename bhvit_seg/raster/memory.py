@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.inference import blending
 from bhvit_seg.inference.windows import Grid
 from bhvit_seg.raster.writing import OutputOptions
 
@@ -82,23 +81,23 @@ def block_size(grid: Grid, demand: Demand, limit: int) -> tuple[int, int]:
 
 
 def memory_of(grid: Grid, demand: Demand, width: int) -> int:
-    """Return the bytes that mapping blocks of :data:`TILE` rows and ``width`` columns takes."""
-    width = min(width, grid.width)
-    rows = min(TILE, grid.height)
-    columns = width + 2 * grid.window[1] + 2 * grid.cell
-    # Two strips, and the pieces of the next one before they are joined.
-    pixels = 3 * (grid.window[0] + 2 * grid.cell) * columns * (demand.pixel + 1)
-    windows = demand.batch * grid.window[0] * grid.window[1] * demand.pixel
-    cell_rows, cell_columns = -(-rows // grid.cell) + 2, -(-width // grid.cell) + 2
-    blended = blending.memory(grid, demand.classes, cell_columns,
-                              cell_rows + grid.window_cells[0])
-    # The scores of a block, joined with those of the one before, and the labeller's copy.
-    scores = 3 * 4 * demand.classes * cell_rows * cell_columns
-    # Labels, masks, probabilities, and their copies on the way to the file.
-    results = 3 * rows * width * (2 + demand.classes * demand.probability)
-    # The writer's stripe, as wide as the raster.
-    stripe = 2 * rows * grid.width * (1 + demand.classes * demand.probability)
-    return pixels + windows + blended + scores + results + stripe
+    """Return the bytes that mapping blocks of :data:`TILE` rows and ``width`` columns takes.
+
+    An upper bound of what is held at once, measured on rasters of 40,000 × 40,000 pixels.
+    """
+    rows, width = min(TILE, grid.height), min(width, grid.width)
+    cell, (window_rows, window_columns) = grid.cell, grid.window
+    columns = width + 2 * (window_columns + cell)
+    # Two strips of pixels with their masks, and the next one; the windows cut out of one.
+    pixels = (3 * (window_rows + 2 * cell) * columns * (demand.pixel + 1)
+              + demand.batch * window_rows * window_columns * demand.pixel)
+    # float32: the rows that blending holds and gives, and a block's with those that they overlap.
+    scores = (4 * (demand.classes + 1) * (width // cell + 3)
+              * (5 * (rows // cell + 3) + 3 * (window_rows // cell)))
+    # Of a block and of the writer's stripe, each with copies on the way to the file.
+    shares = demand.classes * demand.probability
+    results = rows * (3 * width * (2 + shares) + 2 * grid.width * (1 + shares))
+    return pixels + scores + results
 
 
 def reading_cache(limit: int) -> int:
