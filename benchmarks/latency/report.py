@@ -9,10 +9,10 @@ from rich.table import Table
 
 from bhvit_seg.fileio import write_atomically
 
-COLOURS = {'packed': '#d1495b', 'torch': '#8d96a3', 'fp32': '#66a182', 'low': '#2e86ab',
+COLOURS = {'packed': '#d1495b', 'torch': '#8d96a3', 'fp32': '#66a182', 'int8': '#2e86ab',
            'other': '#edae49'}
-GROUPS = {'packed': 'bits as bits', 'torch': 'torch', 'fp32': 'other engines, fp32',
-          'low': 'other engines, int8 and bf16', 'other': 'another network'}
+GROUPS = {'packed': 'bit-packed', 'torch': 'torch', 'fp32': 'other engines, fp32',
+          'int8': 'other engines, int8', 'other': 'another network'}
 
 
 def cells(record: dict[str, Any]) -> dict[tuple[int, int, int], list[dict[str, Any]]]:

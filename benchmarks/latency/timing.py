@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,10 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from torch import nn
 
-from benchmarks.latency.baselines.contestants import PACKED, Contestant, Packed, choose
+from benchmarks.latency.baselines.baseline import PACKED, Baseline, Packed, choose
 from benchmarks.latency.baselines.exports import Exports
 from benchmarks.latency.baselines.random_weights import randomize
-from bhvit_seg import __version__
+from benchmarks.machine import machine
 from bhvit_seg.datasets.synthetic import generate_scene
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import make_output_folder, write_json
@@ -33,26 +31,25 @@ from bhvit_seg.models.weights import load_weights
 from bhvit_seg.training.config import explain_config_errors, load_config, require_settings
 
 CALIBRATION_IMAGES = 8
-# An engine's idle threads spin for some milliseconds after its last call.
+# Idle threads of an engine spin for some milliseconds after its last call.
 PAUSE = 0.05
 BURST_CALLS, BURST_SECONDS = 5, 0.5
 SERIAL = 'serial'
-DISTRIBUTIONS = ('numpy', 'torch', 'onnx', 'onnxruntime', 'openvino', 'nncf')
 
 
 @dataclass
 class Latency:
-    """Times of a contestant at one image size and thread count.
+    """Times of one entry at one image size and thread count.
 
     Attributes:
-        name, description, group: See :class:`~benchmarks.latency.baselines.contestants.Contestant`.
+        name, description, group: See :class:`~benchmarks.latency.baselines.baseline.Baseline`.
         size: Height and width of the image.
-        threads: Threads that it may use.
+        threads: Number of threads.
         calls: Timed calls.
         min_ms, median_ms, p95_ms: Over the calls.
-        agreement: Share of pixels that have the label of the network simulated in torch's
-            float32 (SegFormer-B0: of its own in torch).
-        ratio: Its minimum over that of the fastest packed contestant; None without one.
+        agreement: Fraction of pixels with the same label as the network simulated in torch's
+            float32 (SegFormer-B0: as its own torch model).
+        ratio: Its minimum over that of the fastest packed entry; None without one.
     """
 
     name: str
@@ -66,27 +63,6 @@ class Latency:
     p95_ms: float
     agreement: float
     ratio: float | None = None
-
-
-def processor() -> str:
-    """Name of the processor."""
-    info = Path('/proc/cpuinfo')
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith('model name'):
-                return line.partition(':')[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def versions() -> dict[str, str]:
-    """Versions of what takes part."""
-    found = {'bhvit_seg': __version__, 'python': platform.python_version()}
-    for name in DISTRIBUTIONS:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def scenes(count: int, size: tuple[int, int], channels: int) -> list[np.ndarray]:
@@ -115,7 +91,7 @@ def load_model(cfg: Config, path: str | Path, checkpoint: str | Path | None) -> 
     return model.eval().requires_grad_(False)
 
 
-def packed_contestants(serial: bool) -> list[Contestant]:
+def packed_entries(serial: bool) -> list[Packed]:
     """The packed engine on each instruction set that this processor has."""
     from bhvit_seg.native import instruction_sets
 
@@ -123,18 +99,18 @@ def packed_contestants(serial: bool) -> list[Contestant]:
     return [Packed.on(name) for name in names or [SERIAL]]
 
 
-def time_in_turns(predicts: dict[str, Callable[[np.ndarray], np.ndarray]], image: np.ndarray,
+def time_interleaved(predicts: dict[str, Callable[[np.ndarray], np.ndarray]], image: np.ndarray,
                   rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Time calls in turns, so that what else the machine does hits all alike.
+    """Time interleaved calls, so that other load on the machine affects all in the same way.
 
-    A turn is a pause, in which threads of the last contestant stop spinning, a call that is not
-    timed, and a burst of timed ones.
+    A round of each is a pause, in which threads of the previous one stop spinning, a call that is
+    not timed, and a burst of timed calls.
 
     Args:
-        predicts: What to call, by name.
-        image: What to call it with.
-        rounds: Turns of each.
-        seconds: Timed seconds after which one has no further turn; each has at least one.
+        predicts: The functions, by name.
+        image: Their argument.
+        rounds: Rounds of each.
+        seconds: Timed seconds after which one has no further round; each has at least one.
 
     Returns:
         Seconds of each call, by name.
@@ -164,38 +140,38 @@ def time_in_turns(predicts: dict[str, Callable[[np.ndarray], np.ndarray]], image
     return times
 
 
-def measure(contestants: Sequence[Contestant], exports: Exports, threads: int, rounds: int,
+def measure(entries: Sequence[Baseline], exports: Exports, threads: int, rounds: int,
             seconds: float, say: Callable[[str], None] = print) -> list[Latency]:
-    """Build all contestants for one size and thread count, and time them in turns."""
+    """Build all entries for one size and thread count, and time interleaved calls of them."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         image = exports.images[0]
         predicts, agreements = {}, {}
         labels = exports.simulated(image)
-        for contestant in contestants:
-            say(f'preparing {contestant.name}')
-            predict = contestant.build(exports, threads)
+        for entry in entries:
+            say(f'preparing {entry.name}')
+            predict = entry.build(exports, threads)
             truth = labels
-            if contestant.group == 'other':
+            if entry.group == 'other':
                 with torch.inference_mode():
                     truth = exports.segformer()(torch.from_numpy(image)).numpy()
             got = predict(image)
             if got.shape != truth.shape:
-                raise AssertionError(f'{contestant.name}: labels {got.shape}, not {truth.shape}')
-            agreements[contestant.name] = float((got == truth).mean())
-            predicts[contestant.name] = predict
+                raise AssertionError(f'{entry.name}: labels {got.shape}, not {truth.shape}')
+            agreements[entry.name] = float((got == truth).mean())
+            predicts[entry.name] = predict
         say('timing')
-        times = time_in_turns(predicts, image, rounds, seconds)
+        times = time_interleaved(predicts, image, rounds, seconds)
     finally:
         torch.set_num_threads(before)
     results = []
-    for contestant in contestants:
-        ms = sorted(1e3 * t for t in times[contestant.name])
+    for entry in entries:
+        ms = sorted(1e3 * t for t in times[entry.name])
         results.append(Latency(
-            contestant.name, contestant.description, contestant.group, exports.size, threads,
+            entry.name, entry.description, entry.group, exports.size, threads,
             len(ms), ms[0], statistics.median(ms), float(np.percentile(ms, 95)),
-            agreements[contestant.name]))
+            agreements[entry.name]))
     packed = [result.min_ms for result in results if result.group == PACKED]
     for result in results if packed else ():
         result.ratio = result.min_ms / min(packed)
@@ -207,7 +183,7 @@ def benchmark_latency(config: str | Path,
                       packed: str | Path | None = None,
                       sizes: Sequence[int] = (224, 512),
                       threads: Sequence[int] = (1, 2),
-                      peers: Sequence[str] | None = None,
+                      baselines: Sequence[str] | None = None,
                       rounds: int = 10,
                       seconds: float = 20,
                       out: str | Path | None = None,
@@ -215,7 +191,7 @@ def benchmark_latency(config: str | Path,
                       without_packed: bool = False,
                       cfg_options: dict[str, Any] | None = None,
                       say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Time the packed engine and its peers on whole images, labels at the image's size.
+    """Time the packed engine and its baselines on whole images, up to labels at the image's size.
 
     Args:
         config: The config file.
@@ -223,18 +199,19 @@ def benchmark_latency(config: str | Path,
         packed: The packed model of these weights. Defaults to exporting it.
         sizes: Sides of square images in pixels.
         threads: Thread counts.
-        peers: Names in :data:`~benchmarks.latency.baselines.contestants.PEERS`. Defaults to all.
-        rounds: Turns of each contestant.
-        seconds: Timed seconds of each contestant, about, at each size and thread count.
+        baselines: Names in :data:`~benchmarks.latency.baselines.baseline.BASELINES`. Defaults to
+            all.
+        rounds: Rounds of each entry.
+        seconds: Timed seconds of each entry, about, at each size and thread count.
         out: Folder for ``latency.json`` and ``latency.png``. Defaults to none.
-        serial: Whether the packed engine's slow reference takes part.
+        serial: Whether the packed engine's slow reference is timed too.
         without_packed: Leave the packed engine out.
         cfg_options: Settings that override the config's, by dotted key.
-        say: What is called with a line of progress.
+        say: Called with each line of progress.
 
     Returns:
-        ``results``, a dict for each :class:`Latency`; ``processor``, ``versions``, ``config``,
-        ``checkpoint``, ``left_out``.
+        ``results``, a dict for each :class:`Latency`; ``config``, ``checkpoint``, ``left_out``, and
+        what :func:`~benchmarks.machine.machine` returns.
 
     Raises:
         UserError: Something given is wrong.
@@ -245,23 +222,23 @@ def benchmark_latency(config: str | Path,
     if max(threads) > (os.cpu_count() or 1):
         raise UserError(f'--threads asks for {max(threads)}, but this machine has '
                         f'{os.cpu_count()} cores: give no more than that')
-    chosen = choose(None if peers is None else list(peers))
+    chosen = choose(None if baselines is None else list(baselines))
     if packed is not None and checkpoint is None:
-        raise UserError('--packed needs the checkpoint that it was exported from: without it its '
-                        'labels can not be compared')
+        raise UserError('--packed needs the checkpoint that it was exported from: without it the '
+                        'labels cannot be compared')
     if packed is not None and not Path(packed).is_file():
-        raise UserError(f'no packed model at {packed}: export one with tools/export_packed.py, '
+        raise UserError(f'no packed model at {packed}: export one with bhvit-seg export, '
                         'or leave --packed out')
     folder = None if out is None else make_output_folder(out, '--out')
     cfg = load_config(config, cfg_options)
     model = load_model(cfg, config, checkpoint)
 
-    left_out = [reason for reason in (peer.missing() for peer in chosen) if reason]
+    left_out = [reason for reason in (baseline.missing() for baseline in chosen) if reason]
     for reason in left_out:
         say(reason)
-    contestants = [peer for peer in chosen if not peer.missing()]
+    entries: list[Baseline] = [baseline for baseline in chosen if not baseline.missing()]
     if not without_packed:
-        contestants = [*packed_contestants(serial), *contestants]
+        entries = [*packed_entries(serial), *entries]
     results: list[Latency] = []
     with tempfile.TemporaryDirectory() as temporary:
         if not without_packed and packed is None:
@@ -276,11 +253,10 @@ def benchmark_latency(config: str | Path,
                               None if packed is None else Path(packed))
             for count in threads:
                 say(f'{side}×{side}, {count} thread{"s" if count > 1 else ""}')
-                results += measure(contestants, exports, count, rounds, seconds, say)
+                results += measure(entries, exports, count, rounds, seconds, say)
     record = dict(
         config=str(config), checkpoint=None if checkpoint is None else str(checkpoint),
-        processor=processor(), cores=os.cpu_count(), system=platform.platform(),
-        versions=versions(), left_out=left_out, results=[asdict(result) for result in results])
+        **machine(), left_out=left_out, results=[asdict(result) for result in results])
     if folder is not None:
         from benchmarks.latency.report import plot
 

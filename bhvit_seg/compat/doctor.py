@@ -11,15 +11,17 @@ import importlib.metadata
 import io
 import os
 import platform
+import shutil
 import sys
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import bhvit_seg
+from bhvit_seg.errors import UserError
+from bhvit_seg.extras import engine_failure, install_line, reinstall_line
 
 PYTHON_FOR_STACK = (3, 10)
-TORCH = 'torch==2.13.0'
 # By extra: the distributions that provide mmseg, mmengine and mmcv, and the versions they are
 # tried with.
 STACKS = {
@@ -29,10 +31,34 @@ STACKS = {
                   'mmcv': ('mmcv', '2.1.0')},
 }
 # Others that write into the same folders.
-RIVALS = {'mmcv': ('mmcv-lite', 'mmcv-full', 'onedl-mmcv-lite')}
-# In the order in which they need each other.
-MODULES = ('numpy', 'torch', 'cv2', 'mmengine', 'mmcv', 'mmseg')
+SAME_FOLDERS = {'mmcv': ('mmcv-lite', 'mmcv-full', 'onedl-mmcv-lite')}
+# By extra: what it is for, and what is imported, in the order in which they need each other.
+TASKS = {
+    'predict': ('predict --packed', ('cv2', 'PIL')),
+    'raster': ('predict-raster --packed, score-raster', ('rasterio',)),
+    'vector': ('predict-raster --vector', ('pyogrio', 'shapely', 'scipy', 'skimage')),
+    'dask': ('predict-raster --scheduler', ('distributed',)),
+    'mm': ('train, test, export, predict --checkpoint',
+           ('torch', 'cv2', 'mmengine', 'mmcv', 'mmseg')),
+}
 CPU_FLAGS = ('avx2', 'avx512f', 'avx512_vpopcntdq', 'asimd', 'neon')
+
+
+@dataclass
+class Task:
+    """Something that bhvit_seg does, and whether it can here.
+
+    Attributes:
+        name: The commands.
+        found: The packages, with versions.
+        works: Whether all of them are there and import.
+        install: The command that installs what is missing; empty if nothing is.
+    """
+
+    name: str
+    found: str
+    works: bool
+    install: str = ''
 
 
 @dataclass
@@ -40,85 +66,114 @@ class Diagnosis:
     """What the doctor found.
 
     Attributes:
-        rows: Name, value and whether it is all right.
-        problems: A sentence each.
-        remedy: The command that mends them; empty if there are none.
+        system: The interpreter and the processor.
+        tasks: What works; the engine of packed models first.
+        problems: A sentence for each thing that is broken. A package that is not installed is
+            none.
+        remedy: The command that corrects them; empty if there are none.
     """
 
-    rows: list[tuple[str, str, bool]] = field(default_factory=list)
+    system: str
+    tasks: list[Task] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     remedy: str = ''
 
 
-def install_line(extra: str = 'mm') -> str:
-    """Return the command that installs an extra: from the checkout, where this is one."""
-    root = Path(bhvit_seg.__file__).resolve().parents[1]
-    source = f'-e "{root}[{extra}]"' if (root / 'setup.py').is_file() else f'"bhvit_seg[{extra}]"'
-    return f'pip install {TORCH} && pip install {source}'
-
-
 def examine() -> Diagnosis:
-    """Look at the interpreter, the processor and the packages."""
-    found = Diagnosis()
-    fits = sys.version_info >= PYTHON_FOR_STACK
-    found.rows.append(('python', platform.python_version(), fits))
-    if not fits:
-        found.problems.append('the mm packages need Python 3.10 or newer')
-    flags = ' '.join(cpu_flags()) or 'none of interest'
-    found.rows.append(('platform', f'{platform.system()} {platform.machine()}, '
-                                   f'{os.cpu_count()} cores, {flags}', True))
-    found.rows.append(('bhvit_seg', bhvit_seg.__version__, True))
-
+    """Look at the interpreter, the processor, the engine and the packages."""
+    flags = ' '.join(cpu_flags()) or 'no vector instructions known'
+    found = Diagnosis(f'bhvit_seg {bhvit_seg.__version__}, Python {platform.python_version()}, '
+                      f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {flags}')
+    engine_remedy = examine_engine(found)
     installed = {name: owners(name) for name in STACKS['mm']}
     clobbered = [name for name, distributions in installed.items() if len(distributions) > 1]
-    extra = 'openmmlab' if any(
+    stack = 'openmmlab' if any(
         STACKS['openmmlab'][name][0] in distributions
         for name, distributions in installed.items()) and not clobbered else 'mm'
-    failures = {name: import_failure(name) for name in MODULES}
-    for name in MODULES:
-        found.rows.append((name, describe(name, installed.get(name, [])), not failures[name]))
-    report_problems(found, installed, clobbered, extra, failures)
+    failures: dict[str, str] = {}
+    for extra, (name, modules) in TASKS.items():
+        failures.update({module: import_failure(module) for module in modules
+                         if module not in failures})
+        missing = [module for module in modules if failures[module] == 'missing']
+        versions = ', '.join(describe(module, installed.get(module, [])) for module in modules
+                             if module not in missing)
+        if extra == 'mm' and sys.version_info < PYTHON_FOR_STACK:
+            found.tasks.append(Task(name, 'needs Python 3.10 or newer', False))
+            continue
+        found.tasks.append(Task(
+            name, '; '.join(filter(None, [
+                versions, missing and f'not installed: {", ".join(missing)}'])),
+            not any(failures[module] for module in modules),
+            install_line(stack if extra == 'mm' else extra) if missing else ''))
+    report_problems(found, installed, clobbered, stack, failures)
+    found.remedy = found.remedy or engine_remedy
     return found
 
 
+def examine_engine(found: Diagnosis) -> str:
+    """Add the engine to the tasks; return the remedy, or '' if it works."""
+    name = 'the engine of packed models'
+    if import_failure('numpy'):
+        found.tasks.append(Task(name, 'NumPy does not import', False))
+        found.problems.append('NumPy, which everything needs, is not installed or does not import')
+        return 'pip install numpy'
+    from bhvit_seg.native import instruction_sets
+
+    try:
+        found.tasks.append(Task(name, ', '.join(instruction_sets()), True))
+        return ''
+    except UserError:
+        reason = engine_failure()
+    found.tasks.append(Task(name, 'not compiled' if reason else 'missing', False))
+    found.problems.append(
+        f'the engine of packed models could not be compiled when bhvit_seg was installed: {reason}'
+        if reason else 'the engine of packed models is not built for this Python')
+    compiler = any(map(shutil.which, ('c++', 'g++', 'clang++')))
+    return ('' if compiler else 'apt-get install g++ && ') + reinstall_line()
+
+
 def report_problems(found: Diagnosis, installed: dict[str, list[str]], clobbered: list[str],
-                    extra: str, failures: dict[str, str]) -> None:
+                    stack: str, failures: dict[str, str]) -> None:
     """Add the problems with the packages to ``found``, and the remedy."""
+    before = len(found.problems)
     for name in clobbered:
         found.problems.append(f'{" and ".join(installed[name])} both provide {name} and overwrite '
                               "each other's files")
-    missing = [name for name, failure in failures.items() if failure == 'missing']
-    if missing:
+    missing = [name for name in installed if failures.get(name) == 'missing']
+    if missing and len(missing) < len(installed):
         found.problems.append(f'not installed: {", ".join(missing)}')
     for name, distributions in installed.items():
-        wanted, version = STACKS[extra][name]
+        wanted, version = STACKS[stack][name]
         if len(distributions) != 1:
             continue
         have = importlib.metadata.version(distributions[0])
         if distributions[0] != wanted:
             found.problems.append(f'{distributions[0]} does not belong with '
-                                  f'{STACKS[extra]["mmseg"][0]}, which comes with {wanted}')
+                                  f'{STACKS[stack]["mmseg"][0]}, which comes with {wanted}')
         elif have != version and not have.startswith(version + '.'):
             found.problems.append(f'{wanted} is {have}, but {version} is what works here')
-    for name, failure in failures.items():
-        if failure and failure != 'missing':
-            found.problems.append(f'{name} does not import: {failure}')
-    if not found.problems:
+    broken = {name: failure for name, failure in failures.items()
+              if failure and failure != 'missing'}
+    found.problems += [f'{name} does not import: {failure}' for name, failure in broken.items()]
+    if len(found.problems) == before:
         return
     if sys.version_info < PYTHON_FOR_STACK:
         found.remedy = 'make install PYTHON=python3.11'
-    elif 'libGL' in failures['cv2']:
+    elif 'libGL' in failures.get('cv2', ''):
         found.remedy = 'apt-get install libgl1   # or: pip install opencv-python-headless'
+    elif broken and not set(broken) & {*installed, 'torch', 'cv2'}:
+        extra = next(extra for extra, (_, modules) in TASKS.items() if set(modules) & set(broken))
+        found.remedy = install_line(extra)
     else:
         wrong = sorted({name for distributions in installed.values() for name in distributions})
-        only_missing = found.problems == [f'not installed: {", ".join(missing)}']
+        only_missing = found.problems[before:] == [f'not installed: {", ".join(missing)}']
         uninstall = '' if only_missing or not wrong else f'pip uninstall -y {" ".join(wrong)} && '
-        found.remedy = uninstall + install_line(extra)
+        found.remedy = uninstall + install_line(stack)
 
 
 def owners(module: str) -> list[str]:
     """Return the installed distributions that provide a module of the mm stack."""
-    names = [stack[module][0] for stack in STACKS.values()] + list(RIVALS.get(module, ()))
+    names = [stack[module][0] for stack in STACKS.values()] + list(SAME_FOLDERS.get(module, ()))
     return [name for name in names if is_installed(name)]
 
 
@@ -148,17 +203,14 @@ def import_failure(module: str) -> str:
 
 
 def describe(module: str, distributions: list[str]) -> str:
-    """Return version, origin and, for torch, the device."""
-    loaded = sys.modules.get(module)
-    version = getattr(loaded, '__version__', None)
-    if module not in sys.modules and not distributions:
-        return '-'
+    """Return name and version of a module, and for torch the device."""
     if distributions:
-        return ', '.join(f'{importlib.metadata.version(name)} ({name})' for name in distributions)
+        return ', '.join(f'{name} {importlib.metadata.version(name)}' for name in distributions)
+    loaded = sys.modules.get(module)
+    version = getattr(loaded, '__version__', '')
     if module == 'torch' and version:
-        cuda = loaded.cuda.get_device_name() if loaded.cuda.is_available() else 'no GPU'
-        return f'{version}, {cuda}'
-    return str(version or 'unknown version')
+        version += f' ({loaded.cuda.get_device_name() if loaded.cuda.is_available() else "no GPU"})'
+    return f'{module} {version}'.strip()
 
 
 def cpu_flags() -> list[str]:
@@ -172,14 +224,16 @@ def cpu_flags() -> list[str]:
 
 def render(found: Diagnosis) -> str:
     """Lay out a diagnosis for the terminal."""
-    width = max(len(name) for name, _, _ in found.rows)
-    good, bad = ('✓', '✗') if 'utf' in (sys.stdout.encoding or '').lower() else ('ok', '!!')
-    lines = [f'{good if fits else bad:<2} {name:<{width}}  {value}'
-             for name, value, fits in found.rows]
-    lines.append('')
+    width = max(len(task.name) for task in found.tasks)
+    good, bad = ('✓', '-') if 'utf' in (sys.stdout.encoding or '').lower() else ('+', '-')
+    lines = [found.system, '']
+    for task in found.tasks:
+        lines.append(f'{good if task.works else bad} {task.name:<{width}}  {task.found}')
+        if task.install:
+            lines.append(f'  {"":<{width}}  to add it: {task.install}')
+    lines += ['', *(f'problem: {problem}' for problem in found.problems)]
     if not found.problems:
-        lines.append('all is well')
-    lines += [f'problem: {problem}' for problem in found.problems]
+        lines.append('no problem with what is installed')
     if found.remedy:
-        lines += ['', f'to mend it:  {found.remedy}']
+        lines.append(f'to correct it: {found.remedy}')
     return '\n'.join(lines)

@@ -19,9 +19,9 @@ import pickle
 import warnings
 from typing import Any, Callable
 
-from bhvit_seg.compat.doctor import install_line
 from bhvit_seg.compat.torchvision import import_torchvision
 from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.extras import install_line
 
 # In the order in which they need each other; the subpackages are those that are noisy.
 STACK = ('torch', 'mmengine', 'mmcv', 'mmseg', 'mmseg.models', 'mmseg.datasets')

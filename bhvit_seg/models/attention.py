@@ -21,7 +21,7 @@ class BooleanAttentionQuantizer(nn.Module):
     With ``u = keys · A``, whose rows have the mean 1 whatever their number of keys, the result is
     ``scale / keys · (sign(u + bias) + 1) / 2``. Gradient: that of
     :func:`~bhvit_seg.models.quantizers.binarize_activation`, so ``scale · max(1 − |u + bias|, 0)``
-    for an entry of ``A``. The bias of −1 to begin with makes the mean of a row the threshold.
+    for an entry of ``A``. The initial bias of −1 makes the mean of a row the threshold.
 
     Args:
         num_heads: Number of heads; each has a bias and a scale.
@@ -48,8 +48,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, sizes: list[tuple[int, int
     """Multi-head attention inside each set of tokens.
 
     Args:
-        query, key, value: Rows ``(N, C)``: sets of tokens one after the other.
-        sizes: Number of sets and tokens in each, for all sets of one size.
+        query, key, value: Rows ``(N, C)``: the sets of tokens, concatenated.
+        sizes: ``(number of sets, tokens in each)`` for each size of set.
         num_heads: Attention heads, a divisor of ``C``.
         quantizer: Maps the softmax matrices of all sizes, ``(sets, heads, tokens, tokens)`` each,
             to quantized ones; ``None`` leaves them as they are.

@@ -16,7 +16,7 @@ from .tokens import MapShape, to_rows
 class BinaryConvModule(nn.Module):
     """``RPReLU(norm(BinaryConv(x)) + shortcut(x))``, keeping height and width.
 
-    The shortcut carries real values past the binary product, as everywhere in BHViT: the input
+    As everywhere in BHViT, the shortcut carries real values around the binary product: the input
     itself, repeated along channels where the output has more of them, or averaged over groups of
     adjacent channels where it has fewer.
 
@@ -46,7 +46,7 @@ class BinaryConvModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C_in, H, W)`` to ``(B, C_out, H, W)``."""
-        shape = MapShape(*x.shape[:1], *x.shape[2:])
+        shape = MapShape.of(x)
         rows = to_rows(x)
         if self.ratio > 1:
             rows = F.avg_pool1d(rows, self.ratio)
@@ -56,7 +56,7 @@ class BinaryConvModule(nn.Module):
 
 
 def binarize_conv_modules(parent: nn.Module, norm_cfg: dict, binary: bool) -> None:
-    """Put a :class:`BinaryConvModule` in the place of every ``ConvModule`` below ``parent``."""
+    """Replace every ``ConvModule`` below ``parent`` by a :class:`BinaryConvModule`."""
     for name, child in parent.named_children():
         if isinstance(child, ConvModule):
             conv = child.conv

@@ -1,7 +1,7 @@
 """Normalisation and padding of images of any number of channels.
 
-mmseg's and mmengine's preprocessors take means of 1 or 3 channels and turn blue-green-red into
-red-green-blue in images of exactly 3.
+mmseg's and mmengine's preprocessors take means of 1 or 3 channels and convert BGR to RGB in images
+of exactly 3.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class MultiChannelSegDataPreProcessor(SegDataPreProcessor):
         mean: Mean of each channel, in the order the model sees: red, green, blue, further
             channels. Their number is the number of channels that images must have.
         std: Standard deviation of each channel, in the same order.
-        bgr_to_rgb: Exchange the first and the third channel; further ones stay.
-        rgb_to_bgr: The same exchange, under its other name.
+        bgr_to_rgb: Swap the first and the third channel; further ones stay.
+        rgb_to_bgr: The same swap under its other name.
         **kwargs: As in mmseg.
 
     Raises:
@@ -46,12 +46,12 @@ class MultiChannelSegDataPreProcessor(SegDataPreProcessor):
             raise UserError(f'data_preprocessor.std is {list(std)}: every value must be positive')
         if bgr_to_rgb and rgb_to_bgr:
             raise UserError('data_preprocessor has both bgr_to_rgb and rgb_to_bgr: they undo each '
-                            'other, keep the one that says what the files hold')
+                            'other, keep only one')
         if (bgr_to_rgb or rgb_to_bgr) and len(mean) < 3:
-            raise UserError(f'data_preprocessor exchanges red and blue but has {len(mean)} '
+            raise UserError(f'data_preprocessor swaps red and blue but has {len(mean)} '
                             'channels: set bgr_to_rgb=False')
         self.swap_red_and_blue = bgr_to_rgb or rgb_to_bgr
-        # Not persistent, as in mmengine: the config, not the checkpoint, knows the data.
+        # Not persistent, as in mmengine: they belong to the config, not to the checkpoint.
         self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), False)
         self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), False)
         self._enable_normalize = True

@@ -1,6 +1,6 @@
 """Stem, downsampling and position embeddings of BHViT (arXiv 2503.02394).
 
-All take any map size: what 4 or 2 does not divide is padded at the bottom and right with zeros,
+All accept any map size: where 4 or 2 does not divide it, zeros are padded at the bottom and right,
 after the sign where there is one, so that padding adds nothing to a convolution.
 """
 
@@ -11,13 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .fused import add_tiled_, prelu
-from .layers import BinaryConv2d, RPReLU, build_token_norm, normalize
-from .quantizers import binarize_activation
+from .layers import BinaryConv2d, RPReLU, build_token_norm, normalize, shift_and_binarize
 from .tokens import MapShape, to_rows
 
 
 class PositionEmbedding(nn.Module):
-    """A learned value for each token and channel, stretched bicubically to other map sizes.
+    """A learned value for each token and channel, resized bicubically for other map sizes.
 
     Args:
         channels: Channels of the tokens.
@@ -64,7 +63,7 @@ class PatchEmbedding(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, MapShape]:
         image = _pad_to_multiple(image, self.patch_size)
         maps = self.projection(image.contiguous(memory_format=torch.channels_last))
-        shape = MapShape(*maps.shape[:1], *maps.shape[2:])
+        shape = MapShape.of(maps)
         # the residual stream stays in the dtype of the parameters under mixed precision
         rows = to_rows(maps).to(self.projection.weight.dtype)
         return self.position(F.gelu(normalize(self.norm, rows)), shape), shape
@@ -75,8 +74,7 @@ class Downsampling(nn.Module):
 
     Full precision: ``norm → conv → norm``. Binary: with ``n = norm(x)``,
     ``RPReLU(norm(BinaryConv(n)) + tile(avgpool2(n)))``. The last row and column of an odd map
-    are averaged from, and convolved with, real tokens only: zeros padded after the sign add
-    nothing.
+    are averaged and convolved from real tokens only: zeros padded after the sign add nothing.
 
     Args:
         in_channels: Channels of the finer map.
@@ -84,7 +82,7 @@ class Downsampling(nn.Module):
         norm_cfg: Config of the norms.
         map_size: Side of the map that the position embedding is learned on.
         kind: ``'full_precision'`` or ``'binary'``.
-        binary: ``False`` gives binary downsampling its full-precision twin.
+        binary: ``False`` gives the full-precision twin of binary downsampling.
     """
 
     def __init__(self, in_channels: int, channels: int, norm_cfg: dict, map_size: int,
@@ -105,7 +103,10 @@ class Downsampling(nn.Module):
 
     def forward(self, rows: Tensor, shape: MapShape) -> tuple[Tensor, MapShape]:
         normed = normalize(self.norm_in, rows)
-        maps = self.conv(_pad_to_multiple(shape.to_map(self._conv_input(normed)), 2))
+        inputs = normed
+        if self.input_bias is not None:
+            inputs = shift_and_binarize(normed, self.input_bias, self.binary)
+        maps = self.conv(_pad_to_multiple(shape.to_map(inputs), 2))
         out = to_rows(maps).to(rows.dtype)
         if self.act is None:
             out = normalize(self.norm_out, out)
@@ -113,11 +114,5 @@ class Downsampling(nn.Module):
             pooled = F.avg_pool2d(shape.to_map(normed), 2, ceil_mode=True, count_include_pad=False)
             out = normalize(self.norm_out, out, -self.act.shift_in)
             out = prelu(add_tiled_(out, to_rows(pooled)), self.act.slope) + self.act.shift_out
-        shape = MapShape(*maps.shape[:1], *maps.shape[2:])
+        shape = MapShape.of(maps)
         return self.position(out, shape), shape
-
-    def _conv_input(self, normed: Tensor) -> Tensor:
-        if self.input_bias is None:
-            return normed
-        return (binarize_activation(normed, self.input_bias) if self.binary
-                else normed + self.input_bias)

@@ -1,9 +1,9 @@
 """Element-wise steps of BHViT on token rows, with hand-written gradients.
 
-A chain of eager operations on a CPU pays for a fresh buffer and a pass over memory at each link.
-These functions do a whole chain on rows ``(N, C)``, a block of rows at a time, so that the
-intermediate values stay in cache; their backward recomputes what is cheap instead of keeping it.
-On other devices a block is the whole tensor.
+Each eager operation on a CPU costs a new buffer and a pass over memory. These functions do a chain
+of operations on rows ``(N, C)``, a block of rows at a time, so that intermediate values stay in
+cache; their backward recomputes what is cheap instead of storing it. On other devices a block is
+the whole tensor.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.autograd import Function
 
 from .quantizers import polynomial_gradient_, sign
 
-_BLOCK_ELEMENTS = 1 << 17  # 512 KiB of float32: two such buffers fit a core's second-level cache
+_BLOCK_ELEMENTS = 1 << 17  # 512 KiB of float32: two such buffers fit into a core's L2 cache
 
 
 def _row_blocks(x: Tensor) -> Iterator[slice]:
@@ -120,7 +120,7 @@ class _HiddenActivation(Function):
 
 
 def hidden_activation(x: Tensor, slope: Tensor, bias: Tensor, ratio: int) -> tuple[Tensor, Tensor]:
-    """What the MLP does between its two binary products.
+    """The steps between the two binary products of the MLP.
 
     With ``p = prelu(x)``: the signs of ``p + bias``, with the polynomial gradient of
     :func:`~bhvit_seg.models.quantizers.binarize_activation`, and the mean of ``p`` over each group

@@ -2,7 +2,7 @@
 
 ``conv_cfg=dict(type='BinaryConv2d')`` with ``act_cfg=dict(type='RPReLU')`` binarizes a head that
 obeys ``conv_cfg``. Binarization is simulated: bits are ±1 in floating point. A binary layer adds
-a learned bias to its input, takes the sign, and multiplies with binarized weights; with
+a learned bias to its input, takes the sign, and multiplies by binarized weights; with
 ``binary=False`` it is the full-precision layer with the same parameters.
 """
 
@@ -44,12 +44,23 @@ def latent_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: layer.weight for name, layer in binary_layers(model).items()}
 
 
+def shift_and_binarize(x: Tensor, bias: Tensor, binary: bool) -> Tensor:
+    """Add a learned bias per channel and take the sign; the full-precision twin only adds.
+
+    Args:
+        x: ``(..., C)``.
+        bias: ``(C,)``.
+        binary: Whether to take the sign.
+    """
+    return binarize_activation(x, bias) if binary else x + bias
+
+
 @MODELS.register_module()
 class BinaryConv2d(BinaryLayer, nn.Conv2d):
     """2-D convolution of binarized inputs with binarized weights.
 
-    Zeros are padded AFTER the sign, so that a tap outside the map contributes 0, neither +1 nor
-    −1. Signatures match ``nn.Conv2d``, so that it can stand in for it in ``conv_cfg``.
+    Zeros are padded AFTER the sign: a tap outside the map contributes 0, neither +1 nor −1. The
+    signature is that of ``nn.Conv2d``, so that ``conv_cfg`` can name it.
 
     Args:
         input_bias (bool): Whether the layer binarizes its input, after adding a learned bias
@@ -72,12 +83,11 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):
         return self.convolve(x, self.bias)
 
     def convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """The same with another bias, into which a caller folded a shift per channel."""
+        """The same with another bias, for callers that fold a shift per channel into it."""
         weight = self.weight
         if self.input_bias is not None:
-            channels_last = x.permute(0, 2, 3, 1)
-            x = (binarize_activation(channels_last, self.input_bias)
-                 if self.binary else channels_last + self.input_bias).permute(0, 3, 1, 2)
+            x = shift_and_binarize(x.permute(0, 2, 3, 1), self.input_bias, self.binary)
+            x = x.permute(0, 3, 1, 2)
         if self.binary and self.binarize_weights:
             weight = binarize_weight(weight)
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
@@ -106,11 +116,11 @@ class BinaryLinear(BinaryLayer, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in_features)`` to ``(..., out_features)``."""
         if self.input_bias is not None:
-            x = (binarize_activation(x, self.input_bias) if self.binary else x + self.input_bias)
+            x = shift_and_binarize(x, self.input_bias, self.binary)
         return self.multiply(x)
 
     def multiply(self, x: Tensor) -> Tensor:
-        """The product alone, for inputs that carry the bias and the sign already."""
+        """Only the product, for inputs to which bias and sign have been applied."""
         weight = self.weight
         if self.binary and self.binarize_weights:
             weight = binarize_weight(weight, self.rectify)
@@ -125,7 +135,7 @@ class RPReLU(nn.Module):
         num_parameters (int): Number of channels, or 1 for values that all channels share, as in
             ``nn.PReLU``. Defaults to 1.
         init (float): Initial slope. Defaults to 0.25.
-        inplace (bool): Taken because mmcv's ``ConvModule`` passes it; has no effect.
+        inplace (bool): Accepted because mmcv's ``ConvModule`` passes it; has no effect.
     """
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25,
@@ -162,7 +172,7 @@ class LayerScale(nn.Module):
         return torch.addcmul(self.bias, x, self.scale)
 
     def after(self, act: RPReLU) -> tuple[Tensor, Tensor]:
-        """Scale and bias ``(C,)`` that do both the output shift of ``act`` and this layer."""
+        """Scale and bias ``(C,)`` equal to the output shift of ``act`` followed by this layer."""
         return self.scale, self(act.shift_out)
 
 
@@ -192,8 +202,8 @@ def build_token_norm(norm_cfg: dict, channels: int) -> nn.Module:
 def normalize(norm: nn.Module, x: Tensor, shift: Tensor | None = None) -> Tensor:
     """Normalise rows ``(N, C)`` and add ``shift``, folded into the norm's own bias.
 
-    Folding saves a pass over the rows. The result owns its memory and no gradient needs it, so
-    that callers may add to it in place.
+    Folding saves a pass over the rows. The result owns its memory and no gradient needs it:
+    callers may add to it in place.
     """
     if isinstance(norm, nn.LayerNorm):
         bias = norm.bias if shift is None else norm.bias + shift

@@ -54,7 +54,7 @@ class BinaryMLP(nn.Module):
         else:
             hidden = prelu(hidden, act1.slope)
             product, pooled = hidden + bias, hidden.unflatten(1, (-1, self.ratio)).mean(2)
-        # the pooled shortcut of the output shift is a constant per channel
+        # Pooling the output shift gives a constant per channel.
         pooled_shift = act1.shift_out.unflatten(0, (-1, self.ratio)).mean(1)
         out = normalize(self.norm2, self.fc2.multiply(product), pooled_shift - act2.shift_in)
         return prelu(out.add_(pooled), act2.slope)
@@ -86,13 +86,13 @@ class ShiftBranches(nn.Module):
 
     @staticmethod
     def _taps(channels: int) -> Tensor:
-        """What each branch reads, ``(6, C, 5, 5)`` of 0 and 1; ``[2 + d]`` is offset ``d``."""
+        """The taps of each branch, ``(6, C, 5, 5)`` of 0 and 1; index ``2 + d`` is offset ``d``."""
         taps = torch.zeros(6, channels, 5, 5)
         taps[0, :, 1:4, 2] = taps[1, :, 2, 1:4] = 1
         taps[2, :, :, 2] = taps[3, :, 2, :] = 1
         quarter = channels // 4
         for branch, s in ((4, 1), (5, 2)):
-            # rolling by +s reads from offset −s
+            # Rolling by +s reads from offset −s.
             taps[branch, :quarter, 2 - s, 2] = 1
             taps[branch, quarter:2 * quarter, 2 + s, 2] = 1
             taps[branch, 2 * quarter:3 * quarter, 2, 2 - s] = 1

@@ -4,8 +4,8 @@ Every function states its forward formula and its gradient, which is not the der
 forward formula (that is zero almost everywhere) but the estimator of the paper. ``sign(0) = +1``
 is defined here and nowhere else: a packed bit has no third value.
 
-On a CPU most of a simulated binary layer's time goes to fresh memory and to passes over it, so
-the functions are written with in-place operations on as few buffers as their gradient allows.
+On a CPU, allocations and passes over memory take most of a simulated binary layer's time, so these
+functions work in place, on as few buffers as their gradient allows.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch.autograd import Function
 def sign(x: Tensor, threshold: Tensor | float = 0, out: Tensor | None = None) -> Tensor:
     """Return ±1 for every element: ``sign(x − threshold)`` with ``sign(0) = +1``; no gradient.
 
-    Comparing with a threshold takes one pass less than subtracting it, and floating-point
-    subtraction never changes the sign of the exact difference.
+    Comparing with a threshold takes one pass less than subtracting it and gives the same sign:
+    floating-point subtraction never changes the sign of the exact difference.
 
     Args:
         x: Any shape.
@@ -208,7 +208,7 @@ def quantize_attention_gsb(probabilities: Tensor, c1: Tensor, c2: Tensor, c3: Te
 
 
 class AttentionQuantizer(nn.Module):
-    """Learned QD of all attention matrices of a block, one step size and zero point a head.
+    """Learned QD of all attention matrices of a block, one step size and zero point per head.
 
     In the first training step α becomes ``2 · mean|x| / √3`` and z becomes
     ``0.9 z + 0.1 min(x)``, per head and the same on all ranks of a distributed run.

@@ -1,7 +1,7 @@
 """The two token mixers of BHViT (arXiv 2503.02394): MSGDC and MSMHA.
 
-Both take token rows ``(B · H · W, C)`` in row-major order and return the same. Each can be had
-without its multiple scales, for the ablation of the paper's parts.
+Both map token rows ``(B · H · W, C)`` in row-major order to the same shape. Each has a variant
+without multiple scales, for ablations.
 """
 
 from __future__ import annotations
@@ -12,8 +12,16 @@ from torch import Tensor, nn
 
 from .attention import BooleanAttentionQuantizer, attend
 from .fused import prelu
-from .layers import BinaryConv2d, BinaryLinear, LayerScale, RPReLU, build_token_norm, normalize
-from .quantizers import AttentionQuantizer, GroupSuperpositionQuantizer, binarize_activation
+from .layers import (
+    BinaryConv2d,
+    BinaryLinear,
+    LayerScale,
+    RPReLU,
+    build_token_norm,
+    normalize,
+    shift_and_binarize,
+)
+from .quantizers import AttentionQuantizer, GroupSuperpositionQuantizer
 from .tokens import MapShape, Windows, tile, to_rows
 
 
@@ -28,8 +36,8 @@ class MSGDC(nn.Module):
         channels: Channels of the tokens.
         norm_cfg: Config of the norm.
         groups: Groups of the convolutions.
-        dilations: One convolution for each. With one group and the dilation 1 alone it is an
-            ordinary convolution.
+        dilations: One convolution for each. ``groups=1, dilations=(1,)`` is an ordinary
+            convolution.
         binary: ``False`` gives the full-precision twin.
     """
 
@@ -45,8 +53,7 @@ class MSGDC(nn.Module):
         self.norm = build_token_norm(norm_cfg, channels)
 
     def forward(self, x: Tensor, shape: MapShape) -> Tensor:
-        x = binarize_activation(x, self.input_bias) if self.binary else x + self.input_bias
-        maps = shape.to_map(x)
+        maps = shape.to_map(shift_and_binarize(x, self.input_bias, self.binary))
         total = None
         for conv, act in zip(self.convs, self.acts):
             branch = prelu(to_rows(conv.convolve(maps, conv.bias - act.shift_in)), act.slope)
@@ -70,12 +77,12 @@ class _Projection(nn.Module):
 
 
 class MSMHA(nn.Module):
-    """Multi-scale multi-head attention: windows that also see a pooled view of the whole map.
+    """Multi-scale multi-head attention: windows, with pooled tokens of the whole map added.
 
-    Every window's tokens get the pooled tokens of all windows appended; attention runs inside
-    each such set. Bits of q, k and v multiply, the softmax is quantized to a sum of boolean
-    matrices. Window tokens go back to the map; pooled tokens are averaged over the windows and
-    spread over their cell of the map.
+    The pooled tokens of all windows are appended to the tokens of each window; attention runs
+    inside each such set. q, k and v are binarized, the softmax is quantized to a sum of boolean
+    matrices. Window tokens are put back into the map; pooled tokens are averaged over the windows
+    and repeated over their cell of the map.
 
     Args:
         channels: Channels of the tokens, a multiple of ``num_heads``.
@@ -86,8 +93,8 @@ class MSMHA(nn.Module):
             matrix).
         rectify: Whether weights of linear layers get the gradient of ReCU.
         binary: ``False`` gives the full-precision twin, which keeps the plain softmax.
-        span: What a token attends to: ``'multi_scale'`` as above, its ``'window'`` alone, or
-            ``'global'``, the whole map as one window, which is ordinary multi-head attention.
+        span: What a token attends to: ``'multi_scale'`` as above, ``'window'`` (only its window),
+            or ``'global'`` (the whole map as one window: ordinary multi-head attention).
     """
 
     def __init__(self, channels: int, num_heads: int, norm_cfg: dict, window_size: int = 7,
@@ -129,7 +136,7 @@ class MSMHA(nn.Module):
         return pooled.permute(0, 2, 3, 1).flatten(1, 2)
 
     def _spread(self, pooled: Tensor, shape: MapShape) -> Tensor:
-        """Give every token that of its cell: ``(B, windows, C)`` to ``(B, H, W, C)``."""
+        """Repeat each pooled token over its cell: ``(B, windows, C)`` to ``(B, H, W, C)``."""
         size = self.window_size
         grid = pooled.unflatten(1, (-(-shape.height // size), -1))
         grid = grid.repeat_interleave(size, 1)[:, :shape.height]
@@ -158,10 +165,7 @@ class MSMHA(nn.Module):
         hidden = [projection(rows) for projection in projections]
         shifts = [projection.act.shift_out for projection in projections]
         biases = [shift + bias for shift, bias in zip(shifts, self.bit_bias)]
-        if self.binary:
-            bits = [binarize_activation(h, bias) for h, bias in zip(hidden, biases)]
-        else:
-            bits = [h + bias for h, bias in zip(hidden, biases)]
+        bits = [shift_and_binarize(h, bias, self.binary) for h, bias in zip(hidden, biases)]
         context = attend(*bits, sizes, self.num_heads, self.quantizer)
         context = normalize(self.context_norm, context, sum(shifts) - self.context_act.shift_in)
         for h in hidden:
@@ -180,7 +184,7 @@ class MSMHA(nn.Module):
         if self.span == 'multi_scale':
             spread = self._spread(pooled_sum / pooled_sum.shape[1], shape)
             mixed = torch.lerp(spread, mixed, self.window_balance.to(spread.dtype))
-        # both kinds of token carry the same shift, so their weighted mean carries it too
+        # Both kinds of token have the same shift, hence also their weighted mean.
         return self.output((mixed + self.context_act.shift_out).view(-1, channels))
 
     def output_affine(self) -> tuple[Tensor, Tensor]:

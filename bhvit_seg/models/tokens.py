@@ -1,8 +1,8 @@
 """Token layout: rows, maps, and the windows that attention is split into.
 
 Between blocks tokens are rows ``(B · H · W, C)`` in row-major order. Where the window size does not
-divide a map, the windows at its lower and right border are smaller instead of padded, so nothing
-but real tokens is ever attended to, quantized or counted in batch statistics.
+divide a map, the windows at its lower and right border are smaller instead of padded: only real
+tokens are attended to, quantized and counted in batch statistics.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ class MapShape(NamedTuple):
     height: int
     width: int
 
+    @classmethod
+    def of(cls, maps: Tensor) -> MapShape:
+        """Return the shape of a map ``(B, C, H, W)``."""
+        return cls(maps.shape[0], *maps.shape[2:])
+
     def to_map(self, rows: Tensor) -> Tensor:
         """View rows ``(B · H · W, C)`` as a map ``(B, C, H, W)`` in channels-last memory."""
         return rows.view(*self, rows.shape[1]).permute(0, 3, 1, 2)
@@ -30,7 +35,7 @@ def to_rows(maps: Tensor) -> Tensor:
 
 
 class Windows(NamedTuple):
-    """Windows of one size: which part of the map they tile, and how many there are."""
+    """Windows of one size: the part of the map that they tile, and their number."""
 
     rows: slice
     cols: slice
@@ -58,7 +63,7 @@ class Windows(NamedTuple):
 
 
 def tile(height: int, width: int, window: int) -> list[list[Windows]]:
-    """Tile a map with windows; a border that they do not divide gets smaller ones.
+    """Tile a map with windows; at a border that the size does not divide they are smaller.
 
     Returns:
         Parts of the map in row-major order, one to two rows of one to two parts each.

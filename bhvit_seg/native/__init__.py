@@ -7,13 +7,13 @@ Imports NumPy alone, so that a device that has neither torch nor OpenMMLab's pac
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from bhvit_seg.errors import UserError
+from bhvit_seg.extras import engine_failure, reinstall_line
 
 from .file_format import read_packed
 
@@ -27,11 +27,10 @@ def _load_engine() -> ModuleType:
     try:
         from . import _engine
     except ImportError as error:
-        root = Path(__file__).resolve().parents[2]
-        source = f'-e {root}' if (root / 'setup.py').is_file() else '--force-reinstall bhvit_seg'
+        reason = engine_failure() or str(error)
         raise UserError(
-            f'the engine of packed models is not built for this Python ({error}): install a C++ '
-            f'compiler (Debian, Ubuntu: apt-get install g++) and run pip install {source}'
+            f'the engine of packed models is not built for this Python ({reason}): install a C++ '
+            f'compiler (Debian, Ubuntu: apt-get install g++) and run {reinstall_line()}'
         ) from error
     return _engine
 

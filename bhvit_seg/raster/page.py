@@ -12,12 +12,14 @@ from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from html import escape
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bhvit_seg import __version__
+from bhvit_seg.errors import UserError
 from bhvit_seg.raster.opening import named_failure, open_raster
 from bhvit_seg.raster.preview import (
     MAX_SIDE,
@@ -29,7 +31,7 @@ from bhvit_seg.raster.preview import (
     read_picture,
     write_output,
 )
-from bhvit_seg.raster.vector.ground import ECCENTRICITY, RADIUS
+from bhvit_seg.raster.vector.geodesy import Geodesy
 
 if TYPE_CHECKING:
     from rasterio.crs import CRS
@@ -184,6 +186,8 @@ def facts(dataset: DatasetReader) -> Iterator[tuple[str, str]]:
     digits = 6 if geographic else 2
     for term, values in zip(('West–east', 'South–north'), corners):
         yield term, f'{min(values):.{digits}f} to {max(values):.{digits}f}'
+    if find_spec('pyproj') is None:
+        yield 'Scale', "needs pyproj: pip install 'bhvit_seg[raster]'"
     place = centre(dataset)
     if place:
         longitude, latitude = place
@@ -206,41 +210,30 @@ def places_of(dataset: DatasetReader, points: Sequence[tuple[float, float]]) -> 
             for factors in (to_x, to_y)]
 
 
-def locate(dataset: DatasetReader, points: Sequence[tuple[float, float]]) -> np.ndarray | None:
-    """Return longitudes and latitudes (n, 2) of points (column, row); None off the Earth's maps."""
+def centre(dataset: DatasetReader) -> tuple[float, float] | None:
+    """Return longitude and latitude of the raster's middle, None where they are unknown."""
     from rasterio.warp import transform
 
     crs = dataset.crs
     if not crs or dataset.transform.is_identity or not (crs.is_geographic or crs.is_projected):
         return None
+    middle = places_of(dataset, [(dataset.width / 2, dataset.height / 2)])
     try:
-        located = np.transpose(transform(crs, 'EPSG:4326', *places_of(dataset, points)))
+        (longitude,), (latitude,) = transform(crs, 'EPSG:4326', *middle)
     except Exception:  # another planet's: PROJ's errors have no public class in rasterio
         return None
-    return located if np.isfinite(located).all() else None
-
-
-def centre(dataset: DatasetReader) -> tuple[float, float] | None:
-    """Return longitude and latitude of the raster's middle, None where they are unknown."""
-    located = locate(dataset, [(dataset.width / 2, dataset.height / 2)])
-    return None if located is None else tuple(located[0])
+    return (longitude, latitude) if math.isfinite(longitude + latitude) else None
 
 
 def ground_size(dataset: DatasetReader) -> tuple[float, float] | None:
-    """Return metres on the ground along a row's and a column's pixel, in the raster's middle."""
-    column, row = dataset.width / 2, dataset.height / 2
-    located = locate(dataset, [(column, row), (column + 1, row), (column, row + 1)])
-    if located is None:
+    """Return metres on the ground along a row's and a column's pixel, in the raster's middle.
+
+    None where they are unknown, also where pyproj is missing: the page has no scale then.
+    """
+    try:
+        return Geodesy(dataset.crs, dataset.transform, dataset.shape).sides
+    except UserError:
         return None
-    # on the ellipsoid, in space: as good at the poles and at the antimeridian
-    longitude, latitude = np.radians(located).T
-    normal = RADIUS / np.sqrt(1 - (ECCENTRICITY * np.sin(latitude)) ** 2)
-    middle, right, below = np.transpose([
-        normal * np.cos(latitude) * np.cos(longitude),
-        normal * np.cos(latitude) * np.sin(longitude),
-        normal * (1 - ECCENTRICITY**2) * np.sin(latitude)])
-    sides = float(np.linalg.norm(right - middle)), float(np.linalg.norm(below - middle))
-    return sides if min(sides) > 0 else None
 
 
 def proportions(dataset: DatasetReader) -> tuple[float, float]:

@@ -38,7 +38,8 @@ def score_raster(prediction: str | Path, labels: str | Path,
         labels: Raster of one band of class ids, of the same place and size.
         classes: Names of the classes 0, 1, ... Defaults to what ``prediction`` says.
         ignore: The id in ``labels`` that means none.
-        label_map: New ids of ids in ``labels``; others keep theirs. ``ignore`` stands for none.
+        label_map: New ids of ids in ``labels``; others keep theirs. ``ignore`` stands for none. It
+            may name ``ignore`` and the nodata value too, which then mean a class.
         ignore_nodata: Do not score pixels that have no prediction, instead of counting them as
             wrong.
         progress: Show how far it is.
@@ -194,8 +195,12 @@ class _Coder:
 
         self.dataset = dataset
         self.classes = classes
-        self._ignore = ignore
-        self._masked = MaskFlags.all_valid not in dataset.mask_flag_enums[0]
+        self._ignore = None if ignore in (label_map or {}) else ignore
+        flags = dataset.mask_flag_enums[0]
+        self._masked = MaskFlags.all_valid not in flags
+        # What the nodata value masks may be mapped to a class; what a mask masks may not.
+        self._maps_nodata = MaskFlags.nodata in flags and dataset.nodata in (label_map or {})
+        self._is_labels = ignore is not None
         self._unknown = classes + 1
         self._table = np.full(IDS + 1, self._unknown, np.int64)
         self._table[:classes] = np.arange(classes)
@@ -220,6 +225,8 @@ class _Coder:
                 f'cannot read rows {window.top} to {window.bottom - 1}, columns {window.left} to '
                 f'{window.right - 1} of {self.dataset.name} '
                 f'({first_line(error.__cause__ or error)}): copy or make the file again') from error
+        if self._maps_nodata:
+            nothing &= ids != self.dataset.nodata
         if self._ignore is not None:
             nothing |= ids == self._ignore
         classes = self._table[_below_limit(ids)]
@@ -230,7 +237,7 @@ class _Coder:
                 f'{self.dataset.name} holds the id {ids[row, column]} at row '
                 f'{window.top + row}, column {window.left + column}, but the classes are 0 to '
                 f'{self.classes - 1}: name all of them with --classes'
-                f'{"" if self._ignore is None else ", or use --label-map or --ignore"}')
+                f'{", or use --label-map or --ignore" if self._is_labels else ""}')
         return classes
 
 

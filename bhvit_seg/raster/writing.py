@@ -238,7 +238,8 @@ class _Writer:
         from rasterio.enums import Resampling
 
         assert self._next == self._size[0]
-        levels = _overview_levels(self._size, self._options)
+        levels = (overview_levels(self._size, self._options.tile) if self._options.overviews
+                  else [])
         # Overviews are compressed at GDAL's own, slower level otherwise.
         level = {f'{key}_overview'.upper(): value
                  for key, value in _COMPRESSIONS[self._options.compress].items()}
@@ -264,17 +265,18 @@ class _Writer:
                 window = ((top, top + rows), (0, width))
                 if zlib.crc32(dataset.read(window=window)) != checksum:
                     raise OSError(f'rows {top} to {top + rows} are not read as written')
-                if 'nodata' not in self._profile:
-                    dataset.dataset_mask(window=window)
-            found = dataset.overviews(1)
-        if list(found) != list(levels):
-            raise OSError('overviews are missing')
-        for number in range(len(levels)):
+                dataset.dataset_mask(window=window)
+            # Not their values: rasterio derives those from rounded sizes, 255 instead of 256.
+            count = len(dataset.overviews(1))
+        if count != len(levels):
+            raise OSError(f'{count} overviews are read, of {len(levels)}')
+        for number, level in enumerate(levels):
             with open_quietly(self._path, overview_level=number) as overview:
+                if overview.shape != overview_size(self._size, level):
+                    raise OSError(f'the overview of 1/{level} has {overview.shape} pixels')
                 for _, window in overview.block_windows(1):
                     overview.read(window=window)
-                    if 'nodata' not in self._profile:
-                        overview.dataset_mask(window=window)
+                    overview.dataset_mask(window=window)
 
 
 def creation_options(options: OutputOptions, predictor: int) -> dict[str, Any]:
@@ -286,12 +288,17 @@ def creation_options(options: OutputOptions, predictor: int) -> dict[str, Any]:
     return chosen
 
 
-def _overview_levels(size: tuple[int, int], options: OutputOptions) -> list[int]:
-    """Return the factors 2, 4 ... until all fits into one tile."""
+def overview_levels(size: tuple[int, int], tile: int) -> list[int]:
+    """Return the factors 2, 4 ... of overviews, until all of (height, width) fits into one tile."""
     levels: list[int] = []
-    while options.overviews and max(size) / (levels[-1] if levels else 1) > options.tile:
+    while max(size) / (levels[-1] if levels else 1) > tile:
         levels.append(2 * levels[-1] if levels else 2)
     return levels
+
+
+def overview_size(size: tuple[int, int], level: int) -> tuple[int, int]:
+    """Return (height, width) of an overview."""
+    return -(-size[0] // level), -(-size[1] // level)
 
 
 def _placing(source: Source) -> dict[str, Any]:

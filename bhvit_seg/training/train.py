@@ -68,6 +68,12 @@ def train(config: str | Path,
         enable_amp(cfg)
     if seed is not None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
+    return run_training(cfg, resume, launcher)
+
+
+def run_training(cfg: Config, resume: bool | str | Path | None = None,
+                 launcher: str = 'none') -> Runner:
+    """Train what a whole config describes; arguments and errors as for :func:`train`."""
     start_processes(cfg, launcher)
     if resume is None:
         resume = cfg.get('resume', False) and (cfg.get('load_from') or True)

@@ -1,4 +1,4 @@
-"""What the latency benchmark measures, compares and writes; never how fast anything is."""
+"""What the latency benchmark measures, compares and writes; no test checks a time."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import pytest
 from benchmarks.latency import timing as module
 from benchmarks.latency.__main__ import main
 from benchmarks.latency.report import tables
-from benchmarks.latency.timing import benchmark_latency, scenes, time_in_turns
+from benchmarks.latency.timing import benchmark_latency, scenes, time_interleaved
 
 DEMO = 'configs/demo/bhvit-mini_segformer_1xb8-500_rs-lvf-224x224.py'
 
 
-def test_contestants_take_turns(monkeypatch):
+def test_calls_are_interleaved(monkeypatch):
     calls = []
     monkeypatch.setattr(module, 'PAUSE', 0)
     image = np.zeros((4, 4, 3), np.uint8)
-    times = time_in_turns({name: lambda given, name=name: calls.append((name, given is image))
+    times = time_interleaved({name: lambda given, name=name: calls.append((name, given is image))
                            for name in 'ab'}, image, rounds=3, seconds=60)
-    burst = 1 + module.BURST_CALLS  # the first one of a turn is not timed
+    burst = 1 + module.BURST_CALLS  # the first call of a round is not timed
     assert [name for name, _ in calls] == list('a' * burst + 'b' * burst) * 3
     assert all(same for _, same in calls)
     assert Counter({name: len(found) for name, found in times.items()}) == Counter(
         dict.fromkeys('ab', 3 * module.BURST_CALLS))
 
 
-def test_who_used_up_its_seconds_has_no_further_turn(monkeypatch):
+def test_no_further_round_after_the_seconds_are_used_up(monkeypatch):
     monkeypatch.setattr(module, 'PAUSE', 0)
-    times = time_in_turns({'a': lambda image: None}, np.zeros(1), rounds=5, seconds=0)
+    times = time_interleaved({'a': lambda image: None}, np.zeros(1), rounds=5, seconds=0)
     assert len(times['a']) == module.BURST_CALLS
 
 
@@ -50,8 +50,8 @@ def test_benchmark_records_and_draws(repository, tmp_path, monkeypatch):
     monkeypatch.setattr(module, 'PAUSE', 0)
     said = []
     record = benchmark_latency(
-        repository / DEMO, sizes=[64], threads=[1], peers=['torch-simulated', 'torch'], rounds=1,
-        out=tmp_path, without_packed=True, say=said.append)
+        repository / DEMO, sizes=[64], threads=[1], baselines=['torch-simulated', 'torch'],
+        rounds=1, out=tmp_path, without_packed=True, say=said.append)
     assert [result['name'] for result in record['results']] == ['torch-simulated', 'torch']
     for result in record['results']:
         assert result['calls'] >= 1 and result['size'] == (64, 64) and result['ratio'] is None
@@ -68,7 +68,7 @@ def test_benchmark_records_and_draws(repository, tmp_path, monkeypatch):
 
 def test_packed_is_exported_and_compared(repository):
     pytest.importorskip('bhvit_seg.native._engine', exc_type=ImportError)
-    record = benchmark_latency(repository / DEMO, sizes=[64], threads=[1], peers=['torch'],
+    record = benchmark_latency(repository / DEMO, sizes=[64], threads=[1], baselines=['torch'],
                                rounds=1, serial=True, say=lambda line: None)
     packed = [result for result in record['results'] if result['group'] == 'packed']
     assert packed and min(result['ratio'] for result in packed) == 1
@@ -77,9 +77,9 @@ def test_packed_is_exported_and_compared(repository):
 
 @pytest.mark.parametrize('arguments,message', [
     (['--sizes', '0'], '--sizes is 0'),
-    (['--sizes', '66', '--peers', 'torch', '--without-packed'], '66×66'),
+    (['--sizes', '66', '--baselines', 'torch', '--without-packed'], '66×66'),
     (['--threads', '4000'], '--threads asks for 4000'),
-    (['--peers', 'tensorrt'], "'tensorrt'"),
+    (['--baselines', 'tensorrt'], "'tensorrt'"),
     (['--packed', 'missing.bhv'], '--packed needs the checkpoint'),
 ])
 def test_bad_input_is_one_sentence(sentence, repository, arguments, message):

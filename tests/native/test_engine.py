@@ -13,9 +13,11 @@ import pytest
 from native.plain_engine import PlainEngine
 
 from bhvit_seg.errors import UserError
+from bhvit_seg.models.backbones.bhvit import ARCHITECTURES
 from bhvit_seg.native import PackedSegmentor, instruction_sets
 from bhvit_seg.native.file_format import read_packed, write_packed
 
+NANO = dict(arch=ARCHITECTURES['nano'], backbone=dict(downsampling='binary'))
 UPER = dict(head='BinaryUPerHead', backbone=dict(downsampling='binary', window_size=4))
 
 
@@ -27,7 +29,7 @@ def picture(size, channels=3, seed=0):
 
 
 def test_every_instruction_set_and_number_of_threads_gives_the_same_bytes(engine, packed):
-    for name, options in (('mini', {}), ('uper-binary', UPER)):
+    for name, options in (('mini', {}), ('uper-binary', UPER), ('nano', NANO)):
         path, image = packed(name, **options), picture((52, 76))
         answers = set()
         for isa in instruction_sets():
@@ -36,6 +38,13 @@ def test_every_instruction_set_and_number_of_threads_gives_the_same_bytes(engine
                 assert (model.instruction_set, model.threads) == (isa, threads)
                 answers.add(model.logits(image).tobytes() + model.predict(image).tobytes())
         assert len(answers) == 1
+
+
+def test_nano_is_the_plain_engine(engine, packed):
+    path, image = packed('nano', **NANO), picture((52, 76))
+    expected = PlainEngine(read_packed(path).tensors, np.float32).logits(image)
+    np.testing.assert_allclose(PackedSegmentor(path, 1).logits(image), expected,
+                               atol=1e-4 * np.abs(expected).max())
 
 
 def test_head_with_fewer_channels_than_classes(engine, packed):

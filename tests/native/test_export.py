@@ -12,6 +12,7 @@ from native.plain_engine import PlainEngine
 from native.segmentors import MINI, WIDE, build_segmentor, randomize, segmentor_config
 
 from bhvit_seg.errors import UserError
+from bhvit_seg.models.backbones.bhvit import ARCHITECTURES
 from bhvit_seg.models.data_preprocessor import MultiChannelSegDataPreProcessor
 from bhvit_seg.native.export import check_exportable, fold_segmentor, uninitialized_quantizers
 from bhvit_seg.native.file_format import read_packed, write_packed
@@ -51,10 +52,11 @@ def test_folded_network_is_the_simulated_one(downsampling, head, size):
     assert largest_difference(model, size) < 1e-9
 
 
-@pytest.mark.parametrize('downsampling, head', [
-    ('full_precision', 'BinaryUPerHead'), ('binary', 'BinarySegformerHead')])
-def test_the_widths_of_tiny_and_small(downsampling, head):
-    model = build_segmentor(WIDE, head=head, head_channels=128, classes=9,
+@pytest.mark.parametrize('arch, downsampling, head', [
+    (WIDE, 'full_precision', 'BinaryUPerHead'), (WIDE, 'binary', 'BinarySegformerHead'),
+    (ARCHITECTURES['nano'], 'binary', 'BinarySegformerHead')], ids=['tiny', 'small', 'nano'])
+def test_the_widths_of_the_presets(arch, downsampling, head):
+    model = build_segmentor(arch, head=head, head_channels=128, classes=9,
                             backbone=dict(downsampling=downsampling))
     assert largest_difference(model, (100, 68)) < 1e-9
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import sys
 from base64 import b64decode
 from html.parser import HTMLParser
 
@@ -206,6 +207,22 @@ def test_geographic_pixels_are_shown_as_they_lie(tmp_path):
     assert ground[0] == pytest.approx(0.558, rel=0.002)
 
 
+@pytest.mark.parametrize('crs, middle', [
+    ('EPSG:3031', (0, 0)), ('EPSG:3413', (-4e5, 4e5)), ('EPSG:3832', (3339584.7, -2e6))])
+def test_ground_where_longitude_jumps(tmp_path, crs, middle):
+    _, ground, _, _ = place_of(tmp_path, crs=crs, transform=Affine(
+        250, 0, middle[0] - 30 * 250, 0, -250, middle[1] + 20 * 250))
+    # Conformal, and from 2 % to 7 % too large or too small.
+    assert ground[0] == pytest.approx(ground[1], rel=1e-5)
+    assert 0.9 < ground[0] / 250 < 1.1 and abs(ground[0] / 250 - 1) > 0.01
+
+
+def test_without_pyproj_there_is_no_scale(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pyproj', None)
+    _, ground, shown, _ = place_of(tmp_path, **UTM)
+    assert ground is None and shown == (60, 40)
+
+
 @pytest.mark.parametrize('degrees', [20, -110])
 def test_rotated_raster(tmp_path, degrees):
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -224,9 +241,14 @@ def test_places_that_are_not_on_earth_s_maps(tmp_path):
     said, ground, shown, north = place_of(tmp_path, transform=Affine(2, 0, 7, 0, -1, 9))
     assert said['Coordinate system'] == 'not declared' and said['Pixel'] == '2 × 1 units'
     assert (ground, shown, north) == (None, (120, 40), None)
-    for crs in ('LOCAL_CS["site",UNIT["metre",1]]', '+proj=eqc +R=1737400 +units=m'):
-        said, ground, shown, _ = place_of(tmp_path, crs=crs, transform=Affine(2, 0, 7, 0, -1, 9))
-        assert 'Centre' not in said and (ground, shown) == (None, (120, 40))
+    said, ground, shown, _ = place_of(tmp_path, crs='LOCAL_CS["site",UNIT["metre",1]]',
+                                      transform=Affine(2, 0, 7, 0, -1, 9))
+    assert 'Centre' not in said and (ground, shown) == (None, (120, 40))
+    # The Moon has a scale, though no place on Earth.
+    said, ground, shown, _ = place_of(tmp_path, crs='+proj=eqc +R=1737400 +lat_ts=60 +units=m',
+                                      transform=Affine(2, 0, 7, 0, -1, 9))
+    assert 'Centre' not in said
+    assert ground == pytest.approx((4, 1), rel=1e-6) and shown == pytest.approx((240, 40))
     points = [GroundControlPoint(row, column, column, -row)
               for row, column in ((0, 0), (0, 60), (40, 0))]
     said, *_ = place_of(tmp_path, gcps=points, crs='EPSG:4326')

@@ -136,13 +136,29 @@ def test_masked_labels_are_none(tmp_path):
     assert (result['unlabelled'], result['summary']['aAcc']) == (1, 50)
 
 
-def test_labels_are_mapped_except_what_is_ignored(tmp_path):
+def test_labels_are_mapped(tmp_path):
     labels = write(tmp_path / 'l.tif', np.array([[7, 8, 9, 1, 40000]], np.uint16))
     prediction = write(tmp_path / 'p.tif', np.array([[0, 1, 2, 1, 2]], np.uint8))
     result = score_raster(prediction, labels, NAMES, ignore=9,
                           label_map={7: 0, 8: 9, 9: 2, 40000: 2})
-    assert result['confusion'] == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
-    assert result['unlabelled'] == 2
+    assert result['confusion'] == [[1, 0, 0], [0, 1, 0], [0, 0, 2]]
+    assert result['unlabelled'] == 1
+
+
+@pytest.mark.parametrize('dtype, ignore, nodata', [
+    ('uint8', 255, None), ('uint8', 255, 255), ('uint8', 0, None), ('int16', -9, None),
+    ('int16', 7, -9), ('uint16', 65535, 65535), ('uint8', 9, 255)])
+def test_ids_that_are_mapped_to_a_class_are_labels(tmp_path, dtype, ignore, nodata):
+    """Though they are the ignored id, or the nodata value."""
+    old = ignore if nodata is None else nodata
+    label_map = {old: 1, 40: ignore} if old >= 0 else {30: 1, 40: ignore}
+    given = old if old >= 0 else 30
+    labels = write(tmp_path / 'l.tif', np.array([[given, 2, 40, given, 2]], dtype), nodata)
+    prediction = write(tmp_path / 'p.tif', np.array([[1, 2, 2, 2, 1]], np.uint8))
+    result = score_raster(prediction, labels, NAMES, ignore, label_map)
+    assert result['confusion'] == [[0, 0, 0], [0, 1, 1], [0, 1, 1]]
+    assert result['unlabelled'] == 1
+    assert result['classes']['road']['IoU'] == pytest.approx(100 / 3)
 
 
 @pytest.mark.parametrize('other', [

@@ -1,6 +1,6 @@
-"""The same trained network for other engines: what the packed engine is compared with.
+"""The same trained network for other engines, and other networks, for the packed engine to beat.
 
-A comparison is worth what its denominator is worth, so these exports are as good as we can make
-them: norms, scales and shifts folded into weights, binary weights computed once, what depends on
-the image's size alone computed beforehand. Nothing here is imported unless latency is measured.
+A comparison is only as good as its baselines, so these exports are as fast as we can make them:
+norms, scales and shifts are folded into weights, binary weights and all that depends only on the
+image size are computed beforehand.
 """

@@ -1,4 +1,4 @@
-"""One trained network in the forms and file formats that peers take, made once and kept."""
+"""One trained network in the file formats that baselines take, each written once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from .folded import Pixels
 from .folded_heads import FoldedSegmentor
-from .folding import Form
 from .segformer import SegFormerB0
 
 OPSET = 18
@@ -24,7 +23,7 @@ OPSET = 18
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep exporters from printing and warning about what they can not know is intended."""
+    """Silence exporters, which warn about things that are intended here."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -37,13 +36,13 @@ def quiet() -> Iterator[None]:
 
 
 class Exports:
-    """What contestants of one image size are built from.
+    """What baselines of one image size are built from.
 
     Args:
         model: The trained segmentor, in evaluation mode.
         size: Height and width of images.
         folder: Where files go.
-        images: What int8 is calibrated with, ``(H, W, C)`` uint8, red first.
+        images: Calibration images for int8, ``(H, W, C)`` uint8, RGB.
         packed: The packed model's file.
     """
 
@@ -53,9 +52,9 @@ class Exports:
         self.images, self.packed = list(images), packed
         self._segformer: SegFormerB0 | None = None
 
-    def folded(self, form: Form) -> FoldedSegmentor:
+    def folded(self) -> FoldedSegmentor:
         """The folded network in float32."""
-        return FoldedSegmentor(self.model, self.size, form).float()
+        return FoldedSegmentor(self.model, self.size).float()
 
     def segformer(self) -> SegFormerB0:
         """SegFormer-B0 with as many classes and channels."""
@@ -66,16 +65,11 @@ class Exports:
                     Pixels.of(self.model), self.size, self.images[0])
         return self._segformer
 
-    def onnx(self, name: str, form: Form | None = None) -> Path:
-        """Write an ONNX file, unless it is there, and return its path.
-
-        Args:
-            name: What the file is called; ``'segformer'`` is SegFormer-B0.
-            form: How the folded network is written.
-        """
+    def onnx(self, name: str) -> Path:
+        """Write the network ``'folded'`` or ``'segformer'`` as ONNX, once; return the path."""
         path = self.folder / f'{name}_{self.size[0]}x{self.size[1]}.onnx'
         if not path.exists():
-            module: nn.Module = self.segformer() if form is None else self.folded(form)
+            module: nn.Module = self.folded() if name == 'folded' else self.segformer()
             image = torch.from_numpy(self.images[0])
             with quiet(), torch.no_grad():
                 torch.onnx.export(module, (image,), str(path), dynamo=False, opset_version=OPSET,
@@ -84,7 +78,7 @@ class Exports:
 
     @torch.no_grad()
     def simulated(self, image: np.ndarray) -> np.ndarray:
-        """Labels that the trained network gives in torch, as it was trained."""
+        """Labels of the network as it was trained, computed in torch."""
         pixels = Pixels.of(self.model)
         channels = torch.from_numpy(image).permute(2, 0, 1)[pixels.order]
         inputs = ((channels - pixels.mean) / pixels.std).float().unsqueeze(0)

@@ -1,6 +1,6 @@
-"""A trained BHViT segmenter folded for one image size, in plain torch: what peers are given.
+"""A trained BHViT segmentor folded for one image size, in plain torch, for the baselines.
 
-Beside the folding of weights:
+Besides the folding of weights:
 
 * every position embedding has the size of its map;
 * the six shift branches, their norm and the residual are one depthwise convolution on a torus;
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from mmseg.models import EncoderDecoder
 from torch import Tensor, nn
 
+from bhvit_seg.errors import UserError
 from bhvit_seg.models.backbones import BHViT
 from bhvit_seg.models.backbones.bhvit import Block
 from bhvit_seg.models.embeddings import Downsampling, PatchEmbedding, PositionEmbedding
@@ -26,7 +27,6 @@ from bhvit_seg.native.export import read_preprocessing
 from .folded_attention import FoldedMSMHA
 from .folding import (
     Bits,
-    Form,
     Product,
     Rectifier,
     add_tiled,
@@ -47,7 +47,7 @@ def position_rows(position: PositionEmbedding, height: int, width: int) -> Tenso
 
 
 class Pixels(NamedTuple):
-    """What a data preprocessor does to an image that has red first.
+    """What a data preprocessor does to an RGB image.
 
     Attributes:
         order: Which channel of the image the model's channels are.
@@ -63,10 +63,10 @@ class Pixels(NamedTuple):
         """Read them from a segmentor.
 
         Raises:
-            UserError: Its preprocessor does more than to normalise and exchange red and blue.
+            UserError: Its preprocessor does more than normalise and swap red and blue.
         """
         tensors, order = read_preprocessing(model)
-        # of the image's channels; an exchange is its own inverse
+        # of the image's channels; a swap is its own inverse
         mean, std = (torch.from_numpy(tensors[name][order]).view(-1, 1, 1)
                      for name in ('mean', 'std'))
         return cls(order, mean, std)
@@ -109,7 +109,7 @@ class FoldedDownsampling(nn.Module):
         height, width: Of the finer map, in tokens.
     """
 
-    def __init__(self, layer: Downsampling, height: int, width: int, form: Form) -> None:
+    def __init__(self, layer: Downsampling, height: int, width: int) -> None:
         super().__init__()
         self.height, self.width = height, width
         coarse = (height + 1) // 2, (width + 1) // 2
@@ -126,7 +126,7 @@ class FoldedDownsampling(nn.Module):
         else:
             self.signs = Bits(layer.input_bias, signed=True)
             self.product = Product(layer.conv, layer.norm_out, -layer.act.shift_in)
-            self.act = Rectifier(layer.act.slope, form)
+            self.act = Rectifier(layer.act.slope)
             position = position + double(layer.act.shift_out)
         self.register_buffer('position', position)
 
@@ -151,8 +151,7 @@ class FoldedDownsampling(nn.Module):
 class FoldedMSGDC(nn.Module):
     """Norm, bits, three dilated convolutions with their activations, norm and residual."""
 
-    def __init__(self, norm: nn.Module, mixer: MSGDC, height: int, width: int,
-                 form: Form) -> None:
+    def __init__(self, norm: nn.Module, mixer: MSGDC, height: int, width: int) -> None:
         super().__init__()
         self.height, self.width = height, width
         scale, bias = affine_of(norm)
@@ -160,7 +159,7 @@ class FoldedMSGDC(nn.Module):
         self.signs = Bits(bias + double(mixer.input_bias), signed=True)
         self.convs = nn.ModuleList(Product(conv, None, -act.shift_in)
                                    for conv, act in zip(mixer.convs, mixer.acts))
-        self.acts = nn.ModuleList(Rectifier(act.slope, form, maps=True) for act in mixer.acts)
+        self.acts = nn.ModuleList(Rectifier(act.slope) for act in mixer.acts)
         scale, bias = affine_of(mixer.norm)
         self.register_buffer('out_scale', scale)
         self.register_buffer(
@@ -182,10 +181,9 @@ class FoldedMLP(nn.Module):
     Args:
         block: The trained block.
         height, width: Of the map, in tokens.
-        form: How to write it.
     """
 
-    def __init__(self, block: Block, height: int, width: int, form: Form) -> None:
+    def __init__(self, block: Block, height: int, width: int) -> None:
         super().__init__()
         mlp: BinaryMLP = block.mlp
         self.height, self.width, self.ratio = height, width, mlp.ratio
@@ -193,17 +191,18 @@ class FoldedMLP(nn.Module):
         self.channels, self.hidden = len(in_scale), len(in_scale) * mlp.ratio
         self.register_buffer('in_scale', in_scale)
         self.register_buffer('in_bias', in_bias)
-        self.step = height * width if form.whole else max(1, HIDDEN_VALUES // self.hidden)
+        self.step = max(1, HIDDEN_VALUES // self.hidden)
         self.bits1 = Bits(mlp.fc1.input_bias)
         self.fc1 = Product(mlp.fc1, mlp.norm1, -double(mlp.act1.shift_in))
-        self.act1 = Rectifier(mlp.act1.slope, form)
+        self.act1 = Rectifier(mlp.act1.slope)
         self.bits2 = Bits(double(mlp.act1.shift_out) + double(mlp.fc2.input_bias))
         shift = double(mlp.act1.shift_out).unflatten(0, (-1, mlp.ratio)).mean(1)
         self.fc2 = Product(mlp.fc2, mlp.norm2, shift - double(mlp.act2.shift_in))
-        self.act2 = Rectifier(mlp.act2.slope, form)
-        self.vertical = form.vertical and self.channels % self.ratio == 0
-        if self.vertical:
-            self._order_vertically()
+        self.act2 = Rectifier(mlp.act2.slope)
+        if self.channels % self.ratio:
+            raise UserError(f'a block of {self.channels} channels has {self.hidden} hidden ones: '
+                            'their ratio has to divide the channels')
+        self._order_vertically()
         scale, bias = output_affine(mlp.layer_scale, mlp.act2)
         branches = block.shifts
         branch_scale = (double(branches.scale) / double(branches.divisors))[:, :, None, None]
@@ -216,7 +215,10 @@ class FoldedMLP(nn.Module):
         self.register_buffer('kernel', kernel.unsqueeze(1))
 
     def _order_vertically(self) -> None:
-        """Put hidden channel ``p · ratio + j`` at ``j · channels + p``."""
+        """Put hidden channel ``p · ratio + j`` at ``j · channels + p``.
+
+        Those that are averaged then lie a row apart; OpenVINO's mean over adjacent ones is slow.
+        """
         order = torch.arange(self.hidden).view(-1, self.ratio).T.flatten()
         for module, name in ((self.fc1, 'weight'), (self.fc1, 'bias'), (self.act1, 'slope'),
                              (self.bits2, 'threshold')):
@@ -233,18 +235,13 @@ class FoldedMLP(nn.Module):
     def _hidden(self, normed: Tensor) -> Tensor:
         """The hidden layer's values ``(N, ratio · C)``, before the output shift."""
         out, ratio = self.fc1(self.bits1(normed)), self.ratio
-        if not self.vertical:
-            return self.act1(add_tiled(out, normed))
         part = self.channels // ratio
         tiles = normed.view(-1, part, ratio).transpose(1, 2).reshape(-1, ratio, 1, part)
         return self.act1((out.view(-1, ratio, ratio, part) + tiles).view(-1, self.hidden))
 
     def _mlp(self, rows: Tensor) -> Tensor:
         hidden = self._hidden(rows * self.in_scale + self.in_bias)
-        if self.vertical:
-            pooled = hidden.view(-1, self.ratio, self.channels).mean(1)
-        else:
-            pooled = hidden.view(-1, self.channels, self.ratio).mean(2)
+        pooled = hidden.view(-1, self.ratio, self.channels).mean(1)
         return self.act2(self.fc2(self.bits2(hidden)) + pooled) * self.out_scale + self.out_bias
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -260,26 +257,24 @@ class FoldedBHViT(nn.Module):
         backbone: The trained backbone.
         pixels: What the data preprocessor does.
         size: Height and width of images, multiples of 4.
-        form: How to write it.
     """
 
-    def __init__(self, backbone: BHViT, pixels: Pixels, size: tuple[int, int],
-                 form: Form) -> None:
+    def __init__(self, backbone: BHViT, pixels: Pixels, size: tuple[int, int]) -> None:
         super().__init__()
         height, width = (length // backbone.patch_embed.patch_size for length in size)
         self.stem = FoldedStem(backbone.patch_embed, pixels, height, width)
         self.stages, self.downsamplings, self.sizes = nn.ModuleList(), nn.ModuleList(), []
         for i, stage in enumerate(backbone.stages):
             if i:
-                layer = FoldedDownsampling(backbone.downsamplings[i - 1], height, width, form)
+                layer = FoldedDownsampling(backbone.downsamplings[i - 1], height, width)
                 self.downsamplings.append(layer)
                 height, width = (height + 1) // 2, (width + 1) // 2
             self.sizes.append((height, width))
             layers = []
             for block in stage:
                 mixer = FoldedMSGDC if isinstance(block.token_mixer, MSGDC) else FoldedMSMHA
-                layers += [mixer(block.norm1, block.token_mixer, height, width, form),
-                           FoldedMLP(block, height, width, form)]
+                layers += [mixer(block.norm1, block.token_mixer, height, width),
+                           FoldedMLP(block, height, width)]
             self.stages.append(nn.Sequential(*layers))
             norms = backbone.output_norms
             scale, bias = affine_of(norms[str(i)]) if norms else (

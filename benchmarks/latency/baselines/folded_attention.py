@@ -17,24 +17,24 @@ from bhvit_seg.models.quantizers import AttentionQuantizer
 from bhvit_seg.models.token_mixers import MSMHA
 from bhvit_seg.models.tokens import tile
 
-from .folding import Bits, Form, Product, Rectifier, affine_of, double, output_affine
+from .folding import Bits, Product, Rectifier, affine_of, double, output_affine
 
 
 class _Projection(nn.Module):
     """``prelu(norm(product) + x)``, without the output shift, which consumers have folded in."""
 
-    def __init__(self, projection: nn.Module, form: Form) -> None:
+    def __init__(self, projection: nn.Module) -> None:
         super().__init__()
         self.bits = Bits(projection.linear.input_bias)
         self.product = Product(projection.linear, projection.norm, -projection.act.shift_in)
-        self.act = Rectifier(projection.act.slope, form)
+        self.act = Rectifier(projection.act.slope)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.product(self.bits(x)) + x)
 
 
 class FoldedMSMHA(nn.Module):
-    """Attention in windows that also see pooled tokens, with norm and residual.
+    """Attention in windows with pooled tokens as further keys, with norm and residual.
 
     Args:
         norm: The norm before it.
@@ -45,12 +45,11 @@ class FoldedMSMHA(nn.Module):
         UserError: Attention other than QD.
     """
 
-    def __init__(self, norm: nn.Module, mixer: MSMHA, height: int, width: int,
-                 form: Form) -> None:
+    def __init__(self, norm: nn.Module, mixer: MSMHA, height: int, width: int) -> None:
         super().__init__()
         if not isinstance(mixer.quantizer, AttentionQuantizer):
-            raise UserError("attention is 'gsb', which only exists for ablations: measure a "
-                            "network with attention 'qd'")
+            raise UserError("attention is not 'qd': the other kinds exist for ablations only, "
+                            "use a network with attention 'qd'")
         self.num_heads = mixer.num_heads
         scale, bias = affine_of(norm)
         self.register_buffer('in_scale', scale)
@@ -61,7 +60,7 @@ class FoldedMSMHA(nn.Module):
         self.register_buffer('token_bias', double(tokens.bias))
         self.eps = tokens.eps
         projections = (mixer.query, mixer.key, mixer.value)
-        self.projections = nn.ModuleList(_Projection(p, form) for p in projections)
+        self.projections = nn.ModuleList(_Projection(p) for p in projections)
         self.bits = nn.ModuleList(Bits(double(p.act.shift_out) + double(bias), signed=True)
                                   for p, bias in zip(projections, mixer.bit_bias))
         self.tokens, self.channels = height * width, len(scale)
@@ -74,10 +73,10 @@ class FoldedMSMHA(nn.Module):
         self.register_buffer('context_scale', scale * alpha.repeat_interleave(head_channels))
         self.register_buffer('context_bias', bias - double(mixer.context_act.shift_in) + sum(
             double(p.act.shift_out) for p in projections))
-        self.context_act = Rectifier(mixer.context_act.slope, form)
+        self.context_act = Rectifier(mixer.context_act.slope)
         self.register_buffer('context_shift', double(mixer.context_act.shift_out))
         self.register_buffer('window_balance', double(mixer.window_balance))
-        self.output = _Projection(mixer.output, form)
+        self.output = _Projection(mixer.output)
         scale, bias = output_affine(mixer.layer_scale, mixer.output.act)
         self.register_buffer('out_scale', scale)
         self.register_buffer('out_bias', bias)

@@ -1,4 +1,4 @@
-"""The binary decode heads folded for one size, and the whole segmenter."""
+"""The binary decode heads folded for one size, and the whole segmentor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bhvit_seg.models.conv_module import BinaryConvModule
 from bhvit_seg.models.decode_heads import BinarySegformerHead, BinaryUPerHead
 
 from .folded import FoldedBHViT, Pixels
-from .folding import Bits, Form, Product, Rectifier, add_tiled, double, to_map, to_rows
+from .folding import Bits, Product, Rectifier, add_tiled, double, to_map, to_rows
 from .labels import Labels
 
 Size = tuple[int, int]
@@ -31,15 +31,14 @@ class FoldedConvModule(nn.Module):
 
     Args:
         module: The trained module.
-        form: How to write it.
     """
 
-    def __init__(self, module: BinaryConvModule, form: Form) -> None:
+    def __init__(self, module: BinaryConvModule) -> None:
         super().__init__()
         self.ratio = module.ratio
         self.product = Product(module.conv, module.norm, -double(module.act.shift_in))
         self.bits = Bits(module.conv.input_bias, signed=self.product.convolution is not None)
-        self.act = Rectifier(module.act.slope, form)
+        self.act = Rectifier(module.act.slope)
         self.register_buffer('shift', double(module.act.shift_out))
 
     def forward(self, rows: Tensor, size: Size) -> Tensor:
@@ -57,14 +56,14 @@ class FoldedConvModule(nn.Module):
 
 
 class _FoldedHead(nn.Module):
-    """What both heads have: enlarging rows."""
+    """What both heads have in common: upsampling of rows."""
 
     def __init__(self, head: nn.Module, sizes: list[Size]) -> None:
         super().__init__()
         self.align_corners = head.align_corners
         self.sizes = sizes
 
-    def enlarge(self, rows: Tensor, size: Size, target: Size) -> Tensor:
+    def upsample(self, rows: Tensor, size: Size, target: Size) -> Tensor:
         """Resize rows of a map of ``size`` bilinearly to rows of a map of size ``target``."""
         if size == target:
             return rows
@@ -76,14 +75,14 @@ class FoldedSegformerHead(_FoldedHead):
     """SegFormer's head.
 
     The fusion is a sum of products, one for each map, so that nothing is concatenated at full
-    width. The mean over adjacent channels commutes with enlarging, so its shortcut is pooled where
+    width. The mean over adjacent channels commutes with upsampling, so its shortcut is pooled where
     maps are small.
     """
 
-    def __init__(self, head: BinarySegformerHead, sizes: list[Size], form: Form) -> None:
+    def __init__(self, head: BinarySegformerHead, sizes: list[Size]) -> None:
         super().__init__(head, sizes)
-        self.convs = nn.ModuleList(FoldedConvModule(conv, form) for conv in head.convs)
-        self.fusion = FoldedConvModule(head.fusion_conv, form)
+        self.convs = nn.ModuleList(FoldedConvModule(conv) for conv in head.convs)
+        self.fusion = FoldedConvModule(head.fusion_conv)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         target, fusion = self.sizes[0], self.fusion
@@ -92,59 +91,58 @@ class FoldedSegformerHead(_FoldedHead):
         weights = fusion.product.weight.chunk(len(maps), 1)
         thresholds = fusion.bits.threshold.chunk(len(maps))
         for rows, size, weight, threshold in zip(maps, self.sizes, weights, thresholds):
-            wide = self.enlarge(rows, size, target)
+            wide = self.upsample(rows, size, target)
             out = out + F.linear((wide >= threshold).to(wide.dtype), weight)
-            shortcuts.append(self.enlarge(pooled_channels(rows, fusion.ratio), size, target))
+            shortcuts.append(self.upsample(pooled_channels(rows, fusion.ratio), size, target))
         return fusion.finish(out, torch.cat(shortcuts, 1))
 
 
 class FoldedUPerHead(_FoldedHead):
     """UPerNet's head; its pyramid pooling is a product with a constant matrix."""
 
-    def __init__(self, head: BinaryUPerHead, sizes: list[Size], form: Form) -> None:
+    def __init__(self, head: BinaryUPerHead, sizes: list[Size]) -> None:
         super().__init__(head, sizes)
         self.scales = [module[0].output_size for module in head.psp_modules]
-        self.pyramid = nn.ModuleList(FoldedConvModule(module[1], form)
+        self.pyramid = nn.ModuleList(FoldedConvModule(module[1])
                                      for module in head.psp_modules)
         height, width = sizes[-1]
         unit = torch.eye(height * width, dtype=torch.float64).view(1, -1, height, width)
         for i, scale in enumerate(self.scales):
             self.register_buffer(f'pool{i}', F.adaptive_avg_pool2d(unit, scale)[0].flatten(1).T)
-        self.bottleneck = FoldedConvModule(head.bottleneck, form)
-        self.laterals = nn.ModuleList(FoldedConvModule(conv, form) for conv in head.lateral_convs)
-        self.fpn = nn.ModuleList(FoldedConvModule(conv, form) for conv in head.fpn_convs)
-        self.fpn_bottleneck = FoldedConvModule(head.fpn_bottleneck, form)
+        self.bottleneck = FoldedConvModule(head.bottleneck)
+        self.laterals = nn.ModuleList(FoldedConvModule(conv) for conv in head.lateral_convs)
+        self.fpn = nn.ModuleList(FoldedConvModule(conv) for conv in head.fpn_convs)
+        self.fpn_bottleneck = FoldedConvModule(head.fpn_bottleneck)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         sizes = self.sizes
         top, pyramid = features[-1], [features[-1]]
         for i, (scale, module) in enumerate(zip(self.scales, self.pyramid)):
             rows = module(getattr(self, f'pool{i}') @ top, (scale, scale))
-            pyramid.append(self.enlarge(rows, (scale, scale), sizes[-1]))
+            pyramid.append(self.upsample(rows, (scale, scale), sizes[-1]))
         maps = [lateral(rows, size)
                 for lateral, rows, size in zip(self.laterals, features, sizes)]
         maps.append(self.bottleneck(torch.cat(pyramid, 1), sizes[-1]))
         for i in range(len(maps) - 1, 0, -1):
-            maps[i - 1] = maps[i - 1] + self.enlarge(maps[i], sizes[i], sizes[i - 1])
+            maps[i - 1] = maps[i - 1] + self.upsample(maps[i], sizes[i], sizes[i - 1])
         maps = [conv(rows, size) for conv, rows, size in zip(self.fpn, maps, sizes)] + maps[-1:]
-        wide = torch.cat([self.enlarge(rows, size, sizes[0])
+        wide = torch.cat([self.upsample(rows, size, sizes[0])
                           for rows, size in zip(maps, sizes)], 1)
         return self.fpn_bottleneck(wide, sizes[0])
 
 
 class FoldedSegmentor(nn.Module):
-    """A whole segmenter for images of one size, in float64 until it is turned to another type.
+    """A whole segmentor for images of one size, in float64 until it is converted.
 
     Args:
-        model: The trained segmenter.
+        model: The trained segmentor.
         size: Height and width of images, multiples of 4, 36 or more.
-        form: How to write it.
 
     Raises:
         UserError: Something in the model does not fold, or the size is no multiple of 4.
     """
 
-    def __init__(self, model: EncoderDecoder, size: Size, form: Form | None = None) -> None:
+    def __init__(self, model: EncoderDecoder, size: Size) -> None:
         super().__init__()
         heads = {BinarySegformerHead: FoldedSegformerHead, BinaryUPerHead: FoldedUPerHead}
         kind = heads.get(type(model.decode_head))
@@ -155,14 +153,13 @@ class FoldedSegmentor(nn.Module):
                 'BinarySegformerHead or BinaryUPerHead')
         if any(length % 4 or length < SMALLEST for length in size):
             raise UserError(f'the size {size[0]}×{size[1]} is not a multiple of 4, at least '
-                            f'{SMALLEST}, in height and width: peers are exported for such sizes '
-                            'alone')
-        form = form or Form()
+                            f'{SMALLEST}, in height and width: baselines are exported for such '
+                            'sizes only')
         self.size = tuple(size)
-        self.backbone = FoldedBHViT(model.backbone, Pixels.of(model), size, form)
-        self.head = kind(model.decode_head, self.backbone.sizes, form)
+        self.backbone = FoldedBHViT(model.backbone, Pixels.of(model), size)
+        self.head = kind(model.decode_head, self.backbone.sizes)
         self.labels = Labels(model.decode_head.conv_seg, self.backbone.sizes[0], self.size,
-                             model.decode_head.align_corners, form)
+                             model.decode_head.align_corners)
         self.eval().requires_grad_(False)
 
     def logits(self, image: Tensor) -> Tensor:

@@ -1,14 +1,12 @@
-"""What folds: affine norms, RPReLU's shifts and binary weights, in float64; and the primitives that
-every part of a folded network is made of.
+"""Folding of affine norms, RPReLU's shifts and binary weights, and the parts of a folded network.
 
-A :class:`Product` is a binary layer with everything linear behind it in its weight and bias. A
-folded network is built in float64, where it agrees with the trained one to rounding, and is turned
-to float32 as a whole.
+A :class:`Product` is a binary layer with everything linear behind it folded into its weight and
+bias. A folded network is built in float64, where it agrees with the trained one to rounding, and is
+then converted to float32 as a whole. Of equal ways to write it, the one that OpenVINO runs fastest
+was chosen by measurement.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,25 +15,6 @@ from torch import Tensor, nn
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.layers import LayerScale, RPReLU
 from bhvit_seg.models.quantizers import binarize_weight
-
-
-@dataclass(frozen=True)
-class Form:
-    """Which of several equal ways to write the network suits an engine best, by measurement.
-
-    Attributes:
-        maximum: PReLU as the larger of ``x`` and ``slope · x``; ONNX Runtime's own is scalar code.
-        vertical: Order the MLP's hidden channels so that those that are averaged lie a row apart;
-            OpenVINO's mean over adjacent channels is slow.
-        planar: Enlarge logits class by class; OpenVINO's argmax is slow over adjacent values,
-            that of others is over distant ones.
-        whole: Nothing is done in chunks or bands, which a compiler would unroll for minutes.
-    """
-
-    maximum: bool = False
-    vertical: bool = False
-    planar: bool = False
-    whole: bool = False
 
 
 def double(tensor: Tensor) -> Tensor:
@@ -51,7 +30,7 @@ def affine_of(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """
     if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or norm.running_var is None:
         raise UserError(f'norm_cfg gives {type(norm).__name__}, which does not fold into weights: '
-                        'measure a network with norm_cfg type BN or SyncBN')
+                        'use a network with norm_cfg type BN or SyncBN')
     scale = 1 / (double(norm.running_var) + norm.eps).sqrt()
     bias = torch.zeros_like(scale)
     if norm.affine:
@@ -94,18 +73,14 @@ class Rectifier(nn.Module):
 
     Args:
         slope: ``(C,)``.
-        form: How to write it.
-        maps: Whether it is for maps.
     """
 
-    def __init__(self, slope: Tensor, form: Form, maps: bool = False) -> None:
+    def __init__(self, slope: Tensor) -> None:
         super().__init__()
-        self.maximum = form.maximum and bool((slope <= 1).all())
-        slope = double(slope)
-        self.register_buffer('slope', slope.view(-1, 1, 1) if maps and self.maximum else slope)
+        self.register_buffer('slope', double(slope))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.maximum(x, x * self.slope) if self.maximum else F.prelu(x, self.slope)
+        return F.prelu(x, self.slope)
 
 
 class Product(nn.Module):

@@ -1,4 +1,4 @@
-"""A network of random weights that behaves like a trained one: for latency without a checkpoint."""
+"""Random weights that make a network behave like a trained one, in place of a checkpoint."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ BRANCH = 0.1
 
 @torch.no_grad()
 def randomize(model: EncoderDecoder, images: list[np.ndarray], seed: int = 0) -> None:
-    """Give a segmentor random parameters, and statistics and quantizers that fit images.
+    """Give a segmentor random parameters, and statistics and quantizers that fit the images.
 
-    What binary products add to their shortcuts is small: in a random network of large ones a
-    single bit that rounding flips changes most of the labels, and none could be compared.
+    Binary products are scaled to be small beside their shortcuts. Otherwise a single bit that
+    rounding flips would change most of the labels, and they could not be compared.
 
     Args:
-        model: Is changed, and is in evaluation mode afterwards.
-        images: Two or more, ``(H, W, C)`` uint8, red first, of one size.
-        seed: What the weights follow from.
+        model: Changed in place; in evaluation mode afterwards.
+        images: Two or more, ``(H, W, C)`` uint8, RGB, of one size.
+        seed: The random seed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,6 +1,6 @@
-"""SegFormer-B0, the small full-precision network that a user would pick instead.
+"""SegFormer-B0, a small full-precision network that a user would pick instead.
 
-Its weights are random, which changes neither its latency nor that of its exports.
+Its weights are random, which affects neither its latency nor that of its exports.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ from mmseg.models.decode_heads import SegformerHead
 from torch import Tensor, nn
 
 from .folded import Pixels
-from .folding import Form
 from .labels import Labels, center_classes
 
 CHANNELS = (32, 64, 160, 256)
 
 
 class SegFormerB0(nn.Module):
-    """A whole segmenter for images of one size.
+    """A whole segmentor for images of one size.
 
     Args:
         in_channels: Channels of the image.
         classes: Number of classes.
-        pixels: What is done to the image first.
+        pixels: The preprocessing.
         size: Height and width of images.
-        image: One that all classes are to occur in.
+        image: An image in which all classes are to occur.
     """
 
     def __init__(self, in_channels: int, classes: int, pixels: Pixels, size: tuple[int, int],
@@ -47,15 +46,15 @@ class SegFormerB0(nn.Module):
         self.register_buffer('mean', pixels.mean.float())
         self.register_buffer('scale', (1 / pixels.std).float())
         grid = tuple(-(-length // 4) for length in size)
-        self.labels = Labels(self.head.conv_seg, grid, size, False, Form(planar=True)).float()
+        self.labels = Labels(self.head.conv_seg, grid, size, False).float()
         self.eval().requires_grad_(False)
         center_classes(self.head.conv_seg, self.logits(torch.from_numpy(image)))
 
     def logits(self, image: Tensor) -> Tensor:
-        """Map an image ``(H, W, C)``, red first, to logits ``(1, classes, H/4, W/4)``."""
+        """Map an image ``(H, W, C)`` in RGB order, to logits ``(1, classes, H/4, W/4)``."""
         channels = image.permute(2, 0, 1)[self.order].to(self.mean.dtype)
         return self.head(self.backbone(((channels - self.mean) * self.scale).unsqueeze(0)))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map an image ``(H, W, C)``, red first, to labels ``(H, W)``, uint8."""
-        return self.labels.enlarge(self.logits(image)[0])
+        """Map an image ``(H, W, C)`` in RGB order, to labels ``(H, W)``, uint8."""
+        return self.labels.upsample(self.logits(image)[0])

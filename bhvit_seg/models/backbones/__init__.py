@@ -1,5 +1,6 @@
 from .bhvit import BHViT
 from .binary_resnet import BinaryResNet
 from .binary_vit import BinaryViT
+from .efficientnet_lite import EfficientNetLite
 
-__all__ = ['BHViT', 'BinaryResNet', 'BinaryViT']
+__all__ = ['BHViT', 'BinaryResNet', 'BinaryViT', 'EfficientNetLite']

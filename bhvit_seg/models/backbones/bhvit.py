@@ -5,8 +5,7 @@ two, a shift-enhanced binary MLP in each. Between blocks tokens are rows ``(B ·
 norms, linear layers and activations take as they are.
 
 Deliberate differences from the released classifier: any height, width and number of channels;
-``sign(0) = +1``; the full-precision twin. Each of the paper's parts can be left out, to see what
-it is worth.
+``sign(0) = +1``; the full-precision twin; options that leave out parts of the paper.
 """
 
 from __future__ import annotations
@@ -37,6 +36,9 @@ ARCHITECTURES = {
                  mlp_channels=(512, 1024, 1024, 2048), num_heads=(1, 1, 4, 8)),
     'small': dict(depths=(3, 4, 8, 4), channels=(64, 128, 256, 512),
                   mlp_channels=(512, 1024, 1024, 2048), num_heads=(1, 1, 4, 8)),
+    # Ours, not the paper's: half the channels of Tiny, MLPs that widen 4 times in all stages.
+    'nano': dict(depths=(2, 2, 6, 2), channels=(32, 64, 128, 256),
+                 mlp_channels=(128, 256, 512, 1024), num_heads=(1, 1, 2, 4)),
 }
 # The mixer of each stage.
 TOKEN_MIXERS = {
@@ -50,7 +52,7 @@ CONVOLUTIONS = {'multi_scale': dict(groups=4, dilations=(1, 3, 5)),
 
 
 def _checked_arch(arch: str | dict) -> dict:
-    """Return the four numbers per stage that ``arch`` names or states."""
+    """Return the numbers of ``arch``, which is a name or a dict of them."""
     if isinstance(arch, str):
         check_choice('BHViT', 'arch', arch, tuple(ARCHITECTURES))
         return ARCHITECTURES[arch]
@@ -84,7 +86,7 @@ class Block(nn.Module):
         mlp_channels: Hidden channels of the MLP.
         norm_cfg: Config of the norms.
         rectify: Whether weights of linear layers get the gradient of ReCU.
-        drop_path_rate: Probability of leaving the MLP of a sample out.
+        drop_path_rate: Probability of dropping the MLP for a sample.
         binary: ``False`` gives the full-precision twin.
         shifts: Whether there are shift branches.
     """
@@ -123,7 +125,7 @@ class Block(nn.Module):
 
 @contextlib.contextmanager
 def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Keep running statistics as they are while checkpointing computes a block again."""
+    """Keep running statistics unchanged while checkpointing recomputes a block."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     before = [(m.momentum, m.num_batches_tracked) for m in norms]
     for norm in norms:
@@ -141,8 +143,9 @@ class BHViT(BaseModule):
     """Binarized Hybrid Vision Transformer.
 
     Args:
-        arch (str | dict): ``'tiny'``, ``'small'``, or a dict with ``depths``, ``channels``,
-            ``mlp_channels`` and ``num_heads``, four numbers each. Defaults to ``'small'``.
+        arch (str | dict): ``'tiny'``, ``'small'``, ``'nano'`` (ours, not the paper's), or a dict
+            with ``depths``, ``channels``, ``mlp_channels`` and ``num_heads``, four numbers each.
+            Defaults to ``'small'``.
         downsampling (str): ``'full_precision'`` (marked † in the paper) or ``'binary'``.
         norm_cfg (dict): ``type`` ``'BN'``, ``'SyncBN'`` or ``'LN'``. Defaults to BN.
         attention (str): ``'qd'``, ``'gsb'`` or ``'boolean'``, how attention matrices are
@@ -159,7 +162,7 @@ class BHViT(BaseModule):
         frozen_stages (int): Stages, from the stem (0) on, that keep their weights and
             statistics; -1 freezes none. Defaults to -1.
         norm_eval (bool): Whether BatchNorm keeps its statistics in training. Defaults to False.
-        with_cp (bool): Whether blocks are computed again in the backward pass to save memory.
+        with_cp (bool): Whether blocks are recomputed in the backward pass to save memory.
         pretrain_img_size (int): Side of the images that position embeddings are learned on.
         token_mixers (str): ``'hybrid'`` (convolution in the first two stages, attention in the
             last two), or ``'convolution'`` or ``'attention'`` in all four. Defaults to
@@ -171,7 +174,8 @@ class BHViT(BaseModule):
         shifts (bool): Whether blocks have shift branches beside their MLP. Defaults to True.
         init_cfg (dict | None): ``dict(type='Pretrained', checkpoint=...)`` loads a checkpoint of
             this backbone, or of a segmentor that has it; stem weights of other channel counts
-            and position embeddings of other sizes are adapted.
+            and position embeddings of other sizes are adapted. A ``checkpoint`` of None loads
+            none.
 
     Raises:
         UserError: An argument out of its range, an image smaller than a patch or of another
@@ -187,6 +191,8 @@ class BHViT(BaseModule):
                  token_mixers: str = 'hybrid', convolution: str = 'multi_scale',
                  attention_span: str = 'multi_scale', shifts: bool = True,
                  init_cfg: dict | None = None) -> None:
+        if init_cfg and init_cfg.get('type') == 'Pretrained' and not init_cfg.get('checkpoint'):
+            init_cfg = None
         super().__init__(init_cfg)
         arch = _checked_arch(arch)
         for name, value, choices in (

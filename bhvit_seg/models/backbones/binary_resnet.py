@@ -1,17 +1,17 @@
-"""Binary ResNet-18 in three recipes, as rivals of BHViT: BNN, Bi-Real Net and ReActNet.
+"""Binary ResNet-18 in three recipes, as baselines: BNN, Bi-Real Net and ReActNet.
 
-* ``'bnn'`` (Courbariaux et al., arXiv 1602.02830): ResNet-18 with the sign of its activations and
+* ``'bnn'`` (Courbariaux et al., arXiv 1602.02830): ResNet-18 with the signs of activations and
   weights, a shortcut around each pair of convolutions as in any ResNet, and a clamp to ±1.
-* ``'bireal'`` (Liu et al., arXiv 1808.00278): a shortcut around each convolution, so that real
-  values pass every sign; no other activation.
+* ``'bireal'`` (Liu et al., arXiv 1808.00278): a shortcut around each convolution, which carries
+  real values past the sign; no other activation.
 * ``'reactnet'`` (Liu et al., arXiv 2003.03488, on Bi-Real's ResNet-18): learned thresholds of the
   signs (RSign) and RPReLU behind each shortcut.
 
 In all three the stem and the 1×1 convolutions of shortcuts that change the number of channels are
-real-valued. Deliberate differences from the papers: the quantizers are those of BHViT, so that
-networks differ in nothing else (weights are centred before their sign, all have a scaling factor
-per output channel, activations have Bi-Real's polynomial gradient); each returned map is normalised
-like those of BHViT.
+real-valued. Deliberate differences from the papers: the quantizers are those of BHViT, so that the
+networks differ in nothing else (weights are centred before the sign, all have a scaling factor per
+output channel, activations have Bi-Real's polynomial gradient); each returned map is normalised as
+in BHViT.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from .common import check_choice, check_image, check_out_indices, initialize_wei
 
 
 class Recipe(NamedTuple):
-    """What sets the three networks apart.
+    """The differences between the three networks.
 
     Args:
-        inner_shortcut: Whether each convolution has a shortcut of its own, not each pair only.
+        inner_shortcut: Whether each convolution has its own shortcut, not only each pair.
         learned_threshold: Whether signs have a learned threshold per channel.
         act: Activation behind each norm or sum.
     """
@@ -57,12 +57,12 @@ def _build_act(kind: str, channels: int, binary: bool) -> nn.Module:
         return RPReLU(channels)
     if kind == 'clamp':
         return nn.Hardtanh()
-    # without the sign, which is its only nonlinearity, the twin of Bi-Real would be linear
+    # The sign is the only nonlinearity of Bi-Real: its twin without it would be linear.
     return nn.Identity() if binary else nn.ReLU()
 
 
 class BinaryBasicBlock(nn.Module):
-    """ResNet's block of two 3×3 convolutions of bits.
+    """ResNet's block with two binary 3×3 convolutions.
 
     With a shortcut around each: ``y = act(norm(conv(sign(x))) + s(x))`` and then
     ``act(norm(conv(sign(y))) + y)``; around both: ``y = act(norm(conv(sign(x))))`` and then
@@ -110,7 +110,7 @@ class BinaryBasicBlock(nn.Module):
 
 @MODELS.register_module()
 class BinaryResNet(BaseModule):
-    """ResNet-18 of bits, four maps at strides 4, 8, 16 and 32.
+    """Binary ResNet-18 with four maps at strides 4, 8, 16 and 32.
 
     Args:
         recipe (str): ``'reactnet'``, ``'bireal'`` or ``'bnn'``. Defaults to ``'reactnet'``.

@@ -1,11 +1,11 @@
-"""A plain ViT binarized by the recipe of ReActNet, as a rival of BHViT.
+"""A plain ViT binarized by the recipe of ReActNet, as a baseline.
 
-The paper's first figure: what lifts a binary CNN does not lift a plain transformer. Its blocks are
-those of any ViT at a single scale, with the two shortcuts of a ViT and no others; ReActNet
-(arXiv 2003.03488) gives learned thresholds before every sign (RSign), weights with a scaling factor
-per output channel, and RPReLU behind every product, in the place of GELU. Attention matrices get
-the same threshold. There are no windows, convolutions, shifts, decomposed attention or shortcuts
-around single layers, which are BHViT's.
+It shows, as the paper's first figure does, that techniques that improve a binary CNN do not improve
+a plain transformer. Blocks are those of any ViT at a single scale, with the two shortcuts of a ViT;
+from ReActNet (arXiv 2003.03488) come learned thresholds before every sign (RSign), weights with a
+scaling factor per output channel, and RPReLU behind every product instead of GELU. Attention
+matrices get the same threshold. BHViT's windows, convolutions, shifts, decomposed attention and
+shortcuts around single layers are absent.
 
 Quantizers, binary layers, stem and position embedding are those of BHViT.
 """
@@ -25,8 +25,7 @@ from bhvit_seg.errors import UserError
 from ..attention import BooleanAttentionQuantizer, attend
 from ..embeddings import PatchEmbedding
 from ..fused import prelu
-from ..layers import BinaryLinear, RPReLU, build_token_norm, normalize
-from ..quantizers import binarize_activation
+from ..layers import BinaryLinear, RPReLU, build_token_norm, normalize, shift_and_binarize
 from ..tokens import MapShape
 from .common import check_image, check_out_indices, initialize_weights
 
@@ -91,9 +90,8 @@ class BinaryViTBlock(nn.Module):
     def forward(self, x: Tensor, shape: MapShape) -> Tensor:
         """Map rows ``(B · H · W, C)`` to the same shape."""
         normed = normalize(self.norm1, x)
-        bits = [binarize_activation(h, bias) if self.binary else h + bias
-                for h, bias in zip((self.query(normed), self.key(normed), self.value(normed)),
-                                   self.bit_bias)]
+        hidden = self.query(normed), self.key(normed), self.value(normed)
+        bits = [shift_and_binarize(h, bias, self.binary) for h, bias in zip(hidden, self.bit_bias)]
         sizes = [(shape.batch, shape.height * shape.width)]
         x = x + self.output(attend(*bits, sizes, self.num_heads, self.quantizer))
         return x + self.fc2(self.fc1(normalize(self.norm2, x)))
@@ -101,10 +99,10 @@ class BinaryViTBlock(nn.Module):
 
 @MODELS.register_module()
 class BinaryViT(BaseModule):
-    """Plain binary ViT of 16×16 patches that gives four maps, as mmseg's heads want them.
+    """Plain binary ViT of 16×16 patches that returns four maps for mmseg's heads.
 
     The maps are taken behind each quarter of the blocks, normalised, and brought from stride 16
-    to strides 4, 8, 16 and 32 by bilinear enlargement and a 2×2 mean, without parameters.
+    to strides 4, 8, 16 and 32 by bilinear upsampling and a 2×2 mean, without parameters.
 
     Args:
         channels (int): Channels of the tokens. Defaults to 256.
@@ -162,7 +160,7 @@ class BinaryViT(BaseModule):
         """
         check_image(image, self.in_channels)
         rows, shape = self.patch_embed(image)
-        # behind which block each map is taken
+        # The block behind which each map is taken.
         ends = {(i + 1) * len(self.blocks) // len(STRIDES): i for i in self.out_indices}
         outputs = {}
         for number, block in enumerate(self.blocks, 1):
@@ -175,7 +173,7 @@ class BinaryViT(BaseModule):
 
     @staticmethod
     def _rescale(maps: Tensor, stride: int, size: Sequence[int]) -> Tensor:
-        """Bring a map from stride 16 to another, without what the stem padded."""
+        """Resize a map from stride 16 to another and remove the padding of the stem."""
         patch = ViTPatchEmbedding.patch_size
         if stride < patch:
             maps = F.interpolate(maps, scale_factor=patch // stride, mode='bilinear',

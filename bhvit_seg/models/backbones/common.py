@@ -1,4 +1,4 @@
-"""What our backbones have in common: checked arguments, checked images, first weights."""
+"""Common parts of the backbones: checks of arguments and images, initial weights."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def check_image(image: Tensor, in_channels: int) -> None:
 
 
 def initialize_weights(model: nn.Module) -> None:
-    """Give every linear layer and convolution of ``model`` its first weights.
+    """Initialise every linear layer and convolution of ``model``.
 
-    Binary networks and their twins, BHViT and its rivals start alike.
+    BHViT, its baselines and all full-precision twins are initialised the same way.
     """
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):

@@ -196,11 +196,11 @@ def _inflate_stem(weight: Tensor, channels: int) -> Tensor:
 
 
 def adapt_state_dict(backbone: nn.Module, state: dict[str, Tensor], prefix: str) -> None:
-    """Make the tensors under ``prefix`` fit ``backbone``, in place, where that is well defined.
+    """Adapt the tensors under ``prefix`` to ``backbone`` in place, where that is well defined.
 
     RGB stem weights get the backbone's number of channels, position embeddings its map sizes.
     A checkpoint of a classifier has the output norm of its last stage only: norms that the
-    backbone has not are dropped, norms that such a checkpoint has not keep their values.
+    backbone lacks are dropped, norms that such a checkpoint lacks keep their values.
     """
     stem = f'{prefix}patch_embed.projection.weight'
     weight = state.get(stem)
@@ -264,7 +264,7 @@ def convert_file(src: str | Path, dst: str | Path) -> dict[str, Tensor]:
     Raises:
         UserError: ``src`` is missing, damaged or not a published BHViT.
     """
-    # their training script keeps its command line beside the weights
+    # The published training script stores its command line beside the weights.
     with torch.serialization.safe_globals([argparse.Namespace]):
         checkpoint = load_checkpoint_safely(src)
     converted = convert_checkpoint(state_dict_of(checkpoint))

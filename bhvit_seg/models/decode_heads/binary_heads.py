@@ -1,7 +1,7 @@
 """mmseg's SegFormer and UPerNet heads with binary convolutions and real-valued shortcuts.
 
-Heads that obey ``conv_cfg`` are binarized by config alone. These two do better: a shortcut passes
-each binary convolution, so that only the classifier, which is real-valued, has to live on bits.
+Heads that use ``conv_cfg`` can be binarized by config. These two lose less: a shortcut carries real
+values around each binary convolution, and the classifier is full-precision.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from ..conv_module import binarize_conv_modules
 
 @MODELS.register_module()
 class BinarySegformerHead(SegformerHead):
-    """SegFormer's head: 1×1 convolutions to a common width, enlarged, joined by another.
+    """SegFormer's head: 1×1 convolutions to a common width, upsampled, fused by another one.
 
     Args:
         binary (bool): ``False`` gives the full-precision twin. Defaults to True.
         norm_cfg (dict): ``type`` ``'BN'``, ``'SyncBN'`` or ``'LN'``. Defaults to BN.
-        kwargs: See mmseg's ``SegformerHead``; ``channels`` and each of ``in_channels`` have to be
-            multiples of one another. ``conv_cfg`` and ``act_cfg`` have no effect.
+        kwargs: See mmseg's ``SegformerHead``; ``channels`` has to be a multiple or a divisor
+            of each of ``in_channels``. ``conv_cfg`` and ``act_cfg`` have no effect.
     """
 
     def __init__(self, binary: bool = True, norm_cfg: dict | None = None, **kwargs) -> None:
@@ -36,8 +36,8 @@ class BinaryUPerHead(UPerHead):
     Args:
         binary (bool): ``False`` gives the full-precision twin. Defaults to True.
         norm_cfg (dict): ``type`` ``'BN'``, ``'SyncBN'`` or ``'LN'``. Defaults to BN.
-        kwargs: See mmseg's ``UPerHead``; ``channels`` and each of ``in_channels`` have to be
-            multiples of one another. ``conv_cfg`` and ``act_cfg`` have no effect.
+        kwargs: See mmseg's ``UPerHead``; ``channels`` has to be a multiple or a divisor
+            of each of ``in_channels``. ``conv_cfg`` and ``act_cfg`` have no effect.
     """
 
     def __init__(self, binary: bool = True, norm_cfg: dict | None = None, **kwargs) -> None:

@@ -22,7 +22,7 @@ from bhvit_seg.raster.vector.features_io import (
     open_labels,
     to_map,
 )
-from bhvit_seg.raster.vector.ground import Ground
+from bhvit_seg.raster.vector.geodesy import Geodesy
 from bhvit_seg.raster.vector.line_graph import LineGraph
 from bhvit_seg.raster.vector.line_shapes import shape_lines
 from bhvit_seg.raster.vector.skeletons import skeletonize, usual_width
@@ -85,17 +85,16 @@ def write_centerlines(labels: str | Path, out: str | Path, classes: Sequence[int
     check_sizes(min_length=min_length, simplify=simplify)
     with open_labels(labels) as raster:
         chosen = raster.choose(classes)
-        ground = Ground(raster.dataset.crs, raster.dataset.transform, raster.shape)
-        unit = 'm' if ground.known else 'px'
+        geodesy = Geodesy(raster.dataset.crs, raster.dataset.transform, raster.shape)
+        unit = 'm' if geodesy.known else 'px'
         writer = LayerWriter(out, LAYER, 'LineString', {
             'class_id': np.int32, 'class': object, f'length_{unit}': np.float64,
-            f'width_{unit}': np.float64, 'colour': object}, raster, ground,
-            keep=True)
+            f'width_{unit}': np.float64, 'colour': object}, raster, geodesy)
         counts: Counter[str] = Counter()
         lengths: Counter[str] = Counter()
         for position, class_id in enumerate(chosen):
             lines, length, width = _find_lines(
-                raster, class_id, ground, min_length, simplify,
+                raster, class_id, geodesy, min_length, simplify,
                 lambda share, before=position: progress((before + share) / len(chosen)))
             name = raster.name(class_id)
             counts[name] += len(lines)
@@ -108,7 +107,7 @@ def write_centerlines(labels: str | Path, out: str | Path, classes: Sequence[int
     return {'counts': dict(counts), 'lengths': dict(lengths)}
 
 
-def _find_lines(raster: LabelRaster, class_id: int, ground: Ground, min_length: float | None,
+def _find_lines(raster: LabelRaster, class_id: int, geodesy: Geodesy, min_length: float | None,
                 simplify: float | None, progress: Callable[[float], None],
                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the lines of a class in pixels, their lengths and their widths on the ground."""
@@ -119,7 +118,7 @@ def _find_lines(raster: LabelRaster, class_id: int, ground: Ground, min_length: 
                            lambda share: progress(FIRST_PASS + (1 - FIRST_PASS) * share))
     graph = LineGraph(skeleton)
     graph.prune()
-    pixel = ground.pixel_side
+    pixel = geodesy.pixel_side
     shortest = SHORTEST * width if min_length is None else min_length / pixel
     shaped = shape_lines(graph, width / skeleton.scale, shortest / skeleton.scale)
     tolerance = TOLERANCE * skeleton.scale if simplify is None else simplify / pixel
@@ -131,7 +130,8 @@ def _find_lines(raster: LabelRaster, class_id: int, ground: Ground, min_length: 
     is_line = shapely.length(lines) > 0
     lines, parts = lines[is_line], parts[is_line]
     widths = 2 * skeleton.scale * np.array([line.radii.mean() for line in shaped])[parts]
-    if not ground.known:
+    if not geodesy.known:
         return lines, shapely.length(lines), widths
-    lengths = [ground.lengths(shapely.get_coordinates(line)).sum() for line in lines]
-    return lines, np.array(lengths), widths * pixel
+    pieces = [shapely.get_coordinates(line) for line in lines]
+    sides = [np.sqrt(geodesy.areas_at(points).mean()) for points in pieces]
+    return lines, np.array([geodesy.length(points) for points in pieces]), widths * sides

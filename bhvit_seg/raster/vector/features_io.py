@@ -7,6 +7,7 @@ colours, coordinate systems and in how a file comes to be.
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,11 +22,12 @@ import numpy as np
 from bhvit_seg.errors import UserError, first_line
 from bhvit_seg.fileio import write_atomically
 from bhvit_seg.raster.opening import class_names, open_raster
-from bhvit_seg.raster.vector.ground import Ground
 
 if TYPE_CHECKING:
     from affine import Affine
     from rasterio.io import DatasetReader
+
+    from bhvit_seg.raster.vector.geodesy import Geodesy
 
 DRIVERS = {'.gpkg': 'GPKG', '.geojson': 'GeoJSON', '.fgb': 'FlatGeobuf'}
 # Some arrays of 8 bytes a pixel are made of a strip.
@@ -34,6 +36,7 @@ PIXELS_IN_STRIP = 4_000_000
 ROUNDING = 0.01
 DECIMALS = 7
 METRES_PER_DEGREE = 111_000
+SQLITE = b'SQLite format 3\0'
 
 
 def load(name: str) -> ModuleType:
@@ -189,40 +192,46 @@ def to_map(geometries: np.ndarray, transform: Affine) -> np.ndarray:
 class LayerWriter:
     """Collects features and writes them as one layer; an empty one where there are none.
 
-    GeoJSON is in WGS 84, as RFC 7946 has it, the others in the raster's CRS. A layer is written
-    by one call, so what is collected, 16 bytes a vertex, has to fit into memory.
+    GeoJSON is in WGS 84, as RFC 7946 has it, the others in the raster's CRS. Of a GeoPackage that
+    is there only the layer of the same name is replaced; other files are replaced whole. A layer is
+    written by one call, so what is collected, 16 bytes a vertex, has to fit into memory.
 
     Args:
-        out: The file; of a GeoPackage that is there, other layers are kept where ``keep``.
+        out: The file.
         layer: Name of the layer.
         geometry_type: OGR's name of the geometries' type.
         fields: Type of each field.
         labels: The raster that the features are of.
-        ground: How large and where it is.
-        keep: Whether to add to the file instead of replacing it.
+        geodesy: How large and where it is.
 
     Raises:
-        UserError: GeoJSON is asked for, and the raster's CRS does not say where on Earth it is.
+        UserError: GeoJSON is asked for, and the raster does not say where on Earth it is; or the
+            file is the raster itself, or a GeoPackage that another program has open.
     """
 
     def __init__(self, out: Path, layer: str, geometry_type: str,
-                 fields: Mapping[str, type | np.dtype], labels: LabelRaster, ground: Ground,
-                 keep: bool = False) -> None:
+                 fields: Mapping[str, type | np.dtype], labels: LabelRaster, geodesy: Geodesy
+                 ) -> None:
         self._out = out
         self._driver = DRIVERS[out.suffix.lower()]
         self._options: dict[str, str] = {}
-        if self._driver == 'GeoJSON' and ground.known:
-            if not ground.located:
-                raise UserError(f'{labels.path} has a local CRS, but GeoJSON ({out.name}) is in '
-                                'WGS 84: give a name that ends in .gpkg or .fgb')
-            rounding = ROUNDING * ground.pixel_side / METRES_PER_DEGREE
+        if out.exists() and os.path.exists(labels.path) and os.path.samefile(out, labels.path):
+            raise UserError(f'{out} is the map that features are to be made of: give another name')
+        if self._driver == 'GeoJSON':
+            if not geodesy.located or geodesy.has_pole:
+                raise UserError(f'{labels.path} has {_obstacle(labels, geodesy)}, but GeoJSON '
+                                f'({out.name}) is in longitude and latitude on WGS 84: give a name '
+                                'that ends in .gpkg or .fgb')
+            rounding = ROUNDING * geodesy.pixel_side / METRES_PER_DEGREE
             decimals = max(DECIMALS, int(np.ceil(-np.log10(rounding))))
             self._options = {'RFC7946': 'YES', 'COORDINATE_PRECISION': str(decimals)}
+        if self._driver == 'GPKG':
+            _check_closed(out)
         self._layer = layer
         self._geometry_type = geometry_type
         self._fields = fields
-        self._labels = labels
-        self._keep = keep and out.exists()
+        crs = labels.dataset.crs
+        self._crs = crs.to_wkt() if geodesy.known else None
         self._geometries: list[np.ndarray] = []
         self._columns: dict[str, list[np.ndarray]] = {name: [] for name in fields}
 
@@ -246,18 +255,23 @@ class LayerWriter:
         import pyogrio
         from pyogrio.errors import CRSError, DataLayerError, DataSourceError, GeometryError
 
-        crs = self._labels.dataset.crs
         try:
             with write_atomically(self._out) as partial, warnings.catch_warnings():
                 # A raster without a CRS gives features without one.
                 warnings.filterwarnings('ignore', "'crs' was not provided")
-                if self._keep and self._driver == 'GPKG':
+                if self._driver == 'GPKG' and self._out.exists():
+                    # Changed beside its name, so that a killed run leaves the file as it was.
+                    _check_closed(self._out)
                     shutil.copyfile(self._out, partial)
+                    with partial.open('rb') as file:
+                        if file.read(len(SQLITE)) != SQLITE:
+                            raise UserError(f'{self._out} is there already and is not a '
+                                            'GeoPackage: give another name')
                 pyogrio.raw.write(
                     partial, _join(self._geometries, object),
                     [_join(self._columns[name], kind) for name, kind in self._fields.items()],
                     list(self._fields), layer=self._layer, driver=self._driver,
-                    geometry_type=self._geometry_type, crs=crs.to_wkt() if crs else None,
+                    geometry_type=self._geometry_type, crs=self._crs,
                     layer_options=self._options)
                 # A full disk may be no error to GDAL.
                 if len(pyogrio.read_bounds(partial, layer=self._layer)[0]) != len(self):
@@ -266,6 +280,31 @@ class LayerWriter:
             reason = getattr(error, 'strerror', None) or first_line(error)
             raise UserError(f'cannot write {self._out}: {reason}; make room there, or give a name '
                             'that can be written to') from error
+
+
+def _obstacle(labels: LabelRaster, geodesy: Geodesy) -> str:
+    """Say why what is drawn on a raster cannot be written in longitude and latitude."""
+    if geodesy.located:
+        return 'a pole in it'
+    if geodesy.known:
+        return ('a CRS of another body' if geodesy.sides else
+                'a local CRS, which does not say where on Earth it is')
+    if labels.dataset.gcps[0]:
+        return 'ground control points only, which gdalwarp turns into a CRS and a transform'
+    return 'a CRS without a transform' if labels.dataset.crs else 'no CRS'
+
+
+def _check_closed(path: Path) -> None:
+    """See that no other program has a GeoPackage open, whose changes would be lost.
+
+    Raises:
+        UserError: One has.
+    """
+    for ending in ('-wal', '-shm', '-journal'):
+        beside = path.with_name(path.name + ending)
+        if path.exists() and beside.exists():
+            raise UserError(f'{path} is open in another program, or was not closed by it '
+                            f'({beside.name} is there): close it there')
 
 
 def _join(parts: Sequence[np.ndarray], dtype: type | np.dtype) -> np.ndarray:

@@ -31,35 +31,35 @@ class Regions:
     Attributes:
         classes: Class id of each region.
         pixels: Pixels of each region.
-        last_strip: The last strip that each region reaches into.
+        areas: Area of each region, as ``pixel_areas`` say.
 
     Args:
         labels: The raster.
         chosen: Ids of the classes.
-        smallest: Size that regions, of any class, need to stay.
-        pixel_size: Size of a pixel, by row.
+        pixel_areas: Areas of the pixels of rows, see
+            :meth:`~bhvit_seg.raster.vector.geodesy.Geodesy.pixel_areas`.
+        min_area: Area that regions, of any class, need to stay.
+        min_pixels: The same as a number of pixels.
         on_strip: Called after each strip.
     """
 
-    def __init__(self, labels: LabelRaster, chosen: Collection[int], smallest: float = 0,
-                 pixel_size: Callable[[float], float] = lambda row: 1.0,
-                 on_strip: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, labels: LabelRaster, chosen: Collection[int],
+                 pixel_areas: Callable[[range, int], np.ndarray], min_area: float = 0,
+                 min_pixels: int = 0, on_strip: Callable[[], None] = lambda: None) -> None:
         self._labels = labels
-        pieces = _Pieces(smallest * (1 - ROUNDING))
+        pieces = _Pieces(min_area * (1 - ROUNDING), min_pixels)
         for rows in labels.strips:
             ids = labels.read(rows)
-            pieces.add(ids, self._number(ids), pixel_size((rows.start + rows.stop) / 2))
+            pieces.add(ids, self._number(ids), pixel_areas(rows, labels.shape[1]))
             on_strip()
         self._firsts = pieces.firsts
         region_of, class_of = pieces.join()
         listed = np.isin(class_of, list(chosen))
         self._number_of = (np.cumsum(listed) * listed)[region_of].astype(np.int32)
         self.classes = np.concatenate([[-1], class_of[listed]])
-        self.pixels = np.bincount(self._number_of, np.concatenate(pieces.pixels),
-                                  len(self.classes)).astype(np.int64)
-        self.last_strip = np.zeros(len(self.classes), np.int64)
-        strips = np.searchsorted(self._firsts, np.arange(len(region_of)), side='right') - 1
-        np.maximum.at(self.last_strip, self._number_of, strips)
+        self.pixels, self.areas = (
+            np.bincount(self._number_of, np.concatenate(sizes), len(self.classes))
+            for sizes in (pieces.pixels, pieces.areas))
 
     def read(self, strip: int) -> np.ndarray:
         """Return the region of each pixel of a strip, int32 (h, w)."""
@@ -80,27 +80,33 @@ class Regions:
 class _Pieces:
     """Collects the pieces of all strips, and joins them to regions; piece 0 is nodata."""
 
-    def __init__(self, smallest: float) -> None:
-        self._smallest = smallest
+    def __init__(self, min_area: float, min_pixels: int) -> None:
+        self._by_area = min_area > 0
+        self._smallest = min_area or min_pixels
         self.firsts: list[int] = []
         self.pixels = [np.zeros(1, np.int64)]
-        self._sizes = [np.zeros(1)]
+        self.areas = [np.zeros(1)]
         self._classes = [np.full(1, -1)]
         self._seams = [np.empty((0, 2), np.int64)]
         self._borders = [np.empty((3, 0), np.int64)]
         # Of the row above the next strip: class ids, pieces, and which of these are too small.
         self._above: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
-    def add(self, ids: np.ndarray, pieces: np.ndarray, pixel_size: float) -> None:
-        """Add a strip: class ids and pieces (h, w), and the size of a pixel."""
+    def add(self, ids: np.ndarray, pieces: np.ndarray, pixel_areas: np.ndarray) -> None:
+        """Add a strip: class ids and pieces (h, w), and the areas of pixels, of any such shape."""
         first = self.firsts[-1] + len(self.pixels[-1]) if self.firsts else 1
         self.firsts.append(first)
         self.pixels.append(np.bincount(pieces.ravel())[1:])
-        self._sizes.append(self.pixels[-1] * pixel_size)
+        if pixel_areas.size == 1:
+            self.areas.append(self.pixels[-1] * pixel_areas.item())
+        else:
+            weights = np.broadcast_to(pixel_areas, pieces.shape).ravel()
+            self.areas.append(np.bincount(pieces.ravel(), weights)[1:])
+        sizes = self.areas[-1] if self._by_area else self.pixels[-1]
         classes = np.empty(len(self.pixels[-1]) + 1, np.int64)
         classes[pieces] = ids
         self._classes.append(classes[1:])
-        small = np.append(False, self._sizes[-1] < self._smallest)[pieces]
+        small = np.append(False, sizes < self._smallest)[pieces]
         pieces[pieces > 0] += first - 1
         if self._above is not None:
             ids_above, pieces_above, _ = self._above
@@ -134,7 +140,8 @@ class _Pieces:
         class_of = np.empty(count, np.int64)
         class_of[region_of] = classes
         if self._smallest > 0:
-            sizes = np.bincount(region_of, np.concatenate(self._sizes))
+            sizes = self.areas if self._by_area else self.pixels
+            sizes = np.bincount(region_of, np.concatenate(sizes))
             one, other, lengths = np.concatenate(self._borders, axis=1)
             borders = _count_pairs(region_of[one], region_of[other], lengths)
             merging = _Merging(sizes, class_of, borders, self._smallest)

@@ -1,8 +1,7 @@
 """Polygons of the classes of a label raster.
 
 Every 4-connected region of one class is one polygon, however many strips of the raster it was
-found in, and neighbouring polygons share their corners. Memory holds the outlines of regions that
-the strips read so far have not completed, and the layer that is to be written.
+found in, and neighbouring polygons share their corners. Memory holds the outlines of all regions.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import numpy as np
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.raster.vector.features_io import (
-    LabelRaster,
     LayerWriter,
     check_output,
     check_sizes,
@@ -25,13 +23,12 @@ from bhvit_seg.raster.vector.features_io import (
     open_labels,
     to_map,
 )
-from bhvit_seg.raster.vector.ground import Ground
+from bhvit_seg.raster.vector.geodesy import Geodesy
 from bhvit_seg.raster.vector.regions import Regions
-from bhvit_seg.raster.vector.rings import RingTracer
+from bhvit_seg.raster.vector.rings import Rings, trace_rings
 
 LAYER = 'polygons'
-# Numbers of regions, their areas in square metres, and their polygons in pixels.
-Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
+POLYGONS_AT_ONCE = 100_000
 
 
 def write_vectors(labels: str | Path, out: str | Path, *, min_area: float | None = None,
@@ -41,15 +38,15 @@ def write_vectors(labels: str | Path, out: str | Path, *, min_area: float | None
     """Write the regions of a label raster as polygons.
 
     Fields are ``class_id``, ``class`` (its name), ``area_m2`` and ``colour`` (``'#rrggbb'``). The
-    area is that of the region's pixels, also where the polygon is simplified; see
-    :mod:`bhvit_seg.raster.vector.ground` for what it means in which CRS. Rasters without a CRS give
-    ``area_px``, a number of pixels, instead, and coordinates in their transform's units (pixels
-    where they have none).
+    area is that of the region's pixels, also where the polygon is simplified;
+    :mod:`bhvit_seg.raster.vector.geodesy` says what it means in which CRS. Rasters without a CRS
+    give ``area_px``, a number of pixels, instead, and coordinates in their transform's units
+    (pixels where they have none).
 
     Args:
         labels: Raster of class ids; its nodata value gives no polygons.
-        out: A GeoPackage (``.gpkg``, which is replaced; the layer is named ``polygons``), GeoJSON
-            (``.geojson``, in WGS 84) or FlatGeobuf (``.fgb``).
+        out: A GeoPackage (``.gpkg``: the layer ``polygons`` is replaced, others are kept), GeoJSON
+            (``.geojson``, in WGS 84) or FlatGeobuf (``.fgb``), which are replaced.
         min_area: Smallest area of a polygon, in square metres. What is smaller becomes part of the
             neighbouring class that it shares the longest border with, whatever ``classes`` are
             asked for; surrounded by nodata it is left out.
@@ -80,15 +77,15 @@ def write_vectors(labels: str | Path, out: str | Path, *, min_area: float | None
                         f"{shapely.__version__}: pip install -U 'bhvit_seg[vector]' on Python 3.10 "
                         'or later, or leave simplify out')
     with open_labels(labels) as raster:
-        ground = Ground(raster.dataset.crs, raster.dataset.transform, raster.shape)
-        if min_area is not None and not ground.known:
+        geodesy = Geodesy(raster.dataset.crs, raster.dataset.transform, raster.shape)
+        if min_area is not None and not geodesy.known:
             raise UserError(f'{raster.path} has no CRS, so min_area={min_area} m² cannot be '
                             'measured: give min_pixels, or a raster with a CRS')
         chosen = raster.choose(classes)
-        area_field = 'area_m2' if ground.known else 'area_px'
+        area_field = 'area_m2' if geodesy.known else 'area_px'
         writer = LayerWriter(out, LAYER, 'Polygon', {
             'class_id': np.int32, 'class': object, area_field: np.float64, 'colour': object},
-            raster, ground)
+            raster, geodesy)
         # Every strip is read twice.
         steps = 2 * len(raster.strips)
         done = count(1)
@@ -96,18 +93,19 @@ def write_vectors(labels: str | Path, out: str | Path, *, min_area: float | None
         def on_strip() -> None:
             progress(next(done) / steps)
 
-        regions = Regions(
-            raster, chosen, min_area or min_pixels or 0,
-            (lambda row: 1.0) if min_area is None else ground.pixel_area, on_strip)
-        batches = _trace(raster, ground, regions, on_strip)
-        if simplify is not None:
-            batches = _simplify(batches, ground.metres_per_pixel, simplify)
+        regions = Regions(raster, chosen, geodesy.pixel_areas, min_area or 0, min_pixels or 0,
+                          on_strip)
+        rings = trace_rings(_read(regions, len(raster.strips), on_strip), raster.shape[1])
         counts: Counter[str] = Counter()
         areas: Counter[str] = Counter()
-        for numbers, sizes, polygons in batches:
+        # Simplified borders have to be those of all neighbours.
+        several = None if simplify is not None else POLYGONS_AT_ONCE
+        for numbers, polygons in _polygons(rings, len(regions.classes), several):
+            if simplify is not None:
+                polygons = _simplify(polygons, geodesy.metres_per_pixel, simplify)
             ids = regions.classes[numbers].tolist()
             names = [raster.name(class_id) for class_id in ids]
-            sizes = sizes if ground.known else regions.pixels[numbers]
+            sizes = (regions.areas if geodesy.known else regions.pixels)[numbers]
             counts.update(names)
             for name, size in zip(names, sizes.tolist()):
                 areas[name] += size
@@ -118,45 +116,44 @@ def write_vectors(labels: str | Path, out: str | Path, *, min_area: float | None
     return {'counts': dict(counts), 'areas': dict(areas)}
 
 
-def _trace(raster: LabelRaster, ground: Ground, regions: Regions,
-           on_strip: Callable[[], None]) -> Iterator[Batch]:
-    """Yield regions as they are complete: numbers, areas in m², and polygons in pixels."""
-    tracer = RingTracer(raster.shape[1])
-    by_strip = np.argsort(regions.last_strip[1:], kind='stable') + 1
-    strips = len(raster.strips)
-    complete = np.searchsorted(regions.last_strip[by_strip], np.arange(-1, strips), side='right')
+def _read(regions: Regions, strips: int, on_strip: Callable[[], None]) -> Iterator[np.ndarray]:
     for strip in range(strips):
-        tracer.add(regions.read(strip))
+        yield regions.read(strip)
         on_strip()
-        # The lower edges of regions that end with a strip are those of the next one.
-        if strip:
-            yield _polygons(by_strip[complete[strip - 1]:complete[strip]], tracer, ground)
-    tracer.finish()
-    yield _polygons(by_strip[complete[strips - 1]:], tracer, ground)
 
 
-def _polygons(numbers: np.ndarray, tracer: RingTracer, ground: Ground) -> Batch:
-    """Build the polygons of complete regions, whose numbers ascend."""
+def _polygons(rings: Rings, end: int, several: int | None
+              ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the numbers of regions, from 1 and below ``end``, and their polygons in pixels.
+
+    Args:
+        rings: Their outlines.
+        end: One more than the highest number.
+        several: How many to yield at once; all by default.
+    """
     import shapely
 
-    points, starts, owners = tracer.take(numbers.tolist())
-    areas = ground.ring_areas(points, starts)
-    position = np.searchsorted(numbers, owners)
-    rings = shapely.linearrings(
-        points.astype(np.float64),
-        indices=np.repeat(np.arange(len(starts)), np.diff(starts, append=len(points))))
-    # The outer ring of each polygon has to come first.
-    order = np.lexsort((areas < 0, position))
-    polygons = shapely.polygons(rings[order], indices=position[order])
-    return numbers, np.bincount(position, areas, len(numbers)), polygons
+    bounds = np.append(rings.starts, len(rings.points))
+    for first in range(1, end, several or end):
+        numbers = np.arange(first, min(first + (several or end), end))
+        start, stop = np.searchsorted(rings.regions, (first, numbers[-1] + 1))
+        lines = shapely.linearrings(
+            rings.points[bounds[start]:bounds[stop]].astype(np.float64),
+            indices=np.repeat(np.arange(stop - start), np.diff(bounds[start:stop + 1])))
+        yield numbers, shapely.polygons(lines, indices=rings.regions[start:stop] - first)
 
 
-def _simplify(batches: Iterator[Batch], to_ground: np.ndarray, tolerance: float) -> Iterator[Batch]:
-    """Yield all regions at once, with simpler borders; each corner that is left stays in place."""
+def _simplify(polygons: np.ndarray, to_metres: np.ndarray, tolerance: float) -> np.ndarray:
+    """Return polygons with simpler borders; each corner that is left stays in place."""
     import shapely
 
-    numbers, sizes, polygons = map(np.concatenate, zip(*batches))
-    polygons = shapely.transform(polygons, lambda points: points @ to_ground.T)
+    polygons = shapely.transform(polygons, lambda points: points @ to_metres.T)
     polygons = shapely.coverage_simplify(polygons, tolerance)
-    to_pixels = np.linalg.inv(to_ground).T
-    yield numbers, sizes, shapely.transform(polygons, lambda points: np.rint(points @ to_pixels))
+    to_pixels = np.linalg.inv(to_metres).T
+    polygons = shapely.transform(polygons, lambda points: np.rint(points @ to_pixels))
+    # GEOS may move a hole up to the outer ring or another hole, along an edge.
+    touching = np.flatnonzero(~shapely.is_valid(polygons))
+    apart = shapely.make_valid(polygons[touching], method='structure', keep_collapsed=False)
+    whole = shapely.get_type_id(apart) == shapely.GeometryType.POLYGON
+    polygons[touching[whole]] = apart[whole]
+    return polygons

@@ -10,7 +10,9 @@ model = dict(
         binary=True,
         in_channels=3,
         window_size=7,
-        drop_path_rate=0.1),
+        drop_path_rate=0.1,
+        # Weights to begin from, such as those of `bhvit-seg pretrain`; None: none.
+        init_cfg=dict(type='Pretrained', checkpoint=None)),
     decode_head=dict(
         type='BinarySegformerHead',
         in_channels=[64, 128, 256, 512],

@@ -1,4 +1,4 @@
-"""Small trained-like segmentors for the tests of peers."""
+"""Small trained-like segmentors for the tests of baselines."""
 
 from __future__ import annotations
 

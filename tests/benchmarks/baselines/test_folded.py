@@ -1,4 +1,4 @@
-"""A folded network is the trained one: to rounding in float64, however it is written."""
+"""A folded network agrees with the trained one to rounding in float64."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from mmseg.structures import SegDataSample
 
 from benchmarks.latency.baselines import folded
 from benchmarks.latency.baselines.folded_heads import FoldedSegmentor
-from benchmarks.latency.baselines.folding import Form
 from benchmarks.latency.baselines.random_weights import randomize
 from bhvit_seg.errors import UserError
-
-FORMS = [Form(), Form(maximum=True), Form(vertical=True, planar=True), Form(whole=True)]
 
 
 def predict(model, image):
@@ -33,13 +30,12 @@ def predict(model, image):
     return model(inputs, mode='tensor'), labels
 
 
-@pytest.mark.parametrize('form', FORMS, ids=str)
 @pytest.mark.parametrize('head', ['BinarySegformerHead', 'BinaryUPerHead'])
 @pytest.mark.parametrize('downsampling', ['full_precision', 'binary'])
-def test_folded_is_the_trained_network(segmentor, image, downsampling, head, form, monkeypatch):
+def test_folded_is_the_trained_network(segmentor, image, downsampling, head, monkeypatch):
     monkeypatch.setattr(folded, 'HIDDEN_VALUES', 3000)  # several chunks, the last one smaller
     model, picture = segmentor(downsampling, head), image(72, 100, 3)
-    module = FoldedSegmentor(model, (72, 100), form)
+    module = FoldedSegmentor(model, (72, 100))
     logits, labels = predict(model, picture)
     picture = torch.from_numpy(picture)
     assert len(labels.unique()) > 1
@@ -53,18 +49,17 @@ def test_folded_is_the_trained_network(segmentor, image, downsampling, head, for
 def test_folded_keeps_what_configs_set(segmentor, image, cfg):
     model = segmentor(**cfg)
     picture = image(64, 48, cfg.get('in_channels', 3))
-    planar, rows = (FoldedSegmentor(model, (64, 48), Form(planar=p)) for p in (True, False))
+    module = FoldedSegmentor(model, (64, 48))
     logits, labels = predict(model, picture)
-    for module in (planar, rows):
-        got = module.logits(torch.from_numpy(picture))
-        torch.testing.assert_close(got, logits, rtol=0, atol=1e-9)
-        assert torch.equal(module(torch.from_numpy(picture)).long(), labels)
+    got = module.logits(torch.from_numpy(picture))
+    torch.testing.assert_close(got, logits, rtol=0, atol=1e-9)
+    assert torch.equal(module(torch.from_numpy(picture)).long(), labels)
 
 
 @pytest.mark.parametrize('cfg,size,message', [
     (dict(norm='LN'), (64, 64), 'LayerNorm'),
     (dict(binary=False), (64, 64), 'binary=False'),
-    (dict(attention='gsb'), (64, 64), "'gsb'"),
+    (dict(attention='gsb'), (64, 64), "'qd'"),
     (dict(), (64, 66), '64×66'),
     (dict(), (32, 64), '32×64'),
 ], ids=str)

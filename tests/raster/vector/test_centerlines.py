@@ -244,7 +244,15 @@ def test_simpler_lines_have_fewer_points(trace):
     ({'crs': 'EPSG:32633', 'transform': Affine.translation(5e5, 5e6) @ Affine.rotation(30)
       @ Affine.scale(0.5, -0.5)}, 150, 5),
     # At 60° north on WGS 84 a degree of longitude is 55,800 m.
-    ({'crs': 'EPSG:4326', 'transform': Affine(1e-5, 0, 10, 0, -5e-6, 60)}, 167.4, 5.58)])
+    ({'crs': 'EPSG:4326', 'transform': Affine(1e-5, 0, 10, 0, -5e-6, 60)}, 167.4, 5.58),
+    # Across the pole, and the antimeridian, at the scales of these projections there.
+    ({'crs': 'EPSG:3031', 'transform': Affine(50, 0, -10_000, 0, -50, 2_500)},
+     300 * 50 * 1.02799, 500 * 1.028),
+    ({'crs': 'EPSG:3832', 'transform': Affine(3, 0, 3339584.7 - 600, 0, -3, 8_399_737.9 + 150)},
+     300 * 3 * 0.50125, 30 * 0.501),
+    # On the Moon, eastward at 60 degrees.
+    ({'crs': '+proj=eqc +R=1737400', 'transform': Affine(20, 0, 0, 0, -10, 1_819_401)},
+     300 * 20 * 0.5, 100)])
 def test_lengths_and_widths_are_those_on_the_ground(tmp_path, profile, length, width):
     ids = roads((100, 400), 10, [(50, 50), (350, 50)])
     labels = write_map(tmp_path / 'map.tif', ids, **profile)
@@ -254,7 +262,7 @@ def test_lengths_and_widths_are_those_on_the_ground(tmp_path, profile, length, w
     assert fields['width_m'][0] == pytest.approx(width, rel=0.15)
     x, y = np.sort(np.array([profile['transform'] @ point for point in ((50, 50), (350, 50))]).T)
     np.testing.assert_allclose(np.sort(shapely.get_coordinates(lines[0])[[0, -1]].T), [x, y],
-                               rtol=1e-5)
+                               rtol=1e-5, atol=profile['transform'].a)
 
 
 @pytest.mark.parametrize('suffix', ['.gpkg', '.geojson', '.fgb'])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +20,7 @@ from raster.rasters import NAMES, NODATA, PALETTE, write_map
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.raster.vector import features_io
+from bhvit_seg.raster.vector.centerlines import write_centerlines
 from bhvit_seg.raster.vector.vectors import write_vectors
 
 rasterio = pytest.importorskip('rasterio')
@@ -23,6 +28,7 @@ pyogrio = pytest.importorskip('pyogrio')
 shapely = pytest.importorskip('shapely')
 measure = pytest.importorskip('skimage.measure')
 
+from rasterio.control import GroundControlPoint  # noqa: E402
 from rasterio.features import rasterize  # noqa: E402
 from rasterio.transform import Affine  # noqa: E402
 from rasterio.warp import transform as warp  # noqa: E402
@@ -217,23 +223,215 @@ def test_a_local_system_is_measured_in_its_units(tmp_path):
     labels = write_map(tmp_path / 'map.tif', np.zeros((10, 20)), crs=local,
                        transform=Affine(3, 0, 0, 0, -3, 0))
     assert write_vectors(labels, tmp_path / 'map.gpkg')['areas'] == {'ground': 1800}
-    with pytest.raises(UserError, match=r'map.tif has a local CRS, .* .gpkg or .fgb'):
+
+
+@pytest.mark.parametrize('crs, pixel, middle', [
+    # The pole in the middle of a pixel's corner, of a pixel, and off the raster.
+    ('EPSG:3031', 9_000, (0, 0)), ('EPSG:3995', 700, (350, 350)),
+    ('EPSG:3976', 400, (0, -2.1e6)),
+    # Longitude jumps from 180 to -180 degrees along these rasters.
+    ('EPSG:3413', 2_000, (-9e5, 9e5)), ('EPSG:5936', 300, (0, 4e5)), ('EPSG:3575', 900, (0, 9e5)),
+    ('EPSG:3832', 250, (3339584.7, 4e6)), ('EPSG:3994', 800, (8.9e6, -3.1e6)),
+    ('EPSG:4326', 0.01, (180, -62))])
+def test_areas_where_longitude_jumps(tmp_path, crs, pixel, middle):
+    """Against those in an equal-area projection around the raster's middle."""
+    ids = blobs(60, 80, seed=4)
+    transform = Affine(pixel, 0, middle[0] - 40 * pixel, 0, -pixel, middle[1] + 30 * pixel)
+    labels, out = write_map(tmp_path / 'map.tif', ids, crs=crs, transform=transform), (
+        tmp_path / 'map.fgb')
+    write_vectors(labels, out)
+    _, polygons, fields = read(out)
+    assert len(polygons) == count_regions(ids) and shapely.is_valid(polygons).all()
+    np.testing.assert_array_equal(draw(polygons, fields['class_id'], ids.shape, transform), ids)
+    (longitude,), (latitude,) = warp(crs, 'EPSG:4326', [middle[0]], [middle[1]])
+    equal_area = f'+proj=laea +lon_0={longitude} +lat_0={latitude} +ellps=WGS84'
+    moved = shapely.transform(
+        shapely.segmentize(polygons, pixel),
+        lambda points: np.transpose(warp(crs, equal_area, *points.T)))
+    truth = shapely.area(moved)
+    # Of the map, where that is true within 1 %.
+    tolerance = 0.01 if np.allclose(fields['area_m2'], shapely.area(polygons)) else 1e-4
+    np.testing.assert_allclose(fields['area_m2'], truth, rtol=tolerance)
+
+    smallest = np.quantile(fields['area_m2'], 0.7)
+    write_vectors(labels, out, min_area=smallest, simplify=3 * np.sqrt(truth.sum() / ids.size))
+    _, simple, fields = read(out)
+    assert 1 < len(simple) < 0.4 * len(polygons) and fields['area_m2'].min() >= smallest
+    assert fields['area_m2'].sum() == pytest.approx(truth.sum(), rel=tolerance)
+    assert shapely.is_valid(simple).all()
+    before = shapely.get_num_coordinates(shapely.coverage_union_all(polygons))
+    assert shapely.get_num_coordinates(simple).sum() < before + 0.4 * (
+        shapely.get_num_coordinates(polygons).sum())
+
+
+@pytest.mark.parametrize('rows', [3, 40, 500])
+@pytest.mark.parametrize('crs, transform', [
+    ('EPSG:4326', Affine(0.02, 0, 5, 0, -0.2, 84)),
+    ('EPSG:3395', Affine(2_000, 0, 0, 0, -30_000, 1.2e7)),
+    ('EPSG:3031', Affine(9_000, 500, 1e5, -500, -9_000, 3e6))])
+def test_the_smallest_area_is_the_area_that_is_written(tmp_path, monkeypatch, crs, transform, rows):
+    """Also where pixels of one strip have very different areas."""
+    ids = np.zeros((400, 24), int)
+    rng = np.random.default_rng(0)
+    for top in range(1, 398, 4):
+        left = rng.integers(1, 16)
+        ids[top:top + 2, left:left + rng.integers(1, 7)] = 1
+    monkeypatch.setattr(features_io, 'PIXELS_IN_STRIP', rows * ids.shape[1])
+    labels, out = write_map(tmp_path / 'map.tif', ids, crs=crs, transform=transform), (
+        tmp_path / 'map.fgb')
+    write_vectors(labels, out, classes=[1])
+    areas = np.sort(read(out)[2]['area_m2'])
+    assert areas[-1] > 5 * areas[0]
+    for smallest in (areas[20], (areas[50] + areas[51]) / 2, areas[90]):
+        write_vectors(labels, out, classes=[1], min_area=smallest)
+        np.testing.assert_allclose(np.sort(read(out)[2]['area_m2']), areas[areas >= smallest])
+
+
+@pytest.mark.parametrize('crs, transform, expected', [
+    # On the Moon's sphere, and on Mars's ellipsoid of 3396.19 and 3376.2 km.
+    ('IAU_2015:30100', Affine(0.5, 0, 20, 0, -0.5, 35),
+     1_737_400**2 * np.radians(10) * (np.sin(np.radians(35)) - np.sin(np.radians(30)))),
+    ('+proj=eqc +R=1737400 +lat_ts=0', Affine(1000, 0, 0, 0, -1000, 5000), 200e6),
+    ('+proj=stere +lat_0=90 +a=3396190 +b=3376200', Affine(1000, 0, -1e4, 0, -1000, 5e3), 200e6),
+    ('+proj=longlat +a=3396190 +b=3376200', Affine(0.01, 0, 7, 0, -0.01, 0.05),
+     np.radians(0.2) * np.radians(0.1) * 3376200**2)])
+def test_other_bodies_are_measured_on_their_own_ellipsoid(tmp_path, crs, transform, expected):
+    labels = write_map(tmp_path / 'map.tif', np.zeros((10, 20)), crs=crs, transform=transform)
+    areas = write_vectors(labels, tmp_path / 'map.gpkg')['areas']
+    assert areas['ground'] == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(UserError, match='map.tif has a CRS of another body, .* .gpkg or .fgb'):
         write_vectors(labels, tmp_path / 'map.geojson')
 
 
-@pytest.mark.parametrize('suffix', SUFFIXES)
-def test_without_a_crs(tmp_path, recwarn, suffix):
+POINTS = [GroundControlPoint(row, column, 10 + column / 100, 50 - row / 100)
+          for row, column in ((0, 0), (0, 120), (90, 0), (90, 120))]
+
+
+@pytest.mark.parametrize('profile, message', [
+    ({}, 'no CRS'), ({'transform': Affine(2, 0, 7, 0, -2, 50)}, 'no CRS'),
+    ({'crs': 'EPSG:4326'}, 'a CRS without a transform'),
+    ({'crs': 'EPSG:32633'}, 'a CRS without a transform'),
+    ({'gcps': POINTS, 'crs': 'EPSG:4326'}, 'ground control points only, .*gdalwarp'),
+    ({'crs': 'LOCAL_CS["site",UNIT["metre",1]]', 'transform': Affine(3, 0, 5, 0, -3, 0)},
+     'a local CRS'),
+    ({'crs': 'EPSG:3031', 'transform': Affine(90, 0, -4e3, 0, -90, 1e3)}, 'a pole')])
+def test_geojson_of_no_place_on_earth_is_refused(tmp_path, profile, message):
+    labels = write_map(tmp_path / 'map.tif', blobs(), **profile)
+    with pytest.raises(UserError, match=f'map.tif has {message}.*map.geojson.* .gpkg or .fgb'):
+        write_vectors(labels, tmp_path / 'map.geojson')
+    with pytest.raises(UserError, match=f'map.tif has {message}.*map_centerlines.geojson'):
+        write_centerlines(labels, tmp_path / 'map.geojson', ['road'])
+    assert [path.name for path in tmp_path.iterdir()] == ['map.tif']
+
+
+def test_geojson_is_cut_where_longitude_jumps(tmp_path):
+    ids = blobs(60, 80, seed=4)
+    labels = write_map(tmp_path / 'map.tif', ids, crs='EPSG:3832',
+                       transform=Affine(500, 0, 3339584.7 - 19_870, 0, -500, 1e6))
+    areas = write_vectors(labels, tmp_path / 'map.geojson')['areas']
+    _, polygons, fields = read(tmp_path / 'map.geojson')
+    assert shapely.is_valid(polygons).all()
+    assert abs(shapely.bounds(polygons)[:, [0, 2]]).min() > 179.5
+    widths = shapely.bounds(shapely.get_parts(polygons)) @ [-1, 0, 1, 0]
+    assert widths.max() < 0.5 and fields['area_m2'].sum() == pytest.approx(sum(areas.values()))
+
+
+@pytest.mark.parametrize('suffix', ['.gpkg', '.fgb'])
+@pytest.mark.parametrize('profile', [{}, {'gcps': POINTS, 'crs': 'EPSG:4326'},
+                                     {'crs': 'EPSG:4326'}])
+def test_without_a_place(tmp_path, recwarn, suffix, profile):
+    """Coordinates are pixels, and no reader takes them for degrees."""
     ids = blobs()
-    labels, out = write_map(tmp_path / 'map.tif', ids), tmp_path / f'map{suffix}'
+    labels, out = write_map(tmp_path / 'map.tif', ids, **profile), tmp_path / f'map{suffix}'
     result = write_vectors(labels, out, min_pixels=20)
     assert not recwarn.list
-    _, polygons, fields = read(out)
+    meta, polygons, fields = read(out)
+    assert meta['crs'] is None
     assert 'area_m2' not in fields
     assert fields['area_px'].min() >= 20
     np.testing.assert_allclose(shapely.area(polygons), fields['area_px'])
     assert sum(result['areas'].values()) == np.count_nonzero(ids != NODATA)
     with pytest.raises(UserError, match=r'map.tif has no CRS, so min_area=5 m² .* min_pixels'):
         write_vectors(labels, out, min_area=5)
+
+
+def write_project(path: Path) -> dict[str, bytes]:
+    """Write a GeoPackage of somebody's layers; return what is in them."""
+    points = shapely.to_wkb(shapely.points(np.arange(20).reshape(10, 2)))
+    for layer, crs in (('wells', 'EPSG:4326'), ('polygons of mine', 'EPSG:32750')):
+        pyogrio.raw.write(path, points, [np.arange(10)], ['depth'], layer=layer, driver='GPKG',
+                          geometry_type='Point', crs=crs)
+    return content_of(path)
+
+
+def content_of(path: Path) -> dict[str, bytes]:
+    """Return the rows of each layer but ours."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return {name: repr(connection.execute(f'select * from "{name}"').fetchall()).encode()
+                for name, in connection.execute('select table_name from gpkg_contents')
+                if name not in ('polygons', 'centerlines')}
+
+
+def test_other_layers_of_a_geopackage_are_kept(tmp_path):
+    out = tmp_path / 'project.gpkg'
+    before = write_project(out)
+    assert sorted(before) == ['polygons of mine', 'wells'] and min(map(len, before.values())) > 100
+    for ids in (blobs(), blobs(seed=3)):
+        labels = write_map(tmp_path / 'map.tif', ids, **UTM)
+        write_vectors(labels, out)
+        write_centerlines(labels, out, ['road'])
+        assert content_of(out) == before
+        assert len(read(out, 'polygons')[1]) == count_regions(ids)
+    assert {path.name for path in tmp_path.iterdir()} == {'map.tif', 'project.gpkg'}
+
+
+KILLED = """
+import os, signal, sys
+import pyogrio
+from bhvit_seg.raster.vector.vectors import write_vectors
+write = pyogrio.raw.write
+def write_and_die(*args, **kwargs):
+    if sys.argv[3] == 'after':
+        write(*args, **kwargs)
+    os.kill(os.getpid(), signal.SIGKILL)
+pyogrio.raw.write = write_and_die
+write_vectors(sys.argv[1], sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize('moment', ['before', 'after'])
+def test_a_killed_run_leaves_the_geopackage_as_it_was(tmp_path, repository, moment):
+    out = tmp_path / 'project.gpkg'
+    write_project(out)
+    content = out.read_bytes()
+    labels = write_map(tmp_path / 'map.tif', blobs(), **UTM)
+    told = subprocess.run([sys.executable, '-c', KILLED, str(labels), str(out), moment],
+                          env={**os.environ, 'PYTHONPATH': str(repository)})
+    assert told.returncode == -signal.SIGKILL and out.read_bytes() == content
+
+
+@pytest.mark.parametrize('ending', ['-wal', '-shm', '-journal'])
+def test_a_geopackage_that_is_open_elsewhere_is_refused(tmp_path, ending):
+    out = tmp_path / 'project.gpkg'
+    write_project(out)
+    (tmp_path / f'project.gpkg{ending}').write_text('')
+    with pytest.raises(UserError, match=f'project.gpkg is open .*project.gpkg{ending}'):
+        write_vectors(write_map(tmp_path / 'map.tif', blobs(), **UTM), out)
+
+
+@pytest.mark.parametrize('name', ['project.gpkg', 'notes.gpkg'])
+def test_files_that_are_not_ours_to_write_are_refused(tmp_path, name):
+    (tmp_path / 'notes.gpkg').write_text('not a GeoPackage')
+    ids = blobs()[None].astype(np.uint8)
+    with rasterio.open(tmp_path / 'project.gpkg', 'w', driver='GPKG', count=1, dtype='uint8',
+                       height=ids.shape[1], width=ids.shape[2], **UTM) as dataset:
+        dataset.write(ids)
+    before = (tmp_path / name).read_bytes()
+    labels = (tmp_path / name if name == 'project.gpkg'
+              else write_map(tmp_path / 'map.tif', ids[0], **UTM))
+    with pytest.raises(UserError, match=f'{name} is |{name} has bands'):
+        write_vectors(labels, tmp_path / name)
+    assert (tmp_path / name).read_bytes() == before
 
 
 @pytest.mark.parametrize('suffix', SUFFIXES)
@@ -388,14 +586,18 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, suffix):
                        np.random.default_rng(0).integers(0, 3, (400, 400)), **UTM)
     with small_disk(tmp_path / 'disk', '1M') as disk:
         out = disk / f'map{suffix}'
-        out.write_text('before')
+        if suffix == '.gpkg':
+            write_project(out)
+        else:
+            out.write_text('before')
+        before = out.read_bytes()
         with pytest.raises(UserError, match=f'cannot write .*map{suffix}: .*; make room'):
             write_vectors(labels, out)
         assert [path.name for path in disk.iterdir()] == [out.name]
-        assert out.read_text() == 'before'
+        assert out.read_bytes() == before
 
 
-@pytest.mark.parametrize('package', ['pyogrio', 'shapely', 'skimage.measure'])
+@pytest.mark.parametrize('package', ['pyogrio', 'pyproj', 'shapely', 'skimage.measure'])
 def test_a_missing_package_is_named(tmp_path, monkeypatch, package):
     labels = write_map(tmp_path / 'map.tif', blobs(), **UTM)
     monkeypatch.setitem(sys.modules, package, None)
@@ -403,11 +605,11 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, package):
         write_vectors(labels, tmp_path / 'map.gpkg')
 
 
-def test_pyproj_and_pandas_are_not_needed(tmp_path, repository):
+def test_pandas_is_not_needed(tmp_path, repository):
     labels = write_map(tmp_path / 'map.tif', blobs(), crs='EPSG:4326',
                        transform=Affine(1e-5, 0, 10, 0, -1e-5, 60))
     script = ('import sys\n'
-              "sys.modules.update(dict.fromkeys(['pyproj', 'pandas', 'geopandas', 'torch']))\n"
+              "sys.modules.update(dict.fromkeys(['pandas', 'geopandas', 'torch']))\n"
               'from bhvit_seg.raster.vector.vectors import write_vectors\n'
               'for out in sys.argv[2:]: write_vectors(sys.argv[1], out, min_area=5, simplify=1)\n')
     subprocess.run([sys.executable, '-c', script, str(labels), str(tmp_path / 'map.geojson'),

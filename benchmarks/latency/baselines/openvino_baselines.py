@@ -1,4 +1,4 @@
-"""OpenVINO in fp32, bf16 and int8, of the folded network and of SegFormer-B0."""
+"""OpenVINO in fp32 and int8, of the folded network and of SegFormer-B0."""
 
 from __future__ import annotations
 
@@ -9,29 +9,21 @@ from typing import Any, Callable
 import numpy as np
 
 from .exports import Exports, quiet
-from .folding import Form
 
 Predict = Callable[[np.ndarray], np.ndarray]
-FORM = Form(vertical=True, planar=True)
-# The largest logit needs its precision.
+# Labels depend on small differences of logits.
 NOT_QUANTIZED = ['/labels/.*']
-# Around binary products, what else NNCF would quantize costs more passes than it saves.
+# Quantizing these operations around binary products costs more passes than it saves.
 GLUE = ['Add', 'Multiply', 'Subtract', 'PRelu', 'Interpolate', 'ReduceMean', 'MVN', 'Gelu']
 
 
-def supports_bf16() -> bool:
-    """Whether this processor multiplies bfloat16."""
+def _compile(model: Any, threads: int, precision: str | None = None) -> Predict:
     import openvino
 
-    return 'BF16' in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
-
-
-def _compile(model: Any, threads: int, precision: str) -> Predict:
-    import openvino
-
-    compiled = openvino.Core().compile_model(model, 'CPU', {
-        'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': '1', 'INFERENCE_NUM_THREADS': threads,
-        'INFERENCE_PRECISION_HINT': precision})
+    settings = {'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': '1', 'INFERENCE_NUM_THREADS': threads}
+    if precision is not None:
+        settings['INFERENCE_PRECISION_HINT'] = precision
+    compiled = openvino.Core().compile_model(model, 'CPU', settings)
     request = compiled.create_infer_request()
 
     def predict(image: np.ndarray) -> np.ndarray:
@@ -46,9 +38,9 @@ def quantize(exports: Exports, onnx: Path, not_types: Sequence[str] = ()) -> Pat
     """Quantize an ONNX file by NNCF's post-training quantization, unless that was done.
 
     Args:
-        exports: Where images for calibration are.
+        exports: Has the images for calibration.
         onnx: The file.
-        not_types: Operations that stay as they are.
+        not_types: Types of operations that are not quantized.
     """
     import nncf
     import openvino
@@ -66,20 +58,12 @@ def quantize(exports: Exports, onnx: Path, not_types: Sequence[str] = ()) -> Pat
 
 
 def fp32(exports: Exports, threads: int) -> Predict:
-    return _compile(exports.onnx('openvino', FORM), threads, 'f32')
-
-
-def bf16(exports: Exports, threads: int) -> Predict:
-    return _compile(exports.onnx('openvino', FORM), threads, 'bf16')
+    return _compile(exports.onnx('folded'), threads, 'f32')
 
 
 def int8(exports: Exports, threads: int) -> Predict:
-    return _compile(quantize(exports, exports.onnx('openvino', FORM), GLUE), threads, 'f32')
-
-
-def int8_bf16(exports: Exports, threads: int) -> Predict:
-    """What is not int8 is bf16."""
-    return _compile(quantize(exports, exports.onnx('openvino', FORM), GLUE), threads, 'bf16')
+    """The rest in bfloat16 where the processor has products of it, which is OpenVINO's default."""
+    return _compile(quantize(exports, exports.onnx('folded'), GLUE), threads)
 
 
 def segformer_fp32(exports: Exports, threads: int) -> Predict:
@@ -87,4 +71,4 @@ def segformer_fp32(exports: Exports, threads: int) -> Predict:
 
 
 def segformer_int8(exports: Exports, threads: int) -> Predict:
-    return _compile(quantize(exports, exports.onnx('segformer')), threads, 'f32')
+    return _compile(quantize(exports, exports.onnx('segformer')), threads)

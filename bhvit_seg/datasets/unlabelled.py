@@ -1,0 +1,143 @@
+"""Images without labels: any folder, and rasters cut into tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmengine.dataset import BaseDataset
+from mmseg.registry import DATASETS, TRANSFORMS
+
+from bhvit_seg.datasets.image_io import read_image_and_gaps
+from bhvit_seg.datasets.rs_lvf import IMAGE_SUFFIXES
+from bhvit_seg.errors import UserError
+
+# The label of ground of which nobody has said what it is: a teacher may. 255 is no data.
+UNLABELLED = 254
+NODATA = 255
+# Read by GDAL, in tiles.
+RASTER_SUFFIXES = ('.tif', '.tiff', '.vrt', '.jp2')
+
+
+@DATASETS.register_module()
+class UnlabelledDataset(BaseDataset):
+    """All images below some folders, rasters in tiles.
+
+    Args:
+        images: A folder, an image, or several of them; folders are searched with their subfolders.
+        tile_size: Side of the tiles (pixels) that rasters are cut into; the last tile of a row or
+            column ends with the raster.
+        pipeline: Transforms, of which the first is ``LoadUnlabelledImage``.
+        metainfo: As in mmengine.
+
+    Raises:
+        UserError: A folder or file is missing, there is no image, or a raster cannot be read.
+    """
+
+    def __init__(self, images: str | Sequence[str], tile_size: int = 512, pipeline: Sequence = (),
+                 metainfo: dict | None = None, **kwargs) -> None:
+        self.images = [images] if isinstance(images, (str, Path)) else list(images)
+        self.tile_size = tile_size
+        if tile_size < 1:
+            raise UserError(f'UnlabelledDataset got tile_size={tile_size}: give pixels')
+        super().__init__(pipeline=list(pipeline), metainfo=metainfo, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """List files (sorted) and tiles, ``window`` = (row, column, height, width) or None."""
+        entries = []
+        for path in _image_files(self.images):
+            windows = [None]
+            if path.suffix.lower() in RASTER_SUFFIXES:
+                with _open_raster(path) as raster:
+                    size = raster.height, raster.width
+                rows, columns = (_tile_starts(side, self.tile_size) for side in size)
+                height, width = (min(side, self.tile_size) for side in size)
+                windows = [(row, column, height, width) for row in rows for column in columns]
+            entries += [dict(img_path=str(path), window=window, seg_fields=[])
+                        for window in windows]
+        return entries
+
+
+@TRANSFORMS.register_module()
+class LoadUnlabelledImage(BaseTransform):
+    """Load an image or the ``window`` of a raster as ``img`` (H, W, 3) uint8, blue first.
+
+    ``gt_seg_map`` is 254, "no label", and 255 where there is no data: no loss on labels counts
+    either, and a teacher speaks about the first alone.
+
+    Raises:
+        UserError: The file is missing or damaged, or has no 8-bit bands.
+    """
+
+    def transform(self, results: dict) -> dict:
+        if results.get('window') is None:
+            image, gaps = read_image_and_gaps(results['img_path'])
+        else:
+            image, gaps = _read_window(results['img_path'], results['window'])
+        labels = np.full(image.shape[:2], UNLABELLED, np.uint8)
+        if gaps is not None:
+            labels[gaps] = NODATA
+        results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2],
+                       gt_seg_map=labels)
+        results.setdefault('seg_fields', []).append('gt_seg_map')
+        return results
+
+
+def _image_files(places: Sequence[str | Path]) -> list[Path]:
+    suffixes = {*IMAGE_SUFFIXES, *RASTER_SUFFIXES}
+    files = []
+    for place in map(Path, places):
+        if place.is_dir():
+            found = sorted(path for path in place.rglob('*') if path.suffix.lower() in suffixes)
+            if not found:
+                raise UserError(f'the folder {place} holds no image ending in '
+                                f'{", ".join(sorted(suffixes))}')
+            files += found
+        elif place.is_file():
+            files.append(place)
+        else:
+            raise UserError(f'there is no folder and no image at {place}: give folders of images '
+                            'without labels, or images')
+    return files
+
+
+def _tile_starts(side: int, tile: int) -> list[int]:
+    """First rows or columns of tiles that cover ``side`` pixels."""
+    last = max(side - tile, 0)
+    return [*range(0, last, tile), last]
+
+
+def _open_raster(path: str | Path):
+    try:
+        import rasterio
+    except ImportError as error:
+        raise UserError(f'reading {path} needs rasterio: install bhvit_seg with the extra '
+                        '"raster"') from error
+    try:
+        return rasterio.open(path)
+    except rasterio.errors.RasterioError as error:
+        raise UserError(f'the raster {path} cannot be opened: {error}') from error
+
+
+def _read_window(path: str, window: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the image (H, W, 3), blue first, and where it has no data, or None."""
+    from rasterio.windows import Window
+
+    row, column, height, width = window
+    with _open_raster(path) as raster:
+        bands = [1, 2, 3] if raster.count >= 3 else [1, 1, 1]
+        if {raster.dtypes[band - 1] for band in bands} != {'uint8'}:
+            raise UserError(f'the raster {path} has bands of {raster.dtypes[0]}, and images of 8 '
+                            'bits are expected: convert it, for example with gdal_translate -ot '
+                            'Byte -scale')
+        part = Window(column, row, width, height)
+        image = raster.read(bands[::-1], window=part).transpose(1, 2, 0)
+        gaps = raster.dataset_mask(window=part) == 0
+    image = np.ascontiguousarray(image)
+    if not gaps.any():
+        return image, None
+    # As read_image_and_gaps does: a value that means nothing to a model.
+    image[gaps] = image[~gaps].mean(0).round() if not gaps.all() else 0
+    return image, gaps

