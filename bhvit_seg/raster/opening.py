@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.extras import missing_package
 from bhvit_seg.inference.inputs import Kind, kind_of
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ def load_rasterio() -> ModuleType:
     try:
         import rasterio
     except ImportError as error:
-        raise UserError('rasters are read and written with rasterio, which is missing: '
-                        "pip install 'bhvit_seg[raster]'") from error
+        raise UserError(missing_package('rasterio')) from error
     return rasterio
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Callable
 import rasterio
 
 from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.extras import missing_package
 from bhvit_seg.inference.raster_models import ModelSource, RasterModel
 from bhvit_seg.inference.windows import Grid, Window
 from bhvit_seg.raster.journal import encode_block
@@ -202,7 +203,7 @@ def cluster(scheduler: str) -> Iterator[distributed.Client]:
     try:
         import distributed
     except ModuleNotFoundError as error:
-        raise UserError("--scheduler needs distributed: pip install 'bhvit_seg[dask]'") from error
+        raise UserError(f'--scheduler: {missing_package("distributed")}') from error
     try:
         client = distributed.Client(scheduler, timeout=30, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:

@@ -289,7 +289,7 @@ def test_ctrl_c_says_what_is_kept(workers, map_model, write_raster, start_tool, 
     process = start_tool('tools/predict_raster.py', tmp_path / 'large.tif', tmp_path / 'm.tif',
                          '--packed', map_model(), '--threads', '1', '--workers', workers,
                          '--overlap', '0.5')
-    limit = time.monotonic() + 90
+    limit = time.monotonic() + 240
     while time.monotonic() < limit and process.poll() is None:
         if list(tmp_path.glob('.m.tif.work/*.npz')):
             break
