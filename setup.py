@@ -216,7 +216,7 @@ setup(
     package_data={'bhvit_seg': ['py.typed'], 'bhvit_seg.raster': ['page.html']},
     install_requires=['numpy'],
     extras_require=EXTRAS,
-    entry_points={'console_scripts': ['bhvit-seg = bhvit_seg.cli:main']},
+    entry_points={'console_scripts': ['bhvit-seg = bhvit_seg.__main__:main']},
     classifiers=[
         'Programming Language :: Python :: 3',
         'Topic :: Scientific/Engineering :: Image Recognition',

@@ -21,14 +21,15 @@ from rasterio.windows import Window
 
 from bhvit_seg.errors import UserError, command
 from bhvit_seg.fileio import make_output_folder, write_json
-from bhvit_seg.inference.raster_models import ModelSource, PackedRasterModel
+from bhvit_seg.inference.packed_predictor import PackedPredictor
+from bhvit_seg.inference.predictor import ModelSource
 from bhvit_seg.raster.memory import parse_memory
 from bhvit_seg.raster.predict import MapReport, WindowChoices, WorkChoices, map_raster
 
 TILE = 512
 
 
-class CostFreeModel(PackedRasterModel):
+class CostFreeModel(PackedPredictor):
     """A packed model that computes nothing: all scores are 0."""
 
     def scores(self, windows: np.ndarray) -> np.ndarray:

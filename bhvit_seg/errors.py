@@ -6,6 +6,7 @@ No traceback is printed for any of them; a bug keeps its own.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import signal
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from typing import Callable
 
 BAD_INPUT = 2
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 CLOSED_PIPE = 128 + 13  # as the shell reports a process that SIGPIPE ended
 NOTHING_TO_KEEP = 'nothing unfinished is left behind; the same command starts again'
 
@@ -66,13 +68,15 @@ def sentence_of(error: BaseException) -> str:
 
             if cause.name.split('.')[0] in EXTRA_OF:
                 return missing_package(cause.name)
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        # no such file, no permission, a full disk
-        return f'{os.fsdecode(error.filename)}: {error.strerror}'
+    if isinstance(error, OSError) and error.strerror:
+        if error.filename is not None:  # no such file, no permission
+            return f'{os.fsdecode(error.filename)}: {error.strerror}'
+        if error.errno in DISK_ERRORS:
+            return error.strerror
     return ''
 
 
-# What explain_interrupt has been told, the innermost last.
+# What explain_interrupt has been told. The outermost counts: it knows which command was typed.
 _explanations: list[Callable[[], str]] = []
 
 
@@ -121,12 +125,12 @@ class _Interruption:
 
     def handle(self, signum: int, frame) -> None:
         if os.getpid() != self.process:
-            # A worker that was forked from here ends without a word.
-            signal.signal(signum, signal.SIG_DFL)
-            signal.raise_signal(signum)
+            # A worker that was forked from here ends without a word, also of torch's, which
+            # complains about every worker with another status than 0.
+            os._exit(0 if signum == signal.SIGINT else 128 + signum)
         self.signum = self.signum or signum
         if not self.text:
-            self.text = _explanations[-1]() if _explanations else NOTHING_TO_KEEP
+            self.text = _explanations[0]() if _explanations else NOTHING_TO_KEEP
         if not _explanations and importing(frame):
             # Half imported packages swallow a KeyboardInterrupt or crash on it.
             self.report()
@@ -173,6 +177,25 @@ def closed(stream) -> bool:
         return False  # no poll on this system, or a stream without a file
 
 
+@contextlib.contextmanager
+def loud_logging() -> Iterator[None]:
+    """Let a handler of ``logging`` raise a BrokenPipeError, which it prints with a traceback."""
+    import logging
+
+    print_error = logging.StreamHandler.handleError
+
+    def handle_error(handler, record) -> None:
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            raise
+        print_error(handler, record)
+
+    logging.StreamHandler.handleError = handle_error
+    try:
+        yield
+    finally:
+        logging.StreamHandler.handleError = print_error
+
+
 def discard(*streams) -> None:
     """Send what the streams still hold, and all that follows, to nowhere."""
     for stream in streams:
@@ -198,7 +221,7 @@ def command(main: Callable) -> Callable:
 
     @functools.wraps(main)
     def run(*args, **kwargs):
-        with _Interruption() as interruption:
+        with _Interruption() as interruption, loud_logging():
             try:
                 result = main(*args, **kwargs)
                 if sys.stdout is not None:
@@ -212,13 +235,19 @@ def command(main: Callable) -> Callable:
                     interruption.before[signum] = signal.SIG_DFL
                     sys.exit(128 + signum)
                 gone = [stream for stream in (sys.stdout, sys.stderr) if closed(stream)]
-                if gone:
+                # rich ends the process itself
+                if gone or isinstance(error, SystemExit) and any(
+                        isinstance(cause, BrokenPipeError) for cause in causes(error)):
                     discard(*gone)
                     sys.exit(CLOSED_PIPE)
                 sentence = sentence_of(error)
                 if not sentence:
                     raise
                 say(f'error: {sentence}')
+                try:
+                    sys.stdout.flush()
+                except (AttributeError, OSError):
+                    discard(sys.stdout)
                 sys.exit(BAD_INPUT)
 
     return run

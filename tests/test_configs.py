@@ -64,7 +64,8 @@ TRAINED = [TINY_RS_LVF, *(f'bhvit/bhvit-{name}.py' for name in (
         ('bnn-18_segformer', 'rs-lvf'), ('binary-vit-tiny_segformer', 'dubai'),
         ('segformer-b0', 'rs-lvf'), ('efficientnet-lite0_fpn', 'oam-fair'),
         ('efficientnet-lite2_fpn', 'massachusetts-roads'))),
-    'bhvit/bhvit-nano_binary-ds_segformer_1xb4-3k_rs-lvf-224x224.py',
+    *(f'bhvit/bhvit-nano_binary-ds_{row}segformer_1xb4-3k_rs-lvf-224x224.py'
+      for row in ('', 'distill-lite0_', 'distill-unlabelled_')),
     'demo/bhvit-mini_segformer_1xb8-500_rs-lvf-224x224.py']
 
 
@@ -199,9 +200,9 @@ def test_recipe_says_what_its_name_says(name):
     assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_iters
     assert cfg.default_scope == 'mmseg' and cfg.custom_imports['imports'] == ['bhvit_seg.modules']
     assert len(cfg.model.data_preprocessor.mean) == cfg.model.backbone.get('in_channels', 3)
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        assert DATASETS.get(loader.dataset.type) is not None
-        for transform in loader.dataset.pipeline:
+    for dataset in [*train_parts(cfg), cfg.val_dataloader.dataset, cfg.test_dataloader.dataset]:
+        assert DATASETS.get(dataset.type) is not None
+        for transform in dataset.pipeline:
             assert TRANSFORMS.get(transform.type) is not None, transform.type
     for hook in [*cfg.custom_hooks, *cfg.default_hooks.values()]:
         assert HOOKS.get(hook.type) is not None, hook.type
@@ -319,12 +320,19 @@ def teacher(tmp_path_factory):
     return write
 
 
+def train_parts(cfg: Config) -> list[dict]:
+    """The training set's config, or those of its parts with and without labels."""
+    dataset = cfg.train_dataloader.dataset
+    return [dataset.dataset, dataset.unlabelled] if 'unlabelled' in dataset else [dataset]
+
+
 def with_crop(cfg: Config, divisor: int) -> Config:
     """Divide the crop that a config trains on."""
     side = cfg.crop_size[0] // divisor
-    for step in cfg.train_dataloader.dataset.pipeline:
-        if 'crop_size' in step:
-            step.crop_size = (side, side)
+    for dataset in train_parts(cfg):
+        for step in dataset.pipeline:
+            if 'crop_size' in step:
+                step.crop_size = (side, side)
     cfg.model.data_preprocessor.size = (side, side)
     return cfg
 
@@ -334,9 +342,14 @@ def train_and_predict(cfg: Config, sets, teacher) -> None:
     classes = cfg.model.decode_head.num_classes
     if 'teacher' in cfg.model:
         cfg.model.teacher.checkpoint = teacher(cfg.model.teacher.config)
-    dataset = DATASETS.build({**cfg.train_dataloader.dataset, 'data_root': str(sets[classes])})
-    assert len(dataset) == 2 and len(dataset.metainfo['classes']) == classes
-    batch = pseudo_collate([dataset[0], dataset[1]])
+    labelled, *unlabelled = train_parts(cfg)
+    labelled['data_root'] = str(sets[classes])
+    for part in unlabelled:
+        part.images = [str(sets[classes] / 'images' / 'train')]
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    assert len(dataset) == (4 if unlabelled else 2)
+    assert len(dataset.metainfo['classes']) == classes
+    batch = pseudo_collate([dataset[0], dataset[len(dataset) - 1]])
 
     model = MODELS.build(cfg.model)
     check_binary(model, cfg)

@@ -48,7 +48,7 @@ class Latency:
         calls: Timed calls.
         min_ms, median_ms, p95_ms: Over the calls.
         agreement: Fraction of pixels with the same label as the network simulated in torch's
-            float32 (SegFormer-B0: as its own torch model).
+            float32 (another network: as its own torch model).
         ratio: Its minimum over that of the fastest packed entry; None without one.
     """
 
@@ -155,7 +155,7 @@ def measure(entries: Sequence[Baseline], exports: Exports, threads: int, rounds:
             truth = labels
             if entry.group == 'other':
                 with torch.inference_mode():
-                    truth = exports.segformer()(torch.from_numpy(image)).numpy()
+                    truth = exports.other(entry.network)(torch.from_numpy(image)).numpy()
             got = predict(image)
             if got.shape != truth.shape:
                 raise AssertionError(f'{entry.name}: labels {got.shape}, not {truth.shape}')

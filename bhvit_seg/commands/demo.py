@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from bhvit_seg.errors import explain_interrupt
+
 CONFIG = 'bhvit-mini_segformer_1xb8-500_rs-lvf-224x224'
 DESCRIPTION = (
     'Writes synthetic aerial scenes, trains a small binary BHViT on them (about four minutes on '
@@ -20,4 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from bhvit_seg.commands.demonstration import run_demo
 
-    run_demo(CONFIG, args.out)
+    with explain_interrupt(lambda: f'what is finished is kept in {args.out}; the same command '
+                                   'continues'):
+        run_demo(CONFIG, args.out)

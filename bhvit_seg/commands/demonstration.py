@@ -14,11 +14,12 @@ from bhvit_seg.datasets.synthetic import write_dataset
 from bhvit_seg.errors import UserError
 from bhvit_seg.evaluation.test import test
 from bhvit_seg.inference.contact_sheet import SheetRow, write_contact_sheet
-from bhvit_seg.inference.packed_predictor import predict_packed
-from bhvit_seg.inference.torch_predictor import Predictor, predict
+from bhvit_seg.inference.prediction import predict_files
+from bhvit_seg.inference.predictor import ModelSource
 from bhvit_seg.native import PackedSegmentor, instruction_sets
 from bhvit_seg.native.packing import ExportReport, export_packed
 from bhvit_seg.training.train import train
+from bhvit_seg.training.trained import TrainedSegmentor
 
 N_TRAIN, N_VAL, SIZE = 160, 24, 256
 SHOWN = 4
@@ -56,7 +57,8 @@ def run_demo(config: str | Path, folder: str | Path) -> Path:
     _announce(4, 'predicting')
     images = sorted((data / 'images' / 'val').glob('*.png'))[:SHOWN]
     predictions = {'prediction': folder / 'predictions'}
-    predict(images, config, checkpoint, predictions['prediction'], overwrite=True)
+    source = ModelSource(config=config, checkpoint=checkpoint)
+    predict_files(images, source, predictions['prediction'], overwrite=True)
     road = scores['classes']['road']
     headline = (f'binary BHViT after {time.monotonic() - start:.0f} s on the CPU: '
                 f'road IoU {road["IoU"]:.1f} %, F1 {road["F1"]:.1f} % on {N_VAL} unseen scenes')
@@ -69,7 +71,7 @@ def run_demo(config: str | Path, folder: str | Path) -> Path:
         packed, predictions['from bits'] = folder / 'model.bhv', folder / 'predictions_from_bits'
         report = export_packed(config, checkpoint, packed, images)
         print(report.summary())
-        predict_packed(images, packed, predictions['from bits'], overwrite=True)
+        predict_files(images, ModelSource(packed), predictions['from bits'], overwrite=True)
         comparison = _compare_cost(config, checkpoint, report, images)
         headline += f'; {comparison}'
         print(comparison)
@@ -88,12 +90,12 @@ def _announce(step: int, what: str) -> None:
 def _compare_cost(config: str | Path, checkpoint: Path, report: ExportReport, images: list[Path]
                   ) -> str:
     """Time torch and the engine, interleaved, on the same images, and say what they take."""
-    predictor = Predictor(config, checkpoint, 'cpu')
+    trained = TrainedSegmentor(config, checkpoint, 'cpu')
     segmentor = PackedSegmentor(report.path, torch.get_num_threads())
-    samples = [predictor.load(image) for image in images]
+    samples = [trained.load(image) for image in images]
     inputs = [{key: [sample[key]] for key in ('inputs', 'data_samples')} for sample in samples]
     arrays = [np.asarray(Image.open(image).convert('RGB')) for image in images]
-    contestants = {'torch': (predictor.model.test_step, inputs),
+    contestants = {'torch': (trained.model.test_step, inputs),
                    'packed': (segmentor.predict, arrays)}
     shortest = dict.fromkeys(contestants, float('inf'))
     for turn in range(TIMED_ROUNDS * len(images)):

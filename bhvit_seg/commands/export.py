@@ -37,11 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from bhvit_seg.inference.inputs import find_images
     from bhvit_seg.native.packing import export_packed
 
     report = export_packed(
-        args.config, args.checkpoint, args.out, images=args.images, lidar=args.lidar,
-        precision=args.precision, verify=not args.no_verify, threads=args.threads,
-        cfg_options=args.cfg_options)
+        args.config, args.checkpoint, args.out, lidar=args.lidar,
+        images=find_images(args.images, args.out) if args.images else (), precision=args.precision,
+        verify=not args.no_verify, threads=args.threads, cfg_options=args.cfg_options)
     print(report.summary())
     print(f'wrote {report.path}')

@@ -10,7 +10,8 @@ from bhvit_seg.errors import UserError
 
 DESCRIPTION = (
     'Predicts images: label maps into OUT/labels, overlays into OUT/overlays. The values of a '
-    'label map are class ids. A prediction that was interrupted goes on with the same command.')
+    'label map are class ids. A prediction that was interrupted is continued by the same '
+    'command; OUT/prediction.json says which files, model and options each label map is of.')
 EXAMPLES = (
     'bhvit-seg predict tiles/ --packed model.bhv --out predictions',
     'bhvit-seg predict tiles/*.jpg --config my_config.py --checkpoint iter_3000.pth '
@@ -31,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--no-overlay', action='store_true', help='write label maps only')
     parser.add_argument('--overwrite', action='store_true',
                         help='predict again what is there already')
+    parser.add_argument('--window', type=int, metavar='PIXELS',
+                        help='side of overlapping windows that larger images are predicted in '
+                             '(default: the training crop, for images of more than 2048x2048)')
+    parser.add_argument('--whole', action='store_true',
+                        help='predict images of any size in one piece')
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,20 +44,24 @@ def run(args: argparse.Namespace) -> int:
     if args.packed is None and args.threads is not None:
         raise UserError('--threads is of packed models: give --packed, or set OMP_NUM_THREADS for '
                         'torch')
-    options = dict(lidar=args.lidar, opacity=args.opacity, overlay=not args.no_overlay,
-                   overwrite=args.overwrite)
-    if args.packed is not None:
-        from bhvit_seg.inference.packed_predictor import predict_packed
+    from bhvit_seg.inference.prediction import predict_files
+    from bhvit_seg.inference.predictor import ModelSource
 
-        report = predict_packed(args.inputs, args.packed, args.out, args.threads, **options)
-    else:
-        from bhvit_seg.inference.torch_predictor import predict
+    options = {}
+    if args.cfg_options:
         from bhvit_seg.training.config import parse_options
 
-        report = predict(args.inputs, args.config, args.checkpoint, args.out, args.device,
-                         parse_options(args.cfg_options or []), **options)
+        options = parse_options(args.cfg_options)
+    source = ModelSource(args.packed, args.config, args.checkpoint, args.device, args.threads,
+                         options)
+    report = predict_files(
+        args.inputs, source, args.out, lidar=args.lidar, opacity=args.opacity,
+        overlay=not args.no_overlay, overwrite=args.overwrite, window=args.window,
+        whole=args.whole)
     print(f'{len(report.written)} predicted into {args.out}, {len(report.skipped)} already there, '
           f'{len(report.failed)} failed')
+    for sentence in report.notes:
+        print(f'note: {sentence}', file=sys.stderr)
     for sentence in report.failed.values():
         print(f'error: {sentence}', file=sys.stderr)
     return 1 if report.failed else 0

@@ -1,46 +1,50 @@
 """Image, mask and raster files to arrays, or one sentence that names the file.
 
-OpenCV and Pillow differ, also from version to version, in what they do with a file that ends too
-early: an exception, nothing, or a picture whose lower part is grey. Every file is therefore looked
-at for its end before it is decoded.
+TIFF files are read by rasterio, as :mod:`bhvit_seg.raster` reads them; where it is missing, Pillow
+reads those of one or three bands. OpenCV reads PNG, JPEG, WebP and BMP files, Pillow masks and
+transparent pictures. These decoders differ, also from version to version, in what they do with a
+damaged file: an exception, a line on stderr, or a picture whose lower part is grey. PNG and JPEG
+files are therefore checked for their end before they are decoded, and the messages of libjpeg are
+read.
 
-NumPy, OpenCV and Pillow are all it needs: the packed model predicts where torch is not.
+Works without torch and OpenMMLab's packages: the packed model predicts where they are missing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
-import os
-import struct
 import tokenize
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageOps
 
+from bhvit_seg.datasets.decoder_messages import (
+    collect_stderr,
+    find_jpeg_damage,
+    gdal_damage_as_error,
+)
 from bhvit_seg.errors import UserError
+from bhvit_seg.fileio import write_atomically
 
-# What OpenCV has to say about a file we say ourselves; GeoTIFFs make it warn about every geo tag.
+# What OpenCV reports about a file is reported here; GeoTIFFs make it warn about every geo tag.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 JPEG_SIGNATURE = b'\xff\xd8'
 TIFF_SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-TIFF_BITS_PER_SAMPLE = 258
-TIFF_PHOTOMETRIC = 262
-TIFF_SAMPLES_PER_PIXEL = 277
-TIFF_EXTRA_SAMPLES = 338
+TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_SAMPLES, TIFF_SAMPLE_FORMAT = 258, 262, 277, 339
 TIFF_GDAL_NODATA = 42113
-TIFF_COLOUR_PHOTOMETRICS = (2, 6)  # RGB, YCbCr
-TIFF_ALPHA = (1, 2)  # associated, unassociated
-TIFF_RAW_PHOTOMETRICS = (1, 2)  # grey from black on, RGB: decoded to the values stored
-PNG_COLOUR_TYPE_AT, PNG_ALPHA = 25, (4, 6)
-ANY_MODE = '*'
+TIFF_STORED_PHOTOMETRICS = (1, 2, 6)  # grey from black on, RGB, YCbCr (which is decoded to RGB)
+SAMPLE_FORMATS = {1: 'u', 2: 'i', 3: 'f'}
+PILLOW_MODES = {'1': 'L', **dict.fromkeys(('RGBA', 'RGBX', 'CMYK', 'YCbCr', 'LAB'), 'RGB')}
+PNG_BITS_AT, PNG_COLOUR_TYPE_AT, PNG_ALPHA = 24, 25, (4, 6)
 COLOUR_FLAGS = {
     'color': cv2.IMREAD_COLOR,
     'unchanged': cv2.IMREAD_UNCHANGED,
@@ -51,26 +55,22 @@ LIDAR_SUFFIXES = ('.tif', '.tiff', '.npy', '.png')
 
 def read_image(path: str, color_type: str = 'color', backend_args: dict | None = None
                ) -> np.ndarray:
-    """Read a camera image.
+    """Read a camera image in the channel order of mmseg's pipelines.
 
     Args:
-        path: PNG, JPEG or TIFF file.
-        color_type: ``'color'``: three 8-bit channels, the EXIF orientation applied;
-            ``'unchanged'``: every channel in the file's own dtype (TIFF files of bands that are no
-            colours need rasterio).
-        backend_args: Where mmengine reads files from.
+        path, color_type, backend_args: As for :func:`read_pixels`.
 
     Returns:
         (H, W, C) in the order blue, green, red, further channels.
 
     Raises:
-        UserError: The file is missing, truncated or not an image.
+        UserError: As for :func:`read_pixels`.
     """
-    return read_image_and_gaps(path, color_type, backend_args)[0]
+    return swap_red_and_blue(read_pixels(path, color_type, backend_args)[0])
 
 
-def read_image_and_gaps(path: str, color_type: str = 'color', backend_args: dict | None = None
-                        ) -> tuple[np.ndarray, np.ndarray | None]:
+def read_pixels(path: str, color_type: str = 'color', backend_args: dict | None = None
+                ) -> tuple[np.ndarray, np.ndarray | None]:
     """Read a camera image, and where it has no data.
 
     It has none where all bands are the nodata value that a TIFF file declares, and where any is NaN
@@ -79,80 +79,47 @@ def read_image_and_gaps(path: str, color_type: str = 'color', backend_args: dict
     mean of its other pixels, or 0 if there are none: a value that means nothing to a model.
 
     Args:
-        path, color_type, backend_args: As for :func:`read_image`.
+        path: PNG, JPEG, TIFF, WebP or BMP file.
+        color_type: ``'color'``: three 8-bit channels, the EXIF orientation of PNG, JPEG and WebP
+            files applied; ``'unchanged'``: every channel in the file's own dtype, pixels where the
+            file stores them. TIFF files of two, or more than three bands need rasterio.
+        backend_args: Where mmengine reads files from.
 
     Returns:
-        The image, and (H, W) bool; None instead where it has data everywhere.
+        The image (H, W, C) in the order red, green, blue, further channels; and (H, W) bool, or
+        None where it has data everywhere.
 
     Raises:
-        UserError: As for :func:`read_image`.
+        UserError: The file is missing, damaged or not an image, or ``'color'`` is asked of one
+            that has no 8-bit colours.
     """
     content = _read_bytes(path, 'image', backend_args)
+    colour = color_type == 'color'
     gaps = None
     if content.startswith(TIFF_SIGNATURES):
-        tags = _tiff_tags(content, path, 'image')
-        if color_type == 'unchanged' or (
-                tags.bits <= 8 and tags.samples > 2 and not tags.opencv_keeps_bands):
-            bands = _decode_tiff(content, tags, path, 'image')
-            bands = bands.reshape(*bands.shape[:2], -1)
-            gaps = _gaps(bands, tags.nodata, tags.alpha if color_type == 'color' else None)
-            image = bands[..., 2::-1] if color_type == 'color' else _swap_red_and_blue(bands)
-            return _fill(np.ascontiguousarray(image), gaps), gaps
-        if tags.bits > 8 or tags.samples == 2:
-            raise UserError(f'image {path} has {tags.samples} bands of {tags.bits} bits, which '
-                            "are no 8-bit colours: load it with color_type='unchanged' and give "
-                            'data_preprocessor the mean and std of its bands')
-    elif color_type == 'color' and _png_has_alpha(content):
-        image = _decode_with_pillow(content, path, 'image', {ANY_MODE: 'RGBA'}, upright=True)
-        gaps = _none_if_empty(image[..., 3] == 0)
-        return _fill(np.ascontiguousarray(image[..., 2::-1]), gaps), gaps
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), COLOUR_FLAGS[color_type])
-    except cv2.error as error:
-        raise _undecodable(path, 'image', error.err) from error
-    if image is None:
-        raise _undecodable(path, 'image')
-    image = image if image.ndim == 3 else image[..., None]
-    if content.startswith(TIFF_SIGNATURES):
-        gaps = _gaps(image, tags.nodata, None)
-    return _fill(image, gaps), gaps
+        tiff = _read_tiff(content, path, 'image')
+        image = tiff.values
+        if tiff.is_coded:
+            image = _decode_with_pillow(content, path, 'image', 'RGB')
+        else:
+            gaps = _find_gaps(image, tiff.nodata, tiff.alpha if colour else None)
+        if colour:
+            if image.dtype != np.uint8 or image.shape[2] == 2:
+                raise _no_colours(path, f'{image.shape[2]} bands of {image.dtype}')
+            image = np.repeat(image, 3, 2) if image.shape[2] == 1 else image[..., :3]
+    elif colour and _png_has_alpha(content):
+        image = _decode_with_pillow(content, path, 'image', 'RGBA', upright=True)
+        image, gaps = image[..., :3], image[..., 3] == 0
+    else:
+        image = _decode_with_opencv(content, path, 'image', color_type)
+    return _fill(np.ascontiguousarray(image), gaps)
 
 
-def _gaps(bands: np.ndarray, nodata: float | None, alpha: int | None) -> np.ndarray | None:
-    """Where bands (H, W, C) have no data, by their nodata value and the number of the alpha band.
-    """
-    gaps = np.zeros(bands.shape[:2], bool)
-    colours = bands if alpha is None else np.delete(bands, alpha, axis=2)
-    if nodata is not None and not np.isnan(nodata):
-        gaps |= (colours == np.float64(nodata).astype(
-            bands.dtype if bands.dtype.kind == 'f' else np.float64)).all(2)
-    if bands.dtype.kind == 'f':
-        gaps |= ~np.isfinite(colours).all(2)
-    if alpha is not None:
-        gaps |= bands[..., alpha] == 0
-    return _none_if_empty(gaps)
-
-
-def _none_if_empty(gaps: np.ndarray) -> np.ndarray | None:
-    return gaps if gaps.any() else None
-
-
-def _fill(image: np.ndarray, gaps: np.ndarray | None) -> np.ndarray:
-    """Put the mean of an image (H, W, C) where it has no data."""
-    if gaps is None:
+def swap_red_and_blue(image: np.ndarray) -> np.ndarray:
+    """Exchange the first and the third channel of ``(..., C)``, where there are three."""
+    if image.shape[-1] < 3:
         return image
-    rest = image[~gaps]
-    mean = rest.mean(0, dtype=np.float64) if len(rest) else np.zeros(image.shape[2])
-    image = image.copy()
-    image[gaps] = mean.round() if image.dtype.kind in 'ui' else mean
-    return image
-
-
-def _png_has_alpha(content: bytes) -> bool:
-    """Whether a PNG is transparent anywhere, by a channel of its own or by a colour."""
-    return content.startswith(PNG_SIGNATURE) and (
-        content[PNG_COLOUR_TYPE_AT] in PNG_ALPHA
-        or b'tRNS' in content[:content.find(b'IDAT')])
+    return np.ascontiguousarray(image[..., [2, 1, 0, *range(3, image.shape[-1])]])
 
 
 def read_mask(path: str, backend_args: dict | None = None, colours: bool = False) -> np.ndarray:
@@ -167,22 +134,44 @@ def read_mask(path: str, backend_args: dict | None = None, colours: bool = False
         (H, W) numbers or (H, W, 3) red, green, blue.
 
     Raises:
-        UserError: The file is missing, truncated or not an image.
+        UserError: The file is missing, damaged or not an image.
     """
     content = _read_bytes(path, 'mask', backend_args)
-    to_rgb = ('RGBA', 'RGBX', 'CMYK', 'YCbCr', *(('P', 'PA') if colours else ()))
-    mask = _decode_with_pillow(content, path, 'mask', {'1': 'L', **dict.fromkeys(to_rgb, 'RGB')})
-    if mask.ndim == 3 and mask.shape[2] == 2:
-        mask = mask[..., 0]
-    return mask
+    tiff = _read_tiff(content, path, 'mask') if content.startswith(TIFF_SIGNATURES) else None
+    if tiff is not None and not tiff.is_coded:
+        mask = tiff.values
+    else:
+        mask = _decode_with_pillow(content, path, 'mask', 'RGB' if colours else None)
+    if mask.ndim == 2 or mask.shape[2] < 3:
+        return mask.reshape(*mask.shape[:2], -1)[..., 0]
+    return mask[..., :3]
+
+
+def write_labels(path: str | Path, labels: np.ndarray,
+                 palette: Sequence[Sequence[int]] | None = None) -> None:
+    """Write class ids (H, W) as an 8-bit PNG whose pixel values are the ids.
+
+    With a palette, a colour (RGB) for each id, viewers show its colours; the values stay the ids.
+
+    Raises:
+        UserError: An id does not fit into 8 bits.
+    """
+    if labels.max(initial=0) > 255:
+        raise UserError(f'{path} cannot hold the class id {labels.max()}: an 8-bit label map has '
+                        'ids up to 255')
+    picture = Image.fromarray(np.ascontiguousarray(labels, np.uint8))
+    if palette:
+        picture.putpalette(np.asarray(palette, np.uint8).tobytes())
+    with write_atomically(path) as partial:
+        picture.save(partial)
 
 
 def read_raster(path: str, backend_args: dict | None = None) -> tuple[np.ndarray, float | None]:
     """Read a raster of any number of channels.
 
     Args:
-        path: ``.npy`` (H, W) or (H, W, C), PNG or TIFF file. TIFF files of several bands that
-            are no colours need rasterio.
+        path: ``.npy`` (H, W) or (H, W, C), PNG or TIFF file. TIFF files of two, or more than three
+            bands need rasterio.
         backend_args: Where mmengine reads files from.
 
     Returns:
@@ -190,32 +179,30 @@ def read_raster(path: str, backend_args: dict | None = None) -> tuple[np.ndarray
         TIFF file declares.
 
     Raises:
-        UserError: The file is missing, truncated, or no raster of numbers.
+        UserError: The file is missing, damaged, or not a raster of numbers.
     """
-    content = _read_bytes(path, 'LiDAR raster', backend_args)
+    kind = 'LiDAR raster'
+    content = _read_bytes(path, kind, backend_args)
     nodata = None
     if content.startswith(b'\x93NUMPY'):
         try:
             raster = np.load(io.BytesIO(content), allow_pickle=False)
         except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
-            raise _undecodable(path, 'LiDAR raster', str(error)) from error
+            raise _undecodable(path, kind, str(error)) from error
     elif content.startswith(TIFF_SIGNATURES):
-        tags = _tiff_tags(content, path, 'LiDAR raster')
-        raster, nodata = _decode_tiff(content, tags, path, 'LiDAR raster'), tags.nodata
+        tiff = _read_tiff(content, path, kind)
+        raster, nodata = tiff.values, tiff.nodata
     else:
-        raster = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-        if raster is None:
-            raise _undecodable(path, 'LiDAR raster')
-        raster = _swap_red_and_blue(raster)
+        raster = _decode_with_opencv(content, path, kind, 'unchanged')
     if raster.ndim not in (2, 3) or raster.dtype.kind not in 'uifb':
-        raise UserError(f'LiDAR raster {path} holds {raster.dtype} of shape {raster.shape}: '
+        raise UserError(f'{kind} {path} holds {raster.dtype} of shape {raster.shape}: '
                         'expected numbers of shape (height, width) or (height, width, channels)')
     return raster.reshape(*raster.shape[:2], -1), nodata
 
 
 def read_lidar(path: str, channels: Sequence[int] | None = None, fill: float = 0.0,
                nodata: float | None = None, backend_args: dict | None = None) -> np.ndarray:
-    """Read the channels of a LiDAR raster that a model sees.
+    """Read the channels of a LiDAR raster that a model takes.
 
     Args:
         path: See :func:`read_raster`.
@@ -241,8 +228,7 @@ def read_lidar(path: str, channels: Sequence[int] | None = None, fill: float = 0
     missing = np.zeros(raster.shape, bool)
     for value in (declared, nodata):
         if value is not None:
-            missing |= raster == np.asarray(value, raster.dtype if raster.dtype.kind == 'f'
-                                            else np.float64)
+            missing |= _equals(raster, value)
     raster = raster.astype(np.float32)
     raster[missing | ~np.isfinite(raster)] = fill
     return raster
@@ -264,6 +250,51 @@ def append_lidar(image: np.ndarray, image_path: str, raster: np.ndarray, raster_
     return np.concatenate([image, raster], axis=2)
 
 
+def find_raster(folder: str | Path, name: str | Path) -> Path:
+    """Return the LiDAR raster of an image, by the image's path below its folder, without suffix.
+
+    Raises:
+        UserError: There is none.
+    """
+    for suffix in LIDAR_SUFFIXES:
+        raster = Path(folder) / f'{name}{suffix}'
+        if raster.is_file():
+            return raster
+    raise UserError(f'no raster {Path(folder) / name} ({", ".join(LIDAR_SUFFIXES)}): every image '
+                    'needs one of the same name in --lidar')
+
+
+def _equals(values: np.ndarray, value: float) -> np.ndarray:
+    """Compare with a declared value, which is in the precision of the file."""
+    return values == np.float64(value).astype(
+        values.dtype if values.dtype.kind == 'f' else np.float64)
+
+
+def _find_gaps(bands: np.ndarray, nodata: float | None, alpha: int | None) -> np.ndarray:
+    """Where bands (H, W, C) have no data, by their nodata value and the number of the alpha band.
+    """
+    gaps = np.zeros(bands.shape[:2], bool)
+    colours = bands if alpha is None else np.delete(bands, alpha, axis=2)
+    if nodata is not None and not np.isnan(nodata):
+        gaps |= _equals(colours, nodata).all(2)
+    if bands.dtype.kind == 'f':
+        gaps |= ~np.isfinite(colours).all(2)
+    if alpha is not None:
+        gaps |= bands[..., alpha] == 0
+    return gaps
+
+
+def _fill(image: np.ndarray, gaps: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Put the mean of an image (H, W, C) where it has no data; return both, None for no gaps."""
+    if gaps is None or not gaps.any():
+        return image, None
+    rest = image[~gaps]
+    mean = rest.mean(0, dtype=np.float64) if len(rest) else np.zeros(image.shape[2])
+    image = image.copy()
+    image[gaps] = mean.round() if image.dtype.kind in 'ui' else mean
+    return image, gaps
+
+
 def _read_bytes(path: str, kind: str, backend_args: dict | None) -> bytes:
     try:
         if backend_args is None and '://' not in str(path):
@@ -273,7 +304,7 @@ def _read_bytes(path: str, kind: str, backend_args: dict | None) -> bytes:
             content = fileio.get(path, backend_args=backend_args)
     except OSError as error:
         reason = 'does not exist' if isinstance(error, FileNotFoundError) else (
-            f'can not be read ({error.strerror or error})')
+            f'cannot be read ({error.strerror or error})')
         raise UserError(f'{kind} {path} {reason}') from error
     if not content:
         raise UserError(f'{kind} {path} is empty (0 bytes): copy or export it again')
@@ -307,6 +338,13 @@ def _png_is_whole(content: bytes) -> bool:
     return False
 
 
+def _png_has_alpha(content: bytes) -> bool:
+    """Whether a PNG is transparent anywhere, by a channel of its own or by a colour."""
+    return content.startswith(PNG_SIGNATURE) and (
+        content[PNG_COLOUR_TYPE_AT] in PNG_ALPHA
+        or b'tRNS' in content[:content.find(b'IDAT')])
+
+
 def _jpeg_is_whole(content: bytes) -> bool:
     # Segments are skipped up to the first scan: a thumbnail among them has an end mark of its own.
     at = 2
@@ -321,105 +359,113 @@ def _jpeg_is_whole(content: bytes) -> bool:
     return False
 
 
-class _TiffTags(NamedTuple):
-    samples: int
-    bits: int
-    is_colour: bool
+class _Tiff(NamedTuple):
+    """The bands of a TIFF file, (H, W, C) as stored, and what the file says about them.
+
+    ``is_coded``: values that are not brightnesses, such as those of a palette, or of less than 8
+    bits; ``alpha``: the place of the alpha band.
+    """
+
+    values: np.ndarray
     nodata: float | None
     alpha: int | None
-
-    @property
-    def opencv_keeps_bands(self) -> bool:
-        """OpenCV multiplies colours by a fourth band, drops further ones, and mixes others."""
-        return self.samples == 1 or (self.is_colour and self.samples == 3)
-
-    @property
-    def pillow_keeps_bands(self) -> bool:
-        return self.samples == 4 and self.bits == 8 and self.is_colour
+    is_coded: bool
 
 
-def _tiff_tags(content: bytes, path: str, kind: str) -> _TiffTags:
-    """Bands a pixel, bits a band, the nodata value that GDAL declares, and which band is alpha."""
-    header = 16 if content[2:4] in (b'+\0', b'\0+') else 8
+def _read_tiff(content: bytes, path: str, kind: str) -> _Tiff:
     try:
-        with warnings.catch_warnings():
+        import rasterio
+    except ImportError:
+        return _read_tiff_with_pillow(content, path, kind)
+    from rasterio.enums import ColorInterp
+
+    try:
+        with warnings.catch_warnings(), rasterio.io.MemoryFile(content) as memory:
             warnings.simplefilter('ignore')
-            directory = TiffImagePlugin.ImageFileDirectory_v2(content[:header])
-            stream = io.BytesIO(content)
-            stream.seek(directory.next)
-            directory.load(stream)
-            samples = directory.get(TIFF_SAMPLES_PER_PIXEL, 1)
-            bits = directory.get(TIFF_BITS_PER_SAMPLE, 1)
-            photometric = directory.get(TIFF_PHOTOMETRIC)
-            extra = directory.get(TIFF_EXTRA_SAMPLES, ())
-            declared = directory.get(TIFF_GDAL_NODATA)
-        nodata = None if declared is None else float(str(declared).strip('\0 '))
-    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error) as error:
-        raise _undecodable(path, kind, str(error)) from error
-    bits = max(bits) if isinstance(bits, tuple) else bits
-    if bits < 8 or photometric not in TIFF_RAW_PHOTOMETRICS:
-        nodata = None  # a stored value, which is not what a palette or the like is decoded to
-    extra = extra if isinstance(extra, tuple) else (extra,)
-    alpha = next((samples - len(extra) + place for place, kind_of_band in enumerate(extra)
-                  if kind_of_band in TIFF_ALPHA), None)
-    return _TiffTags(samples, bits, photometric in TIFF_COLOUR_PHOTOMETRICS, nodata, alpha)
+            with memory.open() as dataset, gdal_damage_as_error():
+                values = np.ascontiguousarray(dataset.read().transpose(1, 2, 0))
+                colours = dataset.colorinterp
+                is_coded = (
+                    ColorInterp.palette in colours
+                    or int(dataset.tags(1, ns='IMAGE_STRUCTURE').get('NBITS', 8)) < 8
+                    or 'MINISWHITE' in dataset.tags(ns='IMAGE_STRUCTURE'))
+                alpha = colours.index(ColorInterp.alpha) if ColorInterp.alpha in colours else None
+                return _Tiff(values, dataset.nodata, alpha, is_coded)
+    except rasterio.errors.RasterioError as error:
+        raise _undecodable(path, kind, str(error.__cause__ or error)) from error
 
 
-def _decode_tiff(content: bytes, tags: _TiffTags, path: str, kind: str) -> np.ndarray:
-    """Return the bands in the file's order."""
-    if tags.pillow_keeps_bands:
-        return _decode_with_pillow(content, path, kind)
-    if not tags.opencv_keeps_bands:
-        return _decode_with_rasterio(content, path, kind, tags.samples)
-    try:
-        bands = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise _undecodable(path, kind, error.err) from error
-    if bands is None:
-        raise _undecodable(path, kind)
-    return _swap_red_and_blue(bands)
+def _read_tiff_with_pillow(content: bytes, path: str, kind: str) -> _Tiff:
+    with _open_with_pillow(content, path, kind) as image:
+        tags, values = image.tag_v2, np.asarray(image)
+    values = values.reshape(*values.shape[:2], -1)
+    bits, sample_format = (int(np.max(tags.get(tag, 1)))
+                           for tag in (TIFF_BITS, TIFF_SAMPLE_FORMAT))
+    if bits < 8 or tags.get(TIFF_PHOTOMETRIC) not in TIFF_STORED_PHOTOMETRICS:
+        return _Tiff(values, None, None, True)
+    samples = tags.get(TIFF_SAMPLES, 1)
+    if samples not in (1, 3) or samples != values.shape[2]:
+        raise UserError(f'{kind} {path} has {samples} bands, which are read with rasterio: '
+                        "pip install 'bhvit_seg[raster]', or save it as .npy")
+    nodata = tags.get(TIFF_GDAL_NODATA)
+    # Pillow gives 32 bits for other integers too.
+    return _Tiff(values.astype(f'{SAMPLE_FORMATS[sample_format]}{bits // 8}'),
+                 None if nodata is None else float(nodata.strip('\0 ')), None, False)
 
 
-def _decode_with_pillow(content: bytes, path: str, kind: str, modes: dict | None = None,
+def _decode_with_pillow(content: bytes, path: str, kind: str, mode: str | None = None,
                         upright: bool = False) -> np.ndarray:
-    """Decode a picture, first converted where ``modes`` gives another mode for its own or any.
+    """Decode a picture.
 
-    ``upright`` obeys the EXIF orientation.
+    Args:
+        mode: What to convert it to; by default to RGB where its own values are not numbers or red,
+            green and blue, but never from a palette.
+        upright: Whether to obey the EXIF orientation.
     """
+    with _open_with_pillow(content, path, kind) as image:
+        picture = ImageOps.exif_transpose(image) if upright else image
+        mode = mode or PILLOW_MODES.get(image.mode, image.mode)
+        return np.asarray(picture if mode == image.mode else picture.convert(mode))
+
+
+@contextlib.contextmanager
+def _open_with_pillow(content: bytes, path: str, kind: str) -> Iterator[Image.Image]:
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # aerial images are large
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             with Image.open(io.BytesIO(content)) as image:
-                mode = (modes or {}).get(image.mode, (modes or {}).get(ANY_MODE, image.mode))
-                picture = ImageOps.exif_transpose(image) if upright else image
-                return np.asarray(picture if mode == image.mode else picture.convert(mode))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                yield image
+    except (OSError, SyntaxError, ValueError) as error:
         raise _undecodable(path, kind, str(error)) from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
-def _decode_with_rasterio(content: bytes, path: str, kind: str, samples: int) -> np.ndarray:
-    try:
-        import rasterio
-    except ImportError as error:
-        raise UserError(f'{kind} {path} has {samples} bands, which need rasterio: '
-                        'pip install rasterio, or save it as .npy') from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            with rasterio.io.MemoryFile(content) as memory, memory.open() as dataset:
-                return np.ascontiguousarray(dataset.read().transpose(1, 2, 0))
-    except rasterio.errors.RasterioError as error:
-        raise _undecodable(path, kind, str(error)) from error
+def _decode_with_opencv(content: bytes, path: str, kind: str, color_type: str) -> np.ndarray:
+    """Decode a picture to (H, W, C), red first."""
+    if (color_type == 'color' and content.startswith(PNG_SIGNATURE)
+            and content[PNG_BITS_AT] == 16):
+        raise _no_colours(path, '16 bits a channel')
+    reason = ''
+    with collect_stderr() as lines:
+        try:
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), COLOUR_FLAGS[color_type])
+        except cv2.error as error:
+            image, reason = None, error.err
+    damage = find_jpeg_damage(lines, content) if content.startswith(JPEG_SIGNATURE) else None
+    if image is None or damage:
+        raise _undecodable(path, kind, damage or reason)
+    return swap_red_and_blue(image.reshape(*image.shape[:2], -1))
 
 
-def _swap_red_and_blue(image: np.ndarray) -> np.ndarray:
-    if image.ndim == 3 and image.shape[2] >= 3:
-        return np.concatenate([image[..., 2::-1], image[..., 3:]], axis=2)
-    return image
+def _no_colours(path: str, what: str) -> UserError:
+    return UserError(f'image {path} has {what}, not 8-bit colours: save it in 8 bits, or load it '
+                     "with color_type='unchanged' and give data_preprocessor the mean and std of "
+                     'its channels')
 
 
 def _undecodable(path: str, kind: str, reason: str = '') -> UserError:
     reason = ' '.join(reason.split())
-    return UserError(f'{kind} {os.fspath(path)} can not be decoded'
-                     f'{f" ({reason})" if reason else ""}: it is damaged, truncated or no '
-                     'image; copy or export it again')
+    return UserError(f'{kind} {path} cannot be decoded{f" ({reason})" if reason else ""}: it is '
+                     'damaged, truncated or not an image; copy or export it again')

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from bhvit_seg.datasets.image_io import COLOUR_FLAGS, read_image_and_gaps, read_mask
+from bhvit_seg.datasets.image_io import COLOUR_FLAGS, read_mask, read_pixels
 from bhvit_seg.datasets.masks import IGNORE, MaskEncoding, label_table
 from bhvit_seg.datasets.transforms.loading import LoadLidarChannels
 from bhvit_seg.errors import UserError
@@ -50,8 +50,7 @@ class SampleCheck:
             squares]. Plain values, fit for JSON.
         """
         finding = dict(problems=[], ids={}, labels={}, ignored=0, channels=None)
-        image, gaps = _read(finding, info['img_path'], read_image_and_gaps,
-                            self._flag()) or (None, None)
+        image, gaps = _read(finding, info['img_path'], read_pixels, self._flag()) or (None, None)
         if image is not None and min(image.shape[:2]) < PATCH:
             _add(finding, info['img_path'], f'image {info["img_path"]} is {_size(image)} pixels, '
                  f'smaller than one {PATCH}x{PATCH} patch: leave it out')
@@ -138,8 +137,6 @@ class SampleCheck:
                 mean, std = (value.ravel() for value in cv2.meanStdDev(group, mask=counted))
                 sums += (mean * pixels).tolist()
                 squares += ((mean**2 + std**2) * pixels).tolist()
-        if image.shape[2] >= 3:
-            sums[:3], squares[:3] = sums[2::-1], squares[2::-1]
         finding['channels'] = [pixels, sums, squares]
 
 

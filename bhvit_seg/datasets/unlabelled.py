@@ -9,13 +9,13 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset
 from mmseg.registry import DATASETS, TRANSFORMS
+from torch.utils.data import Dataset
 
-from bhvit_seg.datasets.image_io import read_image_and_gaps
+from bhvit_seg.datasets.image_io import read_pixels, swap_red_and_blue
 from bhvit_seg.datasets.rs_lvf import IMAGE_SUFFIXES
 from bhvit_seg.errors import UserError
+from bhvit_seg.models.losses.distillation import UNLABELLED
 
-# The label of ground of which nobody has said what it is: a teacher may. 255 is no data.
-UNLABELLED = 254
 NODATA = 255
 # Read by GDAL, in tiles.
 RASTER_SUFFIXES = ('.tif', '.tiff', '.vrt', '.jp2')
@@ -60,6 +60,51 @@ class UnlabelledDataset(BaseDataset):
         return entries
 
 
+@DATASETS.register_module()
+class PartlyLabelledDataset(Dataset):
+    """A dataset with labels, and images without, which a teacher labels in training.
+
+    ``ResumableTrainLoop`` takes ``share`` of the samples of each batch from the second part.
+
+    Args:
+        dataset: Config of the dataset with labels.
+        unlabelled: Config of an :class:`UnlabelledDataset`.
+        share: Fraction of the samples without labels, less than 1.
+
+    Raises:
+        UserError: The share is out of range.
+    """
+
+    def __init__(self, dataset: dict, unlabelled: dict, share: float = 0.5) -> None:
+        if not 0 < share < 1:
+            raise UserError(f'PartlyLabelledDataset got share={share}: give a fraction between 0 '
+                            'and 1')
+        self.dataset = DATASETS.build(dataset)
+        self.unlabelled = DATASETS.build(unlabelled)
+        self.share = share
+
+    @property
+    def metainfo(self) -> dict:
+        return self.dataset.metainfo
+
+    @property
+    def labelled(self) -> int:
+        """The number of images with labels; they come first."""
+        return len(self.dataset)
+
+    def full_init(self) -> None:
+        self.dataset.full_init()
+        self.unlabelled.full_init()
+
+    def __len__(self) -> int:
+        return self.labelled + len(self.unlabelled)
+
+    def __getitem__(self, index: int) -> dict:
+        if index < self.labelled:
+            return self.dataset[index]
+        return self.unlabelled[index - self.labelled]
+
+
 @TRANSFORMS.register_module()
 class LoadUnlabelledImage(BaseTransform):
     """Load an image or the ``window`` of a raster as ``img`` (H, W, 3) uint8, blue first.
@@ -73,7 +118,8 @@ class LoadUnlabelledImage(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         if results.get('window') is None:
-            image, gaps = read_image_and_gaps(results['img_path'])
+            image, gaps = read_pixels(results['img_path'])
+            image = swap_red_and_blue(image)
         else:
             image, gaps = _read_window(results['img_path'], results['window'])
         labels = np.full(image.shape[:2], UNLABELLED, np.uint8)
@@ -138,6 +184,6 @@ def _read_window(path: str, window: Sequence[int]) -> tuple[np.ndarray, np.ndarr
     image = np.ascontiguousarray(image)
     if not gaps.any():
         return image, None
-    # As read_image_and_gaps does: a value that means nothing to a model.
+    # As read_pixels does: a value that means nothing to a model.
     image[gaps] = image[~gaps].mean(0).round() if not gaps.all() else 0
     return image, gaps

@@ -10,8 +10,8 @@ import numpy as np
 from mmseg.evaluation.metrics import IoUMetric
 from mmseg.registry import METRICS
 
+from bhvit_seg.datasets.image_io import write_labels
 from bhvit_seg.evaluation.scores import score_areas
-from bhvit_seg.inference.pictures import write_labels
 
 
 @METRICS.register_module()

@@ -1,4 +1,4 @@
-"""Label maps and overlays as picture files."""
+"""Overlays: images with the colours of their labels, as picture files."""
 
 from __future__ import annotations
 
@@ -8,42 +8,36 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import write_atomically
 
 Palette = Sequence[Sequence[int]]
 
 
-def write_labels(path: Path, labels: np.ndarray, palette: Palette | None) -> None:
-    """Write class ids (H, W) as an 8-bit PNG whose pixel values are the ids.
-
-    With a palette viewers show its colours; the values stay the ids.
-
-    Raises:
-        UserError: An id does not fit into 8 bits.
-    """
-    if labels.max(initial=0) > 255:
-        raise UserError(f'{path} cannot hold the class id {labels.max()}: an 8-bit label map has '
-                        'ids up to 255')
-    picture = Image.fromarray(np.ascontiguousarray(labels, np.uint8))
-    if palette:
-        picture.putpalette(np.asarray(palette, np.uint8).tobytes())
-    with write_atomically(path) as partial:
-        picture.save(partial)
-
-
 def write_overlay(path: Path, image: np.ndarray, labels: np.ndarray, palette: Palette,
                   opacity: float) -> None:
-    """Write the image (H, W, 3), RGB, with the colours of the labels (H, W) laid over it.
+    """Write the image with the colours of the labels laid over it.
 
     Args:
         path: The file.
-        image: 8-bit image.
-        labels: Class ids.
+        image: ``(H, W, C)``, red first; see :func:`to_picture`.
+        labels: Class ids ``(H, W)``.
         palette: A colour (RGB) for each id.
-        opacity: Share of the colours, 0 to 1.
+        opacity: Weight of the colours, 0 to 1.
     """
     colours = np.asarray(palette, np.float32)[labels]
-    blend = np.rint((1 - opacity) * image + opacity * colours).astype(np.uint8)
+    blend = np.rint((1 - opacity) * to_picture(image) + opacity * colours).astype(np.uint8)
     with write_atomically(path) as partial:
         Image.fromarray(blend).save(partial)
+
+
+def to_picture(image: np.ndarray) -> np.ndarray:
+    """Return an image of any channels, ``(H, W, C)``, as one of three 8-bit channels.
+
+    The first three channels are shown, or the first as grey; values of another type than 8 bits
+    from their 2nd to their 98th percentile.
+    """
+    image = image[..., :3] if image.shape[2] >= 3 else image[..., :1].repeat(3, 2)
+    if image.dtype == np.uint8:
+        return image
+    low, high = np.percentile(image, (2, 98))
+    return (255 * ((image - low) / max(high - low, 1e-12)).clip(0, 1)).astype(np.uint8)

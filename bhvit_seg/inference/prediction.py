@@ -1,4 +1,4 @@
-"""What every prediction of image files does, whatever computes the labels.
+"""Prediction of image files: labels and overlays below one folder, and a record of what they are.
 
 Needs neither torch nor OpenMMLab's packages.
 """
@@ -6,37 +6,29 @@ Needs neither torch nor OpenMMLab's packages.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Protocol
+from typing import Any
 
 import numpy as np
 
-from bhvit_seg.datasets.image_io import LIDAR_SUFFIXES, read_image
+from bhvit_seg.datasets.image_io import find_raster, write_labels
 from bhvit_seg.errors import UserError, find_user_error, first_line
 from bhvit_seg.fileio import make_output_folder, write_json
+from bhvit_seg.inference.blending import Blender
 from bhvit_seg.inference.inputs import find_images
-from bhvit_seg.inference.pictures import Palette, write_labels, write_overlay
+from bhvit_seg.inference.pictures import write_overlay
+from bhvit_seg.inference.predictor import LoadedImage, ModelSource, Predictor
+from bhvit_seg.inference.windows import lay_grid
 
 RECORD = 'prediction.json'
-
-
-class ImagePredictor(Protocol):
-    """What computes the labels of an image file.
-
-    Attributes:
-        palette: A colour (RGB) for each class.
-        reads_lidar: Whether it wants a LiDAR raster with each image.
-    """
-
-    palette: Palette
-    reads_lidar: bool
-
-    def __call__(self, image: Path, lidar: Path | None = None) -> np.ndarray:
-        """Return the class ids (H, W) of an image file."""
+OVERLAP = 0.25
+# Pixels of the largest image that is predicted in one piece. In BHViT all windows attend to all
+# pooled tokens, so that time and memory grow with the square of the pixels: at this size they
+# are about twice those of overlapping windows.
+MAX_WHOLE = 2048 * 2048
 
 
 @dataclass
@@ -47,117 +39,322 @@ class PredictionReport:
         written: Images predicted now.
         skipped: Images whose predictions were there already.
         failed: A sentence for each image that could not be predicted.
+        notes: What the user should know about the others, a sentence each.
     """
 
     written: list[Path] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Job:
+    """One image to predict.
+
+    Attributes:
+        image: The image.
+        name: Its name below the output folder, without suffix.
+        labels: The label map to write.
+        overlay: The overlay to write.
+        identity: What the prediction is of, plain values: files, model and options.
+    """
+
+    image: Path
+    name: str
+    labels: Path
+    overlay: Path
+    identity: dict[str, Any]
 
 
 def predict_files(inputs: Sequence[str | Path],
-                  make_predictor: Callable[[], ImagePredictor],
-                  weights: str | Path,
+                  source: ModelSource,
                   out: str | Path,
                   lidar: str | Path | None = None,
                   opacity: float = 0.5,
                   overlay: bool = True,
-                  overwrite: bool = False) -> PredictionReport:
+                  overwrite: bool = False,
+                  window: int | None = None,
+                  whole: bool = False) -> PredictionReport:
     """Predict images into ``out/labels`` and ``out/overlays``.
 
-    Label maps are 8-bit PNGs whose values are the model's class ids. What is there already is
-    kept, so a prediction that was interrupted goes on. An image that fails does not stop the
-    others.
+    Label maps are 8-bit PNGs whose values are the model's class ids. Predictions that are there
+    already, of the same files, model and options, are kept, so that an interrupted run can be
+    continued. An image that fails does not stop the others.
 
     Args:
         inputs: Images, folders or glob patterns.
-        make_predictor: Called when images are found.
-        weights: The file that the predictor's weights are from.
+        source: The model.
         out: The output folder.
         lidar: The folder with a raster for each image, of the same path below it; needed by
             models of camera and LiDAR.
-        opacity: Share of the class colours in the overlays, 0 to 1.
-        overlay: Write overlays.
-        overwrite: Predict everything anew.
+        opacity: Weight of the class colours in the overlays, 0 to 1.
+        overlay: Whether to write overlays.
+        overwrite: Whether to predict again what is there, and to replace other files.
+        window: Side in pixels of windows that every larger image is predicted in. By default
+            images of more than :data:`MAX_WHOLE` pixels are, in windows of the training crop,
+            unless the config itself slides windows over images.
+        whole: Whether to predict all images in one piece.
 
     Raises:
         UserError: Something given is wrong.
     """
     if not 0 <= opacity <= 1:
         raise UserError(f'--opacity is {opacity}, but it has to be between 0 and 1')
+    if window is not None and (whole or window < 1):
+        raise UserError(f'--window is {window}: give a number of pixels of at least 1, and not '
+                        '--whole as well')
     names = find_images(inputs, out)
-    predictor = make_predictor()
-    if predictor.reads_lidar and lidar is None:
+    model = source.load(windows=window is not None)
+    if model.reads_lidar and lidar is None:
         raise UserError('the model reads camera and LiDAR: give the folder of the rasters with '
                         '--lidar')
-    out = make_output_folder(out, '--out')
-    check_record(out, weights, overwrite)
+    options = {'model': model.digest, 'windows': 'whole' if whole else window}
+    lidar = lidar if model.reads_lidar else None
+    jobs = list_jobs(names, Path(out), lidar, options)
+    check_outputs(jobs, Path(out), [source.weights, *filter(None, [source.config])])
     report = PredictionReport()
-    for image in with_progress(list(names)):
-        labels_path = out / 'labels' / f'{names[image]}.png'
-        overlay_path = out / 'overlays' / f'{names[image]}.png'
-        wanted = [labels_path, overlay_path] if overlay else [labels_path]
-        if not overwrite and all(path.exists() for path in wanted):
-            report.skipped.append(image)
-            continue
+    todo = update_record(Path(out), jobs, source.weights, opacity if overlay else None, overwrite)
+    report.skipped = [job.image for job in jobs if job not in todo]
+    in_windows, dark = [], []
+    for job in with_progress(todo):
         try:
-            # First of all: the overlay needs it, and a damaged file is noticed.
-            picture = read_image(str(image), 'color', None)[..., ::-1]
-            raster = None if lidar is None else find_raster(Path(lidar), names[image])
-            labels = predictor(image, raster)
-            write_labels(labels_path, labels, predictor.palette)
-            if overlay:
-                write_overlay(overlay_path, picture, labels, predictor.palette, opacity)
+            image = model.load(
+                job.image, None if lidar is None else find_raster(lidar, job.name))
+            sides = choose_windows(model, image, window, whole)
+            labels = (model.predict(image) if sides is None else
+                      predict_in_windows(model, image, sides))
+            write_prediction(job, image, labels, model, opacity if overlay else None)
         except Exception as error:
             # Whatever is wrong with one image, the others are to be predicted.
             known = find_user_error(error)
             sentence = str(known) if known else f'{type(error).__name__}: {first_line(error)}'
-            report.failed[image] = (
-                sentence if str(image) in sentence else f'{image}: {sentence}')
+            report.failed[job.image] = (
+                sentence if str(job.image) in sentence else f'{job.image}: {sentence}')
         else:
-            report.written.append(image)
+            report.written.append(job.image)
+            in_windows += [job.image] if sides is not None and window is None else []
+            dark += [job.image] if is_too_dark(image, model) else []
+    if in_windows:
+        report.notes.append(
+            f'{some(in_windows)} of more than {MAX_WHOLE:,} pixels predicted in overlapping '
+            f'windows of {model.window[0]}x{model.window[1]}, as `bhvit-seg predict-raster` does; '
+            '--whole takes images in one piece, --window N sets the side')
+    if dark:
+        report.notes.append(
+            f'{some(dark)} with values of at most 1, where the model was trained on values around '
+            f'{np.mean(model.fill):.0f}: scale them as the training images were')
     return report
 
 
-def with_progress(images: list[Path]) -> Iterable[Path]:
+def list_jobs(names: Mapping[Path, Path], out: Path, lidar: str | Path | None,
+              options: Mapping[str, Any]) -> list[Job]:
+    """Say for each image what is read and written."""
+    jobs = []
+    for image, name in names.items():
+        raster = None
+        with contextlib.suppress(UserError):  # it is reported when its turn comes
+            raster = None if lidar is None else find_raster(lidar, name)
+        identity = {**options, 'source': describe_file(image),
+                    'lidar': None if raster is None else describe_file(raster)}
+        jobs.append(Job(image, str(name), out / 'labels' / f'{name}.png',
+                        out / 'overlays' / f'{name}.png', identity))
+    return jobs
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Return what tells a file from others and from what it was before."""
+    described: dict[str, Any] = {'path': str(path.absolute())}
+    with contextlib.suppress(OSError):
+        status = path.stat()
+        described.update(bytes=status.st_size, modified=status.st_mtime_ns)
+    return described
+
+
+def check_outputs(jobs: Sequence[Job], out: Path, others: Sequence[str | Path]) -> None:
+    """See that nothing that is written is also read.
+
+    Raises:
+        UserError: An output is an input.
+    """
+    read = {Path(path).resolve() for path in others}
+    for job in jobs:
+        read |= {Path(file['path']).resolve()
+                 for file in (job.identity['source'], job.identity['lidar']) if file}
+    for path in (out / RECORD, *(path for job in jobs for path in (job.labels, job.overlay))):
+        if path.resolve() in read:
+            raise UserError(f'{path} would be written, but it is an input: give another --out')
+
+
+def update_record(out: Path, jobs: Sequence[Job], weights: str, opacity: float | None,
+                  overwrite: bool) -> list[Job]:
+    """Note in ``out`` what its predictions are of, and return what is left to predict.
+
+    Predictions of what was there before, such as an older version of an image, are removed.
+
+    Args:
+        out: The output folder.
+        jobs: All images.
+        weights: The file that the weights are in.
+        opacity: As of :func:`predict_files`; None for no overlays.
+        overwrite: As of :func:`predict_files`.
+
+    Raises:
+        UserError: ``out`` holds predictions of another model or other images under the names that
+            are to be written, or files of which nothing is known.
+    """
+    record = read_record(out / RECORD, overwrite)
+    models, images = record['models'], record['images']
+    digest = jobs[0].identity['model']
+    if not overwrite:
+        for name, entry in images.items():
+            if entry['model'] != digest and (out / 'labels' / f'{name}.png').exists():
+                raise UserError(f'{out} holds predictions of {models[entry["model"]]}, not of '
+                                f'{weights} with these settings: give another --out, or '
+                                '--overwrite')
+    models[digest] = weights
+    todo, stale = [], []
+    for job in jobs:
+        name = job.name
+        wanted = [job.labels] if opacity is None else [job.labels, job.overlay]
+        entry = images.get(name)
+        if not overwrite:
+            check_entry(out, job, wanted, entry)
+        # Another image beside it changes the name: 1.png is written as 1, or as 1.png beside 1.jpg.
+        suffix = job.image.suffix
+        before = name[:-len(suffix)] if name.endswith(suffix) else name + suffix
+        if before in images and images[before]['source']['path'] == job.identity['source']['path']:
+            stale += files_of(out, before, images.pop(before))
+        same = entry == {**job.identity, 'opacity': entry and entry['opacity']} and not overwrite
+        shown = entry['opacity'] if same else None
+        if not same:
+            stale += files_of(out, name, entry) + (wanted if overwrite else [])
+        elif opacity not in (None, shown):
+            stale += files_of(out, name, entry)[1:]
+        if not same or opacity not in (None, shown) or not all(path.exists() for path in wanted):
+            todo.append(job)
+        images[name] = {**job.identity, 'opacity': shown if opacity is None else opacity}
+    make_output_folder(out, '--out')
+    for path in stale:
+        path.unlink(missing_ok=True)
+    write_json(out / RECORD, record)
+    return todo
+
+
+def read_record(path: Path, overwrite: bool) -> dict[str, dict]:
+    """Return the weights by digest, and what predictions are of by name.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    if path.is_file():
+        try:
+            record = json.loads(path.read_text(encoding='utf-8'))
+            if all(entry['model'] in record['models'] and 'path' in entry['source']
+                   and 'opacity' in entry for entry in record['images'].values()):
+                return record
+        except (ValueError, KeyError, TypeError, AttributeError):
+            pass
+        if not overwrite:
+            raise UserError(f'{path} is damaged or of another program: give another --out, or '
+                            '--overwrite')
+    return {'models': {}, 'images': {}}
+
+
+def files_of(out: Path, name: str, entry: Mapping[str, Any] | None) -> list[Path]:
+    """Return the files of a recorded prediction: the labels, and the overlay if it has one."""
+    if entry is None:
+        return []
+    kinds = ('labels',) if entry['opacity'] is None else ('labels', 'overlays')
+    return [out / kind / f'{name}.png' for kind in kinds]
+
+
+def check_entry(out: Path, job: Job, wanted: Sequence[Path], entry: Mapping[str, Any] | None
+                ) -> None:
+    """See that what is there under the names of a job may be replaced.
+
+    Raises:
+        UserError: It is the prediction of another image, or of unknown origin.
+    """
+    known = files_of(out, job.name, entry)
+    for path in filter(Path.exists, [*known, *wanted]):
+        if path not in known:
+            raise UserError(f'{path} exists, but {RECORD} does not say what it is of: give '
+                            'another --out, or --overwrite')
+        if entry['source']['path'] != job.identity['source']['path']:
+            raise UserError(f'{path} is the prediction of {entry["source"]["path"]}, and '
+                            f'{job.image} would be written under the same name: give another '
+                            '--out, or --overwrite')
+
+
+def choose_windows(model: Predictor, image: LoadedImage, window: int | None, whole: bool
+                   ) -> tuple[int, int] | None:
+    """Return height and width of the windows to predict an image in; None for one piece."""
+    height, width = image.pixels.shape[:2]
+    if whole:
+        return None
+    if window is not None:
+        return (window, window) if max(height, width) > window else None
+    if height * width <= MAX_WHOLE or model.slides or model.cell is None:
+        return None
+    return model.window
+
+
+def predict_in_windows(model: Predictor, image: LoadedImage, window: tuple[int, int]
+                       ) -> np.ndarray:
+    """Return the class ids of an image by blending the scores of overlapping windows.
+
+    The labels are those that the mapping of a raster of the same pixels gives.
+    """
+    pixels = image.pixels
+    height, width = pixels.shape[:2]
+    grid = lay_grid((height, width), window, OVERLAP, model.cell)
+    pixels = np.pad(pixels, ((0, grid.padded_height - height), (0, grid.padded_width - width),
+                             (0, 0)), 'edge')
+    blender = Blender(grid, len(model.classes), (0, grid.cells_high), (0, grid.cells_wide))
+    for i in range(len(grid.tops)):
+        for first in range(0, len(grid.lefts), model.batch):
+            columns = range(first, min(first + model.batch, len(grid.lefts)))
+            windows = [grid.window_at(i, j) for j in columns]
+            scores = model.scores(np.stack([
+                pixels[at.top:at.bottom, at.left:at.right] for at in windows]))
+            for j, values in zip(columns, scores):
+                blender.add(i, j, values)
+    labels = model.label(blender.take(grid.cells_high))[:height, :width]
+    if labels.shape == image.size:
+        return labels
+    rows, columns = (np.arange(new) * old // new for new, old in zip(image.size, labels.shape))
+    return labels[rows[:, None], columns]
+
+
+def is_too_dark(image: LoadedImage, model: Predictor) -> bool:
+    """Whether an image has values of 0 to 1 where the model was trained on others, such as 8 bits.
+    """
+    picture = image.picture
+    return bool(picture.dtype != np.uint8 and picture.max(initial=0) <= 1
+                and max(model.fill[:picture.shape[2]]) > 1)
+
+
+def write_prediction(job: Job, image: LoadedImage, labels: np.ndarray, model: Predictor,
+                     opacity: float | None) -> None:
+    """Write the label map of an image, and its overlay unless ``opacity`` is None."""
+    write_labels(job.labels, labels, model.palette)
+    if opacity is not None:
+        write_overlay(job.overlay, image.picture, labels, model.palette, opacity)
+
+
+def some(images: Sequence[Path]) -> str:
+    """Name an image, and count the others."""
+    more = f' and {len(images) - 1} more images' if len(images) > 1 else ''
+    return f'{images[0]}{more}'
+
+
+def with_progress(jobs: list[Job]) -> Iterable[Job]:
     """Show a progress bar on a terminal, where rich is installed to draw it."""
     with contextlib.suppress(ImportError):
         from rich.console import Console
         from rich.progress import track
 
         console = Console(stderr=True)
-        return track(images, 'predicting', console=console, disable=not console.is_terminal)
-    return images
-
-
-def find_raster(folder: Path, name: Path) -> Path:
-    """Return the LiDAR raster of an image.
-
-    Raises:
-        UserError: There is none.
-    """
-    for suffix in LIDAR_SUFFIXES:
-        raster = folder / f'{name}{suffix}'
-        if raster.is_file():
-            return raster
-    raise UserError(f'no raster {folder / name} ({", ".join(LIDAR_SUFFIXES)}): every image needs '
-                    'one of the same name in --lidar')
-
-
-def check_record(out: Path, weights: str | Path, overwrite: bool) -> None:
-    """Note in ``out`` which weights its predictions are of.
-
-    Raises:
-        UserError: They are of others, and would be taken for these.
-    """
-    digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-    record = out / RECORD
-    if record.is_file() and not overwrite:
-        try:
-            before = json.loads(record.read_text())
-            before_digest, before_name = before['sha256'], before['checkpoint']
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f'{record} is damaged: give another --out, or --overwrite') from error
-        if before_digest != digest:
-            raise UserError(f'{out} holds predictions of {before_name}, not of {weights}: '
-                            'give another --out, or --overwrite')
-    write_json(record, {'checkpoint': str(weights), 'sha256': digest})
+        return track(jobs, 'predicting', console=console, disable=not console.is_terminal)
+    return jobs

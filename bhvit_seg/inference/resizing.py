@@ -1,12 +1,12 @@
-"""Bilinear stretching in NumPy, where there is no torch: as ``interpolate`` of torch does it."""
+"""Bilinear upsampling in NumPy, as ``torch.nn.functional.interpolate`` does it."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def stretch_rows(scores: np.ndarray, rows: int, align_corners: bool = False) -> np.ndarray:
-    """Stretch ``(..., h, w)`` bilinearly to ``(..., rows, w)``.
+def upsample_rows(scores: np.ndarray, rows: int, align_corners: bool = False) -> np.ndarray:
+    """Resize ``(..., h, w)`` bilinearly to ``(..., rows, w)``.
 
     Args:
         scores: float32.
@@ -24,7 +24,7 @@ def stretch_rows(scores: np.ndarray, rows: int, align_corners: bool = False) -> 
     return (1 - share) * scores[..., low, :] + share * scores[..., high, :]
 
 
-def stretch(scores: np.ndarray, size: tuple[int, int], align_corners: bool = False) -> np.ndarray:
-    """Stretch ``(..., h, w)`` bilinearly to ``(..., *size)``, rows first."""
-    high = stretch_rows(scores, size[0], align_corners)
-    return stretch_rows(high.swapaxes(-1, -2), size[1], align_corners).swapaxes(-1, -2)
+def upsample(scores: np.ndarray, size: tuple[int, int], align_corners: bool = False) -> np.ndarray:
+    """Resize ``(..., h, w)`` bilinearly to ``(..., *size)``, rows first."""
+    high = upsample_rows(scores, size[0], align_corners)
+    return upsample_rows(high.swapaxes(-1, -2), size[1], align_corners).swapaxes(-1, -2)

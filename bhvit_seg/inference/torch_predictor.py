@@ -1,145 +1,114 @@
-"""Prediction of image files by torch: what ``tools/predict.py`` does with a checkpoint."""
+"""Predictions of torch, from a config and a checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import numpy as np
 import torch
-from mmcv.transforms import LoadAnnotations
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmseg.registry import DATASETS, MODELS, TRANSFORMS
+import torch.nn.functional as F
+from mmseg.structures import SegDataSample
 
-from bhvit_seg.datasets.transforms import CenterCropEvaluation, LoadLidarChannels
-from bhvit_seg.errors import UserError, first_line
-from bhvit_seg.inference.pictures import Palette
-from bhvit_seg.inference.prediction import PredictionReport, predict_files
-from bhvit_seg.models.weights import load_weights
-from bhvit_seg.training.config import explain_config_errors, load_config, require_settings
+from bhvit_seg.datasets.image_io import swap_red_and_blue
+from bhvit_seg.inference.predictor import LoadedImage, Predictor
+from bhvit_seg.native.packed_meta import describe
+from bhvit_seg.training.trained import TrainedSegmentor, pixels_of
 
 
-class Predictor:
-    """A model with its weights, and the pipeline that feeds it single images.
+class TorchPredictor(Predictor):
+    """A checkpoint, see :class:`~bhvit_seg.inference.predictor.Predictor`.
 
     Args:
         config: The config file.
         checkpoint: The weights; they have to be exactly those of the model.
         device: Where to compute. Defaults to a GPU if there is one.
         cfg_options: Settings that override the config's, by dotted key.
-
-    Attributes:
-        cfg: The config.
-        model: The segmentor.
-        pipeline: The steps of the test pipeline.
-        dataset_meta: What the checkpoint says about the data it was trained on, or None.
-        palette: A colour (RGB) for each class.
+        threads: How many threads compute. Defaults to torch's choice.
 
     Raises:
         UserError: Something given is wrong.
     """
 
     def __init__(self, config: str | Path, checkpoint: str | Path, device: str | None = None,
-                 cfg_options: dict[str, Any] | None = None) -> None:
-        cfg = self.cfg = load_config(config, cfg_options)
-        require_settings(cfg, config, 'model')
-        init_default_scope(cfg.get('default_scope', 'mmseg'))
-        cfg.model.pop('init_cfg', None)
-        with explain_config_errors():
-            self.model = MODELS.build(cfg.model)
-            self.pipeline = build_pipeline(cfg)
-        meta = load_weights(self.model, checkpoint).get('meta', {})
-        self.dataset_meta = meta.get('dataset_meta')
-        self.palette = find_palette(cfg, self.dataset_meta,
-                                    self.model.decode_head.num_classes)
-        try:
-            self.model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(f'the device {device} cannot be used: {first_line(error)}') from error
+                 cfg_options: dict[str, Any] | None = None, threads: int | None = None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.trained = TrainedSegmentor(config, checkpoint, device, cfg_options)
+        self.model = self.trained.model
+        self.device = next(self.model.parameters()).device
+        meta = describe(self.trained)
+        super().__init__(meta, self._find_fill(meta['channels']), hashlib.sha256(
+            f'{meta["source"]}{self.trained.cfg.model.to_dict()}{self.trained.pipeline}'.encode()
+        ).hexdigest())
+        self.batch = 8 if self.device.type == 'cuda' else 1
+        self.slides = self.model.test_cfg.get('mode', 'whole') == 'slide'
 
-    @property
-    def reads_lidar(self) -> bool:
-        """Whether the pipeline wants a LiDAR raster with each image."""
-        return any(isinstance(step, LoadLidarChannels) for step in self.pipeline)
+    @functools.cached_property
+    @torch.no_grad()
+    def cell(self) -> int | None:
+        if self.model.align_corners:
+            return 1  # scores are upsampled first
+        scores, (height, width) = self._forward(np.zeros((1, 128, 128, self.channels), np.uint8))
+        if not isinstance(scores, torch.Tensor) or scores.ndim != 4:
+            return None
+        rows, columns = scores.shape[2:]
+        cell = height // rows
+        return cell if (cell * rows, cell * columns) == (height, width) else 1
 
-    def load(self, image: Path, lidar: Path | None = None) -> dict[str, Any]:
-        """Return ``inputs`` (C, H, W) and ``data_samples`` of an image file.
-
-        Raises:
-            UserError: The file is damaged.
-        """
-        results = {'img_path': str(image)}
-        if lidar is not None:
-            results['lidar_path'] = str(lidar)
-        for step in self.pipeline:
-            results = step(results)
-        return results
+    def load(self, image: Path, lidar: Path | None = None) -> LoadedImage:
+        results = self.trained.load(image, lidar)
+        return LoadedImage(results['picture'], pixels_of(results), results)
 
     @torch.no_grad()
-    def __call__(self, image: Path, lidar: Path | None = None) -> np.ndarray:
-        """Return the class ids (H, W) of an image file.
+    def predict(self, image: LoadedImage) -> np.ndarray:
+        sample, = self.model.test_step({'inputs': [image.results['inputs']],
+                                        'data_samples': [image.results['data_samples']]})
+        return sample.pred_sem_seg.data.squeeze(0).long().cpu().numpy()
 
-        Raises:
-            UserError: The file is damaged or does not suit the model.
-        """
-        results = self.load(image, lidar)
-        sample, = self.model.test_step(
-            {'inputs': [results['inputs']], 'data_samples': [results['data_samples']]})
-        return sample.pred_sem_seg.data.squeeze(0).cpu().numpy()
+    @torch.no_grad()
+    def scores(self, windows: np.ndarray) -> np.ndarray:
+        scores, padded = self._forward(windows)
+        rows, columns = (side // self.cell for side in windows.shape[1:3])
+        size = tuple(side // self.cell for side in padded)
+        if scores.shape[2:] != size:
+            scores = F.interpolate(scores, size, mode='bilinear',
+                                   align_corners=self.model.align_corners)
+        return scores[..., :rows, :columns].float().cpu().numpy()
 
+    @torch.no_grad()
+    def label(self, scores: np.ndarray) -> np.ndarray:
+        if self.cell == 1:
+            return scores.argmax(0).astype(np.uint8)
+        size = [side * self.cell for side in scores.shape[1:]]
+        upsampled = F.interpolate(torch.from_numpy(scores)[None], size, mode='bilinear',
+                                  align_corners=False)
+        return upsampled[0].argmax(0).to(torch.uint8).numpy()
 
-def build_pipeline(cfg: Config) -> list:
-    """Build the test pipeline without what only a test needs: annotations, scoring of crops."""
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    pipeline = cfg.get('test_pipeline') or dataset.get('pipeline')
-    if not pipeline:
-        raise UserError('the config has no test_pipeline: prediction does not know how to load '
-                        'an image')
-    steps = [TRANSFORMS.build(step) for step in pipeline]
-    return [step for step in steps
-            if not isinstance(step, (LoadAnnotations, CenterCropEvaluation))]
+    def _forward(self, windows: np.ndarray) -> tuple[torch.Tensor, tuple[int, int]]:
+        """Return the head's scores of windows ``(B, h, w, C)`` and the size they were padded to."""
+        planes = np.ascontiguousarray(swap_red_and_blue(windows).transpose(0, 3, 1, 2))
+        data = self.model.data_preprocessor({
+            'inputs': list(torch.from_numpy(planes)),
+            'data_samples': [SegDataSample() for _ in planes]})  # noted in them: the padding
+        inputs = torch.as_tensor(data['inputs'], device=self.device)
+        scores = self.model(inputs, mode='tensor')
+        if isinstance(scores, torch.Tensor) and scores.shape[1] == 1:
+            # One score is compared to a threshold: two classes, of which the first has score 0.
+            threshold = self.model.decode_head.threshold
+            scores = F.pad(scores - math.log(threshold / (1 - threshold)), (0, 0, 0, 0, 1, 0))
+        return scores, tuple(inputs.shape[2:])
 
-
-def find_dataset_meta(cfg: Config, meta: dict | None) -> list[Mapping[str, Any]]:
-    """Return what is known of the data: of the checkpoint, the config, the dataset's class."""
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    known = DATASETS.get(dataset['type']) if 'type' in dataset else None
-    sources = (meta, dataset.get('metainfo'), getattr(known, 'METAINFO', None))
-    return [source for source in sources if source]
-
-
-def find_palette(cfg: Config, meta: dict | None, num_classes: int) -> Palette:
-    """Return the colours of the classes, made up where nobody knows them."""
-    for source in find_dataset_meta(cfg, meta):
-        palette = source.get('palette')
-        if palette and len(palette) >= num_classes:
-            return [list(map(int, colour)) for colour in palette]
-    return np.random.default_rng(0).integers(40, 256, (num_classes, 3)).tolist()
-
-
-def predict(inputs: Sequence[str | Path],
-            config: str | Path,
-            checkpoint: str | Path,
-            out: str | Path,
-            device: str | None = None,
-            cfg_options: dict[str, Any] | None = None,
-            **options) -> PredictionReport:
-    """Predict images into ``out/labels`` and ``out/overlays``.
-
-    Args:
-        inputs: Images, folders or glob patterns.
-        config: The config file.
-        checkpoint: The weights.
-        out: The output folder.
-        device: Where to compute. Defaults to a GPU if there is one.
-        cfg_options: Settings that override the config's, by dotted key.
-        options: See :func:`bhvit_seg.inference.prediction.predict_files`.
-
-    Raises:
-        UserError: Something given is wrong.
-    """
-    return predict_files(inputs, lambda: Predictor(config, checkpoint, device, cfg_options),
-                         checkpoint, out, **options)
+    def _find_fill(self, channels: int) -> np.ndarray:
+        """Return the mean that is subtracted from each channel, red first."""
+        preprocessor = self.model.data_preprocessor
+        if not getattr(preprocessor, '_enable_normalize', False):
+            return np.zeros(channels)
+        mean = np.broadcast_to(preprocessor.mean.flatten().cpu().numpy(), channels)
+        exchanges = any(getattr(preprocessor, name, False)
+                        for name in ('channel_conversion', 'swap_red_and_blue'))
+        return mean if exchanges else swap_red_and_blue(mean)

@@ -6,6 +6,7 @@ from . import (  # noqa: F401
     backbones,
     data_preprocessor,
     decode_heads,
+    distortion,
     imitation,
     layers,
     losses,

@@ -1,10 +1,9 @@
-"""What a packed model says besides arithmetic: classes, colours, and how it wants its images."""
+"""What a model says besides arithmetic: classes, colours, and how it wants its images."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
@@ -15,7 +14,7 @@ from mmseg.datasets.transforms import PackSegInputs, ResizeShortestEdge
 
 from bhvit_seg.datasets.image_io import COLOUR_FLAGS
 from bhvit_seg.datasets.transforms import LoadAerialAnnotations, LoadAerialImage, LoadLidarChannels
-from bhvit_seg.inference.torch_predictor import Predictor, find_dataset_meta
+from bhvit_seg.training.trained import TrainedSegmentor, find_dataset_meta
 
 _IMAGE_LOADERS = (LoadAerialImage, LoadImageFromFile)
 # Steps of a test pipeline that prediction from a packed model does, or has no need of.
@@ -23,30 +22,39 @@ _KNOWN_STEPS = (*_IMAGE_LOADERS, LoadAerialAnnotations, LoadLidarChannels, MMCVR
                 PackSegInputs, ResizeShortestEdge)
 
 
-def describe(predictor: Predictor, config: str | Path, checkpoint: str | Path) -> dict[str, Any]:
+def describe(trained: TrainedSegmentor) -> dict[str, Any]:
     """Return what a packed model says about the model besides arithmetic."""
-    model, cfg = predictor.model, predictor.cfg
-    classes = model.decode_head.num_classes
-    names = [list(source['classes']) for source in find_dataset_meta(cfg, predictor.dataset_meta)
+    model, classes = trained.model, trained.n_labels
+    names = [list(source['classes'])
+             for source in find_dataset_meta(trained.cfg, trained.dataset_meta)
              if len(source.get('classes') or ()) == classes]
     lidar = [{'channels': step.channels, 'fill': step.fill, 'nodata': step.nodata}
-             for step in predictor.pipeline if isinstance(step, LoadLidarChannels)]
-    channels = model.backbone.in_channels
+             for step in trained.pipeline if isinstance(step, LoadLidarChannels)]
+    channels = _count_channels(model)
     camera = ['red', 'green', 'blue'] if channels >= 3 else []
     further = 'lidar' if lidar else 'channel'
     return {
-        'name': Path(config).stem,
+        'name': trained.config.stem,
         'classes': names[0] if names else [f'class {index}' for index in range(classes)],
-        'palette': predictor.palette[:classes],
-        'window': find_window(cfg),
+        'palette': trained.palette[:classes],
+        'window': find_window(trained.cfg),
         'channels': channels,
         'channel_order': camera + [f'{further} {index}' for index in range(channels - len(camera))],
-        'color_type': find_color_type(predictor.pipeline),
-        'test_scale': find_test_scale(predictor.pipeline),
+        'color_type': find_color_type(trained.pipeline),
+        'test_scale': find_test_scale(trained.pipeline),
         'align_corners': bool(model.align_corners),
         'lidar': lidar[0] if lidar else None,
-        'source': hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
+        'source': hashlib.sha256(trained.checkpoint.read_bytes()).hexdigest(),
     }
+
+
+def _count_channels(model: Any) -> int:
+    """Return how many channels images have; not every backbone of mmseg tells."""
+    known = getattr(model.backbone, 'in_channels', None)
+    if isinstance(known, int):
+        return known
+    mean = getattr(model.data_preprocessor, 'mean', None)
+    return 3 if mean is None else len(mean)
 
 
 def find_window(cfg: Config) -> list[int] | None:
@@ -74,18 +82,18 @@ def find_test_scale(pipeline: Sequence[Any]) -> dict[str, Any] | None:
     return None
 
 
-def find_differences(predictor: Predictor) -> list[str]:
+def find_differences(trained: TrainedSegmentor) -> list[str]:
     """Return a sentence for whatever prediction from the packed model does differently."""
     sentences = []
-    if predictor.model.test_cfg.get('mode', 'whole') != 'whole':
+    if trained.model.test_cfg.get('mode', 'whole') != 'whole':
         sentences.append('the config predicts in sliding windows (model.test_cfg.mode), the packed '
-                         'model takes images as a whole: cut large ones yourself')
-    for step in predictor.pipeline:
+                         'model takes images up to 2048×2048 pixels as a whole')
+    for step in trained.pipeline:
         if isinstance(step, _IMAGE_LOADERS) and step.color_type not in COLOUR_FLAGS:
-            sentences.append('tools/predict.py --packed reads images in colour, the test pipeline '
-                             f'with color_type={step.color_type!r}')
+            sentences.append('`bhvit-seg predict --packed` reads images in colour, the test '
+                             f'pipeline with color_type={step.color_type!r}')
         relative = isinstance(step, MMCVResize) and step.scale is None
         if relative or not isinstance(step, _KNOWN_STEPS):
-            sentences.append(f'tools/predict.py --packed leaves out the step {step!r} of the test '
-                             'pipeline')
+            sentences.append(f'`bhvit-seg predict --packed` leaves out the step {step!r} of the '
+                             'test pipeline')
     return sentences

@@ -1,4 +1,4 @@
-"""From a trained segmentor to a packed model: what ``tools/export_packed.py`` does."""
+"""From a trained segmentor to a packed model: what ``bhvit-seg export`` does."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ import numpy as np
 from torch import nn
 
 from bhvit_seg import __version__
+from bhvit_seg.datasets.image_io import find_raster
 from bhvit_seg.datasets.synthetic import generate_scene
-from bhvit_seg.errors import UserError, find_user_error, first_line
+from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import make_output_folder
-from bhvit_seg.inference.inputs import find_images
-from bhvit_seg.inference.packed_predictor import blue_first_to_red_first
-from bhvit_seg.inference.prediction import find_raster
-from bhvit_seg.inference.torch_predictor import Predictor
 from bhvit_seg.native.export import fold_segmentor, uninitialized_quantizers
 from bhvit_seg.native.file_format import may_be_narrow, read_packed, write_packed
 from bhvit_seg.native.packed_meta import describe, find_differences
@@ -30,6 +27,7 @@ from bhvit_seg.native.verify import (
     narrow_where_harmless,
     packed_labels,
 )
+from bhvit_seg.training.trained import TrainedSegmentor, pixels_of
 
 PRECISIONS = ('auto', '16', '32')
 N_SCENES = 4
@@ -189,20 +187,22 @@ def pack_model(model: nn.Module,
 def export_packed(config: str | Path,
                   checkpoint: str | Path,
                   out: str | Path,
-                  images: Sequence[str | Path] = (),
+                  images: Mapping[Path, Path] | Sequence[Path] = (),
                   lidar: str | Path | None = None,
                   precision: str = 'auto',
                   verify: bool = True,
                   threads: int | None = None,
                   cfg_options: dict[str, Any] | None = None) -> ExportReport:
-    """Fold a trained segmentor into one file, and see that it labels as torch does.
+    """Fold a trained segmentor into one file, and check that it labels as torch does.
 
     Args:
         config: The config file.
         checkpoint: The weights.
         out: The file to write.
-        images: Images, folders or glob patterns to verify with, at most 32 of them; by default
-            four synthetic scenes, see :func:`scene_size`.
+        images: Image files to verify with, at most 32 of them, each with its path below ``lidar``
+            (without suffix; by default the name of the file), as
+            :func:`bhvit_seg.inference.inputs.find_images` lists them. By default four synthetic
+            scenes, see :func:`scene_size`.
         lidar: The folder with a raster for each image, for models that read them.
         precision: See :func:`pack_model`.
         verify: Whether to verify. Without it ``'auto'`` stores all in 32 bits.
@@ -212,41 +212,34 @@ def export_packed(config: str | Path,
     Raises:
         UserError: Something given is wrong, see also :func:`pack_model`.
     """
-    predictor = Predictor(config, checkpoint, 'cpu', cfg_options)
-    meta = describe(predictor, config, checkpoint)
+    trained = TrainedSegmentor(config, checkpoint, 'cpu', cfg_options)
+    meta = describe(trained)
     pictures = []
     if verify:
-        pictures = (read_images(predictor, images, lidar, out) if images
+        pictures = (read_images(trained, images, lidar) if images
                     else synthetic_images(meta['channels'], scene_size(meta['window'])))
-    report = pack_model(predictor.model, out, meta, pictures, precision, threads)
-    report.warnings += find_differences(predictor)
+    report = pack_model(trained.model, out, meta, pictures, precision, threads)
+    report.warnings += find_differences(trained)
     return report
 
 
-def read_images(predictor: Predictor, inputs: Sequence[str | Path], lidar: str | Path | None,
-                out: str | Path) -> list[np.ndarray]:
+def read_images(trained: TrainedSegmentor, images: Mapping[Path, Path] | Sequence[Path],
+                lidar: str | Path | None) -> list[np.ndarray]:
     """Read images as the test pipeline does; returns ``(H, W, C)``, red first.
 
     Raises:
         UserError: An image cannot be read, or a raster is missing.
     """
-    names = find_images(inputs, Path(out))
-    if predictor.reads_lidar and lidar is None:
+    if trained.reads_lidar and lidar is None:
         raise UserError('the model reads camera and LiDAR: give the folder of the rasters with '
                         '--lidar')
-    paths, images = list(names), []
+    paths, pictures = list(images), []
     count = min(len(paths), MAX_IMAGES)
     for path in [paths[i * len(paths) // count] for i in range(count)]:
-        raster = find_raster(Path(lidar), names[path]) if predictor.reads_lidar else None
-        try:
-            pixels = predictor.load(path, raster)['inputs'].numpy().transpose(1, 2, 0)
-        except Exception as error:
-            if find_user_error(error):
-                raise
-            # decoders fail in their own ways
-            raise UserError(f'image {path} cannot be read: {first_line(error)}') from error
-        images.append(blue_first_to_red_first(pixels))
-    return images
+        name = images[path] if isinstance(images, Mapping) else Path(path).stem
+        raster = find_raster(lidar, name) if trained.reads_lidar else None
+        pictures.append(pixels_of(trained.load(path, raster)))
+    return pictures
 
 
 def scene_size(window: Sequence[int] | None) -> tuple[int, int]:

@@ -25,7 +25,7 @@ import rasterio
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.inference.inputs import address_name, files_behind
-from bhvit_seg.inference.raster_models import RasterModel
+from bhvit_seg.inference.predictor import Predictor
 from bhvit_seg.inference.windows import Grid
 from bhvit_seg.raster.opening import open_quietly
 from bhvit_seg.raster.outputs import IDENTITY_TAG
@@ -37,7 +37,7 @@ PATIENCE = 20
 SAMPLED_BLOCKS = 16
 
 
-def describe_run(source: RasterSource, model: RasterModel, grid: Grid, output: OutputOptions,
+def describe_run(source: RasterSource, model: Predictor, grid: Grid, output: OutputOptions,
                  probabilities: str | None) -> dict[str, Any]:
     """Return everything that decides the pixels of a map, under names that a user knows."""
     return {

@@ -16,8 +16,8 @@ from typing import Callable
 import numpy as np
 
 from bhvit_seg.inference.blending import Blender
-from bhvit_seg.inference.raster_models import RasterModel
-from bhvit_seg.inference.resizing import stretch_rows
+from bhvit_seg.inference.predictor import Predictor
+from bhvit_seg.inference.resizing import upsample_rows
 from bhvit_seg.inference.windows import Grid, Window
 from bhvit_seg.raster.reading import RasterSource
 
@@ -76,7 +76,7 @@ def windows_of_run(grid: Grid, blocks: Sequence[Window]) -> tuple[range, range]:
     return grid.rows_over(first, stop), grid.columns_over(left, right)
 
 
-def map_run(source: RasterSource, model: RasterModel, grid: Grid, blocks: Sequence[Window],
+def map_run(source: RasterSource, model: Predictor, grid: Grid, blocks: Sequence[Window],
             probabilities: str | None = None, tally: Tally | None = None,
             on_windows: Callable[[int], None] = lambda count: None) -> Iterator[MappedBlock]:
     """Map blocks that lie below one another and have the same columns.
@@ -244,7 +244,7 @@ class _Waiting:
         if first < len(strip.valid):
             self._valid.append((strip.at.top + first, strip.valid[first:, columns].copy()))
 
-    def finished(self, below: int, model: RasterModel, probabilities: str | None, tally: Tally
+    def finished(self, below: int, model: Predictor, probabilities: str | None, tally: Tally
                  ) -> Iterator[MappedBlock]:
         """Yield the blocks all of whose cells lie above the row ``below``."""
         while self._blocks and self._grid.cells_of(self._blocks[0])[1] <= below:
@@ -297,8 +297,8 @@ def find_probabilities(scores: np.ndarray, cell: int, dtype: str) -> np.ndarray:
         # With its neighbours, so that every row is stretched as it would be among all.
         first, stop = max(row - 1, 0), min(row + 2, rows)
         here = slice(cell * (row - first), cell * (row - first + 1))
-        stretched = stretch_rows(scores[:, first:stop], cell * (stop - first))[:, here]
-        stretched = stretch_rows(stretched.swapaxes(1, 2), cell * columns).swapaxes(1, 2)
+        stretched = upsample_rows(scores[:, first:stop], cell * (stop - first))[:, here]
+        stretched = upsample_rows(stretched.swapaxes(1, 2), cell * columns).swapaxes(1, 2)
         exponentials = np.exp(stretched - stretched.max(axis=0))
         exponentials /= exponentials.sum(axis=0)
         if dtype == 'uint8':

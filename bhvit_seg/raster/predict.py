@@ -22,7 +22,7 @@ import rasterio
 
 from bhvit_seg.errors import explain_interrupt
 from bhvit_seg.fileio import write_json
-from bhvit_seg.inference.raster_models import ModelSource, RasterModel
+from bhvit_seg.inference.predictor import ModelSource, Predictor
 from bhvit_seg.inference.windows import Grid, Window, cut_blocks, lay_grid
 from bhvit_seg.raster.identity import describe_run, digests, is_finished
 from bhvit_seg.raster.journal import PLAN, Journal
@@ -116,7 +116,7 @@ class MapReport:
     seconds: float = 0.0
 
 
-def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: RasterModel,
+def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: Predictor,
                reading: ReadChoices | None = None, windows: WindowChoices | None = None,
                output: OutputOptions | None = None, work: WorkChoices | None = None,
                probabilities: str | None = None) -> MapReport:
@@ -207,7 +207,7 @@ def plan_blocks(journal: Journal, grid: Grid, demand: Demand, work: WorkChoices,
     return size
 
 
-def _run(job: Job, model: RasterModel, shelf: _Shelf, writers: Sequence[Callable[[], None]],
+def _run(job: Job, model: Predictor, shelf: _Shelf, writers: Sequence[Callable[[], None]],
          work: WorkChoices, report: MapReport, title: str) -> None:
     """Map what is missing, while writers write what is there."""
     missing = set(range(len(job.blocks))) - shelf.journal.done

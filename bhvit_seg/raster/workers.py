@@ -23,7 +23,7 @@ import rasterio
 
 from bhvit_seg.errors import UserError, first_line
 from bhvit_seg.extras import missing_package
-from bhvit_seg.inference.raster_models import ModelSource, RasterModel
+from bhvit_seg.inference.predictor import ModelSource, Predictor
 from bhvit_seg.inference.windows import Grid, Window
 from bhvit_seg.raster.journal import encode_block
 from bhvit_seg.raster.mapping import Tally, map_run, windows_of_run
@@ -104,7 +104,7 @@ def count_windows(job: Job, runs: Iterable[Sequence[int]]) -> int:
         windows_of_run(job.grid, [job.blocks[index] for index in run]) for run in runs))
 
 
-def run_here(job: Job, runs: Sequence[Sequence[int]], model: RasterModel,
+def run_here(job: Job, runs: Sequence[Sequence[int]], model: Predictor,
              on_windows: Callable[[int], None]) -> Iterator[FinishedBlock]:
     """Map runs of blocks in this process."""
     for run in runs:
@@ -237,7 +237,7 @@ def run_on_cluster(job: Job, runs: Sequence[Sequence[int]], client: distributed.
         client.cancel(list(futures))
 
 
-_current: tuple[bytes, Job, RasterModel] | None = None
+_current: tuple[bytes, Job, Predictor] | None = None
 _one_at_a_time = threading.Lock()
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator, Sized
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
@@ -94,7 +95,9 @@ class SeekableSampler(Sampler):
     """An endless stream of sample keys that can be entered at any position at no cost.
 
     The stream is one permutation of the dataset after another, each a function of (seed, its
-    number); the process of rank r takes the positions r, r + world size, ... . Before
+    number); the process of rank r takes the positions r, r + world size, ... . A dataset of two
+    parts (``PartlyLabelledDataset``) has a stream for each, and ``share`` of the samples of a
+    process come from the second, evenly spread. Before
     :meth:`seek` the stream is empty: mmengine 0.10.7 starts to prefetch as soon as the loop is
     built, before the position is known.
 
@@ -110,6 +113,10 @@ class SeekableSampler(Sampler):
             raise UserError(
                 'the training dataset has no samples: train_dataloader.dataset expects images '
                 'under data_root and data_prefix with the suffixes it names')
+        self.share = Fraction(getattr(dataset, 'share', 0)).limit_denominator(1000)
+        # Where the parts begin in the dataset, and their sizes.
+        first = dataset.labelled if self.share else self.size
+        self.parts = ((0, first), (first, self.size - first))
         self.seed = seed
         self.shuffle = shuffle
         self.rank, self.world_size = get_dist_info()
@@ -119,23 +126,28 @@ class SeekableSampler(Sampler):
         """Let the next iteration begin after ``start`` samples of this process."""
         self.start, self.seed = start, seed
 
-    def order(self, epoch: int) -> np.ndarray:
-        """Return the indices of the dataset in the order of pass number ``epoch``."""
+    def order(self, epoch: int, part: int = 0) -> np.ndarray:
+        """Return the indices of a part of the dataset in the order of pass number ``epoch``."""
+        begin, size = self.parts[part]
         if not self.shuffle:
-            return np.arange(self.size)
-        return np.random.default_rng((self.seed, epoch)).permutation(self.size)
+            return begin + np.arange(size)
+        seed = (self.seed, epoch, part) if part else (self.seed, epoch)
+        return begin + np.random.default_rng(seed).permutation(size)
 
     def __iter__(self) -> Iterator[SampleKey]:
         if self.start is None:
             return
-        position = self.start * self.world_size + self.rank
-        current, order = None, None
+        number, orders = self.start, [(None, None), (None, None)]
         while True:
-            epoch, place = divmod(position, self.size)
-            if epoch != current:
-                current, order = epoch, self.order(epoch)
-            yield SampleKey(self.seed, position, int(order[place]))
-            position += self.world_size
+            before = number * self.share.numerator // self.share.denominator
+            part = (number + 1) * self.share.numerator // self.share.denominator - before
+            place = (before if part else number - before) * self.world_size + self.rank
+            epoch, place = divmod(place, self.parts[part][1])
+            if epoch != orders[part][0]:
+                orders[part] = epoch, self.order(epoch, part)
+            yield SampleKey(self.seed, number * self.world_size + self.rank,
+                            int(orders[part][1][place]))
+            number += 1
 
     def __len__(self) -> int:
         return self.size

@@ -12,7 +12,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from bhvit_seg.datasets.checks import require_folders
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, explain_interrupt
 from bhvit_seg.fileio import make_output_folder
 from bhvit_seg.models.weights import (
     check_fit,
@@ -83,8 +83,18 @@ def run_training(cfg: Config, resume: bool | str | Path | None = None,
         if checkpoint is not None:
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
             check_fit(model, state_dict_of(load_checkpoint_safely(checkpoint)), checkpoint)
-        runner.train()
+        with explain_interrupt(lambda: how_to_resume(runner.work_dir)):
+            runner.train()
     return runner
+
+
+def how_to_resume(work_dir: str | Path) -> str:
+    """Return what is said when a training is interrupted."""
+    last = Path(work_dir) / 'last_checkpoint'
+    if not last.is_file():
+        return f'no checkpoint is in {work_dir} yet; the same command starts again'
+    return (f'{Path(work_dir) / Path(last.read_text()).name} is kept; the same command with '
+            '--resume continues from there')
 
 
 def enable_amp(cfg: Config) -> None:

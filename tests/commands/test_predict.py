@@ -9,9 +9,12 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 from PIL import Image
 
+from bhvit_seg.datasets.image_io import write_labels
 from bhvit_seg.errors import UserError
-from bhvit_seg.inference.pictures import write_labels, write_overlay
-from bhvit_seg.inference.torch_predictor import Predictor, predict
+from bhvit_seg.inference.pictures import write_overlay
+from bhvit_seg.inference.prediction import predict_files
+from bhvit_seg.inference.predictor import ModelSource
+from bhvit_seg.inference.torch_predictor import TorchPredictor
 
 BHVIT_CONFIG = """
 custom_imports = dict(imports=['bhvit_seg.modules'])
@@ -43,6 +46,10 @@ def model(trained):
     return {'config': trained[0], 'checkpoint': trained[1]}
 
 
+def predict(inputs, config, checkpoint, out, **options):
+    return predict_files(inputs, ModelSource(config=config, checkpoint=checkpoint), out, **options)
+
+
 def test_folder_is_predicted_with_its_subfolders(model, tiny_data, tmp_path):
     report = predict([tiny_data / 'images'], **model, out=tmp_path)
     assert len(report.written) == 9 and not report.failed and not report.skipped
@@ -52,7 +59,7 @@ def test_folder_is_predicted_with_its_subfolders(model, tiny_data, tmp_path):
     labels = Image.open(tmp_path / 'labels' / 'val' / '0.png')
     assert labels.mode == 'P' and labels.size == image.size
     assert labels.getpalette()[:6] == [0, 0, 0, 255, 255, 255]
-    ids = Predictor(**model)(tiny_data / 'images' / 'val' / '0.png')
+    ids = TorchPredictor(**model)(tiny_data / 'images' / 'val' / '0.png')
     assert ids.shape == (40, 48) and np.array_equal(np.asarray(labels), ids)
     # Half of the image, half of black or white.
     overlay = np.asarray(Image.open(tmp_path / 'overlays' / 'val' / '0.png')).astype(int)
@@ -124,7 +131,7 @@ def test_image_smaller_than_a_patch_is_named(tmp_path):
     config = tmp_path / 'bhvit.py'
     config.write_text(BHVIT_CONFIG)
     with pytest.raises(UserError):
-        Predictor(config, tmp_path / 'none.pth')
+        TorchPredictor(config, tmp_path / 'none.pth')
     cfg = Config.fromfile(str(config))
     model = MODELS.build(cfg.model)
     torch.save({'state_dict': model.state_dict()}, tmp_path / 'weights.pth')

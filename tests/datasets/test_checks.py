@@ -212,8 +212,8 @@ def test_list_of_names_leaves_masks_out_on_purpose(scenes, build):
 def readings(monkeypatch):
     """Paths of the images that are really read."""
     from bhvit_seg.datasets import sample_check
-    read, paths = sample_check.read_image_and_gaps, []
-    monkeypatch.setattr(sample_check, 'read_image_and_gaps',
+    read, paths = sample_check.read_pixels, []
+    monkeypatch.setattr(sample_check, 'read_pixels',
                         lambda path, *rest: (paths.append(path), read(path, *rest))[1])
     return paths
 

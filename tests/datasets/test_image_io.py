@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from bhvit_seg.datasets.image_io import read_image, read_image_and_gaps, read_mask, read_raster
+from bhvit_seg.datasets.image_io import read_image, read_mask, read_pixels, read_raster
 from bhvit_seg.errors import UserError
 
 READERS = [read_image, read_mask, read_raster]
@@ -188,6 +192,172 @@ def test_geotiff_of_any_bands_with_nodata(tmp_path, channels):
     assert nodata == -9999 and (read == raster.transpose(1, 2, 0)).all()
 
 
+def write_tiff(path, bands, **options):
+    """Write bands (C, H, W) with GDAL."""
+    rasterio = pytest.importorskip('rasterio')
+    count, height, width = bands.shape
+    with rasterio.open(path, 'w', 'GTiff', width, height, count, dtype=bands.dtype,
+                       **options) as file:
+        file.write(bands)
+    return str(path)
+
+
+LAYOUTS = [dict(interleave='band'), dict(compress='zstd'), dict(compress='lerc'),
+           dict(compress='lzw', predictor=2, tiled=True, blockxsize=16, blockysize=32),
+           dict(interleave='band', compress='deflate', BIGTIFF='YES')]
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning')
+@pytest.mark.parametrize('layout', LAYOUTS, ids=str)
+@pytest.mark.parametrize('kind', [dict(photometric='RGB', alpha='UNSPECIFIED'),
+                                  dict(photometric='MINISBLACK'), dict(photometric='RGB'), None])
+def test_tiff_files_of_any_layout_keep_their_bands(tmp_path, picture, layout, kind):
+    bands = picture.transpose(2, 0, 1)
+    if kind is not None:
+        bands = np.concatenate([bands, bands[:1] // 2 + 1])
+    path = write_tiff(tmp_path / 'a.tif', bands, **layout, **kind or dict(photometric='RGB'))
+    expected = bands.transpose(1, 2, 0)
+    assert (read_pixels(path, 'unchanged')[0] == expected).all()
+    assert (read_pixels(path)[0] == picture).all()
+    assert (read_raster(path)[0] == expected).all()
+    assert (read_mask(path) == picture).all()
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning')
+@pytest.mark.parametrize('photometric', ['PALETTE', 'MINISWHITE', 'MINISBLACK'])
+@pytest.mark.parametrize('bits', [1, 8])
+def test_coded_tiff_values_become_what_is_seen(tmp_path, photometric, bits):
+    pytest.importorskip('rasterio')
+    values = np.random.default_rng(0).integers(0, 2**bits, (9, 14), np.uint8)
+    if photometric == 'PALETTE':
+        picture = Image.fromarray(values % 2)
+        picture.putpalette([9, 8, 7, 200, 100, 50])
+        picture.save(tmp_path / 'a.tif', bits=8)
+        seen = np.array([[9, 8, 7], [200, 100, 50]], np.uint8)[values % 2]
+        assert (read_mask(str(tmp_path / 'a.tif')) == values % 2).all()
+        assert (read_mask(str(tmp_path / 'a.tif'), colours=True) == seen).all()
+    else:
+        options = dict(nbits=bits) if bits < 8 else {}
+        write_tiff(tmp_path / 'a.tif', values[None], photometric=photometric, **options)
+        grey = values if bits == 8 else 255 * values
+        grey = 255 - grey if photometric == 'MINISWHITE' else grey
+        seen = np.repeat(grey[..., None], 3, 2)
+        assert (read_mask(str(tmp_path / 'a.tif')) == grey).all()
+    assert (read_pixels(str(tmp_path / 'a.tif'))[0] == seen).all()
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.tif'])
+@pytest.mark.parametrize('channels', [1, 3])
+def test_more_than_8_bits_are_not_colours(tmp_path, picture, suffix, channels):
+    deep = picture[..., :channels].astype(np.uint16) * 201
+    path = write(tmp_path / f'deep{suffix}', deep[..., ::-1])
+    with pytest.raises(UserError, match=r'deep.*16.*unchanged') as error:
+        read_image(path)
+    assert says_one_sentence(error, path)
+    assert (read_pixels(path, 'unchanged')[0] == deep).all()
+    assert (read_raster(path)[0] == deep).all()
+
+
+def zero(content, first, stop):
+    """Overwrite a part, given in shares of the length, with zeros."""
+    first, stop = int(len(content) * first), int(len(content) * stop)
+    return content[:first] + bytes(stop - first) + content[stop:]
+
+
+@pytest.mark.parametrize('options', [
+    dict(quality=70), dict(quality=92, subsampling=0), dict(quality=85, progressive=True),
+    dict(quality=85, optimize=True)], ids=str)
+@pytest.mark.parametrize('first, stop', [(0.35, 0.6), (0.5, 0.58), (0.8, 0.95)])
+def test_jpeg_damaged_in_the_middle_is_named(tmp_path, picture, capfd, options, first, stop):
+    buffer = io.BytesIO()
+    Image.fromarray(cv2.resize(picture, (300, 220))).save(buffer, 'JPEG', **options)
+    path = tmp_path / 'zeroed.jpg'
+    path.write_bytes(zero(buffer.getvalue(), first, stop))
+    for reader in (read_image, read_raster):
+        with pytest.raises(UserError) as error:
+            reader(str(path))
+        assert says_one_sentence(error, path)
+    assert capfd.readouterr() == ('', '')
+
+
+@pytest.mark.parametrize('padding', [b'\0' * 7, b'\xff' * 3])
+def test_padding_before_the_end_of_a_jpeg_is_harmless(tmp_path, picture, capfd, padding):
+    whole = cv2.imencode('.jpg', picture)[1].tobytes()
+    path = tmp_path / 'a.jpg'
+    path.write_bytes(whole[:-2] + padding + whole[-2:])
+    assert (read_image(str(path)) == cv2.imdecode(np.frombuffer(whole, np.uint8), 1)).all()
+    assert capfd.readouterr() == ('', '')
+
+
+def test_other_output_on_stderr_passes(capfd):
+    from bhvit_seg.datasets.decoder_messages import collect_stderr
+
+    with collect_stderr() as lines:
+        os.write(2, b'Corrupt JPEG data: something\nof another thread\n')
+    assert lines == ['Corrupt JPEG data: something']
+    assert capfd.readouterr().err == 'of another thread\n'
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning')
+@pytest.mark.parametrize('layout', [dict(compress='jpeg', photometric='YCBCR'),
+                                    dict(compress='deflate', photometric='RGB')], ids=str)
+def test_tiff_damaged_in_the_middle_is_named(tmp_path, picture, layout):
+    bands = cv2.resize(picture, (256, 208)).transpose(2, 0, 1)
+    path = tmp_path / 'zeroed.tif'
+    write_tiff(path, bands, tiled=True, blockxsize=64, blockysize=64, **layout)
+    assert (np.abs(read_pixels(str(path))[0].astype(int) - bands.transpose(1, 2, 0)) < 90).all()
+    path.write_bytes(zero(path.read_bytes(), 0.5, 0.7))
+    for reader in READERS:
+        with pytest.raises(UserError) as error:
+            reader(str(path))
+        assert says_one_sentence(error, path)
+
+
+def save_rotated(path, picture):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture).save(path, exif=exif)
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.jpg'])
+def test_orientation_is_of_colours_alone(tmp_path, picture, suffix):
+    save_rotated(tmp_path / f'a{suffix}', picture)
+    stored = read_pixels(str(tmp_path / f'a{suffix}'), 'unchanged')[0]
+    assert stored.shape == picture.shape
+    assert (read_pixels(str(tmp_path / f'a{suffix}'))[0] == np.rot90(stored, -1)).all()
+
+
+def test_aerial_images_may_have_many_pixels(tmp_path, picture, monkeypatch):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+    Image.fromarray(picture[..., 0]).save(tmp_path / 'a.png')
+    assert (read_mask(str(tmp_path / 'a.png')) == picture[..., 0]).all()
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'int16', 'int32', 'float32'])
+def test_tiff_files_of_one_band_are_read_without_rasterio(tmp_path, monkeypatch, dtype):
+    values = (np.random.default_rng(0).random((5, 6)) * 200 - 50).astype(dtype)
+    path = write_tiff(tmp_path / 'a.tif', values[None], nodata=7)
+    monkeypatch.setitem(sys.modules, 'rasterio', None)
+    read, nodata = read_raster(path)
+    assert read.dtype == dtype and (read[..., 0] == values).all() and nodata == 7
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning')
+@pytest.mark.parametrize('kind', [dict(photometric='RGB', alpha='UNSPECIFIED'),
+                                  dict(photometric='RGB', alpha='YES')], ids=str)
+def test_what_needs_rasterio_says_so(tmp_path, picture, monkeypatch, kind):
+    bands = picture.transpose(2, 0, 1)
+    colours = write_tiff(tmp_path / 'three.tif', bands, photometric='RGB', compress='lzw')
+    path = write_tiff(tmp_path / 'four.tif', np.concatenate([bands, bands[:1]]), **kind)
+    monkeypatch.setitem(sys.modules, 'rasterio', None)
+    assert (read_pixels(colours)[0] == picture).all()
+    for reader in READERS:
+        with pytest.raises(UserError, match=r'four\.tif.*4 bands.*rasterio.*raster\]') as error:
+            reader(path)
+        assert says_one_sentence(error, path)
+
+
 @pytest.mark.data
 def test_real_geotiffs_agree_with_rasterio(data_root):
     rasterio = pytest.importorskip('rasterio')
@@ -198,10 +368,10 @@ def test_real_geotiffs_agree_with_rasterio(data_root):
         with rasterio.open(path) as file:
             bands, valid = file.read().transpose(1, 2, 0), file.dataset_mask() > 0
         assert (read_raster(str(path))[0] == bands).all(), path
-        image, gaps = read_image_and_gaps(str(path))
-        assert (image[..., ::-1] == bands[..., :3])[valid].all(), path
+        image, gaps = read_pixels(str(path))
+        assert (image == bands[..., :3])[valid].all(), path
         if gaps is None:
             assert valid.all(), path
         else:
             assert (gaps == ~valid).all(), path
-            assert np.allclose(image[gaps], bands[..., 2::-1][valid].mean(axis=0), atol=0.5), path
+            assert np.allclose(image[gaps], bands[..., :3][valid].mean(axis=0), atol=0.5), path

@@ -5,11 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, TRANSFORMS
 
 import bhvit_seg.modules  # noqa: F401
-from bhvit_seg.datasets.unlabelled import NODATA, UNLABELLED
+from bhvit_seg.datasets.unlabelled import NODATA
 from bhvit_seg.errors import UserError
+from bhvit_seg.models.losses.distillation import UNLABELLED
 
 rng = np.random.default_rng(0)
 
@@ -91,3 +92,43 @@ def test_what_cannot_be_read_is_named(tmp_path):
         dataset(str(tmp_path / 'deep.tif'))[0]
     with pytest.raises(UserError, match='tile_size=0'):
         dataset(str(tmp_path), tile_size=0)
+
+
+def test_labelled_images_come_first_and_the_share_is_a_fraction(tmp_path):
+    pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
+    for name in ('images/train/a', 'annotations/train/a', 'more/b', 'more/c'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(tmp_path / f'{name}.png'),
+                           pixels[..., 0] // 128 if 'annotations' in name else pixels)
+    config = dict(
+        type='PartlyLabelledDataset', dataset=dict(
+            type='RSLVFDataset', data_root=str(tmp_path), pipeline=[
+                dict(type='LoadAerialImage'), dict(type='LoadAerialAnnotations')]),
+        unlabelled=dict(type='UnlabelledDataset', images=str(tmp_path / 'more'),
+                        pipeline=[dict(type='LoadUnlabelledImage')]))
+    both = DATASETS.build(config)
+    assert (len(both), both.labelled, both.share) == (3, 1, 0.5)
+    assert both.metainfo['classes'] == ('background', 'road')
+    assert [set(np.unique(both[i]['gt_seg_map'])) <= {0, 1} for i in range(3)] == [
+        True, False, False]
+    for share in (0, 1, 1.5):
+        with pytest.raises(UserError, match=f'share={share}'):
+            DATASETS.build({**config, 'share': share})
+
+
+def test_masks_may_keep_ground_without_a_label_for_the_teacher(tmp_path):
+    image = rng.integers(0, 256, (6, 6, 4), np.uint8)
+    image[..., 3] = 255
+    image[0, :, 3] = 0
+    mask = np.ones((6, 6), np.uint8)
+    mask[:3] = 255
+    assert cv2.imwrite(str(tmp_path / 'image.png'), image)
+    assert cv2.imwrite(str(tmp_path / 'mask.png'), mask)
+    for keep, middle in ((False, 255), (True, UNLABELLED)):
+        sample = dict(img_path=str(tmp_path / 'image.png'), seg_map_path=str(tmp_path / 'mask.png'))
+        for step in (dict(type='LoadAerialImage'),
+                     dict(type='LoadAerialAnnotations', keep_unlabelled=keep)):
+            sample = TRANSFORMS.build(step)(sample)
+        labels = sample['gt_seg_map']
+        assert (labels[0] == NODATA).all() and (labels[1:3] == middle).all()
+        assert (labels[3:] == 1).all()

@@ -18,8 +18,11 @@ from PIL import Image
 
 from bhvit_seg.datasets.synthetic import generate_scene
 from bhvit_seg.errors import UserError
-from bhvit_seg.inference.packed_predictor import PackedPredictor, label, predict_packed, resize
-from bhvit_seg.inference.torch_predictor import Predictor
+from bhvit_seg.inference.inputs import find_images
+from bhvit_seg.inference.packed_predictor import PackedPredictor, label_resized, resize
+from bhvit_seg.inference.prediction import predict_files
+from bhvit_seg.inference.predictor import ModelSource
+from bhvit_seg.inference.torch_predictor import TorchPredictor
 from bhvit_seg.native.packing import export_packed, pack_model
 
 # Stands in for a device that has neither torch nor OpenMMLab's packages.
@@ -33,6 +36,10 @@ sys.meta_path.insert(0, Absent())
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name='__main__')
 """
+
+
+def predict_packed(inputs, packed, out, **options):
+    return predict_files(inputs, ModelSource(packed), out, **options)
 
 
 @pytest.fixture
@@ -58,7 +65,7 @@ def test_labels_are_those_of_stretched_logits(align_corners):
     sizes = [(44, 55), (30, 61)]
     for size in sizes:
         scores = F.interpolate(scores, size, mode='bilinear', align_corners=align_corners)
-    labels = label(logits.numpy(), sizes, align_corners)
+    labels = label_resized(logits.numpy(), sizes, align_corners)
     assert labels.shape == (30, 61) and labels.dtype == np.uint8
     two_best = scores[0].topk(2, 0).values
     clear = (two_best[0] - two_best[1]).numpy() > 1e-5
@@ -66,7 +73,7 @@ def test_labels_are_those_of_stretched_logits(align_corners):
 
 
 def test_the_first_of_equal_classes_wins():
-    assert label(np.ones((3, 2, 2), np.float32), [(4, 4)], False).max() == 0
+    assert label_resized(np.ones((3, 2, 2), np.float32), [(4, 4)], False).max() == 0
 
 
 @pytest.mark.parametrize('keep_ratio', [True, False])
@@ -90,7 +97,7 @@ def test_labels_are_those_of_torch(pipeline, engine, images, tmp_path):
     export_packed(config, checkpoint, tmp_path / 'model.bhv', precision='32')
     report = predict_packed([images], tmp_path / 'model.bhv', tmp_path / 'out')
     assert len(report.written) == 2 and not report.failed
-    predictor = Predictor(config, checkpoint, 'cpu')
+    predictor = TorchPredictor(config, checkpoint, 'cpu')
     for image in sorted(images.iterdir()):
         expected = predictor(image)
         labels = np.asarray(Image.open(tmp_path / 'out' / 'labels' / image.name))
@@ -109,13 +116,13 @@ def test_models_of_camera_and_lidar(engine, images, tmp_path):
         assert cv2.imwrite(str(lidar / f'{seed}.tif'), height)
     config, checkpoint = write_experiment(
         tmp_path, [dict(type='LoadLidarChannels', nodata=-9999., fill=2.)], in_channels=4)
-    report = export_packed(config, checkpoint, tmp_path / 'model.bhv', images=[images],
-                           lidar=lidar, precision='32')
+    report = export_packed(config, checkpoint, tmp_path / 'model.bhv', lidar=lidar,
+                           images=find_images([images], tmp_path / 'out'), precision='32')
     assert report.verification.images == 2
     with pytest.raises(UserError, match='--lidar'):
         predict_packed([images], tmp_path / 'model.bhv', tmp_path / 'out')
     predict_packed([images], tmp_path / 'model.bhv', tmp_path / 'out', lidar=lidar)
-    expected = Predictor(config, checkpoint, 'cpu')(images / '0.png', lidar / '0.tif')
+    expected = TorchPredictor(config, checkpoint, 'cpu')(images / '0.png', lidar / '0.tif')
     labels = np.asarray(Image.open(tmp_path / 'out' / 'labels' / '0.png'))
     assert (labels != expected).mean() < 0.02
     (lidar / '1.tif').unlink()
@@ -180,7 +187,7 @@ def test_tool_predicts_where_torch_is_not_installed(engine, images, tmp_path, re
                             '2', '--out', tmp_path / 'out')
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith('2 predicted') and not run.stderr
-    assert json.loads((tmp_path / 'out' / 'prediction.json').read_text())['sha256']
+    assert json.loads((tmp_path / 'out' / 'prediction.json').read_text())['models']
     assert len(list((tmp_path / 'out' / 'labels').iterdir())) == 2
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from bhvit_seg.datasets.synthetic import generate_scene
 from bhvit_seg.errors import UserError
+from bhvit_seg.inference.inputs import find_images
 from bhvit_seg.native import packing as module
 from bhvit_seg.native import verify
 from bhvit_seg.native.file_format import read_packed
@@ -134,14 +135,16 @@ def test_damaged_images_to_verify_with_are_named(tmp_path, experiment):
     for loader in ('LoadAerialImage', 'LoadImageFromFile'):
         options = {'test_pipeline.0.type': loader}
         with pytest.raises(UserError, match='x.png'):
-            export_packed(*experiment, tmp_path / 'x.bhv', images=[tmp_path], cfg_options=options)
+            export_packed(*experiment, tmp_path / 'x.bhv', cfg_options=options,
+                          images=find_images([tmp_path], 'x.bhv'))
 
 
 def test_images_to_verify_with(experiment, tmp_path, monkeypatch):
     for seed in range(5):
         Image.fromarray(generate_scene(seed, (36, 50)).image).save(tmp_path / f'{seed}.png')
     monkeypatch.setattr(module, 'MAX_IMAGES', 3)
-    report = export_packed(*experiment, tmp_path / 'x.bhv', images=[tmp_path], precision='32')
+    report = export_packed(*experiment, tmp_path / 'x.bhv', precision='32',
+                           images=find_images([tmp_path], 'x.bhv'))
     assert (report.verification.images, report.verification.pixels) == (3, 3 * 36 * 50)
     assert not report.narrowed and not report.kept
     assert read_packed(tmp_path / 'x.bhv').meta['verification']['pixels'] == 3 * 36 * 50

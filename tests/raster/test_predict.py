@@ -16,7 +16,7 @@ from native.segmentors import write_experiment
 from raster.scenes import CLASSES, PALETTE, paint
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.inference.raster_models import ModelSource
+from bhvit_seg.inference.predictor import ModelSource
 from bhvit_seg.inference.windows import lay_grid
 from bhvit_seg.native import PackedSegmentor
 from bhvit_seg.raster import predict, workers
@@ -436,14 +436,14 @@ def test_torch_and_engine_map_alike(write_raster, tmp_path):
 def test_torch_maps_a_window_as_it_predicts_an_image(write_raster, tmp_path):
     from PIL import Image
 
-    from bhvit_seg.inference.torch_predictor import Predictor
+    from bhvit_seg.inference.torch_predictor import TorchPredictor
 
     config, checkpoint = write_experiment(tmp_path)
     source = ModelSource(config=str(config), checkpoint=str(checkpoint), device='cpu')
     map_raster(write_raster((48, 60), tiled=False), tmp_path / 'out.tif', source, source.load(),
                windows=WindowChoices((64, 64)))
     Image.fromarray(paint((48, 60), 3, 0).transpose(1, 2, 0)).save(tmp_path / 'image.png')
-    predictor = Predictor(config, checkpoint, 'cpu')
+    predictor = TorchPredictor(config, checkpoint, 'cpu')
     np.testing.assert_array_equal(read(tmp_path / 'out.tif'), predictor(tmp_path / 'image.png'))
 
 

@@ -7,7 +7,7 @@ import pytest
 import rasterio
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.inference.raster_models import ModelSource
+from bhvit_seg.inference.predictor import ModelSource
 from bhvit_seg.raster.predict import ReadChoices, WindowChoices, WorkChoices, map_raster
 
 pytestmark = pytest.mark.data

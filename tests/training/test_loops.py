@@ -80,6 +80,32 @@ def test_passes_and_seeds_have_other_orders():
     assert first != second and first != sampler.order(0).tolist()
 
 
+class TwoParts(Noise):
+    labelled, share = 7, 0.25
+
+
+@given(start=st.integers(0, 30), world_size=st.integers(1, 3))
+def test_each_batch_has_its_share_of_the_second_part(start, world_size):
+    streams = []
+    for rank in range(world_size):
+        sampler = SeekableSampler(SeededDataset(TwoParts(12)))
+        sampler.rank, sampler.world_size = rank, world_size
+        sampler.seek(0, 5)
+        streams.append(take(sampler, 140))
+        sampler.seek(start, 5)
+        assert take(sampler, 20) == streams[-1][start:start + 20]
+    stream = [key for keys in zip(*streams) for key in keys]
+    assert [key.position for key in stream] == list(range(140 * world_size))
+    for stream_of_rank in streams:
+        for first in range(0, 140, 4):
+            assert sum(key.index >= 7 for key in stream_of_rank[first:first + 4]) == 1
+    # Each part comes in whole permutations.
+    for low, high in ((0, 7), (7, 12)):
+        part = [key.index for key in stream if low <= key.index < high]
+        for first in range(0, len(part) - (high - low) + 1, high - low):
+            assert sorted(part[first:first + high - low]) == list(range(low, high))
+
+
 def test_without_shuffling_the_order_is_kept():
     sampler = sampler_of(3, shuffle=False)
     sampler.seek(2, 0)

@@ -10,7 +10,7 @@ import numpy as np
 
 from bhvit_seg.errors import UserError
 
-from .exports import Exports
+from .exports import FOLDED, Exports
 
 EXTRA = 'benchmark'
 PACKED = 'packed'
@@ -24,8 +24,9 @@ class Baseline:
         name: On the command line and in the table.
         description: What it is.
         builder: ``module:function`` in this package; the function takes the exports and the number
-            of threads, and returns a function from an image to labels.
+            of threads and the network, and returns a function from an image to labels.
         packages: Packages that it needs.
+        network: The folded network, or another one of ``configs/_base_/models``.
         group: ``'torch'``, ``'fp32'``, ``'int8'`` or ``'other'`` (another network).
     """
 
@@ -34,6 +35,7 @@ class Baseline:
     builder: str
     packages: tuple[str, ...]
     group: str
+    network: str = FOLDED
 
     def missing(self) -> str | None:
         """Say which package is missing, or return None."""
@@ -49,7 +51,7 @@ class Baseline:
         """Return a function from an image ``(H, W, C)`` uint8, RGB, to labels ``(H, W)``."""
         module, function = self.builder.split(':')
         return getattr(importlib.import_module(f'.{module}', __package__), function)(
-            exports, threads)
+            exports, threads, self.network)
 
 
 OPENVINO = ('onnx', 'openvino')
@@ -60,10 +62,14 @@ BASELINES = {baseline.name: baseline for baseline in (
     Baseline('openvino', 'OpenVINO fp32', 'openvino_baselines:fp32', OPENVINO, 'fp32'),
     Baseline('openvino-int8', 'OpenVINO int8 (NNCF)', 'openvino_baselines:int8',
              (*OPENVINO, 'nncf'), 'int8'),
-    Baseline('segformer-b0', 'SegFormer-B0, OpenVINO fp32', 'openvino_baselines:segformer_fp32',
-             OPENVINO, 'other'),
-    Baseline('segformer-b0-int8', 'SegFormer-B0, OpenVINO int8 (NNCF)',
-             'openvino_baselines:segformer_int8', (*OPENVINO, 'nncf'), 'other'),
+    *(each for name, description, network in (
+        ('segformer-b0', 'SegFormer-B0', 'segformer_b0'),
+        ('efficientnet-lite0', 'EfficientNet-Lite0, FPN', 'efficientnet_lite0_fpn'))
+      for each in (
+        Baseline(name, f'{description}, OpenVINO fp32', 'openvino_baselines:fp32', OPENVINO,
+                 'other', network),
+        Baseline(f'{name}-int8', f'{description}, OpenVINO int8 (NNCF)',
+                 'openvino_baselines:int8', (*OPENVINO, 'nncf'), 'other', network))),
 )}
 
 
@@ -92,7 +98,7 @@ class Packed(Baseline):
     @classmethod
     def on(cls, isa: str) -> Packed:
         """Return the entry of an instruction set."""
-        return cls(f'{PACKED}-{isa}', f'packed, {isa}', '', (), PACKED, isa)
+        return cls(f'{PACKED}-{isa}', f'packed, {isa}', '', (), PACKED, isa=isa)
 
     def build(self, exports: Exports, threads: int) -> Callable[[np.ndarray], np.ndarray]:
         from bhvit_seg.native import PackedSegmentor

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from .folded import Pixels
 from .folded_heads import FoldedSegmentor
-from .segformer import SegFormerB0
+from .other_network import OtherNetwork
 
 OPSET = 18
+FOLDED = 'folded'
 
 
 @contextlib.contextmanager
@@ -50,26 +51,26 @@ class Exports:
                  images: Sequence[np.ndarray], packed: Path | None = None) -> None:
         self.model, self.size, self.folder = model, tuple(size), folder
         self.images, self.packed = list(images), packed
-        self._segformer: SegFormerB0 | None = None
+        self._others: dict[str, OtherNetwork] = {}
 
     def folded(self) -> FoldedSegmentor:
         """The folded network in float32."""
         return FoldedSegmentor(self.model, self.size).float()
 
-    def segformer(self) -> SegFormerB0:
-        """SegFormer-B0 with as many classes and channels."""
-        if self._segformer is None:
+    def other(self, name: str) -> OtherNetwork:
+        """The network of a name in :mod:`.other_network` with as many classes and channels."""
+        if name not in self._others:
             with quiet():
-                self._segformer = SegFormerB0(
-                    self.model.backbone.in_channels, self.model.decode_head.out_channels,
-                    Pixels.of(self.model), self.size, self.images[0])
-        return self._segformer
+                self._others[name] = OtherNetwork(
+                    name, self.model.decode_head.out_channels, Pixels.of(self.model), self.size,
+                    self.images[0])
+        return self._others[name]
 
     def onnx(self, name: str) -> Path:
-        """Write the network ``'folded'`` or ``'segformer'`` as ONNX, once; return the path."""
+        """Write the network :data:`FOLDED`, or another one, as ONNX once; return the path."""
         path = self.folder / f'{name}_{self.size[0]}x{self.size[1]}.onnx'
         if not path.exists():
-            module: nn.Module = self.folded() if name == 'folded' else self.segformer()
+            module: nn.Module = self.folded() if name == FOLDED else self.other(name)
             image = torch.from_numpy(self.images[0])
             with quiet(), torch.no_grad():
                 torch.onnx.export(module, (image,), str(path), dynamo=False, opset_version=OPSET,

@@ -1,4 +1,4 @@
-"""OpenVINO in fp32 and int8, of the folded network and of SegFormer-B0."""
+"""OpenVINO in fp32 and int8, of the folded network and of others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from .exports import Exports, quiet
+from .exports import FOLDED, Exports, quiet
 
 Predict = Callable[[np.ndarray], np.ndarray]
 # Labels depend on small differences of logits.
@@ -57,18 +57,11 @@ def quantize(exports: Exports, onnx: Path, not_types: Sequence[str] = ()) -> Pat
     return path
 
 
-def fp32(exports: Exports, threads: int) -> Predict:
-    return _compile(exports.onnx('folded'), threads, 'f32')
+def fp32(exports: Exports, threads: int, network: str) -> Predict:
+    return _compile(exports.onnx(network), threads, 'f32')
 
 
-def int8(exports: Exports, threads: int) -> Predict:
+def int8(exports: Exports, threads: int, network: str) -> Predict:
     """The rest in bfloat16 where the processor has products of it, which is OpenVINO's default."""
-    return _compile(quantize(exports, exports.onnx('folded'), GLUE), threads)
-
-
-def segformer_fp32(exports: Exports, threads: int) -> Predict:
-    return _compile(exports.onnx('segformer'), threads, 'f32')
-
-
-def segformer_int8(exports: Exports, threads: int) -> Predict:
-    return _compile(quantize(exports, exports.onnx('segformer')), threads)
+    glue = GLUE if network == FOLDED else ()
+    return _compile(quantize(exports, exports.onnx(network), glue), threads)

@@ -12,12 +12,12 @@ from .exports import Exports
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
-def simulated(exports: Exports, threads: int) -> Predict:
+def simulated(exports: Exports, threads: int, network: str) -> Predict:
     """The trained network as it is; ``threads`` are torch's, which the benchmark sets."""
     return exports.simulated
 
 
-def eager(exports: Exports, threads: int) -> Predict:
+def eager(exports: Exports, threads: int, network: str) -> Predict:
     """The folded network, weights binarized once."""
     module = exports.folded()
 

@@ -11,22 +11,24 @@ from mmseg.registry import TRANSFORMS
 from bhvit_seg.datasets.image_io import (
     COLOUR_FLAGS,
     append_lidar,
-    read_image_and_gaps,
     read_lidar,
     read_mask,
+    read_pixels,
+    swap_red_and_blue,
 )
-from bhvit_seg.datasets.masks import MaskEncoding, label_table
+from bhvit_seg.datasets.masks import IGNORE, MaskEncoding, label_table
 from bhvit_seg.errors import UserError
+from bhvit_seg.models.losses.distillation import UNLABELLED
 
 
 @TRANSFORMS.register_module()
 class LoadAerialImage(BaseTransform):
-    """Load ``img_path`` as ``img`` (H, W, C), blue first; refuses a truncated file.
+    """Load ``img_path`` as ``img`` (H, W, C), blue first; refuses a damaged file.
 
     Adds ``img``, ``img_shape`` and ``ori_shape``, as ``LoadImageFromFile`` does, and where the
     image has pixels without data, such as a border that a GeoTIFF declares, ``nodata``, (H, W)
     bool; they have the mean of the others, see
-    :func:`~bhvit_seg.datasets.image_io.read_image_and_gaps`.
+    :func:`~bhvit_seg.datasets.image_io.read_pixels`.
 
     Args:
         color_type: ``'color'`` (three 8-bit channels) or ``'unchanged'`` (every band of the file
@@ -42,7 +44,8 @@ class LoadAerialImage(BaseTransform):
         self.backend_args = backend_args
 
     def transform(self, results: dict) -> dict:
-        image, gaps = read_image_and_gaps(results['img_path'], self.color_type, self.backend_args)
+        image, gaps = read_pixels(results['img_path'], self.color_type, self.backend_args)
+        image = swap_red_and_blue(image)  # as mmseg's transforms and preprocessors expect it
         # Neither torch nor cv2.resize takes every 16-bit type.
         results['img'] = image if image.dtype == np.uint8 else image.astype(np.float32)
         if gaps is not None:
@@ -65,13 +68,16 @@ class LoadAerialAnnotations(BaseTransform):
 
     Args:
         backend_args: Where mmengine reads files from.
+        keep_unlabelled: Label 254 instead of 255 where there is data: a teacher speaks about
+            such pixels (``DistillationSegmentor``), no loss on labels counts them.
 
     Raises:
         UserError: The file is missing or truncated, or a pixel is outside the encoding.
     """
 
-    def __init__(self, backend_args: dict | None = None) -> None:
+    def __init__(self, backend_args: dict | None = None, keep_unlabelled: bool = False) -> None:
         self.backend_args = backend_args
+        self.keep_unlabelled = keep_unlabelled
         self._parsed = None
 
     def transform(self, results: dict) -> dict:
@@ -87,7 +93,9 @@ class LoadAerialAnnotations(BaseTransform):
                             f'mask_encoding ({encoding.name}) does not know: run `bhvit-seg '
                             'check-dataset` for all such files')
         table = label_table(results.get('reduce_zero_label', False), results.get('label_map'))
-        results['gt_seg_map'] = table[ids]
+        labels = results['gt_seg_map'] = table[ids]
+        if self.keep_unlabelled:
+            labels[(labels == IGNORE) & ~results.get('nodata', np.False_)] = UNLABELLED
         results.setdefault('seg_fields', []).append('gt_seg_map')
         return results
 

@@ -14,6 +14,10 @@ from torch import Tensor, nn
 
 from bhvit_seg.errors import UserError
 
+# The label of ground that nobody has labelled: it counts in no loss on labels, but a teacher may
+# speak about it. What counts nowhere (no data, padding) has the head's ignore_index.
+UNLABELLED = 254
+
 
 @MODELS.register_module()
 class PixelDistillationLoss(nn.Module):

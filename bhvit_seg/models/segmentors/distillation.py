@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder
 from mmseg.models.utils import resize
 from mmseg.registry import MODELS
@@ -18,6 +19,7 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import add_prefix
 from torch import Tensor
 
+from ..losses.distillation import UNLABELLED
 from ..teacher import TaughtMixin, scaled
 from .teacher import SegmentorTeacher
 
@@ -30,7 +32,8 @@ class DistillationSegmentor(TaughtMixin, EncoderDecoder):
     gets the images that the student gets and evaluates always. It is not among the student's
     modules: no optimizer, checkpoint, moving average or wrapper knows of it.
 
-    Pixels whose label is the head's ``ignore_index`` count in no term.
+    Pixels whose label is the head's ``ignore_index`` count in no term; those labelled 254
+    (``UNLABELLED``) count in the terms of the teacher.
 
     Args:
         teacher (dict): ``config`` of the teacher, a file or the config of its model, and its
@@ -39,6 +42,8 @@ class DistillationSegmentor(TaughtMixin, EncoderDecoder):
         pixel_loss (dict): The loss between logits. Defaults to ``PixelDistillationLoss``.
         feature_loss (dict, optional): The loss between feature maps, such as
             ``FeatureDistillationLoss``. Defaults to None.
+        student_distortion (dict, optional): What distorts images without any label for the
+            student alone, such as ``StrongDistortion``. Defaults to None.
         **kwargs: As for ``EncoderDecoder``.
 
     Raises:
@@ -49,11 +54,12 @@ class DistillationSegmentor(TaughtMixin, EncoderDecoder):
 
     def __init__(self, *args, teacher: dict, distillation_weight: float = 0.8,
                  pixel_loss: dict | None = None, feature_loss: dict | None = None,
-                 **kwargs) -> None:
+                 student_distortion: dict | None = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.set_teacher(SegmentorTeacher, teacher, distillation_weight)
         self.pixel_loss = MODELS.build(pixel_loss or dict(type='PixelDistillationLoss'))
         self.feature_loss = MODELS.build(feature_loss) if feature_loss else None
+        self.student_distortion = MODELS.build(student_distortion) if student_distortion else None
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
         """Compute all terms but the regularization.
@@ -67,16 +73,17 @@ class DistillationSegmentor(TaughtMixin, EncoderDecoder):
             ``feature_loss``, ``loss_feature_distillation`` times λ, and the heads' accuracies.
         """
         self.load_teacher()
-        features = self.extract_feat(inputs)
+        labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)
+        ignore_index = self.decode_head.ignore_index
+        features = self.extract_feat(self._distorted(inputs, labels))
         logits = self.decode_head(features)
-        losses = add_prefix(self.decode_head.loss_by_feat(logits, data_samples), 'decode')
+        labelled = without_unlabelled(data_samples, ignore_index)
+        losses = add_prefix(self.decode_head.loss_by_feat(logits, labelled), 'decode')
         if self.with_auxiliary_head:
-            losses.update(self._auxiliary_head_forward_train(features, data_samples))
+            losses.update(self._auxiliary_head_forward_train(features, labelled))
         losses = {name: scaled(value, self.label_weight) if 'loss' in name else value
                   for name, value in losses.items()}
 
-        labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)
-        ignore_index = self.decode_head.ignore_index
         logits = resize(logits, labels.shape[1:], mode='bilinear',
                         align_corners=self.align_corners)
         taught, taught_features = self.teacher(inputs, data_samples)
@@ -86,3 +93,21 @@ class DistillationSegmentor(TaughtMixin, EncoderDecoder):
             losses['loss_feature_distillation'] = self.distillation_weight * self.feature_loss(
                 features, taught_features, labels, ignore_index)
         return losses
+
+    def _distorted(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return images ``(B, C, H, W)`` with those distorted that have no label at all."""
+        if self.student_distortion is None:
+            return inputs
+        chosen = (labels >= UNLABELLED).flatten(1).all(1).view(-1, 1, 1, 1)
+        return torch.where(chosen, self.student_distortion(inputs), inputs)
+
+
+def without_unlabelled(data_samples: Sequence[SegDataSample], ignore_index: int
+                       ) -> list[SegDataSample]:
+    """Return samples whose labels 254 are ``ignore_index``."""
+    samples = []
+    for sample in data_samples:
+        label = sample.gt_sem_seg.data
+        samples.append(SegDataSample(metainfo=sample.metainfo, gt_sem_seg=PixelData(
+            data=label.masked_fill(label == UNLABELLED, ignore_index))))
+    return samples

@@ -129,6 +129,42 @@ def test_feature_maps_and_auxiliary_heads(teacher, batch):
                                                           rel=1e-4)
 
 
+def test_unlabelled_pixels_count_in_the_terms_of_the_teacher_alone(teacher, batch):
+    inputs, samples = batch
+    student = distilled(teacher).train()
+    state = copy.deepcopy(student.state_dict())
+
+    def losses(first, second):
+        student.load_state_dict(state)
+        for sample, value in zip(samples, (first, second)):
+            sample.gt_sem_seg.data[:, :, 40:] = value
+        return student(inputs, samples, mode='loss')
+
+    ignored, open_ground, labelled = losses(255, 255), losses(254, 255), losses(1, 255)
+    for name in ('decode.loss_ce', 'decode.acc_seg'):
+        assert torch.equal(open_ground[name], ignored[name])
+        assert not torch.equal(open_ground[name], labelled[name])
+    assert torch.equal(open_ground['loss_distillation'], labelled['loss_distillation'])
+    assert not torch.equal(open_ground['loss_distillation'], ignored['loss_distillation'])
+    losses(254, 255)
+    assert (samples[0].gt_sem_seg.data[..., 40:] == 254).all()
+
+
+def test_images_without_labels_are_distorted_for_the_student_alone(teacher, batch):
+    inputs, samples = batch
+    samples[0].gt_sem_seg.data[:] = 254
+    student = distilled(teacher, student_distortion=dict(type='StrongDistortion')).train()
+    seen = {}
+    student.backbone.register_forward_pre_hook(lambda _, given: seen.update(student=given[0]))
+    student.load_teacher()
+    student.teacher.model.backbone.register_forward_pre_hook(
+        lambda _, given: seen.update(teacher=given[0]))
+    assert student(inputs, samples, mode='loss')['loss_distillation'].isfinite()
+    assert torch.equal(seen['teacher'], inputs)
+    assert torch.equal(seen['student'][1], inputs[1])
+    assert not torch.isclose(seen['student'][0], inputs[0]).any(0).all()
+
+
 def test_ignored_pixels_count_in_no_term(teacher, batch):
     inputs, samples = batch
     for sample in samples:

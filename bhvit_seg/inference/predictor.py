@@ -1,0 +1,178 @@
+"""What labels images, whatever computes: torch from a checkpoint, the engine from a packed model.
+
+Windows of image files and of rasters go through the same two methods, ``scores`` and ``label``;
+``predict`` is both of them, for an image in one piece. Channels are in the order red, green, blue,
+further ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bhvit_seg.errors import UserError
+
+DEFAULT_WINDOW = (512, 512)
+
+
+@dataclass
+class LoadedImage:
+    """An image file, decoded once.
+
+    Attributes:
+        picture: ``(H, W, C)`` as it was decoded, for overlays.
+        pixels: ``(h, w, C)``, uint8 or float32: what the model takes, of the size that the test
+            pipeline brings images to and with the LiDAR channels.
+        results: What a pipeline of mmseg made of it, for torch.
+    """
+
+    picture: np.ndarray
+    pixels: np.ndarray
+    results: Mapping[str, Any] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the file."""
+        return self.picture.shape[:2]
+
+
+class Predictor:
+    """A model that labels images.
+
+    Args:
+        meta: What the model says about itself, see :func:`bhvit_seg.native.packed_meta.describe`.
+        fill: A value for each channel that means nothing to the model.
+        digest: What tells the model from others.
+
+    Attributes:
+        name: What the model is called.
+        classes: Their names.
+        palette: A colour (RGB) for each class.
+        channels: How many bands it takes.
+        eight_bit: Whether it was trained on 8-bit images.
+        fill: As given.
+        window: Height and width of the training crop in pixels.
+        cell: Side of the square of pixels that shares one score; None where scores depend on the
+            size of the image, so that windows cannot be joined.
+        batch: How many windows it computes at once.
+        resizes: Whether it was tested on images brought to another size.
+        slides: Whether ``predict`` itself goes by windows.
+        reads_lidar: Whether it takes a LiDAR raster with each image.
+        digest: As given.
+    """
+
+    cell: int | None = None
+    batch = 1
+    slides = False
+
+    def __init__(self, meta: Mapping[str, Any], fill: Sequence[float], digest: str) -> None:
+        self.name: str = meta['name']
+        self.classes: list[str] = list(meta['classes'])
+        self.palette: list[list[int]] = meta['palette']
+        self.channels = int(meta['channels'])
+        self.reads_lidar: bool = meta['lidar'] is not None
+        self.eight_bit = meta['color_type'] == 'color' and not self.reads_lidar
+        self.window: tuple[int, int] = tuple(meta['window'] or DEFAULT_WINDOW)
+        self.resizes: bool = meta['test_scale'] is not None
+        self.fill = tuple(map(float, fill))
+        self.digest = digest
+
+    def load(self, image: Path, lidar: Path | None = None) -> LoadedImage:
+        """Read an image file, and its LiDAR raster.
+
+        Raises:
+            UserError: A file cannot be read.
+        """
+        raise NotImplementedError
+
+    def predict(self, image: LoadedImage) -> np.ndarray:
+        """Return the class ids of an image file, ``(H, W)``, as the model was tested.
+
+        Raises:
+            UserError: The image does not suit the model.
+        """
+        raise NotImplementedError
+
+    def scores(self, windows: np.ndarray) -> np.ndarray:
+        """Return scores ``(B, classes, h / cell, w / cell)``, float32, of ``(B, h, w, C)``.
+
+        Raises:
+            UserError: The windows do not suit the model.
+        """
+        raise NotImplementedError
+
+    def label(self, scores: np.ndarray) -> np.ndarray:
+        """Return the class with the highest score, between scores upsampled bilinearly.
+
+        Args:
+            scores: ``(classes, h, w)`` float32.
+
+        Returns:
+            ``(cell * h, cell * w)`` uint8.
+        """
+        raise NotImplementedError
+
+    def __call__(self, image: str | Path, lidar: str | Path | None = None) -> np.ndarray:
+        """Return the class ids ``(H, W)`` of an image file; see :meth:`load`, :meth:`predict`."""
+        return self.predict(self.load(Path(image), None if lidar is None else Path(lidar)))
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from; can be sent to another process and loaded there.
+
+    Attributes:
+        packed: A packed model; else ``config`` and ``checkpoint``.
+        config: The config file.
+        checkpoint: The weights.
+        device: Where torch computes. Defaults to a GPU if there is one.
+        threads: How many threads compute. Defaults to the cores that the process may use.
+        cfg_options: Settings that override the config's, by dotted key.
+    """
+
+    packed: str | Path | None = None
+    config: str | Path | None = None
+    checkpoint: str | Path | None = None
+    device: str | None = None
+    threads: int | None = None
+    cfg_options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> str:
+        """The file that the weights are in."""
+        return str(self.checkpoint if self.packed is None else self.packed)
+
+    @property
+    def files(self) -> list[str]:
+        """The files that are given."""
+        return [str(file) for file in (self.packed, self.config, self.checkpoint) if file]
+
+    def load(self, windows: bool = True) -> Predictor:
+        """Load the model.
+
+        Args:
+            windows: Whether scores of windows have to be joined, as in the mapping of rasters.
+
+        Raises:
+            UserError: It cannot be loaded, or cannot do that.
+        """
+        if self.packed is not None:
+            from bhvit_seg.inference.packed_predictor import PackedPredictor
+
+            model = PackedPredictor(self.packed, self.threads)
+        else:
+            from bhvit_seg.inference.torch_predictor import TorchPredictor
+
+            model = TorchPredictor(self.config, self.checkpoint, self.device, self.cfg_options,
+                                   self.threads)
+        if windows and model.cell is None:
+            raise UserError(
+                f'the scores of {self.weights} depend on the size of the image '
+                f'({"align_corners=True" if self.packed else "of its decode head"}), so that '
+                'windows of a raster cannot be joined: give '
+                + ('its --config and --checkpoint instead' if self.packed else 'another model'))
+        return model

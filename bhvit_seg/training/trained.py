@@ -1,0 +1,134 @@
+"""A trained segmentor as its config and checkpoint describe it: what prediction and export need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
+import numpy as np
+import torch
+from mmcv.transforms import LoadAnnotations
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS, MODELS, TRANSFORMS
+
+from bhvit_seg.datasets.image_io import swap_red_and_blue
+from bhvit_seg.datasets.transforms import CenterCropEvaluation, LoadLidarChannels
+from bhvit_seg.errors import UserError, find_user_error, first_line
+from bhvit_seg.models.weights import load_weights
+from bhvit_seg.training.config import explain_config_errors, load_config, require_settings
+
+
+class TrainedSegmentor:
+    """A model with its weights, and the pipeline that feeds it single images.
+
+    Args:
+        config: The config file.
+        checkpoint: The weights; they have to be exactly those of the model.
+        device: Where to compute. Defaults to a GPU if there is one.
+        cfg_options: Settings that override the config's, by dotted key.
+
+    Attributes:
+        config: The config file.
+        checkpoint: The weights.
+        cfg: The config.
+        model: The segmentor.
+        pipeline: The steps of the test pipeline.
+        dataset_meta: What the checkpoint says about the data it was trained on, or None.
+        palette: A colour (RGB) for each class.
+
+    Raises:
+        UserError: Something given is wrong.
+    """
+
+    def __init__(self, config: str | Path, checkpoint: str | Path, device: str | None = None,
+                 cfg_options: dict[str, Any] | None = None) -> None:
+        self.config, self.checkpoint = Path(config), Path(checkpoint)
+        cfg = self.cfg = load_config(config, cfg_options)
+        require_settings(cfg, config, 'model')
+        init_default_scope(cfg.get('default_scope', 'mmseg'))
+        cfg.model.pop('init_cfg', None)
+        with explain_config_errors():
+            self.model = MODELS.build(cfg.model)
+            self.pipeline = build_pipeline(cfg)
+        meta = load_weights(self.model, checkpoint).get('meta', {})
+        self.dataset_meta = meta.get('dataset_meta')
+        self.palette = find_palette(cfg, self.dataset_meta, self.n_labels)
+        try:
+            self.model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f'the device {device} cannot be used: {first_line(error)}') from error
+
+    @property
+    def n_labels(self) -> int:
+        """How many class ids the model gives: two where one score is compared to a threshold."""
+        return max(self.model.num_classes, 2 if self.model.out_channels == 1 else 1)
+
+    @property
+    def reads_lidar(self) -> bool:
+        """Whether the pipeline wants a LiDAR raster with each image."""
+        return any(isinstance(step, LoadLidarChannels) for step in self.pipeline)
+
+    def load(self, image: str | Path, lidar: str | Path | None = None) -> dict[str, Any]:
+        """Run the test pipeline on an image file.
+
+        Returns:
+            ``inputs`` (C, H, W), blue first, and ``data_samples``, as ``PackSegInputs`` gives
+            them; ``picture`` (H, W, C), red first: the image as it was decoded.
+
+        Raises:
+            UserError: The file cannot be read.
+        """
+        results = {'img_path': str(image)}
+        if lidar is not None:
+            results['lidar_path'] = str(lidar)
+        picture = None
+        try:
+            for step in self.pipeline:
+                results = step(results)
+                if picture is None and 'img' in results:
+                    picture = results['img'].copy()
+        except Exception as error:
+            if find_user_error(error):
+                raise
+            # decoders fail in their own ways
+            raise UserError(f'image {image} cannot be read: {type(error).__name__}: '
+                            f'{first_line(error)}') from error
+        picture = picture.reshape(*picture.shape[:2], -1)
+        return {**results, 'picture': swap_red_and_blue(picture)}
+
+
+def pixels_of(results: Mapping[str, Any]) -> np.ndarray:
+    """Return the ``inputs`` of a pipeline as ``(H, W, C)``, red first."""
+    return swap_red_and_blue(results['inputs'].numpy().transpose(1, 2, 0))
+
+
+def build_pipeline(cfg: Config) -> list:
+    """Build the test pipeline without what only a test needs: annotations, scoring of crops."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    pipeline = cfg.get('test_pipeline') or dataset.get('pipeline')
+    if not pipeline:
+        raise UserError('the config has no test_pipeline: prediction does not know how to load '
+                        'an image')
+    steps = [TRANSFORMS.build(step) for step in pipeline]
+    return [step for step in steps
+            if not isinstance(step, (LoadAnnotations, CenterCropEvaluation))]
+
+
+def find_dataset_meta(cfg: Config, meta: dict | None) -> list[Mapping[str, Any]]:
+    """Return what is known of the data: of the checkpoint, the config, the dataset's class."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    known = DATASETS.get(dataset['type']) if 'type' in dataset else None
+    sources = (meta, dataset.get('metainfo'), getattr(known, 'METAINFO', None))
+    return [source for source in sources if source]
+
+
+def find_palette(cfg: Config, meta: dict | None, num_classes: int) -> Sequence[Sequence[int]]:
+    """Return the colours of the classes, random ones where none are known."""
+    for source in find_dataset_meta(cfg, meta):
+        palette = source.get('palette')
+        if palette and len(palette) >= num_classes:
+            return [list(map(int, colour)) for colour in palette]
+    return np.random.default_rng(0).integers(40, 256, (num_classes, 3)).tolist()

@@ -1,0 +1,164 @@
+"""Ctrl-C, SIGTERM and closed pipes, in processes that really get them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from bhvit_seg.errors import NOTHING_TO_KEEP
+
+PROGRAM = """
+import os, sys, time
+from bhvit_seg.errors import command, explain_interrupt
+
+class Slow:
+    def __del__(self):
+        print('ready', flush=True)
+        time.sleep(0.5)
+        [None for _ in range(1000)]
+
+def wait():
+    print('ready', flush=True)
+    time.sleep(60)
+
+@command
+def main():
+{body}
+
+sys.exit(main())
+"""
+KEPT = "with explain_interrupt(lambda: '3 of 5 are kept'):"
+BODIES = {
+    'sleeping': (KEPT + ' wait()', '3 of 5 are kept'),
+    'outermost explanation': (
+        KEPT + "\n        with explain_interrupt(lambda: 'inner'): wait()", '3 of 5 are kept'),
+    'without explanation': ('wait()', NOTHING_TO_KEEP),
+    'while importing': ('import slow', NOTHING_TO_KEEP),
+    'swallowed by an import': (
+        'try: import slow\n    except BaseException: wait()', NOTHING_TO_KEEP),
+    'turned into another error': (
+        KEPT + '\n        try: wait()\n        except KeyboardInterrupt: raise RuntimeError("x")',
+        '3 of 5 are kept'),
+    'dropped in a destructor': (
+        KEPT + '\n        slow = Slow(); del slow; time.sleep(60)', '3 of 5 are kept'),
+    'with a forked worker': (
+        'import multiprocessing\n    context = multiprocessing.get_context("fork")\n'
+        '    worker = context.Process(target=time.sleep, args=(60,)); worker.start()\n'
+        '    ' + KEPT + ' wait()', '3 of 5 are kept'),
+    'while threads work': (
+        'import threading\n    threading.Thread(target=time.sleep, args=(1,)).start()\n'
+        '    ' + KEPT + ' wait()', '3 of 5 are kept'),
+}
+
+
+@pytest.fixture
+def start(tmp_path, repository):
+    """A function that starts a process, its modules in ``tmp_path``, in a group of its own."""
+
+    def start_process(*arguments):
+        return subprocess.Popen(
+            list(map(str, arguments)), cwd=tmp_path, text=True, start_new_session=True,
+            env={**os.environ, 'PYTHONPATH': f'{repository}{os.pathsep}{tmp_path}'},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    return start_process
+
+
+@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM], ids=['SIGINT', 'SIGTERM'])
+@pytest.mark.parametrize('body, kept', BODIES.values(), ids=BODIES)
+def test_signal_gives_one_line(body, kept, signum, start, tmp_path):
+    (tmp_path / 'slow.py').write_text("print('ready', flush=True)\nimport time\ntime.sleep(60)\n")
+    (tmp_path / 'program.py').write_text(PROGRAM.format(body='    ' + body))
+    process = start(sys.executable, tmp_path / 'program.py')
+    assert process.stdout.readline() == 'ready\n'
+    time.sleep(0.1)
+    # as a terminal does: to all processes of the group
+    os.killpg(process.pid, signum)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    word = 'interrupted' if signum == signal.SIGINT else 'terminated'
+    assert errors == f'{word}: {kept}\n'
+
+
+def test_interrupt_of_the_command_itself_before_and_after_its_work(start, tmp_path):
+    # sitecustomize runs before any of our code does; the signal waits until then.
+    (tmp_path / 'sitecustomize.py').write_text(
+        'import os, signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\n'
+        'os.kill(os.getpid(), signal.SIGINT)\n'
+        'class Unblock:\n'
+        '    def find_spec(self, name, path=None, target=None):\n'
+        "        if name == 'bhvit_seg.cli':\n"
+        '            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])\n'
+        'import sys; sys.meta_path.insert(0, Unblock())\n')
+    process = start(sys.executable, '-m', 'bhvit_seg', 'configs')
+    printed, errors = process.communicate(timeout=60)
+    assert (process.returncode, printed, errors) == (130, '', 'interrupted\n')
+
+
+def test_ignored_interrupt_stays_ignored(start, tmp_path):
+    (tmp_path / 'program.py').write_text(PROGRAM.format(
+        body='    os.kill(os.getpid(), 2); return 7'))
+    process = start('bash', '-c', f'trap "" INT; exec {sys.executable} program.py')
+    process.communicate(timeout=60)
+    assert process.returncode == 7
+
+
+@pytest.mark.parametrize('body', [
+    "for _ in range(100000): print('line')",
+    "print('line'); os.write(1, b'x' * 200000); print('line', flush=True)",
+    "from rich.console import Console\n    for _ in range(50000): Console().print('line')",
+    "import logging\n    logging.basicConfig(stream=sys.stdout)\n"
+    "    for _ in range(100000): logging.error('line')",
+], ids=['print', 'write', 'rich', 'logging'])
+def test_closed_pipe_ends_quietly(body, start, tmp_path):
+    (tmp_path / 'program.py').write_text(PROGRAM.format(body='    ' + body))
+    process = start('bash', '-c', f'{sys.executable} program.py | head -1; exit ${{PIPESTATUS[0]}}')
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 141 and not errors and printed.count('\n') <= 1
+
+
+@pytest.mark.parametrize('redirection', ['| true', '2>&1 | true', '>&-', '2>&-'])
+def test_commands_survive_any_output(redirection, start):
+    process = start('bash', '-o', 'pipefail', '-c',
+                    f'{sys.executable} -m bhvit_seg configs {redirection}')
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode in (0, 141) and not errors
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='this system has no /dev/full')
+def test_full_disk_behind_the_output_is_one_line(start):
+    process = start('bash', '-c', f'{sys.executable} -m bhvit_seg configs > /dev/full')
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2 and errors.count('\n') == 1 and 'error: ' in errors
+
+
+def test_training_says_which_checkpoint_is_kept(tiny_config, start, tmp_path):
+    config = tiny_config('train_cfg.update(max_iters=100000, val_interval=100000)',
+                         'train_dataloader.update(num_workers=2)')
+    process = start(sys.executable, '-m', 'bhvit_seg', 'train', config, '--work-dir', 'work')
+    for line in process.stdout:
+        if 'Iter(train) [     5/' in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    lines = [line for line in errors.splitlines() if 'Warning' not in line and line[:1] != ' ']
+    assert process.returncode == 130 and len(lines) == 1, errors
+    name = (tmp_path / 'work' / 'last_checkpoint').read_text()
+    assert os.path.basename(name) in lines[0] and '--resume' in lines[0]
+
+
+@pytest.mark.parametrize('arguments', [['train', 'x'], ['complexity', 'x'], ['demo'], ['doctor']])
+def test_commands_are_interrupted_while_they_import(arguments, start):
+    process = start(sys.executable, '-v', '-m', 'bhvit_seg', *arguments)
+    for line in process.stderr:
+        if 'numpy' in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    said = [line for line in errors.splitlines() if line.startswith(('interrupted', 'Traceback'))]
+    assert process.returncode == 130 and said == [f'interrupted: {NOTHING_TO_KEEP}']
