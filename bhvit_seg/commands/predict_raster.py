@@ -118,7 +118,8 @@ def run(args: argparse.Namespace) -> int:
     from bhvit_seg.inference.predictor import ModelSource
     from bhvit_seg.raster.memory import parse_memory
     from bhvit_seg.raster.outputs import check_outputs, plan_outputs
-    from bhvit_seg.raster.predict import ReadChoices, WindowChoices, WorkChoices, map_raster
+    from bhvit_seg.raster.predict import WindowChoices, WorkChoices, map_raster
+    from bhvit_seg.raster.reading import ReadOptions
     from bhvit_seg.raster.writing import OutputOptions
 
     threads = args.threads
@@ -133,9 +134,10 @@ def run(args: argparse.Namespace) -> int:
         options = parse_options(args.cfg_options)
     source = ModelSource(absolute(args.packed), absolute(args.config), absolute(args.checkpoint),
                          args.device, threads, options)
-    reading = ReadChoices(
-        args.bands and tuple(args.bands), args.nodata, args.border_nodata, args.border_tolerance,
-        args.value_range and tuple(args.value_range), not args.no_alpha)
+    reading = ReadOptions(
+        bands=args.bands and tuple(args.bands), nodata=args.nodata,
+        border_nodata=args.border_nodata, border_tolerance=args.border_tolerance,
+        value_range=args.value_range and tuple(args.value_range), alpha=not args.no_alpha)
     side = args.window and (args.window[0], args.window[-1])
     output = OutputOptions(args.cog, args.compress, not args.no_overviews)
     work = WorkChoices(parse_memory(args.max_memory), args.workers, args.scheduler, args.restart,
@@ -259,11 +261,11 @@ def describe(report) -> str:
     """Return a line or two about a map."""
     if report.existed:
         return f'{report.out} is there already'
-    tally = report.tally
-    resumed = f', {report.resumed} blocks were there from before' if report.resumed else ''
+    done = report.statistics
+    resumed = f', {report.resumed} blocks from before' if report.resumed else ''
     spent = ', '.join(f'{step} {seconds:.1f} s' for step, seconds in
-                      [*tally.seconds.items(), ('writing', report.writing)])
-    return (f'{report.out}: {tally.computed} windows in {report.seconds:.1f} s, {tally.empty} '
+                      [*done.seconds.items(), ('writing', report.writing)])
+    return (f'{report.out}: {done.computed} windows in {report.seconds:.1f} s, {done.empty} '
             f'without data{resumed}\n  {spent} (reading and writing overlap with the rest)')
 
 

@@ -1,7 +1,7 @@
-"""What tells one run from another: raster, model and options.
+"""Identity of a run: its raster, model and options.
 
-A finished map carries a digest of it in a tag, and the journal of one that is not finished holds
-it in full, so that nothing of another run is taken for this one's.
+A finished map has a digest of it as a tag, and the journal of an unfinished one holds it in full,
+so that results of another run are never taken for those of this one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SAMPLED_BLOCKS = 16
 
 def describe_run(source: RasterSource, model: Predictor, grid: Grid, output: OutputOptions,
                  probabilities: str | None) -> dict[str, Any]:
-    """Return everything that decides the pixels of a map, under names that a user knows."""
+    """Return everything that affects the pixels of a map, under names that a user knows."""
     return {
         'raster': fingerprint(source),
         'model': {'name': model.name, 'sha256': model.digest},
@@ -52,12 +52,12 @@ def describe_run(source: RasterSource, model: Predictor, grid: Grid, output: Out
 
 
 def fingerprint(source: RasterSource) -> dict[str, Any]:
-    """Return what tells a raster from another one, as plain values.
+    """Return what identifies a raster, as plain values.
 
-    These are the layout, and for each file that GDAL reads for it (sources of a VRT, masks) its
-    name, without the folder, size and time of change. In a zip archive the checksums of its members
-    count as well; of a URL what the server says of it, ETag for one; and where nothing else is to
-    be had, a checksum of blocks spread over the raster.
+    These are its layout and, for each file that GDAL reads for it (sources of a VRT, masks), name
+    without folder, size and time of change. For a zip archive the checksums of its members are
+    added. A URL is identified by the headers of its server, such as ETag, and anything else by a
+    checksum of blocks spread over the raster.
     """
     with open_quietly(source.path) as dataset:
         # Statistics and overviews are written beside a raster by whoever looks at it.
@@ -74,7 +74,7 @@ def fingerprint(source: RasterSource) -> dict[str, Any]:
 
 
 def _marks_of(path: str) -> Iterator[list[Any]]:
-    """Yield what tells the content of a path or an address, as lists that begin with its name."""
+    """Yield lists that identify the content of a path or an address and begin with its name."""
     name = address_name(path)
     files = files_behind(path)
     for file in files:
@@ -113,33 +113,33 @@ def _checksum(dataset: rasterio.io.DatasetReader) -> int:
     return checksum
 
 
-def digests(identity: dict[str, Any], out: Path, shares: Path | None) -> dict[Path, str]:
+def digests(identity: dict[str, Any], labels: Path, probabilities: Path | None) -> dict[Path, str]:
     """Return for each file of a map a short text that differs for different contents.
 
-    Labels are the same whether there are probabilities as well or not.
+    That of labels is the same whether there are probabilities as well or not.
     """
     alone = {key: value for key, value in identity.items() if key != 'probabilities'}
-    contents = {out: alone} if shares is None else {out: alone, shares: identity}
+    contents = {labels: alone} if probabilities is None else {
+        labels: alone, probabilities: identity}
     return {path: hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
             for path, content in contents.items()}
 
 
-def is_finished(out: Path, shares: Path | None, identity: dict[str, Any], overwrite: bool) -> bool:
-    """Whether the map is there already.
+def is_finished(wanted: dict[Path, str]) -> bool:
+    """Whether all files of a map exist, see :func:`digests`.
 
     Raises:
-        UserError: A file of that name is there, and is not this map.
+        UserError: An existing file has other contents.
     """
-    wanted = digests(identity, out, shares)
-    if overwrite or not any(path.exists() for path in wanted):
-        return False
-    for path, text in wanted.items():
+    for path, digest in wanted.items():
+        if not path.exists():
+            continue
         try:
             with open_quietly(path) as dataset:
                 found = dataset.tags().get(IDENTITY_TAG)
         except rasterio.errors.RasterioError:
             found = None
-        if path.exists() and found != text:
+        if found != digest:
             raise UserError(f'{path} is there already, and is not the map of this raster by this '
                             'model with these options: give another output, or --overwrite')
     return all(path.exists() for path in wanted)

@@ -124,6 +124,8 @@ def check_outputs(plans: Mapping[Path | str, OutputPaths], others: Iterable[str 
             owners[key] = raster
             if path.is_dir() and path != folder_of(plan.labels):
                 raise UserError(f'{path} is a folder: give the name of the file to write')
+        if plan.vector is not None:
+            check_geopackage(plan.vector)
         if not overwrite:
             _refuse_strangers(plan)
         _check_journal(folder_of(plan.labels))
@@ -173,10 +175,10 @@ def _refuse_strangers(plan: OutputPaths) -> None:
     for path in plan.companions:
         if not os.path.lexists(path) or _is_noted(path, ours.get(_name(plan.labels, path))):
             continue
-        if path.suffix.lower() != '.gpkg' or (taken := _layers_taken(plan, path)) is None:
+        if path.suffix.lower() != '.gpkg':
             raise _stranger(path)
-        if taken:
-            raise UserError(f'{path} has a layer {taken[0]} already, which was not written for '
+        for layer in _layers_taken(plan, path):
+            raise UserError(f'{path} has a layer {layer} already, which was not written for '
                             f'{plan.labels}: give another --vector, or --overwrite to replace '
                             'that layer')
 
@@ -194,14 +196,26 @@ def _is_map(path: Path) -> bool:
         return False
 
 
-def _layers_taken(plan: OutputPaths, path: Path) -> list[str] | None:
-    """Return the layers of a GeoPackage that would be replaced; None where it is no GeoPackage."""
+def check_geopackage(path: Path) -> None:
+    """Refuse a file that should be a GeoPackage to add layers to, and is something else."""
+    from bhvit_seg.raster.vector.features_io import SQLITE
+
+    if path.suffix.lower() == '.gpkg' and path.is_file():
+        with open(path, 'rb') as file:
+            if file.read(len(SQLITE)) != SQLITE:
+                raise UserError(f'{path} is there already and is not a GeoPackage: give another '
+                                '--vector')
+
+
+def _layers_taken(plan: OutputPaths, path: Path) -> list[str]:
+    """Return the layers of a GeoPackage that would be replaced."""
     import pyogrio
 
     try:
         found = {name for name, _ in pyogrio.list_layers(path)}
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError):
-        return None
+        # Without layers, such as one of tiles alone.
+        return []
     return [layer for layer, file in zip(LAYERS, (plan.vector, plan.centerlines))
             if file == path and layer in found]
 

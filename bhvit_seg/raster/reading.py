@@ -55,8 +55,8 @@ class ReadOptions:
         UserError: A value is out of range.
     """
 
-    channels: int
-    fill: tuple[float, ...]
+    channels: int = 3
+    fill: tuple[float, ...] = (0, 0, 0)
     bands: tuple[int, ...] | None = None
     nodata: float | None = None
     border_nodata: str | None = None

@@ -119,8 +119,7 @@ def test_sources_masks_and_the_model_are_inputs(refused, write_raster, tmp_path,
     ('notes.html', ['--preview', 'notes.png']), ('notes.png', ['--preview', 'notes.png']),
     ('m.tif', []), ('m_probabilities.tif', ['--probabilities']),
     ('plan.geojson', ['--vector', 'plan.geojson']), ('plan.fgb', ['--vector', 'plan.fgb']),
-    ('plan_centerlines.fgb', ['--vector', 'plan.fgb', '--centerlines']),
-    ('plan.gpkg', ['--vector', 'plan.gpkg'])])
+    ('plan_centerlines.fgb', ['--vector', 'plan.fgb', '--centerlines'])])
 def test_files_that_were_not_written_for_the_map_are_kept(there, options, refused, predict,
                                                           write_raster, tmp_path):
     pytest.importorskip('pyogrio')
@@ -130,6 +129,30 @@ def test_files_that_were_not_written_for_the_map_are_kept(there, options, refuse
     assert there in line and '--overwrite' in line
     assert predict('image.tif', 'm.tif', *options, '--overwrite') == 0
     assert b'mine' != (tmp_path / there).read_bytes()
+
+
+def test_layers_of_a_geopackage_are_kept(refused, predict, write_raster, tmp_path):
+    pyogrio = pytest.importorskip('pyogrio')
+    write_raster((60, 70))
+    (tmp_path / 'text.gpkg').write_text('mine')
+    assert 'is not a GeoPackage' in refused('image.tif', 'm.tif', '--vector', 'text.gpkg',
+                                            '--overwrite')
+    point = np.array([bytes.fromhex('0101000000' + '00' * 16)], object)
+    for layer in ('wells', 'polygons'):
+        pyogrio.raw.write(tmp_path / 'project.gpkg', point, [], [], layer=layer, driver='GPKG',
+                          geometry_type='Point', crs='EPSG:32632',
+                          append=(tmp_path / 'project.gpkg').exists())
+    line = refused('image.tif', 'm.tif', '--vector', 'project.gpkg')
+    assert 'project.gpkg has a layer polygons' in line and '--overwrite' in line
+    assert predict('image.tif', 'm.tif', '--vector', 'project.gpkg', '--overwrite') == 0
+    assert len(pyogrio.raw.read(tmp_path / 'project.gpkg', layer='wells')[2]) == 1
+    assert pyogrio.read_info(tmp_path / 'project.gpkg', layer='polygons')['geometry_type'] == (
+        'Polygon')
+    pyogrio.raw.write(tmp_path / 'other.gpkg', point, [], [], layer='wells', driver='GPKG',
+                      geometry_type='Point', crs='EPSG:32632')
+    assert predict('image.tif', 'm.tif', '--vector', 'other.gpkg') == 0
+    assert {name for name, _ in pyogrio.list_layers(tmp_path / 'other.gpkg')} == {
+        'wells', 'polygons'}
 
 
 def test_folders_in_the_way_are_named(refused, write_raster, tmp_path):
