@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 VECTOR_SUFFIXES = ('.gpkg', '.geojson', '.fgb')
 DESCRIPTION = ('Maps rasters of any size: a label GeoTIFF with the CRS, transform and size of its '
-               'raster. An interrupted run goes on where it stopped when it is started again.')
+               'raster. An interrupted run continues when the same command is given again.')
 EXAMPLES = (
     'bhvit-seg predict-raster mosaic.tif roads.tif --packed model.bhv',
     'bhvit-seg predict-raster mosaic.tif roads.tif --packed model.bhv --vector roads.gpkg '
@@ -42,26 +42,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     reading.add_argument('--bands', type=int, nargs='+', metavar='N',
                          help="bands in the model's order, from 1 (default: the first ones)")
     reading.add_argument('--no-alpha', action='store_true',
-                         help='a band that the file calls alpha is an ordinary band, such as near '
-                              'infrared, and says nothing about where there is data')
+                         help='a band tagged as alpha is an ordinary band, such as near '
+                              'infrared, and does not mark nodata')
     reading.add_argument('--nodata', type=float, metavar='X',
-                         help='value that means no data, instead of the declared one')
+                         help='nodata value, instead of the declared one')
     reading.add_argument('--border-nodata', nargs='?', const='auto', metavar='COLOUR',
                          choices=('auto', 'black', 'white'),
-                         help='undeclared margins of this colour are no data: black, white, or '
-                              'auto: whichever there are (default with the flag alone)')
+                         help='an undeclared border of this colour is nodata: black, white, or '
+                              'auto: either or both (default with the flag alone)')
     reading.add_argument('--border-tolerance', type=int, default=10, metavar='N',
-                         help='how far from the colour a margin may lie, of 255 (default: 10)')
+                         help='largest difference from that colour, of 255 (default: 10)')
     reading.add_argument('--value-range', type=float, nargs=2, metavar=('LOW', 'HIGH'),
                          help='values that become black and white, for rasters of more than 8 '
                               'bits and models trained on 8')
 
     windows = parser.add_argument_group('windows')
     windows.add_argument('--window', type=int, nargs='+', metavar='PIXELS',
-                         help='side, or height and width, of what the model sees at once '
+                         help='side, or height and width, of a window in pixels '
                               '(default: the training crop)')
-    windows.add_argument('--overlap', type=float, default=0.25, metavar='SHARE',
-                         help='share of a window that its neighbour covers too (default: 0.25)')
+    windows.add_argument('--overlap', type=float, default=0.25, metavar='FRACTION',
+                         help='fraction of a window that its neighbour also covers (default: 0.25)')
 
     output = parser.add_argument_group('output')
     output.add_argument('--cog', action='store_true', help='write cloud-optimized GeoTIFFs')
@@ -100,8 +100,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help='Dask scheduler, such as tcp://host:8786, whose workers compute; they '
                            'have to find raster and model under the same paths')
     work.add_argument('--restart', action='store_true',
-                      help='forget what an interrupted run has finished')
-    work.add_argument('--overwrite', action='store_true', help='replace maps that are there')
+                      help='discard the finished blocks of an interrupted run')
+    work.add_argument('--overwrite', action='store_true',
+                      help='replace existing files; never inputs')
 
 
 def run(args: argparse.Namespace) -> int:
@@ -172,7 +173,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """See that the arguments make sense together.
+    """Check that the arguments fit together.
 
     Raises:
         UserError: They do not.
@@ -197,7 +198,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def check_vector_packages() -> None:
-    """See that what polygons and centre lines need is installed.
+    """Check that the packages for polygons and centre lines are installed.
 
     Raises:
         UserError: A package is missing.
@@ -210,7 +211,7 @@ def check_vector_packages() -> None:
 
 def check_vectors(args: argparse.Namespace, classes: Sequence[str], rasters: Iterable[str]
                   ) -> None:
-    """See that polygons and centre lines can be written, before hours of mapping.
+    """Check that polygons and centre lines can be written, before hours of mapping.
 
     Raises:
         UserError: There is no such class, or an area cannot be measured.
@@ -300,14 +301,14 @@ def write_layers(raster: str, plan: OutputPaths, args: argparse.Namespace) -> st
     with WorkProgress(plan.vector.name, 100, '%') as progress:
         polygons = write_vectors(
             plan.labels, plan.vector, min_area=args.min_area, min_pixels=args.min_pixels,
-            simplify=args.simplify, classes=args.classes, progress=progress.share)
+            simplify=args.simplify, classes=args.classes, progress=progress.set_fraction)
     counts = [f'{count} polygons of {name}' for name, count in polygons['counts'].items()]
     if plan.centerlines is not None:
         from bhvit_seg.raster.vector.centerlines import write_centerlines
 
         with WorkProgress('centre lines', 100, '%') as progress:
             lines = write_centerlines(plan.labels, plan.vector, args.centerlines,
-                                      simplify=args.simplify, progress=progress.share)
+                                      simplify=args.simplify, progress=progress.set_fraction)
         counts += [f'{count} centre lines of {name}' for name, count in lines['counts'].items()]
     return ', '.join(counts)
 

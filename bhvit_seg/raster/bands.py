@@ -1,4 +1,4 @@
-"""Which bands of a raster a model reads, and which values, bands or masks say there is no data."""
+"""Selects the bands that a model reads, and the values, bands or masks that mark nodata."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def nodata_values(dataset: DatasetReader, bands: Sequence[int],
 
 def masked_bands(dataset: DatasetReader, bands: Sequence[int],
                  ignore_nodata: bool) -> tuple[int, ...]:
-    """Return the bands whose masks have to be read beside the values of the bands themselves.
+    """Return the bands whose masks have to be read in addition to the bands.
 
     Args:
         dataset: The raster.
@@ -103,8 +103,8 @@ def masked_bands(dataset: DatasetReader, bands: Sequence[int],
 
     Returns:
         One band where a mask is for the whole raster; all where each has its own, as a pixel is
-        then without data when all of them are; none where nodata values or alpha bands say it
-        all, or where one band is valid everywhere.
+        then nodata if all of them are; none where nodata values or alpha bands suffice, or where
+        one band is valid everywhere.
     """
     masked = []
     for band in bands:

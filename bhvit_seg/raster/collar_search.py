@@ -18,7 +18,7 @@ from bhvit_seg.raster.collars import SIDE, Collar, Colour
 
 # Squares along the outer edge that must have the colour, one after the other, to begin a collar.
 RUN = 8
-# 'auto': the share of the outermost pixels that must have exactly the colour. Dark water or a
+# 'auto': the fraction of the outermost pixels that must have exactly the colour. Dark water or a
 # bright roof at the edge is rarely 0 or 255 in all bands, and never along much of the edge.
 AUTO_SHARE = 0.02
 CHUNK = 1024
@@ -46,7 +46,7 @@ def find_collar(source: StoredPixels, colours: Iterable[Colour], only_frequent: 
 
     Args:
         source: The raster; each part is read at most once.
-        colours: What to look for.
+        colours: The colours.
         only_frequent: Drop colours that few of the outermost pixels have exactly.
 
     Raises:
@@ -132,7 +132,7 @@ class _Survey:
             self.reached[colour][rows, columns] = _runs(squares[rows, columns])
 
     def spread(self) -> list[Window]:
-        """Spread over the squares known so far; return the chunks it could go on into."""
+        """Spread over the squares known so far; return the chunks that it reaches."""
         near = np.zeros(self.size, bool)
         for colour, reached in self.reached.items():
             flood(self.squares[colour], reached)

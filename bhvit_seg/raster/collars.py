@@ -1,8 +1,8 @@
 """Undeclared collars: the black or white around an image that its file calls valid.
 
 Mosaics are often exported without a nodata tag, and lossy compression turns their collars into
-noise of a few grey levels. Thresholding alone would also take shadows and roofs; here a collar is
-what can be reached from outside. The raster is divided into squares of 8 x 8 pixels, and squares
+noise of a few grey levels. Thresholding alone would also take shadows and roofs; a collar has to be
+connected to the raster's edge. The raster is divided into squares of 8 x 8 pixels, and squares
 wholly of the collar's colour spread from one to the next, beginning at the raster's outer edge
 where 64 successive pixels have that colour. Then, with single pixels, the collar grows by at most
 8 pixels up to the image, so that a road or shadow of its colour that touches it is not followed
@@ -64,8 +64,8 @@ def make_colour(name: str, dtype: np.dtype, tolerance: float,
         name: ``'black'`` or ``'white'``.
         dtype: Of the raster.
         tolerance: How far from the colour a value may lie: of 255 in 8 bits and where there is a
-            ``value_range``; else in steps of the raster, as 16 bits are hardly ever used whole
-            and a share of them would take dark land for a collar.
+            ``value_range``; else in units of the raster, as the range of 16 bits is rarely used
+            up and a fraction of it would take dark land for a collar.
         value_range: The values that are mapped onto 0 to 255.
 
     Raises:
@@ -108,7 +108,7 @@ class Collar:
     def touches(self, window: Window) -> bool:
         """Whether any pixel of a window within the raster may belong to the collar.
 
-        Looks at whole bytes of the map: True may be wrong, False never is.
+        Tests whole bytes of the map: True may be wrong, False never is.
         """
         rows, columns = self._reach(self.view(window))
         rows, columns = _square_of(rows, self.height), _square_of(columns, self.width) // 8

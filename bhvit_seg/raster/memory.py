@@ -20,11 +20,11 @@ def parse_memory(text: str) -> int:
     """Return the bytes that a size such as ``1500M``, ``1.5GB`` or ``2GiB`` means.
 
     Raises:
-        UserError: It is no size.
+        UserError: It is not a size.
     """
     match = re.fullmatch(r'(\d+(?:\.\d*)?)\s*([kmgt]?)(?:i?b)?', text.strip(), re.IGNORECASE)
     if not match or not float(match[1]):
-        raise UserError(f'--max-memory {text} is no size: give one such as 1500M or 2GB')
+        raise UserError(f'--max-memory {text} is not a size: give one such as 1500M or 2GB')
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
@@ -62,7 +62,7 @@ def block_size(grid: Grid, demand: Demand, limit: int) -> tuple[int, int]:
     Args:
         grid: Where windows lie.
         demand: What a pixel takes.
-        limit: Bytes, the model and everything else that is there already not counted.
+        limit: Bytes, in addition to the model and everything else in memory already.
 
     Raises:
         UserError: Not even the narrowest blocks fit.
@@ -83,7 +83,7 @@ def block_size(grid: Grid, demand: Demand, limit: int) -> tuple[int, int]:
 def memory_of(grid: Grid, demand: Demand, width: int) -> int:
     """Return the bytes that mapping blocks of :data:`TILE` rows and ``width`` columns takes.
 
-    An upper bound of what is held at once, measured on rasters of 40,000 × 40,000 pixels.
+    An upper bound of what is held at the same time.
     """
     rows, width = min(TILE, grid.height), min(width, grid.width)
     cell, (window_rows, window_columns) = grid.cell, grid.window
@@ -91,12 +91,12 @@ def memory_of(grid: Grid, demand: Demand, width: int) -> int:
     # Two strips of pixels with their masks, and the next one; the windows cut out of one.
     pixels = (3 * (window_rows + 2 * cell) * columns * (demand.pixel + 1)
               + demand.batch * window_rows * window_columns * demand.pixel)
-    # float32: the rows that blending holds and gives, and a block's with those that they overlap.
+    # float32: the rows that blending accumulates and returns, and those of two blocks.
     scores = (4 * (demand.classes + 1) * (width // cell + 3)
               * (5 * (rows // cell + 3) + 3 * (window_rows // cell)))
     # Of a block and of the writer's stripe, each with copies on the way to the file.
-    shares = demand.classes * demand.probability
-    results = rows * (3 * width * (2 + shares) + 2 * grid.width * (1 + shares))
+    probabilities = demand.classes * demand.probability
+    results = rows * (3 * width * (2 + probabilities) + 2 * grid.width * (1 + probabilities))
     return pixels + scores + results
 
 

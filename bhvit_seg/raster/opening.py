@@ -100,7 +100,7 @@ class _Listener(logging.Handler):
 
 @contextmanager
 def named_warnings(path: str | Path) -> Iterator[None]:
-    """Tell GDAL's warnings under the name of the file, each once.
+    """Print GDAL's warnings with the name of the file, each once.
 
     A damaged JPEG is not an error to GDAL: pixels that cannot be decoded are made up.
 
@@ -128,7 +128,7 @@ def loses_pixels(warning: str) -> bool:
     """Whether a warning of GDAL's JPEG decoder says that pixels are made up.
 
     Some cameras write a few more bytes before the end of an image, which is harmless. More of them,
-    or any within the image, are what is left over where its decoding lost its way.
+    or any within the image, are left over where decoding went wrong.
     """
     extraneous = re.search(r'(\d+) extraneous bytes before marker 0x(\w+)', warning)
     if extraneous:

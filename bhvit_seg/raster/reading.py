@@ -1,8 +1,8 @@
-"""Reading a raster by windows: the pixels a model sees, and where there is no data.
+"""Reads a raster by windows: the pixels for the model, and which of them are nodata.
 
-A pixel is without data where any of these says so: all selected bands hold their nodata value, any
-of them is NaN or infinite, the alpha band is 0, a mask of the file leaves it out, or it belongs to
-an undeclared collar (:mod:`bhvit_seg.raster.collars`). Nodata, alpha and NaN are found in the
+A pixel is nodata if any of these holds: all selected bands have their nodata value, any of them is
+NaN or infinite, the alpha band is 0, a mask of the file excludes it, or it belongs to an undeclared
+collar (:mod:`bhvit_seg.raster.collars`). Nodata, alpha and NaN are found in the
 values already read; nothing is decoded twice for them.
 """
 
@@ -36,8 +36,7 @@ class ReadOptions:
 
     Args:
         channels: How many bands the model takes.
-        fill: What the model sees where there is no data, by channel, in the values it is given:
-            after ``value_range``.
+        fill: The model's input at nodata, by channel, in the values after ``value_range``.
         bands: Numbers of the bands, from 1, in the model's order; they may repeat. Defaults to
             the first ones that are not an alpha band. An alpha band named here is an ordinary
             band, and says nothing about where there is data.
@@ -68,7 +67,7 @@ class ReadOptions:
     def __post_init__(self) -> None:
         assert len(self.fill) == self.channels
         if self.border_nodata not in (None, *BORDERS):
-            raise UserError(f'--border-nodata {self.border_nodata} is no border: choose from '
+            raise UserError(f'--border-nodata {self.border_nodata} is not a border: choose from '
                             f'{", ".join(BORDERS)}')
         if not 0 <= self.border_tolerance <= 127:
             raise UserError(f'--border-tolerance {self.border_tolerance} is out of range: give a '
@@ -76,7 +75,7 @@ class ReadOptions:
         if self.value_range is not None:
             low, high = self.value_range
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
-                raise UserError(f'--value-range {low} {high} is no range: give two numbers, the '
+                raise UserError(f'--value-range {low} {high} is not a range: give two numbers, the '
                                 'lower one first')
 
 
@@ -110,7 +109,7 @@ class RasterSource:
         has_nodata: Whether any pixel within the raster can be invalid at all.
 
     Raises:
-        UserError: There is no such file, it is no raster, or it does not suit the model.
+        UserError: There is no such file, it is not a raster, or it does not suit the model.
     """
 
     def __init__(self, path: str | Path, options: ReadOptions,
@@ -170,7 +169,7 @@ class RasterSource:
         except RasterioError as error:
             if kind_of(self.path) in (Kind.MISSING, Kind.PATTERN):
                 raise UserError(f'no such raster: {self.path} does not exist') from error
-            raise UserError(f'{self.path} is no raster that GDAL can open ({_reason(error)}): '
+            raise UserError(f'{self.path} is not a raster that GDAL can open ({_reason(error)}): '
                             'give a GeoTIFF, VRT, JPEG 2000, PNG or the like') from error
 
     def _common_type(self) -> np.dtype:
@@ -298,7 +297,7 @@ class RasterSource:
             with named_warnings(self.path):
                 yield
         except RasterioError as error:
-            # What was decoded of a damaged block stays in GDAL's cache, and would look whole.
+            # The pixels of a damaged block stay in GDAL's cache, and would pass for whole ones.
             self.close()
             raise UserError(
                 f'{self.path} cannot be read at rows {window.top} to {window.bottom - 1}, columns '

