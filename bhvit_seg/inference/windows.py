@@ -36,13 +36,6 @@ class Window(NamedTuple):
         """The first column to the right of it."""
         return self.left + self.width
 
-    def intersect(self, other: Window) -> Window | None:
-        """Return the intersection, None if it is empty."""
-        top, left = max(self.top, other.top), max(self.left, other.left)
-        height = min(self.bottom, other.bottom) - top
-        width = min(self.right, other.right) - left
-        return Window(top, left, height, width) if height > 0 and width > 0 else None
-
 
 @dataclass(frozen=True)
 class Grid:

@@ -90,7 +90,8 @@ class MapReport:
         existed: Whether the map existed already.
         resumed: Number of blocks finished by an interrupted run.
         statistics: Windows, and seconds by step, of this run, summed over processes.
-        writing: Seconds that writers were busy, in parallel to the rest.
+        writing: Seconds that writers took for stripes, in parallel to the rest; overviews and the
+            check of the file come after them.
         seconds: Seconds in total.
     """
 
@@ -170,6 +171,7 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
                                        'kept; the same command continues from there'):
             _run(job, model, buffer, writers, work, report, out.name)
         journal.remove()
+    report.writing = buffer.writing
     report.seconds = time.perf_counter() - start
     return report
 
@@ -219,7 +221,7 @@ def _run(job: Job, model: Predictor, buffer: _BlockBuffer, writers: Sequence[Cal
             finished = run_here(job, runs, model, progress.add)
         stack.enter_context(contextlib.closing(finished))
         executor = stack.enter_context(ThreadPoolExecutor(len(writers)))
-        futures = [executor.submit(_timed, writer, buffer, report) for writer in writers]
+        futures = [executor.submit(writer) for writer in writers]
         try:
             for block in finished:
                 buffer.put(block)
@@ -231,13 +233,6 @@ def _run(job: Job, model: Predictor, buffer: _BlockBuffer, writers: Sequence[Cal
             buffer.give_up()
             _raise_failure(futures)
             raise
-
-
-def _timed(writer: Callable[[], None], buffer: _BlockBuffer, report: MapReport) -> None:
-    start = time.perf_counter()
-    waited = buffer.waited
-    writer()
-    report.writing += time.perf_counter() - start - (buffer.waited - waited)
 
 
 def _raise_failure(futures: Sequence[Future[None]]) -> None:
@@ -253,19 +248,18 @@ class _GivenUpError(Exception):
 
 
 class _BlockBuffer:
-    """Hands finished blocks, which the journal keeps, to waiting writers."""
+    """Hands finished blocks, which the journal keeps, to waiting writers.
+
+    Attributes:
+        writing: Seconds that writers took for stripes.
+    """
 
     def __init__(self, journal: Journal, blocks: Sequence[Window]) -> None:
         self.journal = journal
-        self._own = threading.local()
         self._blocks = blocks
         self._change = threading.Condition()
         self._given_up = False
-
-    @property
-    def waited(self) -> float:
-        """Seconds that the calling thread has waited for blocks."""
-        return getattr(self._own, 'waited', 0.0)
+        self.writing = 0.0
 
     def put(self, block: FinishedBlock) -> None:
         """Keep a block and wake the writers."""
@@ -296,11 +290,11 @@ class _BlockBuffer:
         tops = sorted({block.top for block in self._blocks})
         for top in tops:
             indices = [index for index, block in enumerate(self._blocks) if block.top == top]
-            start = time.perf_counter()
             with self._change:
                 self._change.wait_for(
                     lambda: self._given_up or self.journal.done.issuperset(indices))  # noqa: B023
                 if self._given_up:
                     raise _GivenUpError
-            self._own.waited = self.waited + time.perf_counter() - start
+            start = time.perf_counter()
             yield top, [self.journal.load(index) for index in indices]
+            self.writing += time.perf_counter() - start

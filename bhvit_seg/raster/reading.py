@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 
@@ -104,8 +105,6 @@ class RasterSource:
         transform: Affine transform from pixels to coordinates; the identity where there is none.
         gcps: Ground control points and their reference system, ``([], None)`` without.
         rpcs: Rational polynomial coefficients, or None.
-        descriptions: What the file says each selected band is, or None.
-        tags: The tags of the file.
         has_nodata: Whether any pixel within the raster can be invalid at all.
 
     Raises:
@@ -131,8 +130,6 @@ class RasterSource:
         self.block_shape = dataset.block_shapes[self.bands[0] - 1]
         self.crs, self.transform = dataset.crs, dataset.transform
         self.gcps, self.rpcs = dataset.gcps, dataset.rpcs
-        self.descriptions = tuple(dataset.descriptions[band - 1] for band in self.bands)
-        self.tags = dataset.tags()
         self._nodata = nodata_values(dataset, self.bands, options.nodata)
         self._alpha = [band for band in alpha if band not in self.bands]
         self._masked = masked_bands(dataset, self.bands, options.nodata is not None)
@@ -197,26 +194,16 @@ class RasterSource:
         Raises:
             UserError: That part of the file cannot be read.
         """
-        first_row, last_row, first_column, last_column = (
-            min(max(at, 0), side - 1) for at, side in (
-                (window.top, self.height), (window.bottom - 1, self.height),
-                (window.left, self.width), (window.right - 1, self.width)))
-        inside = Window(first_row, first_column, last_row - first_row + 1,
-                        last_column - first_column + 1)
+        rows, columns = (np.arange(first, stop) for first, stop in (
+            (window.top, window.bottom), (window.left, window.right)))
+        near_rows, near_columns = rows.clip(0, self.height - 1), columns.clip(0, self.width - 1)
+        top, left = int(near_rows[0]), int(near_columns[0])
+        inside = Window(top, left, int(near_rows[-1]) + 1 - top, int(near_columns[-1]) + 1 - left)
         pixels, valid = self._read_inside(inside)
         if inside == window:
             return pixels, valid
-        if window.intersect(inside) is None:
-            valid = np.zeros_like(valid)
-        # How far the window reaches beyond; it may also end before the raster begins.
-        beyond = tuple(
-            (max(inside_first - first, 0), max(stop - inside_stop, 0))
-            for inside_first, first, stop, inside_stop in (
-                (inside.top, window.top, window.bottom, inside.bottom),
-                (inside.left, window.left, window.right, inside.right)))
-        part = slice(window.height), slice(window.width)
-        return (np.pad(pixels, (*beyond, (0, 0)), 'edge')[part],
-                np.pad(valid, beyond)[part])
+        at = np.ix_(near_rows - top, near_columns - left)
+        return pixels[at], valid[at] & (rows == near_rows)[:, None] & (columns == near_columns)
 
     def _read_inside(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
         if self.options.border_nodata and self.collar is None:
@@ -283,11 +270,12 @@ class RasterSource:
             valid = _also(valid, values[..., -alpha:].all(axis=2))
             values = np.ascontiguousarray(values[..., :-alpha])
         if self._nodata is not None:
-            valid = _also(valid, ~_all_equal(values, self._nodata))
+            valid = _also(valid, ~_every_band(
+                values, lambda band, plane: plane == self._nodata[band]))
         if self.dtype.kind == 'f':
             with np.errstate(over='ignore'):
                 values = values.astype(np.float32, copy=False)
-            valid = _also(valid, _finite(values))
+            valid = _also(valid, _every_band(values, lambda band, plane: np.isfinite(plane)))
         return values, valid
 
     @contextlib.contextmanager
@@ -312,18 +300,12 @@ def _also(valid: np.ndarray | None, more: np.ndarray) -> np.ndarray | None:
     return more if valid is None else valid & more
 
 
-def _all_equal(values: np.ndarray, wanted: tuple) -> np.ndarray:
-    equal = values[..., 0] == wanted[0]
-    for band, value in enumerate(wanted[1:], 1):
-        equal &= values[..., band] == value
-    return equal
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-    finite = np.isfinite(values[..., 0])
+def _every_band(values: np.ndarray, test: Callable[[int, np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return where a test of number and values ``(h, w)`` holds for all bands of ``(h, w, C)``."""
+    found = test(0, values[..., 0])
     for band in range(1, values.shape[2]):
-        finite &= np.isfinite(values[..., band])
-    return finite
+        found &= test(band, values[..., band])
+    return found
 
 
 def _reason(error: BaseException) -> str:

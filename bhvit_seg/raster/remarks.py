@@ -1,8 +1,9 @@
-"""What a raster makes suspicious, though it can be mapped: told before the work, never refused."""
+"""Notes about a raster that can be mapped, but may be meant otherwise; printed before the work."""
 
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -48,10 +49,11 @@ def _orientation(source: RasterSource, dataset: rasterio.io.DatasetReader) -> It
     """Look for a tag that says how viewers should turn the image: GDAL and maps leave it as is."""
     value = dataset.tags().get('EXIF_Orientation')
     if value is None and dataset.driver in ('GTiff', 'COG', 'PNG', 'WEBP'):
-        # GDAL tells it of JPEG only; whatever Pillow cannot open has a message of its own.
-        with contextlib.suppress(Exception):
+        # GDAL reports it for JPEG only. Pillow reads the header; its limits are on decoding.
+        with contextlib.suppress(Exception), warnings.catch_warnings():
             from PIL import Image
 
+            warnings.simplefilter('ignore')
             with Image.open(files_behind(source.path)[0]) as image:
                 value = image.getexif().get(ORIENTATION)
     if value is not None and str(value) not in ('0', '1'):

@@ -30,7 +30,7 @@ from bhvit_seg.raster.mapping import Statistics, map_run, windows_of_run
 from bhvit_seg.raster.reading import RasterSource
 
 if TYPE_CHECKING:
-    from multiprocessing.synchronize import Event
+    from multiprocessing.connection import Connection
 
     import distributed
 
@@ -157,15 +157,16 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool; an error in the block ends its processes at once."""
     # Forked copies of a process with threads may hang, so workers start afresh.
     context = multiprocessing.get_context('spawn')
-    stop = context.Event()
-    pool = ProcessPoolExecutor(workers, context, _begin_worker, (os.getpid(), stop))
-    try:
-        yield pool
-    except BaseException:
-        stop.set()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    reader, writer = context.Pipe(duplex=False)
+    with reader, writer:
+        pool = ProcessPoolExecutor(workers, context, _begin_worker, (reader,))
+        try:
+            yield pool
+        except BaseException:
+            writer.close()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextlib.contextmanager
@@ -181,13 +182,13 @@ def _blocked_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin_worker(parent: int, stop: Event) -> None:
-    """End this process when its parent is gone, even killed, or sets ``stop``."""
+def _begin_worker(pipe: Connection) -> None:
+    """End this process when the other end of a pipe is closed, as by the death of the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
-        while os.getppid() == parent and not stop.wait(0.5):
-            pass
+        with contextlib.suppress(EOFError, OSError):
+            pipe.recv()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
