@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib.util
 import os
 import subprocess
@@ -13,6 +15,13 @@ from typing import Callable
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import pytest
+
+with contextlib.suppress(ImportError):
+    from yapf.yapflib import yapf_api
+
+    # mmengine formats the text of a config for each log and checkpoint, which takes longer than
+    # the tiny trainings themselves.
+    yapf_api.FormatCode = lambda text, *args, **kwargs: (text, True)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -80,6 +89,12 @@ custom_hooks = [dict(type='NonFiniteLossHook')]
 def tiny_text(data: Path) -> str:
     runtime = REPOSITORY / 'configs' / '_base_' / 'default_runtime.py'
     return TINY_CONFIG.format(runtime=str(runtime), data_root=str(data))
+
+
+@pytest.fixture(scope='session', autouse=True)
+def imported_modules_are_kept():
+    """Leave what is imported out of garbage collections, of which mmengine runs one a dataset."""
+    gc.freeze()
 
 
 @pytest.fixture(scope='session')

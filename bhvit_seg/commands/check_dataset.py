@@ -24,11 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import bhvit_seg.modules  # noqa: F401  registers what a part of a config names
-    from bhvit_seg.datasets.checks import check_from_config
     from bhvit_seg.training.config import load_config
+    from bhvit_seg.training.config_check import check_split
 
     cfg = load_config(args.config, args.cfg_options, args.data_root)
-    report = check_from_config(cfg, args.split)
+    report = check_split(cfg, args.split)
     print(report.summary())
     return 1 if report.problems else 0

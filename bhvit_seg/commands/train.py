@@ -12,7 +12,7 @@ DESCRIPTION = (
 EXAMPLES = (
     'bhvit-seg train bhvit-tiny_segformer_1xb4-3k_rs-lvf-224x224 --data-root my_tiles',
     'bhvit-seg train my_config.py --work-dir runs/a --resume',
-    'bhvit-seg train my_config.py --cfg-options train_cfg.max_iters=2000 '
+    'bhvit-seg train my_config.py --cfg-options optim_wrapper.optimizer.lr=1e-4 '
     'train_dataloader.batch_size=2')
 
 

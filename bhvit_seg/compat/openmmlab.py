@@ -1,13 +1,14 @@
 """The OpenMMLab stack: says what to type when it is missing, and makes it fit current torch.
 
-``bhvit_seg.models``, ``.datasets``, ``.hooks`` and ``.loops`` import this module first. Three
-things are set right here, for the maintained fork and the original packages alike:
+``bhvit_seg.models``, ``.datasets`` and ``.training`` import this module first. It changes four
+things, for the maintained fork and for the original packages:
 
 * a missing package ends in one line that names it and the command that installs it;
 * what the packages print and warn at import (optional back ends nobody here uses) stays unseen,
   as do warnings about their own defaults;
 * training checkpoints load under torch's weights-only default, which knows nothing of the few
-  types mmengine writes besides tensors.
+  types mmengine writes besides tensors;
+* the text of a config, which every checkpoint holds, is formatted once.
 """
 
 from __future__ import annotations
@@ -100,7 +101,26 @@ def history_method(owner: Any, name: str) -> Callable:
     return getattr(owner, name)
 
 
+def format_configs_once() -> None:
+    """Let yapf format each text once: mmengine does so for each checkpoint that it writes.
+
+    That takes a second for a config of ordinary size, longer than a step of a small network.
+    """
+    from yapf.yapflib import yapf_api
+
+    format_code, known = yapf_api.FormatCode, {}
+
+    def format_once(text: str, *args, **kwargs):
+        if text not in known:
+            known.clear()
+            known[text] = format_code(text, *args, **kwargs)
+        return known[text]
+
+    yapf_api.FormatCode = format_once
+
+
 require_mm_stack()
 allow_mmengine_checkpoints()
+format_configs_once()
 for message in POINTLESS_WARNINGS:
     warnings.filterwarnings('ignore', message=message, category=UserWarning)

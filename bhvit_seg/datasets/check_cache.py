@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bhvit_seg.fileio import write_text
 
-VERSION = 2
+VERSION = 3
 
 
 class CheckCache:

@@ -1,6 +1,6 @@
-"""Looks at every file of a data set before it is trained on.
+"""Checks of every file of a data set before it is trained on.
 
-``bhvit-seg check-dataset`` and :class:`~bhvit_seg.training.hooks.DatasetCheckHook` call it: ids
+``bhvit-seg check-dataset`` and :class:`~bhvit_seg.training.hooks.DatasetCheckHook` call them: ids
 out of range, missing pairs and damaged files otherwise show as a crash hours later, or as an IoU
 of 0.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import mmengine.fileio as fileio
@@ -25,6 +26,8 @@ from bhvit_seg.datasets.transforms import LoadLidarChannels
 from bhvit_seg.errors import UserError, find_user_error
 
 MAX_THREADS = 8
+COLOURS_SHOWN = 6
+SIZES_TRIED = 20
 FILE_KEYS = ('img_path', 'seg_map_path', 'lidar_path')
 
 
@@ -64,6 +67,7 @@ def check_from_config(cfg, split: str = 'train', cache_file: str | os.PathLike |
         head_classes=tuple(head['num_classes'] for part in heads for head in _listed(part or {})
                            if 'num_classes' in head),
         needs_masks=not all(metric.get('format_only', False) for metric in metrics),
+        batch_size=cfg[f'{split}_dataloader'].get('batch_size') or 1,
         cache_file=cache_file, progress=progress)
 
 
@@ -90,8 +94,8 @@ def require_folders(cfg, split: str = 'train') -> None:
 
 def check_dataset(dataset, split: str = 'train', channels: int | None = None,
                   head_classes: tuple[int, ...] = (), needs_masks: bool = True,
-                  cache_file: str | os.PathLike | None = None, progress: bool = True
-                  ) -> DatasetReport:
+                  batch_size: int = 1, cache_file: str | os.PathLike | None = None,
+                  progress: bool = True) -> DatasetReport:
     """Check every file of a built dataset (also one that repeats or joins others).
 
     Args:
@@ -100,6 +104,7 @@ def check_dataset(dataset, split: str = 'train', channels: int | None = None,
         channels: Channels that the model takes.
         head_classes: ``num_classes`` of the model's heads.
         needs_masks: Whether images without any mask folder are a problem.
+        batch_size: Images that are put together into one array.
         cache_file: As in :func:`check_from_config`.
         progress: As in :func:`check_from_config`.
     """
@@ -130,6 +135,8 @@ def check_dataset(dataset, split: str = 'train', channels: int | None = None,
                 'set data_root and data_prefix.seg_map_path to where they are')))
     elif samples:
         _judge_ids(report, findings, samples[0])
+    if split != 'train' and batch_size > 1 and not report.problems:
+        _compare_sizes(report, findings, samples, dataset, batch_size)
     return report
 
 
@@ -189,20 +196,69 @@ def _judge_ids(report: DatasetReport, findings: list[dict], info: dict) -> None:
     by_id = info.get('mask_encoding', 'ids') == 'ids'
     reduced = info.get('reduce_zero_label', False)
     count = len(report.classes)
-    if by_id and ids == {0, 255} and not reduced:
-        report.problems.insert(0, Problem(path, (
-            f'the masks, such as {path}, hold only 0 and 255, and 255 means ignored: set '
-            "mask_encoding='binary255' in the dataset if 255 is a class")))
-    elif by_id and not reduced and max(ids - {255}, default=0) == count:
+    colours = Counter()
+    for finding in findings:
+        colours.update({value: number for value, number in finding['unknown'].items()
+                        if value.startswith('#')})
+    advice = None
+    if colours and isinstance(info.get('mask_encoding', 'ids'), str):
+        advice = (f'the masks, such as {path}, are in colours: '
+                  + _encoding_advice(colours.most_common(COLOURS_SHOWN), report.classes))
+    elif by_id and not reduced and ids in ({0, 255}, {255}):
+        advice = (f'the masks, such as {path}, hold only {" and ".join(map(str, sorted(ids)))}, '
+                  "and 255 means ignored: set mask_encoding='binary255' in the dataset if 255 is "
+                  'a class')
+    elif report.ignored and not report.pixels.any() and not report.problems:
+        found = shortened(list(map(str, sorted(ids)))) or 'nothing where images have data'
+        advice = (f'no pixel of the {report.split} masks, such as {path}, belongs to a class, all '
+                  f'are ignored (the files hold {found}): correct the masks, or mask_encoding, '
+                  'reduce_zero_label or label_map of the dataset')
+    if advice is not None:
+        report.problems.insert(0, Problem(path, advice))
+    elif by_id and not reduced and count > 1 and max(ids - {255}, default=0) == count:
         report.warnings.append(
             f'the greatest id is {count}, one more than {count} classes allow: set '
             'reduce_zero_label=True in the dataset if 0 means "no class" and classes begin at 1, '
             'or add the missing class')
+    if count == 1:
+        report.problems.insert(0, Problem('metainfo', (
+            f'metainfo.classes has only {report.classes[0]!r}: a network needs another class to '
+            f"tell it from; name the background, classes=('background', {report.classes[0]!r}), "
+            'with num_classes=2')))
     empty = [f'{name} ({label})' for label, name in enumerate(report.classes)
              if not report.pixels[label]]
     if empty:
         report.warnings.append(f'{len(empty)} of {count} classes have no pixel in {report.split}: '
                                f'{shortened(empty)}')
+
+
+def _encoding_advice(colours: list[tuple[str, int]], classes: tuple[str, ...]) -> str:
+    """Suggest a ``mask_encoding`` for masks that hold colours with so many pixels each."""
+    names = [colour for colour, _ in colours]
+    pairs = ', '.join(f"'{colour}': '{name}'" for colour, name in zip(names, classes))
+    return (f'the most frequent are {", ".join(names)}; set mask_encoding in the dataset to the '
+            f'class of each, such as mask_encoding={{{pairs}}}')
+
+
+def _compare_sizes(report: DatasetReport, findings: list[dict], samples: list[dict], dataset,
+                   batch_size: int) -> None:
+    """See that images of a batch have one size when they come out of the pipeline."""
+    first: dict[tuple, int] = {}
+    for index, finding in enumerate(findings):
+        if finding['size'] is not None:
+            first.setdefault(tuple(finding['size']), index)
+    made: dict[tuple, int] = {}
+    for index in list(first.values())[:SIZES_TRIED]:
+        inputs = dataset[index].get('inputs')
+        if hasattr(inputs, 'shape'):  # not those of test-time augmentation, which are several
+            made.setdefault(tuple(inputs.shape[-2:]), index)
+    if len(made) > 1:
+        (one, i), (other, j) = list(made.items())[:2]
+        report.problems.append(Problem(samples[j]['img_path'], (
+            f'{report.split}_dataloader.batch_size is {batch_size}, but images differ in size and '
+            f'cannot be put into one batch: {samples[i]["img_path"]} is {one[0]}x{one[1]} '
+            f'(height x width), {samples[j]["img_path"]} {other[0]}x{other[1]}; set '
+            f'{report.split}_dataloader.batch_size=1')))
 
 
 def _masks_without_image(dataset, infos: list[dict]) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""Folders of aerial images: RS-LVF (background, road; camera, or camera and LiDAR) and alike.
+"""Folders of aerial images: RS-LVF (background, road; camera or camera and LiDAR), and others.
 
 RS-LVF has no public layout, so folders, suffixes and the meaning of mask pixels are arguments;
 with ``metainfo`` the same class reads any folder of aerial images.
@@ -6,6 +6,7 @@ with ``metainfo`` the same class reads any folder of aerial images.
 
 from __future__ import annotations
 
+import codecs
 import os.path as osp
 from collections.abc import Mapping, Sequence
 
@@ -156,20 +157,39 @@ class RSLVFDataset(BaseSegDataset):
         return files
 
     def _select(self, images: dict[str, str]) -> dict[str, str]:
-        """Keep the images that ``ann_file`` names, one a line, with or without suffix."""
+        """Keep the images that ``ann_file`` names, one a line, with or without suffix.
+
+        Raises:
+            UserError: The list is missing, empty, or names an image that is not there.
+        """
         if not fileio.isfile(self.ann_file, backend_args=self.backend_args):
             raise UserError(f'ann_file {self.ann_file} does not exist: correct it, or leave it '
                             'out to use every image of the folder')
-        lines = fileio.get_text(self.ann_file, backend_args=self.backend_args).splitlines()
+        lines = decode_text(fileio.get(self.ann_file, backend_args=self.backend_args)).splitlines()
+        lines = [line.strip() for line in lines if line.strip()]
+        if not lines:
+            raise UserError(f'ann_file {self.ann_file} names no image: write one a line, or leave '
+                            'it out to use every image of the folder')
         stems = {name: stem for stem, name in images.items()}
         selected = {}
-        for line in filter(None, map(str.strip, lines)):
-            stem = stems.get(line, line)
+        for line in lines:
+            name = line if line in stems or line in images else line.replace('\\', '/')
+            stem = stems.get(name, name)
             if stem not in images:
-                raise UserError(f'ann_file {self.ann_file} names {line!r}, which is no image of '
-                                f"{self.data_prefix['img_path']}: correct the line")
+                raise UserError(f'ann_file {self.ann_file} names {line!r}, which is not an image '
+                                f"of {self.data_prefix['img_path']}: correct the line")
             selected[stem] = images[stem]
         return selected
+
+
+def decode_text(content: bytes) -> str:
+    """Decode a text file of any of the usual editors: UTF-8, UTF-16 with its mark, Latin-1."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode('utf-16', errors='replace')
+    try:
+        return content.decode('utf-8-sig')
+    except UnicodeDecodeError:
+        return content.decode('latin-1')
 
 
 def _as_tuple(suffix: str | Sequence[str]) -> tuple[str, ...]:

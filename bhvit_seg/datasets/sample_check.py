@@ -46,11 +46,15 @@ class SampleCheck:
         Returns:
             ``problems``: [path, sentence] each; ``ids``: pixels of each id in the file;
             ``labels``: pixels of each valid label; ``ignored``: those of none, such as
-            pixels without data, which count nowhere else; ``channels``: [pixels, sums, sums of
-            squares]. Plain values, fit for JSON.
+            pixels without data, which count nowhere else; ``unknown``: pixels of each value
+            outside the mask encoding; ``size``: height and width of the image; ``channels``:
+            [pixels, sums, sums of squares]. Plain values, fit for JSON.
         """
-        finding = dict(problems=[], ids={}, labels={}, ignored=0, channels=None)
+        finding = dict(problems=[], ids={}, labels={}, ignored=0, unknown={}, size=None,
+                       channels=None)
         image, gaps = _read(finding, info['img_path'], read_pixels, self._flag()) or (None, None)
+        if image is not None:
+            finding['size'] = list(image.shape[:2])
         if image is not None and min(image.shape[:2]) < PATCH:
             _add(finding, info['img_path'], f'image {info["img_path"]} is {_size(image)} pixels, '
                  f'smaller than one {PATCH}x{PATCH} patch: leave it out')
@@ -79,6 +83,7 @@ class SampleCheck:
                  f'{info["img_path"]} {_size(image)}: export both on one grid')
             return
         ids, unknown = encoding.decode(mask, gaps)
+        finding['unknown'] = unknown
         if unknown:
             _add(finding, path, f'mask {path} has values that mask_encoding ({encoding.name}) '
                  f'does not know: {_counts(unknown)}')

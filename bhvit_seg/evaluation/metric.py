@@ -1,4 +1,4 @@
-"""Per-class scores of a test, and the label maps it predicts."""
+"""Scores of each class in validation and tests, and the label maps that a test writes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from pathlib import Path
 
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import numpy as np
+from mmengine.logging import print_log
 from mmseg.evaluation.metrics import IoUMetric
 from mmseg.registry import METRICS
 
 from bhvit_seg.datasets.image_io import write_labels
-from bhvit_seg.evaluation.scores import score_areas
+from bhvit_seg.errors import UserError
+from bhvit_seg.evaluation.scores import (
+    class_table,
+    mean_of_defined,
+    score_areas,
+    without_nan,
+)
 
 
 @METRICS.register_module()
@@ -19,20 +26,31 @@ class PerClassMetric(IoUMetric):
     """``IoUMetric`` that keeps the scores of every class and names predictions after images.
 
     Areas are added up in integers, so large sets lose no pixels; scores are those of
-    :func:`bhvit_seg.evaluation.scores.score_areas`.
+    :func:`bhvit_seg.evaluation.scores.score_areas`, all of them whatever ``iou_metrics`` names. A
+    class that is never predicted has an F1 of 0, where ``IoUMetric`` leaves it out of the mean.
 
     Args:
         label_dir (str, optional): Write predicted labels into this folder, in the ids of the
             annotation files, as ``<path below the image folder>.png``. Defaults to None.
         image_dir (str, optional): The image folder. Defaults to the folder of each image.
-        **kwargs: As for ``IoUMetric``.
+        log_classes (bool): Write the table of classes to the log. Defaults to True.
+        **kwargs: As for ``IoUMetric``, but ``beta`` and ``nan_to_num``.
+
+    Raises:
+        UserError: ``beta`` or ``nan_to_num`` is given.
     """
 
     def __init__(self, *args, label_dir: str | None = None, image_dir: str | None = None,
-                 **kwargs) -> None:
+                 log_classes: bool = True, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        for name, only in (('beta', 1), ('nan_to_num', None)):
+            if getattr(self, name) != only:
+                raise UserError(f'{name} of PerClassMetric is {getattr(self, name)}: it computes '
+                                'F1 and leaves undefined scores out of means; leave the argument '
+                                'out')
         self.label_dir = label_dir
         self.image_dir = image_dir
+        self.log_classes = log_classes
         self.classes: dict[str, dict[str, float]] = {}
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -53,8 +71,20 @@ class PerClassMetric(IoUMetric):
                          palette and [[0, 0, 0]] * shift + list(palette))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Return ``aAcc``, ``mIoU``, ``mFscore`` and ``mAcc`` in per cent; keep the classes'."""
+        """Return means over classes in per cent, and keep the scores of each class.
+
+        Nothing is scored with ``format_only``.
+        """
+        if self.format_only:
+            return {}
         areas = (sum(np.rint(areas.numpy()).astype(np.int64) for areas in kind)
                  for kind in zip(*results))
         summary, self.classes = score_areas(*areas, self.dataset_meta['classes'])
-        return summary
+        if self.log_classes:
+            table = class_table({name: without_nan(scores)
+                                 for name, scores in self.classes.items()}, summary)
+            print_log(f'scores of each class in per cent:\n{table}', 'current')
+        precision = mean_of_defined([scores['Precision'] for scores in self.classes.values()])
+        # The names that mmseg's metric has for them, which save_best may name.
+        return {**summary, 'mPrecision': precision, 'mRecall': summary['mAcc'],
+                'mDice': summary['mFscore']}

@@ -1,4 +1,4 @@
-"""Scores of classes from areas in pixels, and how they are shown: of data sets and rasters alike.
+"""Scores of classes from areas in pixels, and tables of them, for data sets and for rasters.
 
 Scores are in per cent; one that is not defined is NaN, or None where it goes to JSON.
 """
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 COLUMNS = ('IoU', 'F1', 'Precision', 'Recall')
+# Means over classes by the names that mmseg gives them.
+MEANS = {'mIoU': 'IoU', 'mFscore': 'F1', 'mAcc': 'Recall'}
 
 
 def score_areas(intersect: np.ndarray, union: np.ndarray, predicted: np.ndarray,
@@ -38,15 +40,18 @@ def score_areas(intersect: np.ndarray, union: np.ndarray, predicted: np.ndarray,
         'Precision': percent(intersect, predicted),
         'Recall': percent(intersect, labelled),
     }
-    summary = {
-        'aAcc': float(percent(intersect.sum(), labelled.sum())),
-        'mIoU': float(np.nanmean(scores['IoU'])),
-        'mFscore': float(np.nanmean(scores['F1'])),
-        'mAcc': float(np.nanmean(scores['Recall'])),
-    }
+    summary = {'aAcc': float(percent(intersect.sum(), labelled.sum()))}
+    summary.update((name, mean_of_defined(scores[column])) for name, column in MEANS.items())
     classes = {name: {column: float(scores[column][label]) for column in COLUMNS}
                for label, name in enumerate(names)}
     return summary, classes
+
+
+def mean_of_defined(values: Sequence[float]) -> float:
+    """Return the mean of what is not NaN, NaN if nothing is."""
+    values = np.asarray(values)
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else math.nan
 
 
 def percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -68,7 +73,7 @@ def class_table(classes: dict[str, dict], summary: dict) -> str:
     """
     width = max(map(len, ('mean', *classes)))
     rule = '-' * (width + 11 * len(COLUMNS))
-    means = {'IoU': summary['mIoU'], 'F1': summary['mFscore'], 'Recall': summary['mAcc']}
+    means = {column: summary[name] for name, column in MEANS.items()}
 
     def row(name: str, scores: dict) -> str:
         cells = (scores.get(column) for column in COLUMNS)

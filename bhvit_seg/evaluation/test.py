@@ -1,4 +1,4 @@
-"""Testing: what ``tools/test.py`` does."""
+"""Scoring a checkpoint on the test set of a config."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from bhvit_seg.datasets.checks import require_folders
+from bhvit_seg.errors import UserError
 from bhvit_seg.evaluation.metric import PerClassMetric
 from bhvit_seg.evaluation.scores import without_nan
 from bhvit_seg.fileio import make_output_folder, write_json
 from bhvit_seg.models.weights import load_weights
 from bhvit_seg.training.config import (
     explain_config_errors,
+    listed,
     load_config,
     require_segmentation,
     require_settings,
+    score_classes,
+    type_name,
     work_dir_of,
 )
+from bhvit_seg.training.config_check import require_sound
 from bhvit_seg.training.processes import start_processes
 
 
@@ -48,8 +53,9 @@ def test(config: str | Path,
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
 
     Returns:
-        dict: ``summary`` (aAcc, mIoU, mFscore, mAcc), ``classes`` (IoU, F1, Precision, Recall by
-        class name; None for a class that occurs nowhere), all in per cent, and what was tested.
+        dict: ``summary`` (aAcc, mIoU, mFscore, mAcc and others), ``classes`` (IoU, F1, Precision,
+        Recall by class name; None for a class that occurs nowhere), all in per cent, and what was
+        tested. Both are empty if the config says ``test_evaluator.format_only``.
 
     Raises:
         UserError: Something given is wrong.
@@ -57,6 +63,7 @@ def test(config: str | Path,
     cfg = load_config(config, cfg_options, data_root)
     require_settings(cfg, config, 'model', 'test_dataloader', 'test_evaluator')
     require_segmentation(cfg, config)
+    warnings = require_sound(cfg, 'test')
     require_folders(cfg, 'test')
     cfg.work_dir = str(make_output_folder(work_dir_of(cfg, config, work_dir), '--work-dir'))
     if out is not None:
@@ -64,12 +71,14 @@ def test(config: str | Path,
     cfg.setdefault('test_cfg', {'type': 'TestLoop'})
     cfg.load_from, cfg.resume = None, False
     cfg.model.pop('init_cfg', None)
-    set_evaluator(cfg, out)
+    set_evaluators(cfg, out)
     if tta:
         set_tta(cfg)
     start_processes(cfg, launcher)
     with explain_config_errors():
         runner = Runner.from_cfg(cfg)
+        for warning in warnings:
+            runner.logger.warning(warning)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         load_weights(model.module if tta else model, checkpoint)
         summary = runner.test()
@@ -86,22 +95,30 @@ def test(config: str | Path,
     return result
 
 
-def set_evaluator(cfg: Config, out: str | Path | None) -> None:
-    """Let the config's ``IoUMetric`` keep the scores of classes; add one where it has none."""
-    evaluators = cfg.test_evaluator
-    evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
-    if not any(evaluator['type'] == 'IoUMetric' for evaluator in evaluators):
-        evaluators.append({'type': 'IoUMetric'})
+def set_evaluators(cfg: Config, out: str | Path | None) -> None:
+    """Let the config's evaluators keep the scores of classes; add one where none does.
+
+    Raises:
+        UserError: One writes predictions instead of scores, but no folder is given.
+    """
+    cfg.test_evaluator = [evaluator for _, evaluator in listed(cfg.test_evaluator, '')]
+    score_classes(cfg, 'test')
+    ours = [evaluator for evaluator in cfg.test_evaluator
+            if type_name(evaluator) == 'PerClassMetric']
+    if not ours:
+        ours = [{'type': 'PerClassMetric'}]
+        cfg.test_evaluator = [*cfg.test_evaluator, *ours]
+        ours = cfg.test_evaluator[-1:]
     dataset = cfg.test_dataloader.dataset
     prefix = (dataset.get('data_prefix') or {}).get('img_path')
-    for evaluator in evaluators:
-        if evaluator['type'] == 'IoUMetric':
-            evaluator['type'] = 'PerClassMetric'
-            if out is not None:
-                evaluator['label_dir'] = str(out)
-                evaluator['image_dir'] = prefix and str(
-                    Path(dataset.get('data_root') or '') / prefix)
-    cfg.test_evaluator = evaluators
+    for evaluator in ours:
+        if evaluator.get('format_only') and out is None and not evaluator.get('output_dir'):
+            raise UserError('test_evaluator.format_only writes predictions in place of scores: '
+                            'give a folder for them with --out')
+        evaluator['log_classes'] = False
+        if out is not None:
+            evaluator['label_dir'] = str(out)
+            evaluator['image_dir'] = prefix and str(Path(dataset.get('data_root') or '') / prefix)
 
 
 def set_tta(cfg: Config) -> None:

@@ -23,10 +23,8 @@ class BinaryLayer(nn.Module):
         binary (bool): ``False`` makes the layer the full-precision one with the same parameters.
     """
 
-    # Set while training in stages: whether weights are binarized, or only activations, and
-    # whether the latent weights are frozen.
+    # False while only activations are binary, in the first stage of a training.
     binarize_weights = True
-    weights_at_rest = False
     binary: bool
 
     def extra_repr(self) -> str:
@@ -42,6 +40,12 @@ def binary_layers(model: nn.Module) -> dict[str, BinaryLayer]:
 def latent_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the latent weights of all binary layers of ``model``, by the name of the layer."""
     return {name: layer.weight for name, layer in binary_layers(model).items()}
+
+
+def set_binary_weights(model: nn.Module, binary: bool) -> None:
+    """Set whether the binary layers of ``model`` binarize their weights."""
+    for layer in binary_layers(model).values():
+        layer.binarize_weights = binary
 
 
 def shift_and_binarize(x: Tensor, bias: Tensor, binary: bool) -> Tensor:

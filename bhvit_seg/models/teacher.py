@@ -1,7 +1,7 @@
-"""What the networks that learn from a teacher have in common (BHViT, arXiv 2503.02394).
+"""What networks that learn from a teacher have in common (BHViT, arXiv 2503.02394).
 
 ``L = (1 − λ − β)·L_cls + λ·L_dis + β·L_re``: ``L_cls`` are the losses of the heads, ``L_dis``
-compares with the teacher, ``L_re`` is added by ``WeightRegularizationHook`` late in training.
+compares with the teacher, ``L_re`` regularizes latent weights and is added by the training.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from bhvit_seg.models.weights import load_weights
 
 
 class FrozenTeacher:
-    """A trained model that is asked and never trained, in evaluation mode and without gradients.
+    """A frozen teacher, used for inference only: in evaluation mode and without gradients.
 
-    It is deliberately no ``nn.Module``: what a model registers as a module is trained, saved,
-    averaged and wrapped along with it. The one thing it has to follow its student in is the device.
+    It is deliberately not an ``nn.Module``: what a model registers as a module is trained, saved,
+    averaged and wrapped along with it. It only has to follow its student to its device.
     Copies of a student, such as its moving average, share one teacher.
 
     Attributes:
@@ -120,24 +120,13 @@ class TaughtMixin:
                             'checkpoint, and nothing else')
         self.teacher = kind(**teacher)
         self.distillation_weight = distillation_weight
-        # β, which the hook that adds the regularization sets for as long as it does.
+        # β, set by the training while the regularization is part of the loss.
         self.regularization_weight = 0.0
 
     @property
     def label_weight(self) -> float:
         """1 − λ − β, the share of the labels."""
         return 1 - self.distillation_weight - self.regularization_weight
-
-    def check_regularization_weight(self, weight: float) -> None:
-        """See that λ and β leave a share for the labels.
-
-        Raises:
-            UserError: They add up to more than 1.
-        """
-        if self.distillation_weight + weight > 1:
-            raise UserError(
-                f'model.distillation_weight ({self.distillation_weight}) and the weight of '
-                f'WeightRegularizationHook ({weight}) add up to more than 1: lower one of them')
 
     def check_classes(self, classes: Sequence[str]) -> None:
         """See that the teacher knows the classes of the training set, in their order.

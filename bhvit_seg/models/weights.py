@@ -118,32 +118,3 @@ def load_weights(model: nn.Module, path: str | Path) -> dict[str, Any]:
     check_fit(model, state_dict, path)
     model.load_state_dict(state_dict)
     return checkpoint
-
-
-def find_resumable(work_dir: str | Path) -> tuple[Path | None, list[str]]:
-    """Find the newest whole checkpoint of a training.
-
-    The one that ``last_checkpoint`` names comes first, by its name in ``work_dir`` if the folder
-    was moved, then those named by iteration, newest first.
-
-    Returns:
-        The file, or None, and a sentence for each one that was passed over.
-    """
-    work_dir = Path(work_dir)
-    candidates = []
-    pointer = work_dir / 'last_checkpoint'
-    if pointer.is_file() and pointer.read_text().strip():
-        named = Path(pointer.read_text().strip())
-        candidates.append(named if named.is_file() else work_dir / named.name)
-    numbered = [(int(path.stem.split('_')[1]), path) for path in work_dir.glob('iter_*.pth')
-                if path.stem.split('_')[1].isdigit()]
-    candidates += [path for _, path in sorted(numbered, reverse=True) if path not in candidates]
-    passed_over = []
-    for path in candidates:
-        try:
-            load_checkpoint_safely(path)
-        except UserError as error:
-            passed_over.append(str(error))
-        else:
-            return path, passed_over
-    return None, passed_over

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import re
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from bhvit_seg.datasets.decoder_messages import gdal_damage_as_error
 from bhvit_seg.errors import UserError, first_line
 from bhvit_seg.extras import missing_package
 from bhvit_seg.inference.inputs import Kind, kind_of
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 
 # A map's band has a tag for each class, its name.
 CLASS_TAG = 'CLASS_'
-HARMLESS_BYTES = 16
 _told: set[tuple[str, str]] = set()
 
 
@@ -84,56 +81,19 @@ def named_failure(path: str | Path, expected: str = 'a whole raster') -> Iterato
         raise UserError(f'cannot read {path} ({reason}): give {expected}') from error
 
 
-class _Listener(logging.Handler):
-    """Collects the warnings of GDAL, which rasterio logs, of one thread."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.found: list[str] = []
-        self._thread = threading.get_ident()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self._thread:
-            self.found.append(re.sub(r'^CPLE_\w+:|in JPEGLib:| \(this warning can be.*', '',
-                                     record.getMessage()).strip())
-
-
 @contextmanager
 def named_warnings(path: str | Path) -> Iterator[None]:
     """Print GDAL's warnings with the name of the file, each once.
 
-    A damaged JPEG is not an error to GDAL: pixels that cannot be decoded are made up.
-
     Raises:
         RasterioError: GDAL only warns that pixels are lost.
     """
-    from rasterio.errors import RasterioError
-
-    logger = logging.getLogger('rasterio._err')
-    listener = _Listener()
-    logger.addHandler(listener)
-    try:
+    with gdal_damage_as_error() as harmless:
         yield
-    finally:
-        logger.removeHandler(listener)
-    for text in listener.found:
-        if loses_pixels(text):
-            raise RasterioError(text)
+    for text in harmless:
         if (str(path), text) not in _told:
             _told.add((str(path), text))
             print(f'note: GDAL says of {path}: {text}', file=sys.stderr)
-
-
-def loses_pixels(warning: str) -> bool:
-    """Whether a warning of GDAL's JPEG decoder says that pixels are made up.
-
-    Some cameras write a few more bytes before the end of an image, which is harmless. More of them,
-    or any within the image, are left over where decoding went wrong.
-    """
-    extraneous = re.search(r'(\d+) extraneous bytes before marker 0x(\w+)', warning)
-    if extraneous:
-        return int(extraneous[1]) > HARMLESS_BYTES or extraneous[2] != 'd9'
-    return 'orrupt JPEG' in warning
 
 
 def class_names(dataset: DatasetReader) -> dict[int, str]:

@@ -26,6 +26,7 @@ OPTIONAL_SETTINGS = {
     'sync_bn', 'tta_model', 'tta_pipeline', 'vis_backends',
 }
 SPLITS = ('train', 'val', 'test')
+IOU_METRICS = ('IoUMetric', 'PerClassMetric')
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:
@@ -59,6 +60,8 @@ def load_config(path: str | Path,
     Raises:
         UserError: The file is missing or broken, a key is unknown, the folder is missing.
     """
+    import bhvit_seg.modules  # noqa: F401  (registers our classes, whatever the config imports)
+
     path = find_config(path)
     try:
         cfg = Config.fromfile(str(path))
@@ -72,6 +75,12 @@ def load_config(path: str | Path,
         cfg.merge_from_dict(cfg_options)
     if data_root is not None:
         set_data_root(cfg, data_root)
+    for split in SPLITS:
+        loader = cfg.get(f'{split}_dataloader')
+        if isinstance(loader, dict) and loader.get('num_workers', 0) == 0:
+            # Without worker processes torch refuses what only they have.
+            for name in ('persistent_workers', 'prefetch_factor', 'multiprocessing_context'):
+                loader.pop(name, None)
     return cfg
 
 
@@ -110,6 +119,32 @@ def child(node: Any, name: str, path: str, key: str) -> Any:
     near = difflib.get_close_matches(name, list(node) if isinstance(node, dict) else [], n=1)
     hint = f'did you mean {near[0]}?' if near else 'new settings belong in a config file'
     raise UserError(f'unknown option {key}: the config has no {path}; {hint}')
+
+
+def listed(config: Any, path: str) -> Iterator[tuple[str, dict]]:
+    """Yield a config that may be one dict, a list of them or None, with the path to each."""
+    if isinstance(config, dict):
+        yield path, config
+    else:
+        for number, part in enumerate(config or ()):
+            yield f'{path}.{number}', part
+
+
+def type_name(config: dict) -> str:
+    """The name of the class that a config names, without the scope that a registry adds."""
+    kind = config.get('type', '')
+    return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
+
+
+def score_classes(cfg: Config, split: str) -> None:
+    """Let the evaluator of a split score by ``PerClassMetric`` where it names mmseg's metric.
+
+    mmseg's ``IoUMetric`` leaves the F1 of a class that is never predicted out of the mean, ours
+    counts it as 0; validation and test have to agree.
+    """
+    for _, evaluator in listed(cfg.get(f'{split}_evaluator'), ''):
+        if type_name(evaluator) == 'IoUMetric':
+            evaluator['type'] = 'mmseg.PerClassMetric'
 
 
 def dataset_nodes(node: Any, key: str) -> Iterator[dict]:

@@ -1,8 +1,7 @@
-"""Parameter groups of binary networks: latent weights, found by their layers' type, by themselves.
+"""Parameter groups of binary networks: latent weights have a group of their own.
 
-A latent weight is not a weight but a threshold with inertia: decay draws it to 0, where its sign
-flips, and says nothing about the size of the network's function. What helps other parameters can
-harm it.
+A latent weight acts through its sign alone: decay draws it to 0, where its sign flips, and does
+not change the size of the network's function. What helps other parameters can harm it.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.models.losses import latent_weights
+from bhvit_seg.models.layers import latent_weights
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

@@ -1,4 +1,4 @@
-"""Training: what ``tools/train.py`` does."""
+"""Training the model of a config, and going on with a training that was interrupted."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ from typing import Any
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
 from mmengine.config import Config
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from bhvit_seg.datasets.checks import require_folders
 from bhvit_seg.errors import UserError, explain_interrupt
 from bhvit_seg.fileio import make_output_folder
-from bhvit_seg.models.weights import (
-    check_fit,
-    find_resumable,
-    load_checkpoint_safely,
-    state_dict_of,
-)
+from bhvit_seg.models.weights import load_checkpoint_safely
+from bhvit_seg.training.checkpoint import find_resumable
 from bhvit_seg.training.config import (
     explain_config_errors,
     load_config,
     require_settings,
+    score_classes,
     work_dir_of,
 )
+from bhvit_seg.training.config_check import require_sound, resumed_differences
 from bhvit_seg.training.processes import start_processes
+from bhvit_seg.training.runner import ResumingRunner
 
 
 def train(config: str | Path,
@@ -44,10 +42,11 @@ def train(config: str | Path,
         data_root: The folder of the data. Defaults to the config's.
         work_dir: Where checkpoints and logs go. Defaults to the config's, or
             ``work_dirs/<config name>``.
-        resume: True goes on from the newest checkpoint in the work dir, and starts anew if there
-            is none, from the weights of the config's ``load_from`` if it has that; a path goes on
-            from that checkpoint. Defaults to what the config says: ``resume=True`` there takes
-            ``load_from``, where it is given, for the checkpoint to go on from.
+        resume: True goes on from the newest checkpoint in the work dir, and starts from the
+            beginning if there is none, from the weights of the config's ``load_from`` if it has
+            that; a path goes on from that checkpoint. Defaults to what the config says:
+            ``resume=True`` there takes ``load_from``, where it is given, for the checkpoint to go
+            on from.
         amp: Train in automatic mixed precision (needs a GPU).
         seed: The random seed. Defaults to the config's.
         cfg_options: Settings that override the config's, by dotted key.
@@ -61,7 +60,7 @@ def train(config: str | Path,
     """
     cfg = load_config(config, cfg_options, data_root)
     require_settings(cfg, config, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
-    for split in ('train', 'val') if cfg.get('val_cfg') else ('train',):
+    for split in ('train', 'val') if cfg.get('val_dataloader') else ('train',):
         require_folders(cfg, split)
     cfg.work_dir = str(make_output_folder(work_dir_of(cfg, config, work_dir), '--work-dir'))
     if amp:
@@ -74,15 +73,19 @@ def train(config: str | Path,
 def run_training(cfg: Config, resume: bool | str | Path | None = None,
                  launcher: str = 'none') -> Runner:
     """Train what a whole config describes; arguments and errors as for :func:`train`."""
+    warnings = require_sound(cfg, 'train')
+    score_classes(cfg, 'val')
     start_processes(cfg, launcher)
     if resume is None:
         resume = cfg.get('resume', False) and (cfg.get('load_from') or True)
     checkpoint = choose_checkpoint(cfg, resume)
+    if checkpoint is not None:
+        warnings += resumed_differences(cfg, checkpoint)
     with explain_config_errors():
-        runner = Runner.from_cfg(cfg)
-        if checkpoint is not None:
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-            check_fit(model, state_dict_of(load_checkpoint_safely(checkpoint)), checkpoint)
+        runner = ResumingRunner.from_cfg(cfg)
+        runner.resumed = checkpoint
+        for warning in warnings:
+            runner.logger.warning(warning)
         with explain_interrupt(lambda: how_to_resume(runner.work_dir)):
             runner.train()
     return runner
@@ -113,29 +116,31 @@ def enable_amp(cfg: Config) -> None:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
-def choose_checkpoint(cfg: Config, resume: bool | str | Path) -> Path | None:
-    """Set ``resume`` and ``load_from`` of the config and return the checkpoint to resume from.
+def choose_checkpoint(cfg: Config, resume: bool | str | Path) -> dict[str, Any] | None:
+    """Set ``resume`` and ``load_from`` of the config; return the checkpoint to resume from.
 
     Raises:
         UserError: The checkpoint that was named is missing, damaged or holds only weights.
     """
-    if resume is True:
-        checkpoint, passed_over = find_resumable(cfg.work_dir)
+    checkpoint = None
+    if resume is not True:
+        path = Path(resume) if resume else None
+    else:
+        path, checkpoint, passed_over = find_resumable(cfg.work_dir)
         for sentence in passed_over:
             print(f'passed over: {sentence}')
-        if checkpoint is None:
-            print(f'nothing to resume from in {cfg.work_dir}: training starts anew')
-    else:
-        checkpoint = Path(resume) if resume else None
-    cfg.resume = checkpoint is not None
-    if checkpoint is not None:
-        content = load_checkpoint_safely(checkpoint)
-        if 'optimizer' not in content or 'meta' not in content:
-            raise UserError(
-                f'{checkpoint} holds weights only, so training cannot go on from it: resume '
-                'from an iter_*.pth, or start anew from these weights with '
-                f'--cfg-options load_from={checkpoint}')
-        cfg.load_from = str(checkpoint)
-    elif cfg.get('load_from') and '://' not in cfg.load_from:
-        load_checkpoint_safely(cfg.load_from)
+        if path is None:
+            print(f'nothing to resume from in {cfg.work_dir}: training starts from the beginning')
+    cfg.resume = path is not None
+    if path is None:
+        if cfg.get('load_from') and '://' not in cfg.load_from:
+            load_checkpoint_safely(cfg.load_from)
+        return None
+    checkpoint = checkpoint or load_checkpoint_safely(path)
+    if 'optimizer' not in checkpoint or 'meta' not in checkpoint:
+        raise UserError(
+            f'{path} holds weights only, so training cannot go on from it: resume from an '
+            'iter_*.pth, or start a new training from these weights with '
+            f'--cfg-options load_from={path}')
+    cfg.load_from = str(path)
     return checkpoint

@@ -1,7 +1,7 @@
-# What keeps latent weights from oscillating. The paper's loss, β = 0.1 in the last tenth; the same
-# strong enough to count beside the gradients of a short training, which are a thousand times
-# larger, in its second half; statistics of BatchNorm taken anew at the end; that, and weights that
-# flip often frozen.
+# What keeps latent weights from oscillating: the loss of the paper, β = 0.1 in the last tenth; the
+# same in the second half, strong enough to matter beside the gradients of a short training, a
+# thousand times larger; statistics of BatchNorm re-estimated at the end; the same with weights
+# frozen that flip often.
 _base_ = './_base_/short.py'
 
 title = 'Oscillating weights, on EPFL road segmentation'

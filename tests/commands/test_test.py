@@ -7,10 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
+from bhvit_seg.errors import UserError
 from bhvit_seg.evaluation.metric import PerClassMetric
 from bhvit_seg.evaluation.scores import class_table
 from bhvit_seg.evaluation.test import test as run_test
 from bhvit_seg.models.weights import load_checkpoint_safely
+from bhvit_seg.training.train import train
 
 
 @pytest.fixture
@@ -80,6 +82,49 @@ def test_predictions_keep_folders_and_annotation_ids(tmp_path):
         written = Image.open(tmp_path / 'out' / folder / 'tile.png')
         assert np.asarray(written).tolist() == [[1, 2]]
         assert written.getpalette()[3:9] == [1, 2, 3, 4, 5, 6]
+
+
+def test_predictions_alone_need_no_label_and_a_place(trained, tiny_data, tmp_path, main, sentence,
+                                                     capsys):
+    config, checkpoint = trained
+    alone = tmp_path / 'alone.py'
+    alone.write_text(config.read_text() + 'test_evaluator = dict(val_evaluator, format_only=True)\n'
+                     "test_dataloader = dict(val_dataloader, dataset=dict(\n"
+                     "    val_dataloader['dataset'], test_mode=True, pipeline=[\n"
+                     "        dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]))\n")
+    assert '--out' in sentence(main, alone, checkpoint, '--work-dir', tmp_path / 'w')
+    result = run_test(alone, checkpoint, work_dir=tmp_path / 'w', out=tmp_path / 'out')
+    assert result['summary'] == result['classes'] == {}
+    run_test(config, checkpoint, work_dir=tmp_path / 'w', out=tmp_path / 'scored')
+    names = sorted(path.name for path in (tiny_data / 'images' / 'val').iterdir())
+    assert len(names) == 3
+    for name in names:
+        assert (tmp_path / 'out' / name).read_bytes() == (tmp_path / 'scored' / name).read_bytes()
+
+
+def test_validation_and_test_agree(tiny_config, tmp_path):
+    """Also where a class is never predicted, and by whatever the config names the metric."""
+    config = tiny_config('train_cfg.update(max_iters=1, val_interval=1)',
+                         'optim_wrapper.update(optimizer=dict(type="SGD", lr=0.0))',
+                         "val_evaluator.update(type='mmseg.IoUMetric', iou_metrics=['mFscore'])",
+                         "model['decode_head']['num_classes'] = 4",
+                         "metainfo.update(classes=('a', 'b', 'c', 'd'), palette=[[0, 0, 0]] * 4)")
+    hub = train(config, work_dir=tmp_path).message_hub
+    result = run_test(config, tmp_path / 'iter_1.pth', work_dir=tmp_path / 'w')
+    for name, score in result['summary'].items():
+        assert hub.get_scalar(f'val/{name}').current() == pytest.approx(score, nan_ok=True)
+    assert list(tmp_path.glob('best_mIoU_iter_1.pth'))
+    scores = [scores['F1'] for scores in result['classes'].values()]
+    assert 0 in scores  # a class that is labelled and never predicted
+    assert result['summary']['mFscore'] == pytest.approx(
+        np.mean([score for score in scores if score is not None]))
+
+
+@pytest.mark.parametrize('setting', ['beta=2', 'nan_to_num=-1'])
+def test_settings_that_mean_other_scores_are_refused(setting):
+    name, value = setting.split('=')
+    with pytest.raises(UserError, match=f'{name} of PerClassMetric is {value}'):
+        PerClassMetric(**{name: int(value)})
 
 
 def test_absent_and_unpredicted_classes():

@@ -173,6 +173,58 @@ def test_0_and_255_read_as_ids_is_recognised(scenes, build):
     assert not problems(build(scenes, mask_encoding='binary255'))
 
 
+@pytest.mark.parametrize('fill, options, words', [
+    (255, {}, ["hold only 255", "mask_encoding='binary255'"]),
+    (0, dict(reduce_zero_label=True), ['no pixel of the train masks', 'hold 0']),
+    (1, dict(metainfo=dict(classes=('road',))), ['no pixel', "has only 'road'"]),
+])
+def test_masks_without_any_labelled_pixel(scenes, build, fill, options, words):
+    for path in (scenes / 'annotations/train').iterdir():
+        write(path, np.full_like(read(path), fill))
+    dataset = build(scenes, **options)
+    if 'metainfo' in options:
+        dataset.label_map = {1: 255}
+        words = words[1:]  # ids are out of range, too
+    found = problems(dataset)
+    assert all(any(word in text for text in found) for word in words), found
+
+
+def test_one_class_is_not_advised_to_lose_the_other(scenes, build):
+    report = check_dataset(build(scenes, metainfo=dict(classes=('road',))), progress=False)
+    assert "classes=('background', 'road')" in str(report.problems[0])
+    assert not any('reduce_zero_label' in text for text in map(str, (
+        *report.problems, *report.warnings)))
+
+
+@pytest.mark.parametrize('encoding', ['ids', 'threshold', 'binary255'])
+def test_masks_in_colours_are_told_how_to_be_read(scenes, build, encoding):
+    for path in (scenes / 'annotations/train').iterdir():
+        colours = np.full((*read(path).shape, 3), (60, 70, 80), np.uint8)
+        colours[:9] = 0, 0, 255
+        write(path, colours)
+    found = problems(build(scenes, mask_encoding=encoding))
+    advice = "mask_encoding={'#50463C': 'background', '#FF0000': 'road'}"
+    assert advice in found[0] and 'scene_0000.png' in found[0] and len(found) == 5
+    assert not problems(build(scenes, mask_encoding={'#50463C': 'background', '#FF0000': 'road'}))
+
+
+def test_images_of_a_batch_have_to_agree_in_size(scenes, build):
+    for name in (IMAGE, MASK):
+        write(scenes / name, read(scenes / name)[:-8, :-16])
+    pipeline = [dict(type='LoadAerialImage'), dict(type='LoadAerialAnnotations')]
+    dataset = build(scenes, pipeline=[*pipeline, dict(type='PackSegInputs')])
+    found, = problems(dataset, split='val', batch_size=3)
+    for words in ('val_dataloader.batch_size is 3', '64x80', f'{IMAGE} (height x width)'):
+        assert words.replace(' (height x width)', '') in found
+    assert '56x64' in found and 'val_dataloader.batch_size=1' in found
+    assert not problems(dataset, split='val') and not problems(dataset, batch_size=3)
+    resized = [*pipeline, dict(type='Resize', scale=(32, 32)), dict(type='PackSegInputs')]
+    assert not problems(build(scenes, pipeline=resized), split='test', batch_size=3)
+    # Sides are kept in proportion, so that they still differ.
+    resized[2]['keep_ratio'] = True
+    assert problems(build(scenes, pipeline=resized), split='test', batch_size=2)
+
+
 def test_ids_from_1_are_recognised(scenes, build):
     for path in (scenes / 'annotations/train').iterdir():
         write(path, read(path) + 1)

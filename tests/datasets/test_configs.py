@@ -87,7 +87,7 @@ def test_loaders_are_those_of_the_recipe(config, name):
     assert cfg.train_dataloader.sampler.type == 'InfiniteSampler'
     assert cfg.val_dataloader.sampler.type == 'DefaultSampler'
     assert cfg.train_dataloader.persistent_workers
-    assert cfg.test_evaluator.type == 'IoUMetric'
+    assert cfg.val_evaluator.type == cfg.test_evaluator.type == 'PerClassMetric'
 
 
 def test_ade20k_ids_are_those_of_sceneparsing(config):

@@ -44,6 +44,28 @@ def test_ann_file_selects(scenes, build, lines):
     assert names(build(scenes, ann_file='list.txt')) == ['scene_0000.png', 'scene_0002.png']
 
 
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'latin-1', 'utf-16', 'utf-16-le-bom'])
+def test_ann_file_of_any_editor(scenes, build, encoding):
+    for folder in ('images', 'annotations'):
+        (scenes / folder / 'train' / 'höhe').mkdir()
+        (scenes / folder / 'train' / 'scene_0001.png').rename(
+            scenes / folder / 'train' / 'höhe' / 'größe.png')
+    text = 'höhe\\größe.png\r\nscene_0003\r\n'
+    content = b'\xff\xfe' + text.encode('utf-16-le') if encoding.endswith('bom') else (
+        text.encode(encoding))
+    (scenes / 'list.txt').write_bytes(content)
+    dataset = build(scenes, ann_file='list.txt')
+    assert names(dataset) == ['größe.png', 'scene_0003.png']
+    assert all('gt_seg_map' in dataset[index] for index in range(2))
+
+
+@pytest.mark.parametrize('content', [b'', b'\xef\xbb\xbf', b' \n\n'])
+def test_empty_ann_file_is_refused(scenes, build, content):
+    (scenes / 'list.txt').write_bytes(content)
+    with pytest.raises(UserError, match='list.txt names no image'):
+        build(scenes, ann_file='list.txt')
+
+
 def test_ann_file_with_unknown_name_is_refused(scenes, build):
     (scenes / 'list.txt').write_text('scene_9999')
     with pytest.raises(UserError, match='scene_9999'):

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from bhvit_seg.errors import UserError
 
+from .logits import with_background
+
 
 def soft_skeleton(maps: Tensor, iterations: int) -> Tensor:
     """Thin out probability maps to their centre lines, differentiably.
@@ -97,7 +99,8 @@ class CLDiceLoss(nn.Module):
         return self._loss_name
 
     def forward(self, cls_score: Tensor, label: Tensor, weight: Tensor | None = None,
-                ignore_index: int = 255, **kwargs) -> Tensor:
+                ignore_index: int = 255, reduction_override: str | None = None,
+                **kwargs) -> Tensor:
         """Compute the loss in float32, also under mixed precision.
 
         Args:
@@ -110,11 +113,13 @@ class CLDiceLoss(nn.Module):
             A scalar; 0 if no pixel counts.
 
         Raises:
-            UserError: There is no such class.
+            UserError: There is no such class, or a loss of each pixel is asked for.
         """
-        scores = cls_score.float()
-        if scores.shape[1] == 1:
-            scores = F.pad(scores, (0, 0, 0, 0, 1, 0))
+        if reduction_override == 'none':
+            raise UserError("CLDiceLoss compares whole maps and has no loss of each pixel, which "
+                            "reduction_override='none' asks for: set thresh of OHEMPixelSampler, "
+                            'such as 0.7, or leave the sampler out')
+        scores = with_background(cls_score.float())
         if max(self.classes) >= scores.shape[1]:
             raise UserError(f'CLDiceLoss.classes is {self.classes}, but the head has '
                             f'{scores.shape[1]} classes (numbered from 0)')

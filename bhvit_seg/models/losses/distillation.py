@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from bhvit_seg.errors import UserError
 
+from .logits import with_background
+
 # The label of ground that nobody has labelled: it counts in no loss on labels, but a teacher may
 # speak about it. What counts nowhere (no data, padding) has the head's ignore_index.
 UNLABELLED = 254
@@ -153,11 +155,6 @@ class FeatureDistillationLoss(nn.Module):
             raise UserError(f'map {index} of the teacher is {side(teacher[index])} (height × '
                             f'width), that of the student {side(student[index])}: name maps of '
                             'one stride in feature_loss.in_index')
-
-
-def with_background(logits: Tensor) -> Tensor:
-    """Add the logit 0 of the background to one channel, so that its softmax is the sigmoid."""
-    return F.pad(logits, (0, 0, 0, 0, 1, 0)) if logits.shape[1] == 1 else logits
 
 
 def side(maps: Tensor) -> str:

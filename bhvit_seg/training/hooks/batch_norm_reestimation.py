@@ -1,4 +1,4 @@
-"""Statistics of BatchNorm computed anew at the end of training.
+"""Statistics of BatchNorm, estimated again at the end of training.
 
 Running averages lag behind weights that move, and a sign that flips moves an output by twice the
 scaling factor at once. The average over many batches through the final network has no lag.
@@ -22,21 +22,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.models.losses import binary_layers
+from bhvit_seg.models.layers import binary_layers, set_binary_weights
 from bhvit_seg.training.loops import SeededDataset, SeekableSampler
-
-from .common import model_of, set_binary_weights
+from bhvit_seg.training.runner import model_of
 
 
 @HOOKS.register_module()
 class BatchNormReestimationHook(Hook):
-    """Estimate the statistics of all BatchNorm layers anew after the last training step.
+    """Estimate the statistics of all BatchNorm layers again after the last training step.
 
     The batches are those that training would have seen next, augmented as they would have been, so
     they follow from the seed and the iteration: a resumed run gets the statistics of an
-    uninterrupted one. Dropout and drop path are off, as when the network is used. It happens before
-    the last validation and checkpoint, and to averaged weights (``EMAHook``) if these are what is
-    validated and saved. In a distributed run each process takes its share of the batches.
+    uninterrupted one. Dropout and drop path are off, as in inference. It happens before the last
+    validation and checkpoint, and to averaged weights (``EMAHook``) if these are validated and
+    saved. In a distributed run each process takes its share of the batches.
 
     Args:
         num_batches (int): Batches a process. Defaults to 100.
@@ -56,7 +55,7 @@ class BatchNormReestimationHook(Hook):
         self.num_batches = num_batches
 
     def before_train(self, runner: Runner) -> None:
-        """See that the batches can be had, before hours of training."""
+        """Check that the batches can be had, before hours of training."""
         if runner.train_dataloader.batch_size is None:
             raise UserError('BatchNormReestimationHook needs batches of a fixed size, but '
                             'train_dataloader has a batch_sampler of its own: give batch_size '
@@ -77,7 +76,7 @@ class BatchNormReestimationHook(Hook):
             estimated = dict(source.named_modules())
             for name, layer in batch_norms(model).items():
                 layer.load_state_dict(dict(estimated[name].named_buffers()), strict=False)
-        runner.logger.info(f'statistics of {layers} BatchNorm layers estimated anew from '
+        runner.logger.info(f'statistics of {layers} BatchNorm layers estimated again from '
                            f'{self.num_batches} batches')
 
 
@@ -142,7 +141,7 @@ def reestimate(model: BaseModel, batches: Iterable) -> int:
     model.eval()
     for layer in layers.values():
         layer.reset_running_stats()
-        layer.momentum = None  # an average in which all batches count alike
+        layer.momentum = None  # the plain average of all batches
         layer.train()
     for batch in batches:
         model(**model.data_preprocessor(batch, True), mode='tensor')

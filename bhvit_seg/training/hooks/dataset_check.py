@@ -12,8 +12,7 @@ from mmseg.registry import HOOKS
 from bhvit_seg.datasets.checks import check_dataset
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import write_text
-
-from .common import model_of
+from bhvit_seg.training.runner import model_of
 
 
 @HOOKS.register_module()
@@ -24,7 +23,7 @@ class DatasetCheckHook(Hook):
 
     ``dataset_check_{split}.txt`` in the work dir lists everything found;
     ``dataset_check_{split}.json`` beside it remembers the files, so that a resumed run starts at
-    once. The main process looks, the others wait for its verdict.
+    once. The main process checks, the others wait for its verdict.
 
     Args:
         splits: Which of ``train``, ``val`` and ``test`` are checked where they are used.
@@ -69,7 +68,7 @@ class DatasetCheckHook(Hook):
         verdict = [None]
         if is_main_process():
             try:
-                verdict = [self._find_problem(runner, split, dataloader.dataset, evaluator)]
+                verdict = [self._find_problem(runner, split, dataloader, evaluator)]
             except Exception as error:
                 # The others must not wait for a process that has gone.
                 verdict = [f'the check of the {split} data failed: {error}']
@@ -79,17 +78,18 @@ class DatasetCheckHook(Hook):
         if verdict[0] is not None:
             raise UserError(verdict[0])
 
-    def _find_problem(self, runner, split: str, dataset, evaluator) -> str | None:
+    def _find_problem(self, runner, split: str, dataloader, evaluator) -> str | None:
         model = model_of(runner)
         mean = getattr(model.data_preprocessor, 'mean', None)
         heads = [getattr(model, name, None) for name in ('decode_head', 'auxiliary_head')]
         where = osp.join(runner.work_dir, f'dataset_check_{split}')
         report = check_dataset(
-            dataset, split,
+            dataloader.dataset, split,
             channels=None if mean is None or mean.numel() == 1 else mean.numel(),
             head_classes=tuple(head.num_classes for head in heads if hasattr(head, 'num_classes')),
             needs_masks=evaluator is None or not all(
                 getattr(metric, 'format_only', False) for metric in evaluator.metrics),
+            batch_size=getattr(dataloader, 'batch_size', None) or 1,
             cache_file=f'{where}.json')
         write_text(f'{where}.txt', report.summary(max_problems=None) + '\n')
         for warning in report.warnings:

@@ -7,24 +7,23 @@ import functools
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmseg.registry import HOOKS
 from torch import nn
 
 from bhvit_seg.errors import UserError
+from bhvit_seg.training.runner import model_of
 
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):
     """Raises a :class:`UserError` naming the iteration, the loss terms and the first bad layer.
 
-    It looks at the losses as the model returns them, so neither the weights nor the last
-    checkpoint have been spoilt. Only then is the forward pass repeated layer by layer.
+    Losses are checked as the model returns them, before they change the weights or reach a
+    checkpoint. Only then is the forward pass repeated layer by layer.
     """
 
     def before_train(self, runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self._handle = model.register_forward_hook(
+        self._handle = model_of(runner).register_forward_hook(
             functools.partial(self._check, runner), with_kwargs=True)
 
     def after_train(self, runner) -> None:
@@ -54,8 +53,8 @@ def total(value: torch.Tensor | list[torch.Tensor]) -> torch.Tensor:
 def first_non_finite(model: nn.Module, args: tuple, kwargs: dict) -> str:
     """Say what is the first thing in ``model(*args, **kwargs)`` that is not finite.
 
-    Looked at in this order: the inputs, the parameters, the outputs of the modules that have no
-    children, as they are called.
+    The order is: the inputs, the parameters, the outputs of the modules that have no children, as
+    they are called.
     """
     inputs = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
     if not all(is_finite(value) for value in inputs):

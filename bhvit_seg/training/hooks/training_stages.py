@@ -1,7 +1,8 @@
 """Training in stages: binary activations first, then binary weights too, then with frozen signs.
 
 Binary activations cost most of the accuracy and are learned first, with real weights (ReActNet).
-In the end the signs are held, so that norms and scales settle on a network that changes no more.
+In the end latent weights are frozen, so that norms and scales settle on a network that no longer
+changes.
 """
 
 from __future__ import annotations
@@ -12,48 +13,45 @@ from pathlib import Path
 
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import EMAHook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import nn
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.attention import BooleanAttentionQuantizer
-from bhvit_seg.models.losses import binary_layers, latent_weights
+from bhvit_seg.models.layers import binary_layers, latent_weights, set_binary_weights
 from bhvit_seg.models.quantizers import AttentionQuantizer, GroupSuperpositionQuantizer
 from bhvit_seg.models.weights import check_fit, load_checkpoint_safely, state_dict_of
 from bhvit_seg.training.optim import latent_groups
-
-from .common import model_of, set_binary_weights
+from bhvit_seg.training.runner import model_of
+from bhvit_seg.training.schedule import ScheduledHook, Stage
 
 ATTENTION_QUANTIZERS = (AttentionQuantizer, BooleanAttentionQuantizer,
                         GroupSuperpositionQuantizer)
 PARTS_OF_TRAINING = ('auxiliary_head.', 'feature_loss.')
-STAGES = ('binary activations, real weights', 'binary activations and weights',
-          'binary activations, weights at rest')
 
 
 @HOOKS.register_module()
-class TrainingStagesHook(Hook):
-    """Take a binary network through three stages, each a share of the iterations.
+class TrainingStagesHook(ScheduledHook):
+    """Take a binary network through three stages, each a fraction of the iterations.
 
     1. The activations are binary, the weights real.
-    2. The weights are binary too. The optimizer begins anew: its moments are those of another
+    2. The weights are binary too. The optimizer's moments are reset: they are those of another
        function.
-    3. The latent weights rest: no gradient, decay or momentum moves them, so no sign flips. An
-       average of the weights (``EMAHook``) gets them as they are.
+    3. The latent weights are frozen: no gradient, decay or momentum moves them, so no sign flips.
+       An average of the weights (``EMAHook``) gets them as they are.
 
-    Validation always sees the network with binary weights, which is what a checkpoint of any stage
-    means; in the first stage its scores are low. The stage follows from the iteration alone, and
-    what is done once is done at the first iteration of a stage, so a resumed run equals one that
-    was not interrupted. A learning rate that starts again with each stage is a matter of
-    ``param_scheduler`` (``CosineRestartLR``).
+    Validation always uses binary weights, as a checkpoint of any stage does; in the first stage its
+    scores are low. The stage follows from the iteration alone, and what is done once is done at the
+    first iteration of a stage, so a resumed run equals one that was not interrupted. For a learning
+    rate that restarts with each stage use ``CosineRestartLR`` as ``param_scheduler``.
 
     Args:
         weights_begin (float): Fraction of training after which the weights are binary; 0 leaves
             the first stage out. Defaults to 0.4.
-        rest_begin (float): Fraction of training after which the latent weights rest; 1 leaves
-            the third stage out. Defaults to 0.9.
+        rest_begin (float): Fraction of training after which the latent weights are frozen; 1
+            leaves the third stage out. Defaults to 0.9.
         weight_decay (Sequence[float], optional): Decay of the latent weights in the first stage
             and after it, such as ``(5e-6, 0.)``; needs ``LatentWeightOptimWrapperConstructor``.
             Defaults to None: that of the optimizer throughout.
@@ -66,7 +64,7 @@ class TrainingStagesHook(Hook):
             or latent weights have no parameter group of their own.
     """
 
-    # What other hooks do in an iteration depends on its stage.
+    # Before hooks that use the model in an iteration.
     priority = 'ABOVE_NORMAL'
 
     def __init__(self, weights_begin: float = 0.4, rest_begin: float = 0.9,
@@ -79,14 +77,14 @@ class TrainingStagesHook(Hook):
         if weight_decay is not None and (len(weight_decay) != 2 or min(weight_decay) < 0):
             raise UserError(f'TrainingStagesHook got weight_decay={weight_decay}: give two numbers '
                             'that are not negative, for the first stage and for those after it')
-        self.begins = (weights_begin, rest_begin)
+        self.part = dict(weights_begin=weights_begin, frozen_begin=rest_begin)
         self.weight_decay = weight_decay
         self.warm_start = warm_start
-        self._stage: int | None = None
+        self._stage: Stage | None = None
         self._handles: list = []
 
     def before_train(self, runner: Runner) -> None:
-        """Begin from the twin's weights, unless training goes on from a checkpoint."""
+        """Load the twin's weights, unless training goes on from a checkpoint."""
         model = model_of(runner)
         if not binary_layers(model):
             raise UserError(f'TrainingStagesHook has nothing to do: the {type(model).__name__} has '
@@ -98,27 +96,27 @@ class TrainingStagesHook(Hook):
             runner.logger.info(f'begins from the weights of {self.warm_start}')
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
-        """Enter a stage when its share of training begins."""
-        iterations = [begin * runner.max_iters for begin in self.begins]
-        stage = sum(runner.iter >= first for first in iterations)
+        """Enter a stage at its first iteration."""
+        schedule = self.schedule(runner)
+        stage = schedule.at(runner.iter).stage
         if stage == self._stage:
             return
         self._stage = stage
         optimizer = runner.optim_wrapper.optimizer
-        if stage > 0 and runner.iter > 0 and runner.iter - 1 < iterations[0]:
+        if stage != Stage.REAL and runner.iter > 0 and (
+                schedule.at(runner.iter - 1).stage == Stage.REAL):
             optimizer.state.clear()
         self._enter(runner)
-        runner.logger.info(f'stage {stage + 1} of {len(STAGES)} at iteration {runner.iter + 1}: '
-                           f'{STAGES[stage]}')
+        runner.logger.info(f'stage {stage + 1} of {len(Stage)} at iteration {runner.iter + 1}: '
+                           f'{stage}')
 
     def _enter(self, runner: Runner) -> None:
         model, optimizer = model_of(runner), runner.optim_wrapper.optimizer
-        set_binary_weights(model, self._stage > 0)
+        set_binary_weights(model, self._stage != Stage.REAL)
         if self.weight_decay is not None:
             for group in latent_groups(optimizer, model):
-                group['weight_decay'] = self.weight_decay[min(self._stage, 1)]
-        if self._stage == 2:
-            hold_weights(model, True)
+                group['weight_decay'] = self.weight_decay[self._stage != Stage.REAL]
+        if self._stage == Stage.FROZEN:
             weights = list(latent_weights(model).values())
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):
@@ -134,24 +132,16 @@ class TrainingStagesHook(Hook):
         set_binary_weights(model_of(runner), True)
 
     def after_val(self, runner: Runner) -> None:
-        """Go on with the weights of the stage."""
+        """Compute with the weights of the stage again."""
         if self._stage is not None:
-            set_binary_weights(model_of(runner), self._stage > 0)
+            set_binary_weights(model_of(runner), self._stage != Stage.REAL)
 
     def after_train(self, runner: Runner) -> None:
         """Leave the model as any other."""
-        model = model_of(runner)
-        set_binary_weights(model, True)
-        hold_weights(model, False)
+        set_binary_weights(model_of(runner), True)
         while self._handles:
             self._handles.pop().remove()
         self._stage = None
-
-
-def hold_weights(model: nn.Module, rest: bool) -> None:
-    """Say whether the latent weights of a model rest."""
-    for layer in binary_layers(model).values():
-        layer.weights_at_rest = rest
 
 
 @torch.no_grad()
@@ -171,8 +161,8 @@ def drop_gradients(weights: list[nn.Parameter], *_) -> None:
 def load_twin(model: nn.Module, path: str | Path) -> None:
     """Load the weights of a full-precision twin into a binary model.
 
-    The twin has everything but quantizers of the attention, which keep their own start, as do parts
-    that only training needs: an auxiliary head, and what adapts feature maps to a teacher's.
+    The twin lacks the quantizers of the attention. These keep their initial values, as do parts
+    that only training needs: an auxiliary head, and the adapters of feature maps to a teacher's.
 
     Raises:
         UserError: The checkpoint is missing or damaged, or is not of the twin.

@@ -13,15 +13,15 @@ from collections.abc import Sequence
 
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.models.losses import binary_layers
+from bhvit_seg.models.layers import binary_layers
+from bhvit_seg.training.runner import model_of
+from bhvit_seg.training.schedule import ScheduledHook
 
-from .common import model_of
 from .latent_signs import channel_rows, latent_signs, pack, unpack
 
 STATE = 'oscillation_freezing'
@@ -32,7 +32,7 @@ MARGIN = 1e-3
 
 
 @HOOKS.register_module()
-class OscillationFreezingHook(Hook):
+class OscillationFreezingHook(ScheduledHook):
     """Freeze weights whose sign flips often, at the sign that they had more often.
 
     After each ``window`` steps of the optimizer, the weights that flipped more than once and in
@@ -40,14 +40,13 @@ class OscillationFreezingHook(Hook):
     goes from the first to the second value along half a cosine. Whatever a frozen weight's gradient
     and momentum do, it is put back after each step.
 
-    Where ``TrainingStagesHook`` learns with real weights first, watching begins once they are
-    binary; once they rest, nothing is counted or frozen any more. Its state is kept in checkpoints,
-    so a resumed run freezes what an uninterrupted one does. A model without binary layers trains
-    without it.
+    Where ``TrainingStagesHook`` trains with real weights first, counting begins once they are
+    binary, and it ends when all are frozen. Its state is kept in checkpoints, so a resumed run
+    freezes what an uninterrupted one does. A model without binary layers trains without it.
 
     Args:
         threshold (Sequence[float]): Share of steps with a flip above which weights are frozen, when
-            watching begins and in the end. Defaults to (0.1, 0.01).
+            counting begins and in the end. Defaults to (0.1, 0.01).
         begin (float): Fraction of training, 0 to 1, after which flips are counted. Defaults to
             0.5.
         window (int): Steps of the optimizer in which flips are counted, 2 to 127. Defaults to 100.
@@ -92,11 +91,11 @@ class OscillationFreezingHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
                          outputs=None) -> None:
         """Put frozen weights back, count flips, and freeze when a window is full."""
-        if any(layer.weights_at_rest for layer in self._layers.values()):
+        state = self.schedule(runner).at(runner.iter)
+        if state.frozen:
             return
         if not self._watched:
-            if (runner.iter + 1 > self.begin * runner.max_iters
-                    and all(layer.binarize_weights for layer in self._layers.values())):
+            if runner.iter + 1 > self.begin * runner.max_iters and state.binary_weights:
                 self._watched = {name: WatchedWeight(layer.weight)
                                  for name, layer in self._layers.items()}
             return

@@ -11,9 +11,9 @@ from mmseg.registry import HOOKS
 from torch import Tensor
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.models.losses import latent_weights
+from bhvit_seg.models.layers import latent_weights
+from bhvit_seg.training.runner import model_of
 
-from .common import model_of
 from .latent_signs import channel_rows, latent_signs, pack, unpack
 from .weight_figures import new_figure, save_figure, training_figure
 from .weight_record import WeightRecord, bin_width, count_bins

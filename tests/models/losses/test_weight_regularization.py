@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from bhvit_seg.models.layers import BinaryConv2d, BinaryLinear
-from bhvit_seg.models.losses import WeightRegularizationLoss, binary_layers, latent_weights
+from bhvit_seg.models.layers import BinaryConv2d, BinaryLinear, binary_layers, latent_weights
+from bhvit_seg.models.losses import WeightRegularizationLoss
 
 
 def model():

@@ -1,4 +1,4 @@
-"""Statistics estimated anew, against averages computed layer by layer."""
+"""Statistics estimated again, against averages computed layer by layer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.models.losses import binary_layers
+from bhvit_seg.models.layers import binary_layers
 from bhvit_seg.models.weights import load_checkpoint_safely
 from bhvit_seg.training.hooks import BatchNormReestimationHook
 from bhvit_seg.training.hooks.batch_norm_reestimation import reestimate
@@ -114,7 +114,8 @@ HOOK = ("default_hooks.update(reestimation=dict(type='BatchNormReestimationHook'
 BINARY = ("model['decode_head'] = dict(type='BinarySegformerHead', in_channels=[8, 4], "
           "in_index=[0, 1], channels=8, num_classes=2, "
           "loss_decode=dict(type='WeightedCrossEntropyLoss'))",)
-SHORT = 'train_cfg.update(max_iters=4, val_interval=4)'
+SHORT = ('train_cfg.update(max_iters=4)', 'val_cfg = None', 'val_dataloader = None',
+         'val_evaluator = None')
 
 
 def statistics_of(state):
@@ -135,8 +136,8 @@ def following(runner):
 @pytest.mark.parametrize('lines', [(), ("train_cfg.update(type='IterBasedTrainLoop')",)],
                          ids=['resumable', 'stock'])
 def test_last_checkpoint_has_statistics_of_the_batches_that_follow(lines, tiny_config, tmp_path):
-    without = train(tiny_config(SHORT, *lines), work_dir=tmp_path / 'without')
-    train(tiny_config(SHORT, HOOK, *lines), work_dir=tmp_path / 'with')
+    without = train(tiny_config(*SHORT, *lines), work_dir=tmp_path / 'without')
+    train(tiny_config(*SHORT, HOOK, *lines), work_dir=tmp_path / 'with')
     plain, got = (load_checkpoint_safely(tmp_path / name / 'iter_4.pth')['state_dict']
                   for name in ('without', 'with'))
     estimated = statistics_of(got)
@@ -156,7 +157,7 @@ def test_last_checkpoint_has_statistics_of_the_batches_that_follow(lines, tiny_c
 @pytest.mark.parametrize('buffers', [False, True])
 def test_averaged_weights_get_their_own_statistics(buffers, tiny_config, tmp_path):
     average = (f"custom_hooks = [dict(type='EMAHook', momentum=0.5, update_buffers={buffers})]")
-    runner = train(tiny_config(SHORT, HOOK, average), work_dir=tmp_path)
+    runner = train(tiny_config(*SHORT, HOOK, average), work_dir=tmp_path)
     state = load_checkpoint_safely(tmp_path / 'iter_4.pth')['state_dict']
     model = runner.model
     model.load_state_dict(state)
@@ -170,7 +171,7 @@ def test_averaged_weights_get_their_own_statistics(buffers, tiny_config, tmp_pat
 def test_statistics_are_those_of_binary_weights_in_any_stage(tiny_config, tmp_path):
     stages = ("custom_hooks = [dict(type='TrainingStagesHook', weights_begin=1., "
               "rest_begin=1.)]")
-    runner = train(tiny_config(SHORT, HOOK, stages, *BINARY), work_dir=tmp_path)
+    runner = train(tiny_config(*SHORT, HOOK, stages, *BINARY), work_dir=tmp_path)
     state = load_checkpoint_safely(tmp_path / 'iter_4.pth')['state_dict']
     model = runner.model
     model.load_state_dict(state)

@@ -12,7 +12,8 @@ from mmengine.fileio import get_file_backend
 from mmengine.logging import MessageHub, MMLogger
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.models.weights import find_resumable, load_checkpoint_safely
+from bhvit_seg.models.weights import load_checkpoint_safely
+from bhvit_seg.training.checkpoint import find_resumable
 from bhvit_seg.training.hooks.checkpoint import ResumableCheckpointHook
 from bhvit_seg.training.train import train
 
@@ -41,9 +42,8 @@ def run_to(work_dir: Path, iterations: int) -> None:
     """Train from the newest checkpoint: one every second iteration, validation every fourth."""
     runner = Runner(work_dir)
     hook = ResumableCheckpointHook(interval=2, by_epoch=False, max_keep_ckpts=1, save_best='mIoU')
-    newest, _ = find_resumable(work_dir)
-    if newest:
-        checkpoint = load_checkpoint_safely(newest)
+    _, checkpoint, _ = find_resumable(work_dir)
+    if checkpoint:
         runner.iter = checkpoint['iter']
         runner.message_hub.load_state_dict(checkpoint['message_hub'])
     hook.before_train(runner)
@@ -89,7 +89,7 @@ def test_dying_at_any_file_operation_loses_no_checkpoint(tmp_path):
         died = die_at(number, work_dir)
         for path in work_dir.glob('*.pth'):
             load_checkpoint_safely(path)
-        newest, passed_over = find_resumable(work_dir)
+        newest, _, passed_over = find_resumable(work_dir)
         assert not passed_over
         # Two operations write a file: nothing can be there before the first is done.
         assert newest is not None or number < 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from types import SimpleNamespace
 
 import cv2
@@ -12,16 +13,14 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from bhvit_seg.datasets.rs_lvf import RSLVFDataset
-from bhvit_seg.datasets.synthetic import write_dataset
 from bhvit_seg.errors import UserError
 from bhvit_seg.training.hooks.dataset_check import DatasetCheckHook
 
 
 @pytest.fixture
-def scenes(tmp_path):
+def scenes(tiny_data, tmp_path):
     init_default_scope('mmseg')
-    write_dataset(tmp_path / 'scenes', n_train=2, n_val=1, size=(32, 40), lidar=False)
-    return tmp_path / 'scenes'
+    return shutil.copytree(tiny_data, tmp_path / 'scenes')
 
 
 @pytest.fixture
@@ -49,26 +48,26 @@ def runner(scenes, tmp_path):
 def test_good_data_pass_and_leave_a_report(runner, tmp_path):
     DatasetCheckHook().before_train(runner)
     text = (tmp_path / 'work' / 'dataset_check_train.txt').read_text()
-    assert text.startswith('train: 2 images') and 'class_weight=' in text
+    assert text.startswith('train: 6 images') and 'class_weight=' in text
     assert (tmp_path / 'work' / 'dataset_check_val.json').is_file()
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_bad_data_end_the_run_with_one_sentence(runner, scenes, tmp_path, split):
-    mask = scenes / 'annotations' / split / 'scene_0000.png'
+    mask = scenes / 'annotations' / split / '0.png'
     cv2.imwrite(str(mask), cv2.imread(str(mask), cv2.IMREAD_UNCHANGED) + 9)
-    with pytest.raises(UserError, match='scene_0000.png has ids out of range') as error:
+    with pytest.raises(UserError, match='/0.png has ids out of range') as error:
         DatasetCheckHook().before_train(runner)
     assert '\n' not in str(error.value)
     report = tmp_path / 'work' / f'dataset_check_{split}.txt'
-    assert str(report) in str(error.value) and 'scene_0000.png' in report.read_text()
+    assert str(report) in str(error.value) and '0.png' in report.read_text()
 
 
 def test_damage_after_a_check_is_found_on_resuming(runner, scenes):
     DatasetCheckHook().before_train(runner)
-    image = scenes / 'images' / 'train' / 'scene_0001.png'
+    image = scenes / 'images' / 'train' / '1.png'
     image.write_bytes(image.read_bytes()[:200])
-    with pytest.raises(UserError, match='scene_0001.png is truncated'):
+    with pytest.raises(UserError, match='/1.png is truncated'):
         DatasetCheckHook().before_train(runner)
 
 

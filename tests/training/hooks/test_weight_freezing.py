@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.weights import load_checkpoint_safely
-from bhvit_seg.training.hooks import OscillationFreezingHook
+from bhvit_seg.training.hooks import OscillationFreezingHook, TrainingStagesHook
 from bhvit_seg.training.hooks.latent_signs import unpack
 from bhvit_seg.training.hooks.weight_freezing import WatchedWeight
 
@@ -207,11 +207,7 @@ def test_accumulated_gradients_count_as_one_step(tmp_path):
 
 
 def test_real_weights_are_not_watched(tmp_path):
-    class Stage(Hook):
-        def before_train_iter(self, runner, batch_idx, data_batch=None):
-            runner.model.first.binarize_weights = runner.iter >= 6
-
-    train(tmp_path, 12, [Stage(), freezing(begin=0)])
+    train(tmp_path, 12, [TrainingStagesHook(0.5, 1.0), freezing(begin=0)])
     assert 'oscillation_freezing' not in load_checkpoint_safely(tmp_path / 'iter_4.pth')
     state = load_checkpoint_safely(tmp_path / 'iter_12.pth')['oscillation_freezing']
     assert state['steps'] == 5

@@ -1,0 +1,251 @@
+"""The whole recipe at once: its terms, killed and resumed, and by two processes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import socket
+import time
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.models.weights import load_checkpoint_safely
+from bhvit_seg.training.hooks.training_stages import load_twin
+from bhvit_seg.training.hooks.weight_record import FILE
+from bhvit_seg.training.train import train
+
+# Distillation with feature maps, regularization, stages that begin from the twin, freezing,
+# statistics, re-estimation, moving average, validation.
+TWIN = """
+_base_ = {base!r}
+model = dict(
+    backbone=dict(
+        _delete_=True, type='BHViT', drop_path_rate=0.3, binary=False, arch=dict(
+            depths=(1, 1, 1, 1), channels=(8, 16, 32, 64), mlp_channels=(16, 32, 64, 128),
+            num_heads=(1, 1, 2, 4))),
+    decode_head=dict(
+        _delete_=True, type='BinarySegformerHead', in_channels=[8, 16, 32, 64],
+        in_index=[0, 1, 2, 3], binary=False, channels=16, num_classes=2,
+        loss_decode=dict(type='WeightedCrossEntropyLoss')))
+"""
+RECIPE = """
+_base_ = './twin.py'
+model = dict(
+    type='DistillationSegmentor',
+    teacher=dict(config={folder!r} + '/twin.py', checkpoint={folder!r} + '/twin.pth'),
+    feature_loss=dict(type='FeatureDistillationLoss', in_index=[2, 3],
+                      student_channels=[32, 64], teacher_channels=[32, 64]),
+    backbone=dict(binary=True),
+    decode_head=dict(binary=True))
+train_cfg = dict(max_iters=12)
+optim_wrapper = dict(constructor='LatentWeightOptimWrapperConstructor', optimizer=dict(lr=0.02))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=-1))
+custom_hooks = [
+    dict(type='WeightRegularizationHook', begin=0.5),
+    dict(type='TrainingStagesHook', weights_begin=1 / 3, rest_begin=0.75,
+         weight_decay=(5e-6, 0.), warm_start={folder!r} + '/twin.pth'),
+    dict(type='OscillationFreezingHook', begin=0.3, threshold=(0.1, 0.01), window=2),
+    dict(type='WeightStatisticsHook', interval=2, figure_interval=100),
+    dict(type='BatchNormReestimationHook', num_batches=2),
+    dict(type='EMAHook', momentum=0.1)]
+log_level = 'ERROR'
+"""
+LAST = 'iter_12.pth'
+
+
+@pytest.fixture(scope='module')
+def recipe(trained, tmp_path_factory):
+    """The recipe's config, beside config and checkpoint of a twin with random weights."""
+    folder = tmp_path_factory.mktemp('recipe')
+    (folder / 'twin.py').write_text(TWIN.format(base=str(trained[0])))
+    (folder / 'recipe.py').write_text(RECIPE.format(folder=str(folder)))
+    torch.manual_seed(3)
+    init_default_scope('mmseg')
+    model = MODELS.build(Config.fromfile(str(folder / 'twin.py')).model)
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, folder / 'twin.pth')
+    return folder / 'recipe.py'
+
+
+@pytest.fixture(scope='module')
+def whole(recipe, tmp_path_factory):
+    """The folder of a training that nothing disturbed."""
+    folder = tmp_path_factory.mktemp('whole')
+    train(recipe, work_dir=folder)
+    return folder
+
+
+def assert_same(left, right, path=''):
+    """Compare nested containers exactly."""
+    assert type(left) is type(right), path
+    if isinstance(left, dict):
+        assert list(left) == list(right), path
+        for key in left:
+            assert_same(left[key], right[key], f'{path}.{key}')
+    elif isinstance(left, (list, tuple)):
+        assert len(left) == len(right), path
+        for number, (a, b) in enumerate(zip(left, right)):
+            assert_same(a, b, f'{path}.{number}')
+    elif isinstance(left, torch.Tensor):
+        assert torch.equal(left, right), path
+    else:
+        assert left == right, path
+
+
+def scalars(checkpoint) -> dict[str, list]:
+    """All that was logged until a checkpoint, but times."""
+    return {name: buffer.data[0].tolist()
+            for name, buffer in checkpoint['message_hub']['log_scalars'].items()
+            if 'time' not in name}
+
+
+def assert_same_end(*folders):
+    left, right = (load_checkpoint_safely(folder / LAST) for folder in folders)
+    parts = set(left) - {'meta', 'message_hub'}  # times and paths
+    assert parts == set(right) - {'meta', 'message_hub'}
+    assert parts >= {'state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers',
+                     'weight_statistics', 'oscillation_freezing'}
+    for part in parts:
+        assert_same(left[part], right[part], part)
+    assert len(left['optimizer']['param_groups']) == 2
+    assert any('frozen' in state for state in left['oscillation_freezing']['weights'].values())
+    assert scalars(left) == scalars(right) and 'val/mIoU' in scalars(left)
+    scores = [checkpoint['message_hub']['runtime_info']['best_score']
+              for checkpoint in (left, right)]
+    assert scores[0] == scores[1]
+    records = [(folder / FILE).read_bytes() for folder in folders]
+    assert records[0] == records[1]
+
+
+# Where the weights become binary, while they are regularized, and frozen.
+@pytest.mark.parametrize('iteration', [4, 8, 10])
+def test_resuming_ends_in_the_same_network(recipe, whole, tmp_path, iteration):
+    shutil.copy(whole / f'iter_{iteration}.pth', tmp_path)
+    for best in whole.glob('best_*'):
+        shutil.copy(best, tmp_path)
+    train(recipe, work_dir=tmp_path, resume=True)
+    assert_same_end(tmp_path, whole)
+
+
+def test_a_killed_training_equals_an_undisturbed_one(recipe, whole, tmp_path, start_tool):
+    process = start_tool('tools/train.py', recipe, '--work-dir', tmp_path)
+    while process.poll() is None and not (tmp_path / 'iter_2.pth').exists():
+        time.sleep(0.002)
+    process.kill()
+    process.communicate(timeout=60)
+    assert (tmp_path / 'iter_2.pth').exists() and not (tmp_path / LAST).exists()
+    train(recipe, work_dir=tmp_path, resume=True)
+    assert_same_end(tmp_path, whole)
+
+
+def test_a_checkpoint_is_read_once(recipe, whole, tmp_path, monkeypatch):
+    shutil.copy(whole / 'iter_10.pth', tmp_path)
+    load, paths = torch.load, []
+    monkeypatch.setattr(torch, 'load', lambda path, *args, **kwargs: (
+        paths.append(str(path)), load(path, *args, **kwargs))[1])
+    train(recipe, work_dir=tmp_path, resume=True)
+    assert paths.count(str(tmp_path / 'iter_10.pth')) == 1
+
+
+def test_every_term_is_logged(whole):
+    terms = {name: values for name, values in scalars(load_checkpoint_safely(whole / LAST)).items()
+             if name.startswith('train/') and 'loss' in name}
+    total = terms.pop('train/loss')
+    assert {name: len(values) for name, values in terms.items()} == {
+        'train/decode.loss_ce': 12, 'train/loss_distillation': 12,
+        'train/loss_feature_distillation': 12, 'train/loss_weight_regularization': 3}
+    # from half-way until the weights are frozen
+    terms['train/loss_weight_regularization'] = [
+        *[0] * 6, *terms['train/loss_weight_regularization'], *[0] * 3]
+    sums = [sum(values) for values in zip(*terms.values())]
+    assert total == pytest.approx(sums, rel=1e-5)
+
+
+def test_checkpoints_hold_the_student_alone_and_are_frozen_in_the_end(whole):
+    checkpoints = [load_checkpoint_safely(whole / f'iter_{n}.pth') for n in (8, 10, 12)]
+    assert not [name for name in checkpoints[0]['state_dict']
+                if not name.startswith(('backbone.', 'decode_head.'))]
+    # mmengine keeps the average in the place of the weights and these in that of the average
+    weights = [checkpoint['ema_state_dict']['module.decode_head.fusion_conv.conv.weight']
+               for checkpoint in checkpoints]
+    assert not torch.equal(weights[0], weights[1]) and torch.equal(weights[1], weights[2])
+    averages = [checkpoint['state_dict']['decode_head.fusion_conv.conv.weight']
+                for checkpoint in checkpoints]
+    assert not torch.equal(averages[0], averages[1]) and torch.equal(averages[1], averages[2])
+    assert torch.equal(averages[2], weights[2])
+
+
+def test_training_begins_from_the_twin(recipe):
+    init_default_scope('mmseg')
+    model = MODELS.build(Config.fromfile(str(recipe)).model)
+    load_twin(model, recipe.with_name('twin.pth'))
+    expected = load_checkpoint_safely(recipe.with_name('twin.pth'))['state_dict']
+    state = model.state_dict()
+    for name in expected:
+        assert torch.equal(state[name], expected[name]), name
+    assert all('quantizer' in name for name in set(state) - set(expected))
+    assert set(state) > set(expected)
+
+
+def test_parts_of_training_alone_keep_their_start(recipe):
+    init_default_scope('mmseg')
+    config = Config.fromfile(str(recipe)).model
+    config.feature_loss.teacher_channels = [48, 80]
+    config.auxiliary_head = dict(type='FCNHead', in_channels=32, in_index=2, channels=8,
+                                 num_convs=1, num_classes=2)
+    model = MODELS.build(config)
+    before = copy.deepcopy(model.state_dict())
+    load_twin(model, recipe.with_name('twin.pth'))
+    own = [name for name in before if name.startswith(('feature_loss.', 'auxiliary_head.'))]
+    assert len([name for name in own if 'adapters' in name]) == 4 and len(own) > 8
+    assert all(torch.equal(model.state_dict()[name], before[name]) for name in own)
+
+
+def test_a_checkpoint_that_is_not_the_twin_s_is_named(recipe, trained):
+    init_default_scope('mmseg')
+    model = MODELS.build(Config.fromfile(str(recipe)).model)
+    with pytest.raises(UserError, match='no checkpoint at nowhere.pth'):
+        load_twin(model, 'nowhere.pth')
+    with pytest.raises(UserError, match='iter_4.pth is not of this model'):
+        load_twin(model, trained[1])
+
+
+@pytest.mark.parametrize('option, message', [
+    ('model.teacher.checkpoint=nowhere.pth', 'no checkpoint at nowhere.pth'),
+    ('model.distillation_weight=0.95', 'add up to more than 1')])
+def test_the_tool_says_what_is_wrong(recipe, tmp_path, tool, sentence, option, message):
+    assert message in sentence(tool('tools/train.py'), recipe, '--work-dir', tmp_path,
+                               '--cfg-options', option)
+
+
+def train_as(rank: int, port: int, config, work_dir) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2',
+                      MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    runner = train(config, work_dir=work_dir, launcher='pytorch')
+    checkpoint = {}
+    for hook in ('WeightStatisticsHook', 'OscillationFreezingHook'):
+        next(part for part in runner.hooks if type(part).__name__ == hook).before_save_checkpoint(
+            runner, checkpoint)
+    torch.save([runner.model.module.state_dict(), checkpoint], work_dir / f'rank{rank}.pth')
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_stay_the_same(recipe, tmp_path):
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    mp.start_processes(train_as, (port, recipe, tmp_path), 2, start_method='fork')
+    first, second = (torch.load(tmp_path / f'rank{rank}.pth', weights_only=True)
+                     for rank in range(2))
+    assert_same(first, second)
+    record = json.loads((tmp_path / FILE).read_text())
+    assert record == first[1]['weight_statistics']['record']
+    assert [look['iteration'] for look in record['looks']] == [2, 4, 6, 8, 10, 12]
