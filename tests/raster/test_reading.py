@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from bhvit_seg.errors import UserError
 
@@ -375,6 +376,45 @@ def test_a_damaged_block_names_the_window(tmp_path, capfd, compress):
         assert '\n' not in message and 'See previous' not in message
     np.testing.assert_array_equal(source.read(whole)[0], before)
     assert capfd.readouterr().err == ''
+
+
+@pytest.mark.parametrize('layout', [{}, {'progressive': True}, {'restart_marker_rows': 1}])
+def test_a_jpeg_zeroed_in_the_middle_names_the_file(tmp_path, capfd, layout):
+    """What libjpeg only warns about, of several kinds by the file's layout."""
+    path = tmp_path / 'zeroed.jpg'
+    Image.fromarray(smooth().transpose(1, 2, 0)).save(path, quality=90, **layout)
+    content = path.read_bytes()
+    for position in (0.4, 0.55, 0.7):
+        at, length = int(position * len(content)), len(content) // 8
+        path.write_bytes(content[:at] + bytes(length) + content[at + length:])
+        assert f'{path} cannot be read at rows' in refusal(path)
+    assert capfd.readouterr().err == ''
+
+
+def test_a_few_bytes_before_the_end_of_a_jpeg_are_harmless(tmp_path, capsys):
+    path = tmp_path / 'padded.jpg'
+    Image.fromarray(smooth().transpose(1, 2, 0)).save(path, quality=90)
+    truth, _ = read_all(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + bytes(7) + content[-2:])
+    for _ in range(2):
+        np.testing.assert_array_equal(read_all(path)[0], truth)
+    noted = [line for line in capsys.readouterr().err.splitlines() if str(path) in line]
+    assert len(noted) <= 1
+
+
+def test_a_band_tagged_as_alpha_may_be_none(holed):
+    path, pixels, valid = holed
+    _, everywhere = read_all(path, alpha=False)
+    assert everywhere.all()
+    asked = ReadOptions(channels=4, fill=(0, 0, 0, 0), alpha=False)
+    with RasterSource(path, asked) as source:
+        assert source.bands == (1, 2, 3, 4) and not source.has_nodata
+        read, all_valid = source.read(Window(0, 0, HIGH, WIDE))
+    assert all_valid.all()
+    with rasterio.open(path) as dataset:
+        np.testing.assert_array_equal(read, np.moveaxis(dataset.read(), 0, 2))
+    assert '--no-alpha' in refusal(path, channels=4, fill=(0, 0, 0, 0))
 
 
 def test_a_truncated_file_names_the_window(tmp_path):
