@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import rasterio
+from rasterio.enums import ColorInterp
 
 TOOL = 'tools/predict_raster.py'
 # The process of the tests holds more by itself than a map's should.
@@ -107,3 +110,35 @@ def test_inputs_that_do_not_suit_are_named(map_model, write_raster, tool, senten
     (tmp_path / 'file').write_text('')
     line = sentence(main, write_raster(), tmp_path / 'file' / 'out.tif', *packed)
     assert 'cannot write' in line
+
+
+def test_without_rasterio_the_extra_is_named(tool, sentence, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'rasterio', None)
+    line = sentence(tool(TOOL), 'image.tif', tmp_path / 'out.tif', '--packed', 'model.bhv')
+    assert 'rasterio' in line and 'bhvit_seg[raster]' in line
+
+
+def test_suspicious_rasters_are_noted_and_mapped(map_model, write_raster, tool, tmp_path, capsys):
+    write_raster((70, 60), name='bgr.tif', photometric='minisblack')
+    with rasterio.open(tmp_path / 'bgr.tif', 'r+') as dataset:
+        dataset.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
+    write_raster((70, 60), name='float.tif', dtype='float32')
+    for name, options, words in (('bgr.tif', (), '--bands 3 2 1'),
+                                 ('float.tif', ('--value-range', '0', '255000'), '--value-range')):
+        assert tool(TOOL)([str(tmp_path / name), str(tmp_path / f'map-{name}'), '--packed',
+                           str(map_model()), *options, *ROOMY]) == 0
+        notes = [line for line in capsys.readouterr().err.splitlines()
+                 if line.startswith('note: ')]
+        assert len(notes) == 1 and name in notes[0] and words in notes[0]
+
+
+def test_near_infrared_tagged_as_alpha(map_model, write_raster, tool, tmp_path):
+    def night(pixels):
+        pixels[3, :40] = 0
+
+    raster = write_raster((70, 60), bands=4, photometric='RGB', alpha='YES', alter=night)
+    for options, empty in (((), 40 * 60), (('--no-alpha',), 0)):
+        out = tmp_path / f'map{len(options)}.tif'
+        assert tool(TOOL)([str(raster), str(out), '--packed', str(map_model()), *options,
+                           *ROOMY]) == 0
+        assert (labels_of(out) == 255).sum() == empty
