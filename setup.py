@@ -197,6 +197,7 @@ EXTRAS = {
         *TEACHER,
         'pytest>=7',
         'hypothesis',
+        'matplotlib',
         'rio-cogeo',
         'ruff==0.17.*',
         'clang-format==23.1.*',
