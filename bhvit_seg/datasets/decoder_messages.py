@@ -29,9 +29,8 @@ def collect_stderr() -> Iterator[list[str]]:
     with _stderr_lock, contextlib.ExitStack() as stack:
         try:
             saved = os.dup(2)
-        except OSError:  # stderr is closed
-            yield lines
-            return
+        except OSError:  # stderr is closed; and stays of no effect
+            saved = os.open(os.devnull, os.O_WRONLY)
         stack.callback(os.close, saved)
         file = stack.enter_context(tempfile.TemporaryFile())
         if sys.stderr is not None:
@@ -47,6 +46,16 @@ def collect_stderr() -> Iterator[list[str]]:
                     lines.append(line.decode(errors='replace').strip())
                 else:
                     os.write(saved, line)
+
+
+def _renew_lock() -> None:
+    # Another thread may have held it when the process was forked, and is not here to release it.
+    global _stderr_lock
+    _stderr_lock = threading.Lock()
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def find_jpeg_damage(lines: list[str], content: bytes) -> str | None:

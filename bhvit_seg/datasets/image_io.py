@@ -2,10 +2,9 @@
 
 TIFF files are read by rasterio, as :mod:`bhvit_seg.raster` reads them; where it is missing, Pillow
 reads those of one or three bands. OpenCV reads PNG, JPEG, WebP and BMP files, Pillow masks and
-transparent pictures. These decoders differ, also from version to version, in what they do with a
-damaged file: an exception, a line on stderr, or a picture whose lower part is grey. PNG and JPEG
-files are therefore checked for their end before they are decoded, and the messages of libjpeg are
-read.
+transparent pictures. OpenCV gives a damaged file as a picture that is grey in part; checksums of
+PNG files are therefore verified first, and what libjpeg writes to stderr is read. A JPEG has no
+checksums: damage of a few bytes after which its codes happen to fit again is not noticed.
 
 Works without torch and OpenMMLab's packages: the packed model predicts where they are missing.
 """
@@ -16,7 +15,6 @@ import contextlib
 import io
 import tokenize
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -308,34 +306,7 @@ def _read_bytes(path: str, kind: str, backend_args: dict | None) -> bytes:
         raise UserError(f'{kind} {path} {reason}') from error
     if not content:
         raise UserError(f'{kind} {path} is empty (0 bytes): copy or export it again')
-    if not _is_whole(content):
-        raise UserError(f'{kind} {path} is truncated: its {len(content)} bytes end before the '
-                        'picture does; copy or export it again')
     return content
-
-
-def _is_whole(content: bytes) -> bool:
-    """Whether a PNG's chunks or a JPEG's segments run to their end mark; other files are taken as
-    they are, since their decoders tell."""
-    if content.startswith(PNG_SIGNATURE):
-        return _png_is_whole(content)
-    if content.startswith(JPEG_SIGNATURE):
-        return _jpeg_is_whole(content)
-    return True
-
-
-def _png_is_whole(content: bytes) -> bool:
-    at = len(PNG_SIGNATURE)
-    while at + 12 <= len(content):
-        end = at + 12 + int.from_bytes(content[at:at + 4], 'big')
-        if end > len(content):
-            return False
-        if zlib.crc32(content[at + 4:end - 4]) != int.from_bytes(content[end - 4:end], 'big'):
-            return False
-        if content[at + 4:at + 8] == b'IEND':
-            return True
-        at = end
-    return False
 
 
 def _png_has_alpha(content: bytes) -> bool:
@@ -343,20 +314,6 @@ def _png_has_alpha(content: bytes) -> bool:
     return content.startswith(PNG_SIGNATURE) and (
         content[PNG_COLOUR_TYPE_AT] in PNG_ALPHA
         or b'tRNS' in content[:content.find(b'IDAT')])
-
-
-def _jpeg_is_whole(content: bytes) -> bool:
-    # Segments are skipped up to the first scan: a thumbnail among them has an end mark of its own.
-    at = 2
-    while at + 4 <= len(content) and content[at] == 0xFF:
-        marker = content[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        at += 2 + int.from_bytes(content[at + 2:at + 4], 'big')
-        if marker == 0xDA:
-            return content.rfind(b'\xff\xd9', at) >= 0
-    return False
 
 
 class _Tiff(NamedTuple):
@@ -448,6 +405,9 @@ def _decode_with_opencv(content: bytes, path: str, kind: str, color_type: str) -
             and content[PNG_BITS_AT] == 16):
         raise _no_colours(path, '16 bits a channel')
     reason = ''
+    if content.startswith(PNG_SIGNATURE):
+        with _open_with_pillow(content, path, kind) as image:
+            image.verify()
     with collect_stderr() as lines:
         try:
             image = cv2.imdecode(np.frombuffer(content, np.uint8), COLOUR_FLAGS[color_type])

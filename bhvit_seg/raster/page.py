@@ -1,7 +1,7 @@
-"""One HTML file that shows a map over its image under a slider, and opens without a network.
+"""One HTML file that compares a label raster with its image by a slider, and works offline.
 
-The pictures are part of the file: the image as JPEG, the map as PNG with a palette, both small
-enough for a browser whatever the raster's size. ``page.html`` is what it looks like.
+The pictures are part of the file: the image as JPEG, the labels as PNG with a palette, both small
+enough for a browser whatever the raster's size. ``page.html`` is the template.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 JPEG_QUALITY = 85
+STEP = 1e-4  # in degrees, to see where north is
 NORTH = ('<div class="chip" id="north" role="img" aria-label="North: {degrees:.0f} degrees '
          'clockwise from up" style="transform: rotate({degrees:.2f}deg)"><svg viewBox="0 0 32 32">'
          '<path d="M16 28V13M11 17l5-6 5 6"/><path d="M13.5 7.5v-6l5 6v-6" stroke-width="1.6"/>'
@@ -46,15 +47,15 @@ NORTH = ('<div class="chip" id="north" role="img" aria-label="North: {degrees:.0
 
 def write_page(image: str | Path, labels: str | Path, out: str | Path, title: str, *,
                bands: Sequence[int] | None = None, max_side: int = MAX_SIDE) -> None:
-    """Write a page with map and image under a slider, a legend and what is known of the place.
+    """Write a page with labels and image under a slider, a legend and the georeference.
 
     Args:
         image: The raster.
-        labels: Its map, with the colour table and class names that predictions have.
+        labels: Its label raster, with the colour table and class names that predictions have.
         out: The HTML file.
-        title: What stands above all.
+        title: The heading.
         bands: Which bands of the image to show (from 1); by default red, green and blue.
-        max_side: The longer side of both pictures is at most this long.
+        max_side: Largest side of both pictures in pixels.
 
     Raises:
         UserError: A raster cannot be read, they differ in size, or ``out`` cannot be written.
@@ -65,7 +66,7 @@ def write_page(image: str | Path, labels: str | Path, out: str | Path, title: st
         label_picture = read_labels(result, size)
         counts = count_ids(result)
         pixels, valid = read_picture(source, size, bands, label_picture.valid)
-        ground = ground_size(source)
+        sides = pixel_size(source)
         width, height = proportions(source)
         values = {
             'title': escape(title),
@@ -74,7 +75,7 @@ def write_page(image: str | Path, labels: str | Path, out: str | Path, title: st
             'shown_width': f'{width:.6g}',
             'shown_height': f'{height:.6g}',
             'pixels': str(size[1]),
-            'metres': f'{ground[0] * source.width:.6g}' if ground else '0',
+            'metres': f'{sides[0] * source.width:.6g}' if sides else '0',
             'image': data_uri('image/jpeg', encode(pixels, 'JPEG', quality=JPEG_QUALITY)),
             'map': data_uri('image/png', encode_map(label_picture)),
             'mask': mask_element(valid),
@@ -101,19 +102,19 @@ def count_ids(dataset: DatasetReader) -> np.ndarray:
 
 
 def data_uri(kind: str, content: bytes) -> str:
-    """Return a file's bytes as an address that holds them."""
+    """Return the content of a file as a ``data:`` URI."""
     return f'data:{kind};base64,{b64encode(content).decode("ascii")}'
 
 
 def encode_map(labels: LabelPicture) -> bytes:
-    """Return the map as a PNG whose palette is transparent where there is no class."""
+    """Return the labels as a PNG whose palette is transparent at nodata."""
     colours = {index: (*map(int, colour), 0 if index == labels.nodata else 255)
                for index, colour in enumerate(labels.palette)}
     return encode(labels.ids[None], 'PNG', colours)
 
 
 def mask_element(valid: np.ndarray) -> str:
-    """Return the element that tells the page where the image has pixels; none where it has all."""
+    """Return the HTML element that masks the image's invalid pixels; empty if there are none."""
     if valid.all():
         return ''
     picture = encode(valid[None].astype(np.uint8), 'PNG', {0: (0, 0, 0, 0), 1: (0, 0, 0, 255)})
@@ -121,7 +122,7 @@ def mask_element(valid: np.ndarray) -> str:
 
 
 def legend(labels: LabelPicture, counts: np.ndarray) -> str:
-    """Return the classes as HTML, the largest first, with their shares of what has a class.
+    """Return the classes as HTML, the largest first, with their shares of the classified pixels.
 
     Args:
         labels: Colours and names.
@@ -151,7 +152,7 @@ def legend(labels: LabelPicture, counts: np.ndarray) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share as text, never 0 for what is there nor 100 for what is not all."""
+    """Return a share, 0 to 1, in percent: never 0 or 100 unless it is exactly that."""
     if 0 < share < 0.001:
         return '< 0.1 %'
     if 0.999 < share < 1:
@@ -160,7 +161,7 @@ def percent(share: float) -> str:
 
 
 def facts(dataset: DatasetReader) -> Iterator[tuple[str, str]]:
-    """Yield terms and texts: size and georeference of an open raster."""
+    """Yield terms and texts on the size and georeference of an open raster."""
     yield 'Size', f'{dataset.width} × {dataset.height} pixels'
     points, points_crs = dataset.gcps
     crs = dataset.crs or points_crs
@@ -225,10 +226,10 @@ def centre(dataset: DatasetReader) -> tuple[float, float] | None:
     return (longitude, latitude) if math.isfinite(longitude + latitude) else None
 
 
-def ground_size(dataset: DatasetReader) -> tuple[float, float] | None:
-    """Return metres on the ground along a row's and a column's pixel, in the raster's middle.
+def pixel_size(dataset: DatasetReader) -> tuple[float, float] | None:
+    """Return width and height in metres on the ellipsoid of the pixel in the raster's middle.
 
-    None where they are unknown, also where pyproj is missing: the page has no scale then.
+    None where they are unknown, or pyproj is missing; the page has no scale bar then.
     """
     try:
         return Geodesy(dataset.crs, dataset.transform, dataset.shape).sides
@@ -237,19 +238,31 @@ def ground_size(dataset: DatasetReader) -> tuple[float, float] | None:
 
 
 def proportions(dataset: DatasetReader) -> tuple[float, float]:
-    """Return the width and height that the raster is shown with: as on the ground, if known."""
+    """Return the width and height to show the raster with: as on the ground, if known."""
     transform = dataset.transform
-    sides = ground_size(dataset) or (math.hypot(transform.a, transform.d),
+    sides = pixel_size(dataset) or (math.hypot(transform.a, transform.d),
                                      math.hypot(transform.b, transform.e))
     return dataset.width * sides[0] / sides[1], float(dataset.height)
 
 
 def north_arrow(dataset: DatasetReader) -> str:
-    """Return an arrow to the CRS's north, turned as on the picture; none without a CRS."""
+    """Return an arrow to the north as it points in the middle of the picture; empty without a CRS.
+
+    In polar projections that is another direction than that of the map's northing.
+    """
+    from rasterio.warp import transform
+
     if not dataset.crs or dataset.transform.is_identity:
         return ''
+    east, north = 0.0, 1.0
+    place = centre(dataset)
+    if place:
+        # From the pole, or to it.
+        step = math.copysign(STEP, -place[1])
+        xs, ys = transform('EPSG:4326', dataset.crs, [place[0]] * 2, [place[1], place[1] + step])
+        east, north = (xs[1] - xs[0]) / step, (ys[1] - ys[0]) / step
     inverse = ~dataset.transform
     width, height = proportions(dataset)
-    right = inverse.b * width / dataset.width
-    down = inverse.e * height / dataset.height
+    right = (inverse.a * east + inverse.b * north) * width / dataset.width
+    down = (inverse.d * east + inverse.e * north) * height / dataset.height
     return NORTH.format(degrees=math.degrees(math.atan2(right, -down)))

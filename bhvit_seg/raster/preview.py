@@ -1,7 +1,7 @@
-"""A map and its image at the size of a screen: read small, and laid over each other in a PNG.
+"""A label raster over its image, at screen size, as a PNG.
 
 Reads are decimated, from overviews where a file has them, so that memory does not depend on the
-raster's size. The image is averaged; of the classes in a pixel, the map shows the most frequent.
+raster's size. The image is averaged; of the classes in a pixel, the most frequent is shown.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 MAX_SIDE = 2048
-# What a display stretch leaves out at either end of other than 8-bit imagery, in percent.
-STRETCH_TAIL = 2
-MARGIN_GREY = 128
+# Percentiles of imagery of other than 8 bits that become black and white: this one and 100 less it.
+BLACK_PERCENTILE = 2
+NODATA_GREY = 128
 
 
 @dataclass(frozen=True)
 class LabelPicture:
-    """A label raster of this package, made small.
+    """A label raster of this package at the size of a picture.
 
     Attributes:
         ids: Class ids (h, w), uint8.
@@ -52,15 +52,15 @@ class LabelPicture:
 def write_preview(image: str | Path, labels: str | Path, out: str | Path, *,
                   bands: Sequence[int] | None = None, max_side: int = MAX_SIDE,
                   opacity: float = 0.5) -> None:
-    """Write a PNG of the image under the colours of its map, transparent where the map has none.
+    """Write a PNG of an image under the colours of its label raster, transparent at nodata.
 
     Args:
         image: The raster.
-        labels: Its map, with the colour table and class names that predictions have.
+        labels: Its label raster, with the colour table and class names that predictions have.
         out: The PNG.
         bands: Which bands to show (from 1); by default red, green and blue.
-        max_side: The longer side of the PNG is at most this long.
-        opacity: Share of the map's colours, 0 to 1.
+        max_side: Largest side of the PNG in pixels.
+        opacity: Opacity of the class colours, 0 to 1.
 
     Raises:
         UserError: A raster cannot be read, they differ in size, or ``out`` cannot be written.
@@ -70,16 +70,15 @@ def write_preview(image: str | Path, labels: str | Path, out: str | Path, *,
         size = fit(source.shape, max_side)
         label_picture = read_labels(result, size)
         pixels, _ = read_picture(source, size, bands, label_picture.valid)
-    blend = np.empty((4, *size), np.uint8)
-    for channel in range(3):
-        colours = label_picture.palette[:, channel].astype(np.float32)[label_picture.ids]
-        blend[channel] = np.rint((1 - opacity) * pixels[channel % len(pixels)] + opacity * colours)
-    blend[3] = 255 * label_picture.valid
-    write_output(out, encode(blend, 'PNG'))
+    colours = np.moveaxis(label_picture.palette.astype(np.float32)[label_picture.ids], -1, 0)
+    # Of one band or three.
+    blend = np.rint((1 - opacity) * pixels + opacity * colours).astype(np.uint8)
+    write_output(out, encode(np.append(blend, 255 * label_picture.valid[None].astype(np.uint8),
+                                       axis=0), 'PNG'))
 
 
 def check_same_size(image: DatasetReader, labels: DatasetReader) -> None:
-    """Refuse a map that is not one of the image (both open datasets)."""
+    """Refuse a label raster of another size than the image (both open datasets)."""
     if image.shape != labels.shape:
         raise UserError(
             f'{labels.name} has {labels.width} × {labels.height} pixels, but {image.name} has '
@@ -87,7 +86,7 @@ def check_same_size(image: DatasetReader, labels: DatasetReader) -> None:
 
 
 def fit(size: tuple[int, int], max_side: int) -> tuple[int, int]:
-    """Return ``size`` (height, width) shrunk, where needed, to sides of ``max_side`` at most."""
+    """Return ``size`` (height, width), scaled down where a side is longer than ``max_side``."""
     scale = min(1, max_side / max(size))
     height, width = (max(1, round(scale * side)) for side in size)
     return height, width
@@ -108,14 +107,14 @@ def display_bands(dataset: DatasetReader) -> tuple[int, ...]:
 
 def read_picture(dataset: DatasetReader, size: tuple[int, int], bands: Sequence[int] | None = None,
                  shown: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Read the whole image small and in 8 bits.
+    """Read the whole image at a smaller size and in 8 bits.
 
     Args:
         dataset: The open raster.
         size: (h, w) to read.
-        bands: Which bands (from 1); of two, or of more than three, those that make a picture.
-        shown: Where the picture will be seen, bool (h, w); the display stretch of other than
-            8-bit values is taken from there.
+        bands: Which bands (from 1); the first three, or the first of fewer, are shown.
+        shown: Where the picture will be seen, bool (h, w); values of other than 8 bits are scaled
+            by their range there.
 
     Returns:
         Pixels (3 or 1, h, w), uint8, and bool (h, w): where the raster declares them valid.
@@ -133,17 +132,18 @@ def read_picture(dataset: DatasetReader, size: tuple[int, int], bands: Sequence[
             valid = dataset.dataset_mask(out_shape=size) > 0
     valid &= np.isfinite(raw).all(axis=0)
     used = valid if shown is None else valid & shown
-    pixels = np.stack([band if band.dtype == np.uint8 else stretch(band, used) for band in raw])
-    pixels[:, ~valid] = MARGIN_GREY
+    pixels = np.stack([band if band.dtype == np.uint8 else to_8_bits(band, used)
+                       for band in raw])
+    pixels[:, ~valid] = NODATA_GREY
     return pixels, valid
 
 
-def stretch(band: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Map the values of a band (h, w) to 0..255 so that all but the tails of ``used`` differ."""
+def to_8_bits(band: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Scale a band (h, w) to 0..255 between two percentiles of its values where ``used``."""
     if not used.any():
         return np.zeros(band.shape, np.uint8)
     values = band[used].astype(np.float32)
-    low, high = np.percentile(values, (STRETCH_TAIL, 100 - STRETCH_TAIL))
+    low, high = np.percentile(values, (BLACK_PERCENTILE, 100 - BLACK_PERCENTILE))
     if low == high:
         low, high = values.min(), values.max()
     scale = 255 / (high - low) if high > low else 0
@@ -153,16 +153,16 @@ def stretch(band: np.ndarray, used: np.ndarray) -> np.ndarray:
 
 
 def read_labels(dataset: DatasetReader, size: tuple[int, int]) -> LabelPicture:
-    """Read the whole label raster small, with what its ids mean.
+    """Read the whole label raster at a smaller size, with names and colours of its ids.
 
     Raises:
-        UserError: It is not a map with a colour table.
+        UserError: It has no colour table.
     """
     from rasterio.enums import Resampling
 
     if dataset.dtypes[0] != 'uint8' or not dataset.colorinterp[0].name == 'palette':
-        raise UserError(f'{dataset.name} is no map to show: expected a band of class ids (uint8) '
-                        'with a colour table, as bhvit-seg predict-raster writes it')
+        raise UserError(f'{dataset.name} is not a label raster: expected a band of class ids '
+                        '(uint8) with a colour table, as bhvit-seg predict-raster writes it')
     palette = np.zeros((256, 3), np.uint8)
     for index, colour in dataset.colormap(1).items():
         palette[index] = colour[:3]
@@ -176,7 +176,7 @@ def read_labels(dataset: DatasetReader, size: tuple[int, int]) -> LabelPicture:
 
 def encode(bands: np.ndarray, driver: str, colours: dict[int, tuple[int, ...]] | None = None,
            **options: Any) -> bytes:
-    """Return a picture file's bytes.
+    """Return a picture as the content of a file.
 
     Args:
         bands: uint8 (bands, h, w).
@@ -199,7 +199,7 @@ def encode(bands: np.ndarray, driver: str, colours: dict[int, tuple[int, ...]] |
 
 
 def write_output(path: str | Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` when it is whole.
+    """Write ``content`` to ``path`` atomically.
 
     Raises:
         UserError: It cannot be written.

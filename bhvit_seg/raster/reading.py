@@ -9,10 +9,8 @@ values already read; nothing is decoded twice for them.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from bhvit_seg.datasets.decoder_messages import gdal_damage_as_error
 from bhvit_seg.errors import UserError, first_line
 from bhvit_seg.inference.windows import Window
 from bhvit_seg.raster.bands import alpha_bands, choose_bands, masked_bands, nodata_values
@@ -289,7 +288,7 @@ class RasterSource:
     def _named_failures(self, window: Window) -> Iterator[None]:
         """Say which part of which file could not be read."""
         try:
-            with _damage_as_error():
+            with gdal_damage_as_error():
                 yield
         except RasterioError as error:
             # What was decoded of a damaged block stays in GDAL's cache, and would look whole.
@@ -342,34 +341,3 @@ def _finite(values: np.ndarray) -> np.ndarray:
 def _reason(error: BaseException) -> str:
     """Return the first line of what GDAL said, rather than of what rasterio made of it."""
     return first_line(error.__cause__ or error)
-
-
-class _DamageListener(logging.Handler):
-    """Collects GDAL's warnings, which rasterio logs, about JPEG data that it had to make up.
-
-    A damaged JPEG block is no error to GDAL: it is read as grey. Superfluous bytes are harmless.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.found: list[str] = []
-        self._thread = threading.get_ident()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if record.thread == self._thread and 'orrupt JPEG' in text and 'extraneous' not in text:
-            self.found.append(text.rpartition('JPEGLib:')[2])
-
-
-@contextlib.contextmanager
-def _damage_as_error() -> Iterator[None]:
-    """Raise :class:`RasterioError` where GDAL only warns that pixels are lost."""
-    logger = logging.getLogger('rasterio._err')
-    listener = _DamageListener()
-    logger.addHandler(listener)
-    try:
-        yield
-    finally:
-        logger.removeHandler(listener)
-    if listener.found:
-        raise RasterioError(listener.found[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from rasterio.crs import CRS
 
 WINDOW = (512, 4096)
-IDS = 1 << 16  # ids in files are below, all others unknown
-SAME_PLACE = 0.01  # in pixels: further apart, rasters do not lie on each other
+IDS = 1 << 16  # ids in files lie below; any other is unknown
+SAME_PLACE = 0.01  # in pixels, the largest distance at which rasters coincide
 
 
 def score_raster(prediction: str | Path, labels: str | Path,
@@ -42,7 +43,7 @@ def score_raster(prediction: str | Path, labels: str | Path,
             may name ``ignore`` and the nodata value too, which then mean a class.
         ignore_nodata: Do not score pixels that have no prediction, instead of counting them as
             wrong.
-        progress: Show how far it is.
+        progress: Show a progress bar.
 
     Returns:
         dict: ``summary`` (aAcc, mIoU, mFscore, mAcc) and ``classes`` (IoU, F1, Precision, Recall
@@ -56,11 +57,10 @@ def score_raster(prediction: str | Path, labels: str | Path,
     """
     with open_ids(prediction) as predicted, open_ids(labels) as labelled:
         check_same_place(predicted, labelled)
-        names = read_class_names(predicted) if classes is None else list(classes)
-        check_names(names)
+        names = read_names(predicted, classes)
         check_label_map(label_map or {}, len(names), ignore)
-        counts = count_pairs(_Coder(labelled, len(names), ignore, label_map),
-                             _Coder(predicted, len(names)), progress)
+        counts = count_pairs(ClassReader(labelled, len(names), ignore, label_map),
+                             ClassReader(predicted, len(names)), progress)
     confusion, unpredicted = counts[:-1, :-1], counts[:-1, -1]
     hits, found, true = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
     if not ignore_nodata:
@@ -89,7 +89,7 @@ def open_ids(path: str | Path) -> Iterator[DatasetReader]:
     Raises:
         UserError: It is none, or rasterio is missing.
     """
-    with open_raster(path, 'a label raster, such as tools/predict_raster.py writes') as dataset:
+    with open_raster(path, 'a label raster, as bhvit-seg predict-raster writes it') as dataset:
         if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind not in 'ui':
             raise UserError(
                 f'{path} has {dataset.count} band{"s" * (dataset.count != 1)} of '
@@ -99,7 +99,7 @@ def open_ids(path: str | Path) -> Iterator[DatasetReader]:
 
 
 def check_same_place(predicted: DatasetReader, labelled: DatasetReader) -> None:
-    """See that two rasters lie on each other, as far as both say where they lie.
+    """Check that two rasters coincide, as far as both are georeferenced.
 
     Raises:
         UserError: They do not.
@@ -125,34 +125,26 @@ def check_same_place(predicted: DatasetReader, labelled: DatasetReader) -> None:
             'labels to the pixels of the prediction')
 
 
-def read_class_names(dataset: DatasetReader) -> list[str]:
-    """Return the class names that a label raster of ours carries in its tags ``CLASS_<id>``.
+def read_names(dataset: DatasetReader, classes: Sequence[str] | None) -> list[str]:
+    """Return the names of the classes 0, 1, ...: those given, or those in the raster's tags.
 
     Raises:
-        UserError: It has none, or not one for each id from 0.
+        UserError: There are none, not one for each id from 0, or two are equal.
     """
-    names = class_names(dataset)
-    if not names or list(names) != list(range(len(names))):
+    names = dict(enumerate(classes)) if classes is not None else class_names(dataset)
+    if classes is None and (not names or list(names) != list(range(len(names)))):
         raise UserError(f'{dataset.name} does not name its classes: give the names of the ids 0, '
                         '1, ... with --classes')
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    if twice or not names:
+        raise UserError(f'the classes are {", ".join(names.values()) or "none"}'
+                        f'{f", {twice[0]} twice" if twice else ""}: give each its own name with '
+                        '--classes')
     return list(names.values())
 
 
-def check_names(names: Sequence[str]) -> None:
-    """See that there are class names, each of them once.
-
-    Raises:
-        UserError: There are none, or one stands twice.
-    """
-    twice = [name for number, name in enumerate(names) if name in names[:number]]
-    if twice or not names:
-        raise UserError(f'the classes are {", ".join(names) or "none"}'
-                        f'{f", {twice[0]} twice" if twice else ""}: give each its own name with '
-                        '--classes')
-
-
 def check_label_map(label_map: Mapping[int, int], classes: int, ignore: int) -> None:
-    """See that ids are mapped to those of classes or to ``ignore``.
+    """Check that ids are mapped to those of classes or to ``ignore``.
 
     Raises:
         UserError: One is not.
@@ -163,10 +155,10 @@ def check_label_map(label_map: Mapping[int, int], classes: int, ignore: int) -> 
                             f'{IDS - 1} and a class from 0 to {classes - 1}, or {ignore} for none')
 
 
-def count_pairs(labelled: _Coder, predicted: _Coder, progress: bool) -> np.ndarray:
+def count_pairs(labelled: ClassReader, predicted: ClassReader, progress: bool) -> np.ndarray:
     """Count the pixels of each pair of label (rows) and prediction (columns).
 
-    The last row and column are those without.
+    The last row and column are those without a class.
 
     Raises:
         UserError: A raster cannot be read to its end, or holds an unknown id.
@@ -177,34 +169,40 @@ def count_pairs(labelled: _Coder, predicted: _Coder, progress: bool) -> np.ndarr
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(WorkProgress('scoring', len(windows))) if progress else None
         for window in windows:
-            pairs = labelled.read(window)
-            pairs *= codes
-            pairs += predicted.read(window)
+            pairs = labelled.read(window) * codes + predicted.read(window)
             counts += np.bincount(pairs.ravel(), minlength=counts.size).reshape(counts.shape)
             if bar is not None:
                 bar.add(1)
     return counts
 
 
-class _Coder:
-    """Reads classes 0 to ``classes - 1``, and ``classes`` where a raster has none."""
+class ClassReader:
+    """Reads classes 0 to ``classes - 1``, and ``classes`` where a raster has none.
+
+    Args:
+        dataset: The open raster of ids.
+        classes: How many classes there are.
+        ignore: The id that stands for none.
+        label_map: Classes of other ids, or ``ignore``; where it names ``ignore`` or the nodata
+            value itself, these are classes.
+    """
 
     def __init__(self, dataset: DatasetReader, classes: int, ignore: int | None = None,
                  label_map: Mapping[int, int] | None = None) -> None:
         from rasterio.enums import MaskFlags
 
+        label_map = label_map or {}
         self.dataset = dataset
         self.classes = classes
-        self._ignore = None if ignore in (label_map or {}) else ignore
+        self._hint = '' if ignore is None else ', or use --label-map or --ignore'
+        self._ignore = None if ignore in label_map else ignore
         flags = dataset.mask_flag_enums[0]
-        self._masked = MaskFlags.all_valid not in flags
-        # What the nodata value masks may be mapped to a class; what a mask masks may not.
-        self._maps_nodata = MaskFlags.nodata in flags and dataset.nodata in (label_map or {})
-        self._is_labels = ignore is not None
+        self._masked = MaskFlags.all_valid not in flags and not (
+            MaskFlags.nodata in flags and dataset.nodata in label_map)
         self._unknown = classes + 1
         self._table = np.full(IDS + 1, self._unknown, np.int64)
         self._table[:classes] = np.arange(classes)
-        for old, new in (label_map or {}).items():
+        for old, new in label_map.items():
             self._table[old] = classes if new == ignore else new
 
     def read(self, window: Window) -> np.ndarray:
@@ -218,38 +216,27 @@ class _Coder:
         place = (window.top, window.bottom), (window.left, window.right)
         try:
             ids = self.dataset.read(1, window=place)
-            nothing = (self.dataset.read_masks(1, window=place) == 0 if self._masked else
-                       np.zeros(ids.shape, bool))
+            mask = self.dataset.read_masks(1, window=place) if self._masked else None
         except RasterioError as error:
             raise UserError(
                 f'cannot read rows {window.top} to {window.bottom - 1}, columns {window.left} to '
                 f'{window.right - 1} of {self.dataset.name} '
                 f'({first_line(error.__cause__ or error)}): copy or make the file again') from error
-        if self._maps_nodata:
-            nothing &= ids != self.dataset.nodata
+        # Unsigned 64-bit ids do not mix with the signed limit.
+        inside = (ids >= 0) & (ids < IDS)
+        classes = self._table[np.where(inside, ids, 0).astype(np.intp)]
+        classes[~inside] = self._unknown
         if self._ignore is not None:
-            nothing |= ids == self._ignore
-        classes = self._table[_below_limit(ids)]
-        classes[nothing] = self.classes
+            classes[ids == self._ignore] = self.classes
+        if mask is not None:
+            classes[mask == 0] = self.classes
         if classes.max() == self._unknown:
             row, column = np.argwhere(classes == self._unknown)[0]
             raise UserError(
                 f'{self.dataset.name} holds the id {ids[row, column]} at row '
                 f'{window.top + row}, column {window.left + column}, but the classes are 0 to '
-                f'{self.classes - 1}: name all of them with --classes'
-                f'{", or use --label-map or --ignore" if self._is_labels else ""}')
+                f'{self.classes - 1}: name all of them with --classes{self._hint}')
         return classes
-
-
-def _below_limit(ids: np.ndarray) -> np.ndarray:
-    """Return ids, with :data:`IDS` in place of those that are negative or not below it."""
-    if ids.dtype in (np.uint8, np.uint16):
-        return ids
-    inside = (ids >= 0) & (ids < IDS)
-    # The limit fits into 64 bits alone, and unsigned ones do not mix with it.
-    limited = np.where(inside, ids, 0).astype(np.int64)
-    limited[~inside] = IDS
-    return limited
 
 
 def _name(crs: CRS) -> str:

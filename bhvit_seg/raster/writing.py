@@ -1,13 +1,13 @@
-"""Writing maps as GeoTIFFs that any program of the field reads.
+"""Label maps and probabilities as GeoTIFFs that any GIS program reads.
 
-A file is written from the top down, beside its name, read back, and renamed when it is whole. The
-same stripes give the same bytes: no time stands in the file, and the order of its tiles does not
-depend on GDAL's cache.
+A file is written from the top down under a temporary name, read back, and renamed when it is
+whole.
 
-The settings are measured on 20,000 × 20,000 labels in regions of some 50 pixels: deflate at level 5
-makes 4 % of them, more than twice as fast as the usual level 6 that makes 3.4 %; a predictor makes
-labels larger; threads would swallow errors of the disk. Overviews take the nearest label: the most
-frequent one takes three to eight times as long and lets thin classes such as roads vanish.
+The settings were measured on 20,000 × 20,000 labels in regions of about 50 pixels: deflate at level
+5 compresses them to 4 %, more than twice as fast as the usual level 6, which gives 3.4 %; a
+predictor makes labels larger; GDAL's threads hide errors of the disk. Overviews take the nearest
+label: the most frequent one takes three to eight times as long, and thin classes such as roads
+vanish.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class OutputOptions:
     """How maps are written.
 
     Attributes:
-        cog: Lay labels out as a cloud-optimized GeoTIFF, as probabilities always are.
+        cog: Write labels as a cloud-optimized GeoTIFF, as probabilities always are.
         compress: ``'deflate'``, ``'lzw'``, ``'zstd'`` or ``'none'``.
-        overviews: Add copies of half, a quarter ... of the size, down to one tile.
+        overviews: Add overviews of half, a quarter ... of the size, until one fits into a tile.
         tile: Side of the tiles, in pixels, a multiple of 16.
 
     Raises:
-        UserError: There is no such compression or tile.
+        UserError: ``compress`` or ``tile`` is not one of these.
     """
 
     cog: bool = False
@@ -64,7 +64,7 @@ class OutputOptions:
 
 
 class Source(Protocol):
-    """Where the pixels of a map lie: what an open rasterio dataset says of itself, for one.
+    """Size and georeference of a raster, as of an open rasterio dataset.
 
     Attributes:
         height, width: Size in pixels.
@@ -86,14 +86,14 @@ def write_labels(out: str | os.PathLike, source: Source,
                  stripes: Iterable[tuple[int, np.ndarray]], classes: Sequence[str],
                  palette: Sequence[Sequence[int]], options: OutputOptions = OutputOptions(),
                  tags: Mapping[str, Any] | None = None) -> None:
-    """Write a map of class ids: one band, with colours, names, nodata 255 and overviews.
+    """Write a raster of class ids: one band, with colours, names, nodata 255 and overviews.
 
-    The class names stand in the band's tags ``CLASS_<id>`` and, as the categories that GIS
-    programs show, in ``<out>.aux.xml``: GeoTIFF has no place for them.
+    The class names are the band's tags ``CLASS_<id>`` and, as the categories that GIS programs
+    show, stand in ``<out>.aux.xml``: GeoTIFF has no place for them.
 
     Args:
         out: The GeoTIFF.
-        source: Size and place of the raster that was mapped; kept to the last bit.
+        source: Size and georeference, written without loss.
         stripes: From the top down without gaps: the first row, a multiple of the tile, and
             ``(rows, width)`` uint8 ids, 255 where there is no data. All but the last have
             a multiple of the tile's rows.
@@ -103,23 +103,21 @@ def write_labels(out: str | os.PathLike, source: Source,
         tags: More tags of the file.
 
     Raises:
-        UserError: rasterio is missing, or the file cannot be written whole; nothing of it stands
-            under its name then.
+        UserError: rasterio is missing, or the file cannot be written whole; then nothing appears
+            under its name.
     """
     out = Path(out)
     assert len(palette) == len(classes) <= NODATA
-    profile = {'count': 1, 'dtype': 'uint8', 'nodata': NODATA}
     listing = ', '.join(f'{index} {name}' for index, name in enumerate(classes))
+    # Nodata has no opacity, so that viewers do not paint it.
+    colours = {index: (*map(int, colour), 255) for index, colour in enumerate(palette)}
     with _whole_file(out) as partial:
-        with _Writer(partial, source, profile, 1, options) as writer:
+        with _Writer(partial, source, {'count': 1, 'dtype': 'uint8', 'nodata': NODATA}, 1,
+                     options) as writer:
             writer.describe(f'classes: {listing}; {NODATA} no data', tags)
             writer.dataset.update_tags(
                 1, **{f'{CLASS_TAG}{index}': name for index, name in enumerate(classes)})
-            # Of no opacity, so that viewers do not paint it.
-            colours = {NODATA: (0, 0, 0, 0)}
-            colours.update((index, (*map(int, colour), 255))
-                           for index, colour in enumerate(palette))
-            writer.dataset.write_colormap(1, colours)
+            writer.dataset.write_colormap(1, {**colours, NODATA: (0, 0, 0, 0)})
             for top, labels in stripes:
                 writer.write(top, labels[None])
         writer.finish('nearest')
@@ -131,7 +129,7 @@ def write_probabilities(out: str | os.PathLike, source: Source,
                         classes: Sequence[str], dtype: str,
                         options: OutputOptions = OutputOptions(),
                         tags: Mapping[str, Any] | None = None) -> None:
-    """Write the probabilities of a map: one band a class, named by it.
+    """Write probabilities: one band per class, named after it, as a cloud-optimized GeoTIFF.
 
     uint8 has the scale 1/255 and a mask inside the file, since every value means something;
     float16 has the nodata value NaN, and is read as float32.
@@ -142,7 +140,7 @@ def write_probabilities(out: str | os.PathLike, source: Source,
         stripes: The first row, probabilities ``(classes, rows, width)``, and which pixels are
             valid, ``(rows, width)`` bool, or None where all are.
         classes: Names of the classes.
-        dtype: ``'uint8'``, for probabilities in parts of 255, or ``'float16'``.
+        dtype: ``'uint8'``, for probabilities in units of 1/255, or ``'float16'``.
         options: How to write.
         tags: More tags of the file.
 
@@ -151,13 +149,12 @@ def write_probabilities(out: str | os.PathLike, source: Source,
     """
     assert dtype in ('uint8', 'float16')
     out = Path(out)
-    # In which order the tiles of several bands are stored depends on GDAL's cache otherwise.
-    options = replace(options, cog=True)
     profile: dict[str, Any] = {'count': len(classes), 'dtype': 'uint8'}
     if dtype == 'float16':
         profile.update(dtype='float32', nbits=16, nodata=float('nan'))
     with _whole_file(out) as partial:
-        with _Writer(partial, source, profile, 2 if dtype == 'uint8' else 1, options) as writer:
+        with _Writer(partial, source, profile, 2 if dtype == 'uint8' else 1,
+                     replace(options, cog=True)) as writer:
             writer.describe('probabilities of classes', tags)
             writer.dataset.descriptions = tuple(classes)
             if dtype == 'uint8':
@@ -165,19 +162,16 @@ def write_probabilities(out: str | os.PathLike, source: Source,
             for top, probabilities, valid in stripes:
                 assert probabilities.dtype == dtype
                 if dtype == 'uint8':
-                    writer.write(top, probabilities)
-                    writer.write_mask(top, probabilities.shape[1], valid)
+                    writer.write(top, probabilities, valid)
                 else:
-                    values = probabilities.astype(np.float32)
-                    if valid is not None:
-                        values[:, ~valid] = np.nan
-                    writer.write(top, values)
+                    writer.write(top, probabilities.astype(np.float32) if valid is None else
+                                 np.where(valid, probabilities.astype(np.float32), np.nan))
         writer.finish('average')
         _write_sidecar(partial, out, ())
 
 
 class _Writer:
-    """Writes one GeoTIFF from the top down and sees that it can be read back."""
+    """Writes one GeoTIFF from the top down and checks that it can be read back."""
 
     def __init__(self, path: Path, source: Source, profile: Mapping[str, Any], predictor: int,
                  options: OutputOptions) -> None:
@@ -189,7 +183,7 @@ class _Writer:
         self._creation = creation_options(options, predictor)
         if 'nbits' in profile:
             self._creation['nbits'] = profile['nbits']
-        self._profile = {**_placing(source), **profile, **self._creation}
+        self._profile = {**_georeference(source), **profile, **self._creation}
         self._next = 0
         self._written: list[tuple[int, int, int]] = []
 
@@ -208,31 +202,28 @@ class _Writer:
 
     def describe(self, text: str, tags: Mapping[str, Any] | None) -> None:
         """Write the tags of the file."""
-        tags = {key: value for key, value in (tags or {}).items()
-                # The transform is that of areas; a file of points would shift it, and round.
-                if key != 'AREA_OR_POINT'}
+        # The transform is that of areas: tagged as points, it would be shifted and rounded.
+        tags = {key: value for key, value in (tags or {}).items() if key != 'AREA_OR_POINT'}
         self.dataset.update_tags(**{
             'TIFFTAG_SOFTWARE': f'bhvit_seg {bhvit_seg.__version__}',
             'TIFFTAG_IMAGEDESCRIPTION': text, **tags})
 
-    def write(self, top: int, bands: np.ndarray) -> None:
-        """Write the next rows, ``(bands, rows, width)``."""
+    def write(self, top: int, bands: np.ndarray, valid: np.ndarray | None = None) -> None:
+        """Write the next rows, ``(bands, rows, width)``; without nodata their mask too."""
         tile, (height, width) = self._options.tile, self._size
         rows = bands.shape[1]
+        window = ((top, top + rows), (0, width))
         assert top == self._next and bands.shape[2] == width
         assert rows % tile == 0 or top + rows == height
-        self.dataset.write(bands, window=((top, top + rows), (0, width)))
+        self.dataset.write(bands, window=window)
+        if 'nodata' not in self._profile:
+            self.dataset.write_mask(np.full((rows, width), True) if valid is None else valid,
+                                    window=window)
         self._written.append((top, rows, zlib.crc32(np.ascontiguousarray(bands))))
         self._next += rows
 
-    def write_mask(self, top: int, rows: int, valid: np.ndarray | None) -> None:
-        """Write the mask of rows that are written."""
-        width = self._size[1]
-        mask = np.full((rows, width), True) if valid is None else valid
-        self.dataset.write_mask(mask, window=((top, top + rows), (0, width)))
-
     def finish(self, resampling: str) -> None:
-        """Add overviews, lay the file out as it was asked for, and read it back."""
+        """Add overviews, lay the file out as asked for, and read it back."""
         import rasterio
         import rasterio.shutil
         from rasterio.enums import Resampling
@@ -240,7 +231,7 @@ class _Writer:
         assert self._next == self._size[0]
         levels = (overview_levels(self._size, self._options.tile) if self._options.overviews
                   else [])
-        # Overviews are compressed at GDAL's own, slower level otherwise.
+        # Overviews are compressed at GDAL's default, slower level otherwise.
         level = {f'{key}_overview'.upper(): value
                  for key, value in _COMPRESSIONS[self._options.compress].items()}
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, **level):
@@ -248,11 +239,11 @@ class _Writer:
                 with open_quietly(self._first, 'r+') as dataset:
                     dataset.build_overviews(levels, Resampling[resampling])
             if self._options.cog:
-                # Not the COG driver: it leaves what was in memory beyond the edges of tiles that
-                # hold several bands, so that no two files are equal.
+                # The COG driver gives the same layout, size and speed, but overviews without the
+                # last of an odd number of rows or columns.
                 rasterio.shutil.copy(self._first, self._path, driver='GTiff',
                                      copy_src_overviews=True, **self._creation)
-        # A disk may only say now that it is full.
+        # Some disks report only now that they are full.
         with open(self._path, 'rb+') as file:
             os.fsync(file.fileno())
         self._read_back(levels)
@@ -301,23 +292,23 @@ def overview_size(size: tuple[int, int], level: int) -> tuple[int, int]:
     return -(-size[0] // level), -(-size[1] // level)
 
 
-def _placing(source: Source) -> dict[str, Any]:
-    """Return rasterio's arguments for where a raster lies."""
+def _georeference(source: Source) -> dict[str, Any]:
+    """Return the georeference of a raster as rasterio's arguments."""
     points, points_crs = source.gcps
-    placing: dict[str, Any] = {'crs': source.crs}
+    arguments: dict[str, Any] = {'crs': source.crs}
     if points:
-        placing.update(gcps=list(points), crs=points_crs)
-    # What rasterio gives where there is none; written, it would become a georeference.
+        arguments.update(gcps=list(points), crs=points_crs)
+    # The identity is what rasterio gives where there is none; written, it would be a transform.
     elif not source.transform.is_identity:
-        placing.update(transform=source.transform)
+        arguments.update(transform=source.transform)
     if source.rpcs is not None:
-        placing.update(rpcs=source.rpcs)
-    return placing
+        arguments.update(rpcs=source.rpcs)
+    return arguments
 
 
 @contextlib.contextmanager
 def _whole_file(out: Path) -> Iterator[Path]:
-    """Yield the name to write to, renamed when whole; failures of the disk become a sentence."""
+    """Yield the name to write to, renamed when whole; errors of the disk become a UserError."""
     load_rasterio()
     from rasterio._err import CPLE_BaseError
     from rasterio.errors import RasterioError
@@ -339,9 +330,9 @@ def _whole_file(out: Path) -> Iterator[Path]:
 
 
 def _reason(partial: Path, error: BaseException) -> str:
-    """Say why a file could not be written.
+    """Return why a file could not be written.
 
-    GDAL's errors seldom name the disk's, so the file is made a little longer to hear it.
+    GDAL's errors seldom say what the disk's error was, so it is provoked by appending to the file.
     """
     files = [partial, *partial.parent.glob(f'{partial.name}.*')]
     try:
@@ -359,9 +350,9 @@ def _reason(partial: Path, error: BaseException) -> str:
 
 
 def _write_sidecar(partial: Path, out: Path, classes: Sequence[str]) -> None:
-    """Write what GDAL keeps beside a GeoTIFF: class names, and what it has put there itself.
+    """Write what GDAL keeps beside a GeoTIFF: class names, and what GDAL has put there already.
 
-    That is, for one, a CRS that GeoTIFF's keys cannot say.
+    That is, for example, a CRS that GeoTIFF keys cannot express.
     """
     sidecar = out.with_name(f'{out.name}.aux.xml')
     own = partial.with_name(f'{partial.name}.aux.xml')
@@ -378,5 +369,5 @@ def _write_sidecar(partial: Path, out: Path, classes: Sequence[str]) -> None:
         ElementTree.indent(root)
         write_text(sidecar, ElementTree.tostring(root, encoding='unicode') + '\n')
     else:
-        # Of a file that stood there before.
+        # Left by a former file of that name.
         sidecar.unlink(missing_ok=True)

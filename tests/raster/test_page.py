@@ -23,9 +23,9 @@ from bhvit_seg.errors import UserError  # noqa: E402
 from bhvit_seg.raster.opening import open_raster  # noqa: E402
 from bhvit_seg.raster.page import (  # noqa: E402
     facts,
-    ground_size,
     north_arrow,
     percent,
+    pixel_size,
     proportions,
     write_page,
 )
@@ -174,7 +174,7 @@ def place_of(tmp_path, size=(40, 60), **profile):
     path = write_raster(tmp_path / 'place.tif', np.zeros((1, *size), np.uint8), **profile)
     with open_raster(path) as dataset:
         degrees = re.search(r'rotate\((.*?)deg', north_arrow(dataset))
-        return (dict(facts(dataset)), ground_size(dataset), proportions(dataset),
+        return (dict(facts(dataset)), pixel_size(dataset), proportions(dataset),
                 float(degrees[1]) if degrees else None)
 
 
@@ -215,6 +215,16 @@ def test_ground_where_longitude_jumps(tmp_path, crs, middle):
     # Conformal, and from 2 % to 7 % too large or too small.
     assert ground[0] == pytest.approx(ground[1], rel=1e-5)
     assert 0.9 < ground[0] / 250 < 1.1 and abs(ground[0] / 250 - 1) > 0.01
+
+
+@pytest.mark.parametrize('crs, middle, expected', [
+    # In polar projections meridians are straight, and this is their angle on the map.
+    ('EPSG:3031', (1e6, 0), 90), ('EPSG:3031', (-1e6, -1e6), 225), ('EPSG:3413', (1e6, 1e6), 225),
+    ('EPSG:3995', (0, -2e6), 0), ('EPSG:3857', (1e6, 7e6), 0)])
+def test_the_arrow_points_to_the_north(tmp_path, crs, middle, expected):
+    _, _, _, north = place_of(tmp_path, crs=crs, transform=Affine(
+        5, 0, middle[0] - 150, 0, -5, middle[1] + 100))
+    assert math.remainder(north - expected, 360) == pytest.approx(0, abs=0.1)
 
 
 def test_without_pyproj_there_is_no_scale(tmp_path, monkeypatch):
@@ -259,7 +269,7 @@ def test_refusals(scene, tmp_path):
     image, labels, out = scene
     other = write_map(tmp_path / 'other.tif', np.zeros((5, 7)))
     (tmp_path / 'file').write_text('')
-    for arguments, text in (((image, other, out), '7 × 5'), ((image, image, out), 'no map'),
+    for arguments, text in (((image, other, out), '7 × 5'), ((image, image, out), 'image.tif '),
                             ((image, labels, tmp_path / 'file' / 'page.html'), 'cannot write')):
         with pytest.raises(UserError, match=text):
             write_page(*arguments, 'x')

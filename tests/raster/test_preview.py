@@ -15,7 +15,7 @@ from rasterio.transform import Affine  # noqa: E402
 from bhvit_seg.errors import UserError  # noqa: E402
 from bhvit_seg.raster.opening import open_raster  # noqa: E402
 from bhvit_seg.raster.preview import (  # noqa: E402
-    MARGIN_GREY,
+    NODATA_GREY,
     display_bands,
     fit,
     read_picture,
@@ -126,7 +126,7 @@ def test_alpha_says_where_the_image_is(tmp_path):
     image = write_raster(tmp_path / 'image.tif', pixels, colorinterp=(RED, GREEN, BLUE, ALPHA))
     shown, valid = picture_of(image)
     assert (valid == (np.arange(8) >= 3)).all()
-    assert (shown[:, valid] == 70).all() and (shown[:, ~valid] == MARGIN_GREY).all()
+    assert (shown[:, valid] == 70).all() and (shown[:, ~valid] == NODATA_GREY).all()
 
 
 def test_sixteen_bits_are_stretched_without_nodata_and_tails(tmp_path):
@@ -148,7 +148,7 @@ def test_what_the_map_leaves_out_does_not_stretch(tmp_path):
     values[:, 0, 50] = np.nan
     image = write_raster(tmp_path / 'image.tif', values)
     shown, valid = picture_of(image, shown=np.arange(100) >= np.full((10, 1), 20))
-    assert valid.sum() == 999 and shown[0, 0, 50] == MARGIN_GREY
+    assert valid.sum() == 999 and shown[0, 0, 50] == NODATA_GREY
     assert shown[0, 5, 99] == 255 and shown[0, 5, 20] == 0 and 110 < shown[0, 5, 60] < 145
 
 
@@ -179,7 +179,7 @@ def test_refusals(tmp_path):
     out = tmp_path / 'preview.png'
     assert 'nowhere.tif' in message_of(tmp_path / 'nowhere.tif', labels, out)
     assert all(text in message_of(image, other, out) for text in ('7 × 5', '6 × 5', 'other.tif'))
-    assert 'no map to show' in message_of(image, image, out)
+    assert 'image.tif is not a label raster' in message_of(image, image, out)
     (tmp_path / 'file').write_text('')
     assert 'cannot write' in message_of(image, labels, tmp_path / 'file' / 'preview.png')
     assert not out.exists()

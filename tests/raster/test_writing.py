@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import struct
 import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -298,47 +296,6 @@ def test_probabilities_in_half_precision(tmp_path, labels, shares, masked):
     np.testing.assert_array_equal(found, expected)
     band = gdalinfo(out)['bands'][1]
     assert band['description'] == 'röad' and band['noDataValue'] == 'NaN'
-
-
-WRITE = """
-import hashlib, sys
-from pathlib import Path
-from types import SimpleNamespace
-import numpy as np, rasterio
-from bhvit_seg.raster.writing import OutputOptions, write_labels, write_probabilities
-rng = np.random.default_rng(0)
-ids = rng.integers(0, 3, (1300, 1100), np.uint8)
-shares = rng.random((3, 1300, 1100)).astype(np.float16)
-source = SimpleNamespace(height=1300, width=1100, crs=rasterio.crs.CRS.from_epsg(32633),
-                         transform=rasterio.Affine(.1, .2, 3, .4, -.5, 6), gcps=([], None),
-                         rpcs=None)
-rows, cog, out = int(sys.argv[2]), sys.argv[3] == 'cog', Path(sys.argv[1]) / 'map.tif'
-tops = range(0, 1300, rows)
-options = OutputOptions(cog=cog)
-def digest():
-    print(hashlib.sha256(out.read_bytes()).hexdigest())
-write_labels(out, source, ((top, ids[top:top + rows]) for top in tops), 'abc', [(0, 0, 0)] * 3,
-             options)
-digest()
-for dtype in ('uint8', 'float16'):
-    given = (255 * shares).astype(dtype)
-    write_probabilities(out, source, ((top, given[:, top:top + rows], ids[top:top + rows] != 2)
-                                      for top in tops), 'abc', dtype, options)
-    digest()
-"""
-
-
-@pytest.mark.parametrize('cog', ['plain', 'cog'])
-def test_the_same_stripes_give_the_same_bytes(tmp_path, repository, cog):
-    """Whatever GDAL's cache, what was in memory before, the time, and how stripes are cut."""
-    found = []
-    for rows, cache, garbage in ((512, 500, '0'), (1024, 1, '17')):
-        told = subprocess.run(
-            [sys.executable, '-c', WRITE, str(tmp_path), str(rows), cog], text=True, check=True,
-            capture_output=True, env={**os.environ, 'PYTHONPATH': str(repository),
-                                      'GDAL_CACHEMAX': str(cache), 'MALLOC_PERTURB_': garbage})
-        found.append(told.stdout.split())
-    assert len(set(found[0])) == 3 and found[0] == found[1]
 
 
 def test_a_map_that_stood_there_is_replaced(tmp_path, labels, shares):

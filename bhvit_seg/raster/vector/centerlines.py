@@ -1,7 +1,7 @@
-"""Centre lines of classes that are long and thin: roads, paths, streams.
+"""Centre lines of long and thin classes: roads, paths, streams.
 
-The skeleton of the class over the whole raster is traced into lines between junctions, so a road
-is one line however many tiles it crosses. Memory holds the skeleton, not the raster.
+The skeleton of the class in the whole raster is traced into lines between junctions, so a road is
+one line, however many tiles it crosses. Memory holds the skeleton, not the raster.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from bhvit_seg.raster.vector.line_shapes import shape_lines
 from bhvit_seg.raster.vector.skeletons import skeletonize, usual_width
 
 LAYER = 'centerlines'
-# In cells: below what is seen, and enough to take the cells' steps out of a line.
+# In cells: enough to remove the steps of cells from a line.
 TOLERANCE = 0.5
-# Lines alone have to be this many widths long.
+# Smallest length of isolated lines, in widths.
 SHORTEST = 2
-# Share of the work that finding the width of a class is.
+# Fraction of the work that measuring the width of a class takes.
 FIRST_PASS = 0.1
 
 
 def centerlines_path(out: str | Path) -> Path:
-    """Return where the centre lines go that belong to the polygons in ``out``.
+    """Return the file for the centre lines that belong to the polygons in ``out``.
 
-    That is the same file for a GeoPackage, which holds several layers, and one beside it for other
-    formats.
+    That is the same file for a GeoPackage, which holds several layers; for other formats it is
+    ``<out>_centerlines`` with the same suffix.
     """
     out = Path(out)
     if out.suffix.lower() == '.gpkg':
@@ -54,22 +54,22 @@ def write_centerlines(labels: str | Path, out: str | Path, classes: Sequence[int
     """Write the centre lines of classes of a label raster.
 
     Lines end at junctions, where the class ends, and at the raster's edge; a ring without
-    junctions is a closed line. Stubs no longer than the class is wide there are left out, and so
+    junctions is a closed line. Spurs not longer than the class is wide there are left out, and so
     are patches less than twice as long as wide. Fields are ``class_id``, ``class`` (its name),
     ``length_m``, ``width_m`` (the mean along the line) and ``colour``; for rasters without a CRS
     ``length_px`` and ``width_px``.
 
     Args:
         labels: Raster of class ids.
-        out: The file of the polygons, which need not be there: to a GeoPackage (``.gpkg``) the
-            layer ``centerlines`` is added; beside GeoJSON (``.geojson``) and FlatGeobuf
-            (``.fgb``) a file is written, see :func:`centerlines_path`.
+        out: The file of the polygons, which need not exist. In a GeoPackage (``.gpkg``) the layer
+            ``centerlines`` is written, for GeoJSON (``.geojson``) and FlatGeobuf (``.fgb``) a
+            file of its own, see :func:`centerlines_path`.
         classes: Ids or names of the classes.
-        min_length: Leave out lines that touch no other and are shorter, in metres (map units
-            without a CRS); by default twice as long as the class is usually wide.
-        simplify: Lines may be this many metres (map units without a CRS) off; by default half a
-            pixel, or more where the class is much wider.
-        progress: Called with the share of the work that is done, 0 to 1.
+        min_length: Smallest length of isolated lines, in metres (map units without a CRS); by
+            default twice the usual width of the class.
+        simplify: Tolerance of the lines in metres (map units without a CRS); by default half a
+            pixel, or more where the class is many pixels wide.
+        progress: Called with the fraction of the work that is done, 0 to 1.
 
     Returns:
         dict: ``counts`` and ``lengths`` (metres, or pixels without a CRS) by class name.
@@ -110,7 +110,7 @@ def write_centerlines(labels: str | Path, out: str | Path, classes: Sequence[int
 def _find_lines(raster: LabelRaster, class_id: int, geodesy: Geodesy, min_length: float | None,
                 simplify: float | None, progress: Callable[[float], None],
                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the lines of a class in pixels, their lengths and their widths on the ground."""
+    """Return the lines of a class in pixels, and their lengths and widths in metres (or pixels)."""
     import shapely
 
     width = usual_width(raster, class_id, lambda share: progress(FIRST_PASS * share))
@@ -126,7 +126,7 @@ def _find_lines(raster: LabelRaster, class_id: int, geodesy: Geodesy, min_length
         [shapely.LineString(line.points * skeleton.scale) for line in shaped], tolerance)
     lines, parts = shapely.get_parts(
         shapely.intersection(lines, shapely.box(0, 0, *raster.shape[::-1])), return_index=True)
-    # An edge may be touched in a point.
+    # A line may touch an edge in a point.
     is_line = shapely.length(lines) > 0
     lines, parts = lines[is_line], parts[is_line]
     widths = 2 * skeleton.scale * np.array([line.radii.mean() for line in shaped])[parts]

@@ -1,7 +1,6 @@
-"""What vector output reads and writes: label rasters in strips, and layers of features.
+"""Input and output of the vector formats: label rasters in strips, and layers of features.
 
-Both kinds of features, polygons and centre lines, go through here, so that they agree in names,
-colours, coordinate systems and in how a file comes to be.
+Polygons and centre lines share it, so that names, colours and coordinate systems agree.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
     from bhvit_seg.raster.vector.geodesy import Geodesy
 
 DRIVERS = {'.gpkg': 'GPKG', '.geojson': 'GeoJSON', '.fgb': 'FlatGeobuf'}
-# Some arrays of 8 bytes a pixel are made of a strip.
+# Several arrays of 8 bytes a pixel are made of a strip.
 PIXELS_IN_STRIP = 4_000_000
-# Of a pixel's side; coordinates in GeoJSON are text, and as short as this allows.
+# Largest rounding error of coordinates in GeoJSON, which are text, in pixels.
 ROUNDING = 0.01
 DECIMALS = 7
 METRES_PER_DEGREE = 111_000
@@ -59,8 +58,8 @@ class LabelRaster:
     Attributes:
         dataset: The open rasterio dataset.
         nodata: The id that stands for no class, or None.
-        names: Names by id, as far as the raster has any.
-        colours: Colours by id, ``'#rrggbb'``, as far as the raster has any.
+        names: Names by id, where the raster has them.
+        colours: Colours by id, ``'#rrggbb'``, where the raster has them.
     """
 
     dataset: DatasetReader
@@ -80,7 +79,7 @@ class LabelRaster:
 
     @property
     def strips(self) -> list[range]:
-        """The rows of the strips to read one after the other."""
+        """The rows of the strips to read, from the top down."""
         height, width = self.shape
         rows = max(1, PIXELS_IN_STRIP // width)
         tile = self.dataset.block_shapes[0][0]
@@ -89,7 +88,7 @@ class LabelRaster:
         return [range(top, min(top + rows, height)) for top in range(0, height, rows)]
 
     def read(self, rows: range, columns: range | None = None) -> np.ndarray:
-        """Return the class ids of some rows (and columns), uint8 (h, w).
+        """Return the class ids of rows and columns (all by default), uint8 (h, w).
 
         Raises:
             UserError: They cannot be read.
@@ -106,11 +105,11 @@ class LabelRaster:
                 f'({first_line(error.__cause__ or error)}): map the image again') from error
 
     def name(self, class_id: int) -> str:
-        """Return the name of a class, the id where it has none."""
+        """Return the name of a class, or its id where it has none."""
         return self.names.get(class_id, str(class_id))
 
     def choose(self, classes: Sequence[int | str] | None) -> list[int]:
-        """Return the ids of classes that are given by id or name; all by default.
+        """Return the ids of classes given by id or name; of all by default.
 
         Raises:
             UserError: There is no such class.
@@ -136,7 +135,7 @@ def open_labels(path: str | Path) -> Iterator[LabelRaster]:
     """Open a raster of class ids, such as ``bhvit-seg predict-raster`` writes.
 
     Raises:
-        UserError: It cannot be opened, or it is none; or rasterio is missing.
+        UserError: It cannot be opened, is of another kind, or rasterio is missing.
     """
     expected = 'a GeoTIFF of class ids, as bhvit-seg predict-raster writes it'
     with open_raster(path, expected) as dataset:
@@ -155,10 +154,10 @@ def open_labels(path: str | Path) -> Iterator[LabelRaster]:
 
 
 def check_output(out: Path) -> None:
-    """See that a layer can be written in the format that the name asks for.
+    """Check that the suffix is that of a vector format that can be written.
 
     Raises:
-        UserError: There is no such format, or a package is missing.
+        UserError: It is not, or a package is missing.
     """
     if out.suffix.lower() not in DRIVERS:
         raise UserError(f'{out} has no suffix of a vector format: give one of '
@@ -167,34 +166,34 @@ def check_output(out: Path) -> None:
 
 
 def check_sizes(**sizes: float | None) -> None:
-    """See that sizes, where they are given, are numbers above 0.
+    """Check that sizes, where given, are above 0.
 
     Raises:
         UserError: One is not.
     """
     for name, size in sizes.items():
         if size is not None and not 0 < size < np.inf:
-            raise UserError(f'{name}={size} is no size: give a number above 0, or leave it out')
+            raise UserError(f'{name}={size} is not a size: give a number above 0, or leave it out')
 
 
 def to_map(geometries: np.ndarray, transform: Affine) -> np.ndarray:
-    """Bring shapely geometries from pixels to the raster's CRS; outer rings counter-clockwise."""
+    """Transform geometries from pixels to the raster's CRS; outer rings counter-clockwise."""
     import shapely
 
     linear = np.array([[transform.a, transform.b], [transform.d, transform.e]])
     origin = np.array([transform.c, transform.f])
-    # As they are clockwise on the screen.
+    # They are clockwise on the screen.
     if transform.determinant < 0:
         geometries = shapely.reverse(geometries)
     return shapely.transform(geometries, lambda points: points @ linear.T + origin)
 
 
 class LayerWriter:
-    """Collects features and writes them as one layer; an empty one where there are none.
+    """Collects features and writes them as one layer, which may be empty.
 
-    GeoJSON is in WGS 84, as RFC 7946 has it, the others in the raster's CRS. Of a GeoPackage that
-    is there only the layer of the same name is replaced; other files are replaced whole. A layer is
-    written by one call, so what is collected, 16 bytes a vertex, has to fit into memory.
+    GeoJSON is in WGS 84, as RFC 7946 demands, the others in the raster's CRS. In an existing
+    GeoPackage only the layer of that name is replaced; other formats are replaced as files. A layer
+    is written by one call, so all features, 16 bytes a vertex, have to fit into memory.
 
     Args:
         out: The file.
@@ -202,11 +201,11 @@ class LayerWriter:
         geometry_type: OGR's name of the geometries' type.
         fields: Type of each field.
         labels: The raster that the features are of.
-        geodesy: How large and where it is.
+        geodesy: Its measures.
 
     Raises:
-        UserError: GeoJSON is asked for, and the raster does not say where on Earth it is; or the
-            file is the raster itself, or a GeoPackage that another program has open.
+        UserError: The raster has no place on Earth that GeoJSON could express; or the file is the
+            raster itself, or a GeoPackage that another program has open.
     """
 
     def __init__(self, out: Path, layer: str, geometry_type: str,
@@ -260,7 +259,7 @@ class LayerWriter:
                 # A raster without a CRS gives features without one.
                 warnings.filterwarnings('ignore', "'crs' was not provided")
                 if self._driver == 'GPKG' and self._out.exists():
-                    # Changed beside its name, so that a killed run leaves the file as it was.
+                    # A copy is changed, so that a killed run leaves the file as it was.
                     _check_closed(self._out)
                     shutil.copyfile(self._out, partial)
                     with partial.open('rb') as file:
@@ -283,7 +282,7 @@ class LayerWriter:
 
 
 def _obstacle(labels: LabelRaster, geodesy: Geodesy) -> str:
-    """Say why what is drawn on a raster cannot be written in longitude and latitude."""
+    """Return why features of a raster cannot be written in longitude and latitude."""
     if geodesy.located:
         return 'a pole in it'
     if geodesy.known:
@@ -295,7 +294,7 @@ def _obstacle(labels: LabelRaster, geodesy: Geodesy) -> str:
 
 
 def _check_closed(path: Path) -> None:
-    """See that no other program has a GeoPackage open, whose changes would be lost.
+    """Check that no other program has a GeoPackage open: what it writes would be lost.
 
     Raises:
         UserError: One has.

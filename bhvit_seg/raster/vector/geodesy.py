@@ -1,12 +1,12 @@
-"""Areas and lengths on the ellipsoid of what is drawn on a raster.
+"""Areas and lengths, on the ellipsoid, of features given in pixels of a raster.
 
 Where map units are true metres within 1 % all over a raster, as in UTM, areas and lengths are those
-of the map, so that all pixels have one area. Elsewhere, in geographic coordinates and projections
-such as Web Mercator (twice the area at 45° north), they are measured on the ellipsoid of the
-raster's own CRS, of the Earth or another body.
+of the map, so that all pixels have the same area. Otherwise, for geographic coordinates and
+projections such as Web Mercator (twice the area at 45° north), they are measured on the ellipsoid
+of the raster's own CRS, of the Earth or another body.
 
-The area of a pixel follows from where its sides lie in space, so neither the poles nor the
-antimeridian, where longitude jumps, are special.
+Areas of pixels are computed from their sides in geocentric coordinates, so that poles and the
+antimeridian, where longitude jumps, need no special treatment.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from rasterio.crs import CRS
 
 LARGEST_DISTORTION = 0.01
-# Pixels are measured at so many rows and columns; between them areas are interpolated.
+# Areas are computed at this many rows and columns and interpolated between them.
 NODES = 65
-# Bodies with another radius than this, in metres, by more than this share are not the Earth.
+# The Earth's radius in metres, and the relative deviation that ellipsoids of the Earth may have.
 EARTH, EARTH_TOLERANCE = 6378137.0, 0.01
-# Lines are measured in pieces of so many pixels at most.
+# Length in pixels of the pieces of lines that are measured as geodesics.
 PIECE = 16
 
 
 class Geodesy:
-    """Measures what is given in pixels, points (n, 2) of (column, row), of a raster.
+    """Measures features of a raster, given by points (n, 2) of (column, row).
 
     Attributes:
-        known: Whether there is a CRS and a place in it, which say how large things are.
-        located: Whether they say where on Earth they are.
-        has_pole: Whether a pole lies in the raster and not at its edge, so that there are outlines
-            around it, which have no area in longitude and latitude.
-        metres_per_pixel: (2, 2), what a step of one column (first column of the matrix) and of one
-            row is in the raster's middle, in metres; without a CRS, in map units. The axes are
-            those of the map, or any that are perpendicular on the ground.
+        known: Whether there are a CRS and a transform, so that metres are known.
+        located: Whether the CRS is one of the Earth.
+        has_pole: Whether a pole lies inside the raster. Polygons around it cannot be expressed in
+            longitude and latitude.
+        metres_per_pixel: (2, 2), the vectors of one column (first column of the matrix) and of one
+            row in the raster's middle, in metres; without a CRS, in map units. The axes are those
+            of the map, or on the ellipsoid any perpendicular ones.
         sides: Width and height of the pixel in the raster's middle on the ellipsoid, in metres;
             None where the CRS has no ellipsoid.
 
@@ -92,11 +92,13 @@ class Geodesy:
         is_plain = crs.is_geographic and not system.is_derived
         self.has_pole = not is_plain and self._find_pole(shape)
         if not crs.is_geographic:
-            distortion = np.abs(areas[finite] / self.pixel_area - 1).max()
-            if distortion <= LARGEST_DISTORTION:
+            # An equal-area projection may still have wrong lengths.
+            ratios = np.append(areas[finite] / self.pixel_area, np.linalg.norm(
+                steps[finite], axis=1) / np.linalg.norm(self.metres_per_pixel, axis=0))
+            if np.abs(ratios - 1).max() <= LARGEST_DISTORTION:
                 return
         self._geod = geod
-        # As seen from the pixel itself.
+        # The same vectors in the plane that they span.
         self.metres_per_pixel = np.linalg.qr(middle)[1]
         self._by_row = bool(is_plain and not self._linear[0, 1] and not self._linear[1, 0])
         self._nodes = rows, columns, areas.reshape(NODES, NODES), 3 if finite.all() else 1
@@ -176,7 +178,7 @@ class Geodesy:
         return longitudes * self._unit, latitudes * self._unit
 
     def _steps(self, points: np.ndarray) -> np.ndarray:
-        """Return what steps of a column and of a row around points are in space, (n, 3, 2) m."""
+        """Return the geocentric vectors of one column and one row at points, (n, 3, 2), in m."""
         import pyproj
 
         to_space = pyproj.Transformer.from_pipeline(f'+proj=cart {self._ellipsoid}')

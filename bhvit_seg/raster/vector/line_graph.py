@@ -1,7 +1,7 @@
 """From the cells of a skeleton to lines that meet at junctions.
 
-Lines are traced between cells that have not two neighbours, cut where they are only spurs, and
-put together again where nothing branches off any more.
+Lines are traced between the cells that do not have two neighbours, spurs are removed, and lines are
+joined again at nodes where nothing branches off any more.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import numpy as np
 
 from bhvit_seg.raster.vector.skeletons import Skeleton
 
-# A line goes on straight where it does not turn by more.
+# A line goes straight on where it turns by less than this angle, given by its cosine.
 STRAIGHT_ON = np.cos(np.radians(30))
-# Lines to the raster's edge are spurs if they are not longer than this many widths, half of which
-# is inside of what they branch off from.
+# Lines to the raster's edge are spurs up to this many widths; the first half width lies inside the
+# line that they branch off from.
 SHORT_CUT = 0.75
 
 
 class Line(NamedTuple):
-    """A line between two nodes, which are one where it is a ring.
+    """A line between two nodes, which are the same node if it is a ring.
 
     Attributes:
         points: (n, 2) x and y in cells.
         radii: (n,) half of the class's width at each point, in cells.
-        nodes: Those of the first and the last point.
+        nodes: The nodes of the first and the last point.
     """
 
     points: np.ndarray
@@ -40,27 +40,26 @@ class Line(NamedTuple):
         return float(np.hypot(*np.diff(self.points, axis=0).T).sum())
 
     def length_in(self, size: tuple[int, int]) -> float:
-        """Length in cells of what lies in a raster of (height, width) cells."""
+        """Length in cells of the part inside a raster of (height, width) cells."""
         middles = (self.points[1:] + self.points[:-1]) / 2
         inside = ((middles >= 0) & (middles <= size[::-1])).all(axis=1)
         return float(np.hypot(*np.diff(self.points, axis=0)[inside].T).sum())
 
     def starting_at(self, node: int) -> Line:
-        """Return the line in a direction in which it starts at one of its nodes."""
+        """Return the line, reversed if need be, so that it starts at one of its nodes."""
         return self if self.nodes[0] == node else self.reversed()
 
     def reversed(self) -> Line:
         return Line(self.points[::-1], self.radii[::-1], self.nodes[::-1])
 
     def then(self, other: Line) -> Line:
-        """Return this line and one that starts where it ends."""
+        """Return this line continued by one that starts where it ends."""
         return Line(np.concatenate([self.points, other.points[1:]]),
                     np.concatenate([self.radii, other.radii[1:]]),
                     (self.nodes[0], other.nodes[1]))
 
     def reach(self, distance: float) -> int:
-        """Return the index of the first point this far from the start, as the crow flies; of the
-        last one where none is."""
+        """Return the index of the first point at this distance from the start, or of the last."""
         reached = np.hypot(*(self.points - self.points[0]).T) >= distance
         return int(np.argmax(reached)) if reached.any() else len(reached) - 1
 
@@ -72,7 +71,7 @@ class Line(NamedTuple):
 
 
 class LineGraph:
-    """Lines by the nodes they meet at.
+    """Lines and the nodes at which they meet.
 
     Attributes:
         size: (height, width) of the raster in cells.
@@ -82,7 +81,7 @@ class LineGraph:
         self.size = skeleton.size
         self._numbers = count()
         self._lines: dict[int, Line] = {}
-        # Rings stand twice at their node.
+        # A ring is listed twice at its node.
         self._at: dict[int, list[int]] = {}
         for line in _trace(skeleton):
             self.add(line)
@@ -120,16 +119,16 @@ class LineGraph:
         return line
 
     def join(self) -> None:
-        """Make one line of each two that meet where nothing else does."""
+        """Join lines where exactly two meet."""
         for node in self.nodes:
             if self.degree(node) == 2 and len(self.at(node)) == 2:
                 one, other = (self.remove(number).starting_at(node) for number in self.at(node))
                 self.add(one.reversed().then(other))
 
     def prune(self) -> None:
-        """Cut spurs, which are not longer than the class is wide where they branch off.
+        """Remove spurs, which are not longer than the class is wide where they branch off.
 
-        At an end that forks, what goes straight on is no spur.
+        At an end that forks, the branch that goes straight on is kept.
         """
         self.join()
         pruned = True
@@ -161,14 +160,14 @@ class LineGraph:
         return bool(spurs)
 
     def _is_short(self, line: Line, width: float) -> bool:
-        """Tell whether a line that branches off from one of a width may be no more than a bump."""
+        """Whether a line that branches off from one of this width may be only a bump of it."""
         inside = line.length_in(self.size)
-        # What the raster's edge cuts would be longer without it.
+        # Lines that the raster's edge cuts are longer in reality.
         return inside <= (width + 1 if inside == line.length else SHORT_CUT * width)
 
 
 def _trace(skeleton: Skeleton) -> Iterator[Line]:
-    """Yield the lines between cells that have not two neighbours, and rings of those that have."""
+    """Yield lines between cells that do not have two neighbours, and rings of cells that all do."""
     cells = len(skeleton.cells)
     sources = np.concatenate([skeleton.pairs[:, 0], skeleton.pairs[:, 1]])
     targets = np.concatenate([skeleton.pairs[:, 1], skeleton.pairs[:, 0]])

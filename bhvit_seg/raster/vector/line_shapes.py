@@ -1,9 +1,9 @@
-"""From lines of a skeleton to lines as a map shows them.
+"""From lines of a skeleton to centre lines.
 
-Junctions that are nearer to each other than the class is wide are one crossing. The arms of a
-skeleton bend inside of a junction, so they are led straight to the point that they aim at from
-outside of it. Ends, which a skeleton leaves half a width short or leads into a corner, go on to
-the border. Lines are smoothed within a fraction of the width.
+Junctions that are closer than the class is wide are merged into one crossing. The arms of a
+skeleton bend inside a junction, so they are redrawn straight to the point that they aim at from
+outside. A skeleton ends half a width short of the border, or in a corner, so ends are extended
+straight to the border. Lines are smoothed within a fraction of the width.
 """
 
 from __future__ import annotations
@@ -12,33 +12,34 @@ import numpy as np
 
 from bhvit_seg.raster.vector.line_graph import Line, LineGraph
 
-# Of the class's width there.
+# Standard deviation of the smoothing, in widths of the class.
 SMOOTHING = 0.25
-# Nodes that are nearer than this many radii are one.
+# Junctions closer than this many radii are merged.
 CROSSING = 2
-# Squares and other wide places are not crossings of that width: this many usual widths count.
+# In squares and other wide places, radii count up to this many usual radii.
 USUAL_AT_MOST = 1.5
-# Holds the point that arms aim at near the skeleton's where they are almost parallel.
+# Weight of the skeleton's junction against the point that arms aim at, which is ill-defined where
+# they are almost parallel.
 STIFFNESS = 0.1
-# Nor do arms move it by more than this share of the junction's radius.
+# A junction moves by at most this fraction of its radius.
 LARGEST_MOVE = 0.5
-# Lines from a crossing to itself are parts of it up to this many radii.
+# Lines from a crossing to itself belong to it up to this many radii.
 INSIDE = 4
-# Lines have turned into a corner where their radius is below this share of the usual one.
+# A line has turned into a corner where its radius is below this fraction of the usual one.
 NARROW = 0.8
-# Lines alone are dropped where they are not longer than this many times their width.
+# Isolated lines need at least this many times their width.
 SLENDER = 2
 
 
 def shape_lines(graph: LineGraph, width: float, shortest: float) -> list[Line]:
-    """Return the lines of a pruned graph, which this uses up, as a map shows them.
+    """Return the centre lines of a pruned graph, which is changed.
 
-    What is continued beyond the raster's edges is still there.
+    They still reach beyond the raster's edges where the skeleton does.
 
     Args:
         graph: The lines.
-        width: How wide the class usually is, in cells.
-        shortest: How long lines alone have to be, in cells, and at least twice their width.
+        width: Usual width of the class, in cells.
+        shortest: Smallest length of isolated lines, in cells, besides twice their width.
     """
     _drop_scraps(graph, shortest)
     _merge_junctions(graph, USUAL_AT_MOST * width / 2)
@@ -60,7 +61,7 @@ def shape_lines(graph: LineGraph, width: float, shortest: float) -> list[Line]:
 
 
 def _drop_scraps(graph: LineGraph, shortest: float) -> None:
-    """Remove lines alone that are too short."""
+    """Remove isolated lines that are too short."""
     for node in graph.nodes:
         if graph.degree(node) == 1:
             number = graph.at(node)[0]
@@ -72,7 +73,7 @@ def _drop_scraps(graph: LineGraph, shortest: float) -> None:
 
 
 def _merge_junctions(graph: LineGraph, largest: float) -> None:
-    """Make one node of junctions that are one crossing; circles count up to a largest radius."""
+    """Merge junctions that are one crossing; radii count up to a largest one."""
     parents: dict[int, int] = {}
 
     def root(node: int) -> int:
@@ -89,7 +90,7 @@ def _merge_junctions(graph: LineGraph, largest: float) -> None:
         for number in graph.at(node):
             line = graph.remove(number)
             ends = root(line.nodes[0]), root(line.nodes[1])
-            # Only what leaves the crossing on its way.
+            # Keep only lines that leave the crossing.
             if ends[0] != ends[1] or line.length > INSIDE * line.radii.max():
                 graph.add(Line(line.points, line.radii, ends))
     graph.prune()
@@ -103,7 +104,7 @@ def _aim(graph: LineGraph, node: int) -> tuple[np.ndarray, float]:
         arms += [arm for arm, end in zip((line, line.reversed()), line.nodes) if end == node]
     middle = np.mean([arm.points[0] for arm in arms], axis=0)
     radius = max(arm.radii[0] + np.hypot(*(arm.points[0] - middle)) for arm in arms)
-    # Least squares of the distances from the arms' lines, outside of the junction.
+    # Least squares of the distances from the arms' lines, outside the junction.
     matrix, vector = STIFFNESS * np.eye(2), STIFFNESS * middle
     for arm in arms:
         direction = arm.heading(radius, 3 * radius)
@@ -115,7 +116,7 @@ def _aim(graph: LineGraph, node: int) -> tuple[np.ndarray, float]:
 
 
 def _lead_to(line: Line, centre: np.ndarray, radius: float) -> Line:
-    """Let a line start at a junction's centre, and go straight to where it leaves its circle."""
+    """Start a line at a junction's centre, straight to where it leaves the junction's circle."""
     outside = np.flatnonzero(np.hypot(*(line.points - centre).T) >= radius)
     first = outside[0] if len(outside) else len(line.points) - 1
     return line._replace(points=np.concatenate([[centre], line.points[first:]]),
@@ -123,16 +124,16 @@ def _lead_to(line: Line, centre: np.ndarray, radius: float) -> Line:
 
 
 def _trim(line: Line) -> Line:
-    """Let a line start where it is in the middle of the class, not where it turns into a corner."""
+    """Start a line where it is in the middle of the class, not where it turns into a corner."""
     usual = _usual_radius(line)
-    # There it is nearer to the border than elsewhere.
+    # In a corner it is closer to the border.
     middle = np.flatnonzero(line.radii[:line.reach(2 * usual) + 1] >= NARROW * usual)
     first = min(middle[0], len(line.points) - 2) if len(middle) else 0
     return line._replace(points=line.points[first:], radii=line.radii[first:])
 
 
 def _extend(line: Line, size: tuple[int, int]) -> Line:
-    """Let a trimmed line start at the border of the class, as straight as it is farther on."""
+    """Extend the start of a trimmed line to the border of the class, in its direction there."""
     usual = _usual_radius(line)
     first = min(line.reach(usual / 2), len(line.points) - 2)
     rest = line._replace(points=line.points[first:], radii=line.radii[first:])
@@ -142,27 +143,27 @@ def _extend(line: Line, size: tuple[int, int]) -> Line:
     edges = np.where(direction > 0, size[::-1], (0, 0))
     with np.errstate(divide='ignore', invalid='ignore'):
         to_edge = np.nanmin((edges - start) / direction)
-    # As far as an edge that is nearly reached, and no farther.
+    # To the raster's edge if that is almost reached, and not beyond.
     length = to_edge if to_edge < length + 2 else length
     return line._replace(points=np.concatenate([[start + length * direction], rest.points]),
                          radii=np.concatenate([line.radii[:1], rest.radii]))
 
 
 def _usual_radius(line: Line) -> float:
-    """Return the radius that a line has around its start."""
+    """Return the typical radius of a line near its start."""
     return float(np.median(line.radii[:line.reach(4 * line.radii.max()) + 1]))
 
 
 def _smooth(line: Line) -> Line:
-    """Even out a line by a Gaussian, which leaves its ends where they are."""
+    """Smooth a line by a Gaussian that keeps its ends in place."""
+    from scipy.ndimage import gaussian_filter1d
+
     sigma = max(1.0, SMOOTHING * 2 * line.radii.mean())
     reach = min(int(np.ceil(3 * sigma)), len(line.points) - 1)
-    kernel = np.exp(-np.arange(-reach, reach + 1)**2 / (2 * sigma**2))
-    kernel /= kernel.sum()
-    closed = (line.points[0] == line.points[-1]).all() and reach < len(line.points) - 1
-    if closed:
-        padded = np.pad(line.points[:-1], ((reach, reach + 1), (0, 0)), mode='wrap')
-    else:
-        padded = np.pad(line.points, ((reach, reach), (0, 0)), mode='reflect', reflect_type='odd')
-    return line._replace(points=np.stack(
-        [np.convolve(axis, kernel, mode='valid') for axis in padded.T], axis=1))
+    if (line.points[0] == line.points[-1]).all() and reach < len(line.points) - 1:
+        points = gaussian_filter1d(line.points[:-1], sigma, axis=0, mode='wrap', radius=reach)
+        return line._replace(points=np.concatenate([points, points[:1]]))
+    # Point reflection at the ends, which scipy has no mode for.
+    padded = np.pad(line.points, ((reach, reach), (0, 0)), mode='reflect', reflect_type='odd')
+    points = gaussian_filter1d(padded, sigma, axis=0, radius=reach)
+    return line._replace(points=points[reach:reach + len(line.points)])

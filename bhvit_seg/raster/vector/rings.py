@@ -1,18 +1,18 @@
 """Outlines of regions along the edges of pixels.
 
-Between two rows of pixels the edges where two regions meet are cut into runs with one region above
-and one below. A region's outline takes its runs eastward where it lies below, westward where it
-lies above, so that it is always on the right hand. Runs are linked by the vertical edges between
-their ends: of the ends in one column that bound regions on the same side, sorted by row, each two
-belong to one vertical edge.
+Between two rows of pixels, the edges where two regions meet are cut into runs with one region above
+and one below. The outline of a region follows its runs eastward where the region lies below, and
+westward where it lies above, so that the region is always on the right. Vertical edges link the
+ends of runs: of the ends in one column with the region on the same side, sorted by row, each pair
+belongs to one vertical edge.
 
-Runs end wherever a third region begins, so neighbours share all their corners: they still fit when
-they are reprojected or simplified. Where a region touches itself at a corner only, outlines turn
-left, around what lies between; rings then never meet themselves, and polygons are valid.
+Runs end wherever a third region begins, so neighbours share all corners, and still fit after they
+are reprojected or simplified. Where a region touches itself at a corner only, its outline turns
+left, around what lies between, so that rings never touch themselves and polygons are valid.
 
-``rasterio.features.shapes`` does not serve instead: it leaves out the corners where only a
-neighbour turns, needs the numbers of regions as a raster in memory or on a disk, and makes a
-dictionary of each polygon.
+``rasterio.features.shapes`` needs a raster of region numbers in memory, and each pixel's corner
+added, by ``shapely.segmentize``, for neighbours to share corners: 5.9 s instead of 2.2 s, and 1.4
+times the corners, on 3,000 × 3,000 noisy labels; simplifying them then takes 1.5 times as long.
 """
 
 from __future__ import annotations

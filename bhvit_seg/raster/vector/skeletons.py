@@ -1,11 +1,11 @@
-"""The skeleton of a class over a raster of any size: pixels along the middle, found tile by tile.
+"""The skeleton of a class in a raster of any size: cells along its middle, found tile by tile.
 
-Tiles overlap by more than roads are wide, so that the skeleton of a tile's core is that of the
-whole raster. Wider things, a square for one, may be thinned differently in two tiles; ends at a
-seam are then linked to what lies beyond it in the same patch of the class.
+Tiles overlap by more than roads are wide, so that the skeleton of a tile's core equals that of the
+whole raster. Wider places, such as squares, may be thinned differently in two tiles; line ends at a
+seam are then linked across it within the same patch of the class.
 
-Where the class is wide in pixels, as roads are in images from drones, it is thinned at a coarser
-resolution: what a skeleton takes from the finest edges are only spurs.
+Where the class is many pixels wide, as roads are in images from drones, it is thinned at a lower
+resolution: the finest details of its border would only add spurs.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import numpy as np
 if TYPE_CHECKING:
     from bhvit_seg.raster.vector.features_io import LabelRaster
 
-# In cells: the pixels, or squares of them, that are thinned.
+# In cells, the pixels or squares of pixels that are thinned.
 TILE = 1024
 HALO = 128
 USUAL_WIDTH = 12
-# Around the raster, for what its edges cut.
-MARGIN = 64
-# What an edge cuts for longer than this many widths runs along it.
+# Around the raster, where the class is continued beyond the edges.
+PADDING = 64
+# A class that an edge cuts over more than this many widths runs along the edge.
 LONGEST_CUT = 4
-# Outlines of pixels are longer than what they outline, by this much over all directions.
+# Outlines along pixels are longer than smooth ones, by this factor on average over directions.
 STAIRCASE = 4 / np.pi
 
 
@@ -38,9 +38,9 @@ class Skeleton:
     Attributes:
         scale: Pixels in a cell's side.
         size: (height, width) of the raster in cells.
-        cells: (n, 2) row and column, sorted; up to :data:`MARGIN` cells beyond the raster.
+        cells: (n, 2) row and column, sorted; up to :data:`PADDING` cells beyond the raster.
         radii: (n,) distance to the nearest border, in cells.
-        pairs: (m, 2) indices of cells that follow each other in a line.
+        pairs: (m, 2) indices of cells that are neighbours in a line.
     """
 
     scale: int
@@ -51,7 +51,7 @@ class Skeleton:
 
 
 def usual_width(labels: LabelRaster, class_id: int, progress: Callable[[float], None]) -> float:
-    """Return how wide a class is, as that of a strip of the same area and outline, in pixels."""
+    """Return the width in pixels of a long strip with the area and outline of a class."""
     area = outline = 0
     above = None
     for rows in labels.strips:
@@ -70,8 +70,7 @@ def skeletonize(labels: LabelRaster, class_id: int, width: float,
                 progress: Callable[[float], None]) -> Skeleton:
     """Return the skeleton of a class.
 
-    Holes that are smaller than a square of the class's width do not count: nobody drives around
-    a car.
+    Holes smaller than a square of the class's width, such as cars, are filled.
 
     Args:
         labels: The raster.
@@ -94,14 +93,14 @@ def skeletonize(labels: LabelRaster, class_id: int, width: float,
             first = top - HALO, left - HALO
             mask = reader.read(first, (bottom + HALO, right + HALO))
             core = slice(HALO, HALO + bottom - top), slice(HALO, HALO + right - left)
-            # Where all is the class, the nearest border is farther than can be seen.
+            # Where all is the class, there is no border to measure from.
             if not mask[core].any() or mask.all():
                 continue
             _fill_holes(mask, (width / scale) ** 2)
             distances = distance_transform_edt(mask)
             found = np.argwhere(thin(mask)[core])
             cells.append(found + (top, left))
-            # From the middle of the last cell to its border.
+            # Distances end in the middle of the next cell, not at its border.
             radii.append(distances[core][tuple(found.T)].astype(np.float32) - 0.5)
         progress(min(1, bottom / height))
     joined, sizes = np.concatenate(cells), np.concatenate(radii)
@@ -111,16 +110,16 @@ def skeletonize(labels: LabelRaster, class_id: int, width: float,
 
 
 def _cores(side: int) -> list[tuple[int, int]]:
-    """Return where the cores of tiles begin and end: the margin belongs to the outermost ones."""
+    """Return where the cores of tiles begin and end; the outermost ones have the padding too."""
     seams = list(range(TILE, side, TILE))
-    return list(zip([-MARGIN, *seams], [*seams, side + MARGIN]))
+    return list(zip([-PADDING, *seams], [*seams, side + PADDING]))
 
 
 class _CellReader:
     """Reads which cells are a class.
 
-    Beyond the raster's edges what is cut by them is continued straight on, as if it were not cut,
-    except where it is cut for longer than ``longest_cut`` cells: that runs along the edge.
+    Beyond the raster's edges the class is continued straight on, except where an edge cuts more
+    than ``longest_cut`` cells of it, along which it runs.
 
     Attributes:
         size: (height, width) of the raster in cells.
@@ -161,7 +160,7 @@ class _CellReader:
         return squares.sum(axis=(1, 3)) * 2 >= scale**2
 
     def _cut(self, line: np.ndarray) -> np.ndarray:
-        """Return what of a line of cells along an edge is continued."""
+        """Return which of the cells along an edge are continued beyond it."""
         changes = np.flatnonzero(np.diff(line.astype(np.int8), prepend=0, append=0))
         continued = line.copy()
         for start, stop in changes.reshape(-1, 2).tolist():
@@ -180,21 +179,21 @@ def _fill_holes(mask: np.ndarray, largest: float) -> None:
 
 
 def _pairs(cells: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Pair cells (n, 2), sorted, that touch; and ends at seams with what they belong to."""
+    """Pair sorted cells (n, 2) that touch, and line ends at seams across them."""
     if not len(cells):
         return np.empty((0, 2), np.int64)
     width = np.ptp(cells[:, 1]) + 3
     places = cells[:, 0] * width + cells[:, 1]
 
     def find(step: int) -> np.ndarray:
-        """Return the index of the cell a step further, -1 where there is none."""
+        """Return the index of the cell at a step from each, -1 where there is none."""
         found = np.minimum(np.searchsorted(places, places + step), len(places) - 1)
         return np.where(places[found] == places + step, found, -1)
 
     east, south, west = find(1), find(width), find(-1)
     neighbours = [
         east, south,
-        # Diagonally only where the way around a corner does not connect them already.
+        # Diagonal neighbours only where no other cell connects them.
         np.where((east < 0) & (south < 0), find(width + 1), -1),
         np.where((west < 0) & (south < 0), find(width - 1), -1)]
     index = np.arange(len(cells))
@@ -203,10 +202,10 @@ def _pairs(cells: np.ndarray, radii: np.ndarray) -> np.ndarray:
 
 
 def _seam_pairs(cells: np.ndarray, radii: np.ndarray, pairs: np.ndarray) -> Iterator[np.ndarray]:
-    """Pair ends of lines near a seam with the nearest cell beyond it, where tiles disagree.
+    """Pair line ends near a seam with the nearest cell beyond it, where tiles disagree.
 
-    They belong together if their circles, which lie in the class, overlap, and if no line leads
-    from one to the other near the seam.
+    They belong together if their circles, which lie in the class, overlap, and if no line near the
+    seam connects them.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components

@@ -1,7 +1,7 @@
 """Polygons of the classes of a label raster.
 
-Every 4-connected region of one class is one polygon, however many strips of the raster it was
-found in, and neighbouring polygons share their corners. Memory holds the outlines of all regions.
+Every 4-connected region of one class is one polygon, across all strips in which the raster is read,
+and neighbouring polygons share their corners. Memory holds the outlines of all regions.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ def write_vectors(labels: str | Path, out: str | Path, *, min_area: float | None
         labels: Raster of class ids; its nodata value gives no polygons.
         out: A GeoPackage (``.gpkg``: the layer ``polygons`` is replaced, others are kept), GeoJSON
             (``.geojson``, in WGS 84) or FlatGeobuf (``.fgb``), which are replaced.
-        min_area: Smallest area of a polygon, in square metres. What is smaller becomes part of the
-            neighbouring class that it shares the longest border with, whatever ``classes`` are
-            asked for; surrounded by nodata it is left out.
+        min_area: Smallest area of a polygon, in square metres. Smaller regions, of any class, are
+            merged into the neighbouring class with the longest common border; surrounded by nodata
+            they are left out.
         min_pixels: The same in pixels.
-        simplify: Leave out details smaller than about this many metres (map units without a CRS).
-            Borders of neighbours stay the same, so there are no gaps; needs shapely 2.1, and all
-            polygons in memory.
+        simplify: Tolerance in metres (map units without a CRS): smaller details are left out.
+            Neighbours keep common borders, so there are no gaps. Needs shapely 2.1, and memory for
+            all polygons.
         classes: Ids or names of the classes to write, all by default.
-        progress: Called with the share of the work that is done, 0 to 1.
+        progress: Called with the fraction of the work that is done, 0 to 1.
 
     Returns:
         dict: ``counts`` and ``areas`` (square metres, or pixels without a CRS) by class name.
@@ -144,7 +144,7 @@ def _polygons(rings: Rings, end: int, several: int | None
 
 
 def _simplify(polygons: np.ndarray, to_metres: np.ndarray, tolerance: float) -> np.ndarray:
-    """Return polygons with simpler borders; each corner that is left stays in place."""
+    """Return polygons with simplified borders, whose corners are some of the former ones."""
     import shapely
 
     polygons = shapely.transform(polygons, lambda points: points @ to_metres.T)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from raster.disks import small_disk
-from raster.rasters import NODATA, PALETTE, write_map
+from raster.layers import COLOURS, UTM, read
+from raster.rasters import NODATA, write_map
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.raster.opening import open_raster
@@ -26,7 +26,6 @@ from rasterio.transform import Affine  # noqa: E402
 from rasterio.warp import transform as warp  # noqa: E402
 
 ROAD = 1
-UTM = {'crs': 'EPSG:32633', 'transform': Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)}
 
 
 def roads(shape: tuple[int, int], width: float, *lines) -> np.ndarray:
@@ -34,12 +33,6 @@ def roads(shape: tuple[int, int], width: float, *lines) -> np.ndarray:
     wide = [shapely.buffer(line if hasattr(line, 'geom_type') else shapely.LineString(line),
                            width / 2, cap_style='flat') for line in lines]
     return rasterize(wide, out_shape=shape, default_value=ROAD).astype(np.uint8)
-
-
-def read(path: Path, layer: str | None = None) -> tuple[dict, np.ndarray, dict[str, np.ndarray]]:
-    """Return what a layer says of itself, its geometries and its fields."""
-    meta, _, geometries, columns = pyogrio.raw.read(path, layer=layer)
-    return meta, shapely.from_wkb(geometries), dict(zip(meta['fields'], columns))
 
 
 @pytest.fixture
@@ -250,6 +243,9 @@ def test_simpler_lines_have_fewer_points(trace):
      300 * 50 * 1.02799, 500 * 1.028),
     ({'crs': 'EPSG:3832', 'transform': Affine(3, 0, 3339584.7 - 600, 0, -3, 8_399_737.9 + 150)},
      300 * 3 * 0.50125, 30 * 0.501),
+    # An equal-area projection, whose unit is cos(30) / cos(60) eastward at 60 degrees.
+    ({'crs': '+proj=cea +lat_ts=30 +R=6371000', 'transform': Affine(30, 0, 0, 0, -30, 6_371_000)},
+     300 * 30 * 0.57735, 300),
     # On the Moon, eastward at 60 degrees.
     ({'crs': '+proj=eqc +R=1737400', 'transform': Affine(20, 0, 0, 0, -10, 1_819_401)},
      300 * 20 * 0.5, 100)])
@@ -279,8 +275,7 @@ def test_formats(tmp_path, suffix):
     assert set(fields) == {'class_id', 'class', 'length_m', 'width_m', 'colour'}
     assert fields['class_id'].tolist() == [1, 2]
     assert fields['class'].tolist() == ['road', 'water']
-    assert fields['colour'].tolist() == [
-        '#{:02x}{:02x}{:02x}'.format(*colour) for colour in PALETTE[1:]]
+    assert fields['colour'].tolist() == COLOURS[1:]
     np.testing.assert_allclose(fields['length_m'], [180, 160], rtol=0.02)
     if suffix == '.geojson':
         assert meta['crs'] == 'EPSG:4326'
@@ -312,7 +307,7 @@ def test_what_is_refused(tmp_path, monkeypatch):
     out = tmp_path / 'map.gpkg'
     with pytest.raises(UserError, match="no class 'rail': give one of"):
         write_centerlines(labels, out, ['rail'])
-    with pytest.raises(UserError, match='simplify=0 is no size'):
+    with pytest.raises(UserError, match='simplify=0 is not a size'):
         write_centerlines(labels, out, ['road'], simplify=0)
     with pytest.raises(UserError, match='map_centerlines.shp has no suffix'):
         write_centerlines(labels, tmp_path / 'map.shp', ['road'])

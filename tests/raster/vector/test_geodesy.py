@@ -1,0 +1,141 @@
+"""Areas on the ellipsoid against integrals and equal-area projections; test_centerlines.py has
+lengths."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from raster.layers import blobs, count_regions, draw, read
+from raster.rasters import NODATA, write_map
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.raster.vector import features_io
+from bhvit_seg.raster.vector.vectors import write_vectors
+
+shapely = pytest.importorskip('shapely')
+
+from rasterio.transform import Affine  # noqa: E402
+from rasterio.warp import transform as warp  # noqa: E402
+
+
+def cell_area(south: float, north: float, width: float) -> float:
+    """Return the area between parallels and over some longitude (degrees) on WGS 84."""
+    latitude, step = np.linspace(*np.radians([south, north]), 20_001, retstep=True)
+    latitude = latitude[:-1] + step / 2
+    a, e2 = 6378137.0, 0.00669437999014
+    density = a**2 * (1 - e2) * np.cos(latitude) / (1 - e2 * np.sin(latitude)**2)**2
+    return float(density.sum() * step * np.radians(width))
+
+
+def test_geographic_areas_are_those_of_the_ellipsoid(tmp_path):
+    ids = np.array([[0, 0, 1], [0, 2, 1], [2, 2, NODATA]])
+    transform = Affine(0.25, 0, 10, 0, -0.5, 61)
+    labels = write_map(tmp_path / 'map.tif', ids, crs='EPSG:4326', transform=transform)
+    areas = write_vectors(labels, tmp_path / 'map.gpkg')['areas']
+    rows = [cell_area(61 - 0.5 * (row + 1), 61 - 0.5 * row, 0.25) for row in range(3)]
+    assert areas['ground'] == pytest.approx(2 * rows[0] + rows[1], rel=1e-8)
+    assert areas['road'] == pytest.approx(rows[0] + rows[1], rel=1e-8)
+    assert areas['water'] == pytest.approx(rows[1] + 2 * rows[2], rel=1e-8)
+
+
+def test_areas_in_a_projection_that_stretches_are_those_on_the_ground(tmp_path):
+    corners = warp('EPSG:4326', 'EPSG:3857', [10, 10.01], [60.01, 60])
+    (left, right), (top, bottom) = corners
+    transform = Affine((right - left) / 20, 0, left, 0, (bottom - top) / 10, top)
+    labels = write_map(tmp_path / 'map.tif', np.zeros((10, 20)), crs='EPSG:3857',
+                       transform=transform)
+    areas = write_vectors(labels, tmp_path / 'map.gpkg')['areas']
+    assert areas['ground'] == pytest.approx(cell_area(60, 60.01, 0.01), rel=1e-6)
+    assert areas['ground'] < 0.3 * (right - left) * (top - bottom)
+
+
+def test_areas_of_maps_in_feet_are_in_metres(tmp_path):
+    labels = write_map(tmp_path / 'map.tif', np.zeros((10, 20)), crs='EPSG:2263',
+                       transform=Affine(2, 0, 1e6, 0, -2, 2e5))
+    areas = write_vectors(labels, tmp_path / 'map.gpkg')['areas']
+    assert areas['ground'] == pytest.approx(200 * (2 * 1200 / 3937)**2, rel=1e-9)
+
+
+def test_a_local_system_is_measured_in_its_units(tmp_path):
+    local = 'LOCAL_CS["site",UNIT["metre",1],AXIS["East",EAST],AXIS["North",NORTH]]'
+    labels = write_map(tmp_path / 'map.tif', np.zeros((10, 20)), crs=local,
+                       transform=Affine(3, 0, 0, 0, -3, 0))
+    assert write_vectors(labels, tmp_path / 'map.gpkg')['areas'] == {'ground': 1800}
+
+
+@pytest.mark.parametrize('crs, pixel, middle', [
+    # The pole in the middle of a pixel's corner, of a pixel, and off the raster.
+    ('EPSG:3031', 9_000, (0, 0)), ('EPSG:3995', 700, (350, 350)),
+    ('EPSG:3976', 400, (0, -2.1e6)),
+    # Longitude jumps from 180 to -180 degrees along these rasters.
+    ('EPSG:3413', 2_000, (-9e5, 9e5)), ('EPSG:5936', 300, (0, 4e5)), ('EPSG:3575', 900, (0, 9e5)),
+    ('EPSG:3832', 250, (3339584.7, 4e6)), ('EPSG:3994', 800, (8.9e6, -3.1e6)),
+    ('EPSG:4326', 0.01, (180, -62))])
+def test_areas_where_longitude_jumps(tmp_path, crs, pixel, middle):
+    """Against those in an equal-area projection around the raster's middle."""
+    ids = blobs(60, 80, seed=4)
+    transform = Affine(pixel, 0, middle[0] - 40 * pixel, 0, -pixel, middle[1] + 30 * pixel)
+    labels, out = write_map(tmp_path / 'map.tif', ids, crs=crs, transform=transform), (
+        tmp_path / 'map.fgb')
+    write_vectors(labels, out)
+    _, polygons, fields = read(out)
+    assert len(polygons) == count_regions(ids) and shapely.is_valid(polygons).all()
+    np.testing.assert_array_equal(draw(polygons, fields['class_id'], ids.shape, transform), ids)
+    (longitude,), (latitude,) = warp(crs, 'EPSG:4326', [middle[0]], [middle[1]])
+    equal_area = f'+proj=laea +lon_0={longitude} +lat_0={latitude} +ellps=WGS84'
+    moved = shapely.transform(
+        shapely.segmentize(polygons, pixel),
+        lambda points: np.transpose(warp(crs, equal_area, *points.T)))
+    truth = shapely.area(moved)
+    # Of the map, where that is true within 1 %.
+    tolerance = 0.01 if np.allclose(fields['area_m2'], shapely.area(polygons)) else 1e-4
+    np.testing.assert_allclose(fields['area_m2'], truth, rtol=tolerance)
+
+    smallest = np.quantile(fields['area_m2'], 0.7)
+    write_vectors(labels, out, min_area=smallest, simplify=3 * np.sqrt(truth.sum() / ids.size))
+    _, simple, fields = read(out)
+    assert 1 < len(simple) < 0.4 * len(polygons) and fields['area_m2'].min() >= smallest
+    assert fields['area_m2'].sum() == pytest.approx(truth.sum(), rel=tolerance)
+    assert shapely.is_valid(simple).all()
+    before = shapely.get_num_coordinates(shapely.coverage_union_all(polygons))
+    assert shapely.get_num_coordinates(simple).sum() < before + 0.4 * (
+        shapely.get_num_coordinates(polygons).sum())
+
+
+@pytest.mark.parametrize('rows', [3, 40, 500])
+@pytest.mark.parametrize('crs, transform', [
+    ('EPSG:4326', Affine(0.02, 0, 5, 0, -0.2, 84)),
+    ('EPSG:3395', Affine(2_000, 0, 0, 0, -30_000, 1.2e7)),
+    ('EPSG:3031', Affine(9_000, 500, 1e5, -500, -9_000, 3e6))])
+def test_the_smallest_area_is_the_area_that_is_written(tmp_path, monkeypatch, crs, transform, rows):
+    """Also where pixels of one strip have very different areas."""
+    ids = np.zeros((400, 24), int)
+    rng = np.random.default_rng(0)
+    for top in range(1, 398, 4):
+        left = rng.integers(1, 16)
+        ids[top:top + 2, left:left + rng.integers(1, 7)] = 1
+    monkeypatch.setattr(features_io, 'PIXELS_IN_STRIP', rows * ids.shape[1])
+    labels, out = write_map(tmp_path / 'map.tif', ids, crs=crs, transform=transform), (
+        tmp_path / 'map.fgb')
+    write_vectors(labels, out, classes=[1])
+    areas = np.sort(read(out)[2]['area_m2'])
+    assert areas[-1] > 5 * areas[0]
+    for smallest in (areas[20], (areas[50] + areas[51]) / 2, areas[90]):
+        write_vectors(labels, out, classes=[1], min_area=smallest)
+        np.testing.assert_allclose(np.sort(read(out)[2]['area_m2']), areas[areas >= smallest])
+
+
+@pytest.mark.parametrize('crs, transform, expected', [
+    # On the Moon's sphere, and on Mars's ellipsoid of 3396.19 and 3376.2 km.
+    ('IAU_2015:30100', Affine(0.5, 0, 20, 0, -0.5, 35),
+     1_737_400**2 * np.radians(10) * (np.sin(np.radians(35)) - np.sin(np.radians(30)))),
+    ('+proj=eqc +R=1737400 +lat_ts=0', Affine(1000, 0, 0, 0, -1000, 5000), 200e6),
+    ('+proj=stere +lat_0=90 +a=3396190 +b=3376200', Affine(1000, 0, -1e4, 0, -1000, 5e3), 200e6),
+    ('+proj=longlat +a=3396190 +b=3376200', Affine(0.01, 0, 7, 0, -0.01, 0.05),
+     np.radians(0.2) * np.radians(0.1) * 3376200**2)])
+def test_other_bodies_are_measured_on_their_own_ellipsoid(tmp_path, crs, transform, expected):
+    labels = write_map(tmp_path / 'map.tif', np.zeros((10, 20)), crs=crs, transform=transform)
+    areas = write_vectors(labels, tmp_path / 'map.gpkg')['areas']
+    assert areas['ground'] == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(UserError, match='map.tif has a CRS of another body, .* .gpkg or .fgb'):
+        write_vectors(labels, tmp_path / 'map.geojson')
