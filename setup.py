@@ -196,6 +196,7 @@ EXTRAS = {
         *DASK,
         *TEACHER,
         'pytest>=7',
+        'pytest-xdist>=3',
         'hypothesis',
         'matplotlib',
         'rio-cogeo',
