@@ -198,6 +198,7 @@ EXTRAS = {
         'pytest>=7',
         'pytest-xdist>=3',
         'hypothesis',
+        'matplotlib',
         'rio-cogeo',
         'ruff==0.17.*',
         'clang-format==23.1.*',

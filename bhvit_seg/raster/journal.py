@@ -207,7 +207,7 @@ def _reported(folder: Path) -> Iterator[None]:
 
 def _remove_partial_outputs(out: Path) -> None:
     """Delete what killed writers left of an output and of the files that go with it."""
-    mine = re.compile(rf'\.({re.escape(out.stem)}|{re.escape(out.name)}\.aux)\.\d+'
+    mine = re.compile(rf'\.({re.escape(out.stem)}|{re.escape(out.name)}\.aux)\.\d+(-\d+)?'
                       rf'{re.escape(PARTIAL)}({re.escape(out.suffix)}|\.xml).*')
     for path in sorted(out.parent.iterdir()):
         if mine.fullmatch(path.name):

@@ -175,7 +175,8 @@ def test_what_somebody_put_into_the_journal_stays(out):
 
 
 def test_what_killed_writers_left_is_deleted(out):
-    mine = ['.map.12.partial.tif', '.map.12.partial.tif.first.tif', '.map.tif.aux.3.partial.xml',
+    mine = ['.map.12.partial.tif', '.map.12-3.partial.tif',
+            '.map.12.partial.tif.first.tif', '.map.tif.aux.3.partial.xml',
             '.map.12.partial.tif.aux.xml']
     others = ['.map2.12.partial.tif', '.map.other.12.partial.tif', '.map.12.partial.png',
               'map.tif', 'map.12.partial.tif']
