@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bhvit_seg.datasets.image_io import find_raster, write_labels
-from bhvit_seg.errors import UserError, find_user_error, first_line
+from bhvit_seg.errors import UserError, explain_interrupt, find_user_error, first_line
 from bhvit_seg.fileio import make_output_folder, write_json
 from bhvit_seg.inference.blending import Blender
 from bhvit_seg.inference.inputs import find_images
@@ -117,24 +117,27 @@ def predict_files(inputs: Sequence[str | Path],
     todo = update_record(Path(out), jobs, source.weights, opacity if overlay else None, overwrite)
     report.skipped = [job.image for job in jobs if job not in todo]
     in_windows, dark = [], []
-    for job in with_progress(todo):
-        try:
-            image = model.load(
-                job.image, None if lidar is None else find_raster(lidar, job.name))
-            sides = choose_windows(model, image, window, whole)
-            labels = (model.predict(image) if sides is None else
-                      predict_in_windows(model, image, sides))
-            write_prediction(job, image, labels, model, opacity if overlay else None)
-        except Exception as error:
-            # Whatever is wrong with one image, the others are to be predicted.
-            known = find_user_error(error)
-            sentence = str(known) if known else f'{type(error).__name__}: {first_line(error)}'
-            report.failed[job.image] = (
-                sentence if str(job.image) in sentence else f'{job.image}: {sentence}')
-        else:
-            report.written.append(job.image)
-            in_windows += [job.image] if sides is not None and window is None else []
-            dark += [job.image] if is_too_dark(image, model) else []
+    with explain_interrupt(lambda: (
+            f'{len(report.written)} of {len(todo)} images are predicted in {out}; the same command '
+            'continues')):
+        for job in with_progress(todo):
+            try:
+                image = model.load(
+                    job.image, None if lidar is None else find_raster(lidar, job.name))
+                sides = choose_windows(model, image, window, whole)
+                labels = (model.predict(image) if sides is None else
+                          predict_in_windows(model, image, sides))
+                write_prediction(job, image, labels, model, opacity if overlay else None)
+            except Exception as error:
+                # Whatever is wrong with one image, the others are to be predicted.
+                known = find_user_error(error)
+                sentence = str(known) if known else f'{type(error).__name__}: {first_line(error)}'
+                report.failed[job.image] = (
+                    sentence if str(job.image) in sentence else f'{job.image}: {sentence}')
+            else:
+                report.written.append(job.image)
+                in_windows += [job.image] if sides is not None and window is None else []
+                dark += [job.image] if is_too_dark(image, model) else []
     if in_windows:
         report.notes.append(
             f'{some(in_windows)} of more than {MAX_WHOLE:,} pixels predicted in overlapping '

@@ -12,7 +12,8 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from PIL import Image
 
-from bhvit_seg.inference.torch_predictor import predict
+from bhvit_seg.inference.prediction import predict_files
+from bhvit_seg.inference.predictor import ModelSource
 from bhvit_seg.shipped import find_config
 from bhvit_seg.training.config import load_config
 
@@ -53,7 +54,8 @@ def test_labels_are_those_of_our_predictor(checkpoint, tmp_path):
          tmp_path / 'out'],
         capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-2000:]
-    predict([image], NAME, checkpoint, tmp_path / 'ours', 'cpu')
+    source = ModelSource(config=str(find_config(NAME)), checkpoint=str(checkpoint), device='cpu')
+    predict_files([image], source, tmp_path / 'ours')
     expected = np.asarray(Image.open(tmp_path / 'ours' / 'labels' / 'tile.png'))
     assert len(np.unique(expected)) == 2
     predicted = np.load(tmp_path / 'out.npz')

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
@@ -102,3 +103,8 @@ def randomize(model: nn.Module, seed: int = 0) -> None:
         elif isinstance(module, AttentionQuantizer):
             module.alpha.copy_(0.02 + 0.1 * noise(module.alpha).abs())
             module.initialized.fill_(1)
+
+
+def picture(size: Sequence[int], channels: int = 3, seed: int = 0) -> np.ndarray:
+    """Return a random image ``(*size, channels)``, uint8."""
+    return np.random.default_rng(seed).integers(0, 256, (*size, channels), np.uint8)
