@@ -88,7 +88,7 @@ class RSLVFDataset(BaseSegDataset):
 
     def load_data_list(self) -> list[dict]:
         """List images (sorted by name) with the paths of their partners."""
-        # Parsed here for its errors: workers, which parse it again, would tell them too late.
+        # Parsed here for its errors: workers, which parse it again, would report them too late.
         MaskEncoding(self.mask_encoding, self._metainfo['classes'])
         folder = self.data_prefix['img_path']
         if not self._is_folder(folder):
@@ -111,7 +111,7 @@ class RSLVFDataset(BaseSegDataset):
                 reduce_zero_label=self.reduce_zero_label,
                 seg_fields=[])
             for key, partner_folder, files, suffix in partners:
-                # A missing partner keeps the name it should have: the check and the loader tell.
+                # A missing partner keeps the name it should have: check and loader report it.
                 info[key] = osp.join(partner_folder, files.get(stem, stem + suffix))
             data_list.append(info)
         return data_list

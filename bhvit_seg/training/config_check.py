@@ -17,7 +17,7 @@ import torch
 from mmengine.config import Config
 
 from bhvit_seg.datasets.checks import check_from_config
-from bhvit_seg.datasets.report import DatasetReport, Problem
+from bhvit_seg.datasets.report import DatasetReport
 from bhvit_seg.errors import UserError
 from bhvit_seg.training.config import IOU_METRICS, listed, type_name
 
@@ -36,7 +36,7 @@ def check_split(cfg: Config, split: str = 'train', progress: bool = True) -> Dat
     """Check the config and every file of one of its data sets, see :func:`check_from_config`."""
     report = check_from_config(cfg, split, progress=progress)
     problems, warnings = check_config(cfg, split)
-    report.problems[:0] = [Problem('config', problem) for problem in problems]
+    report.problems[:0] = problems
     report.warnings[:0] = warnings
     return report
 

@@ -20,7 +20,8 @@ from bhvit_seg.inference.predictor import ModelSource
 from bhvit_seg.inference.windows import lay_grid
 from bhvit_seg.native import PackedSegmentor
 from bhvit_seg.raster import predict, workers
-from bhvit_seg.raster.predict import ReadChoices, WindowChoices, WorkChoices, map_raster
+from bhvit_seg.raster.predict import WindowChoices, WorkChoices, map_raster
+from bhvit_seg.raster.reading import ReadOptions
 from bhvit_seg.raster.writing import OutputOptions
 
 NODATA = 255
@@ -134,8 +135,8 @@ def test_nodata_is_where_the_raster_has_none_and_nowhere_else(map_model, write_r
     empty[20:30, 20:40] = True
     np.testing.assert_array_equal(read(tmp_path / 'out.tif') == NODATA, empty)
     grid = lay_grid((150, 640), (64, 64), 0.25, 4)
-    assert report.tally.empty == len(grid.tops) * sum(left > 103 for left in grid.lefts) > 0
-    assert report.tally.computed + report.tally.empty == len(grid.tops) * len(grid.lefts)
+    assert report.statistics.empty == len(grid.tops) * sum(left > 103 for left in grid.lefts) > 0
+    assert report.statistics.computed + report.statistics.empty == len(grid.tops) * len(grid.lefts)
 
 
 def test_what_lies_under_nodata_changes_nothing(map_model, write_raster, tmp_path):
@@ -170,14 +171,14 @@ def test_sixteen_bits_and_four_bands(map_model, write_raster, tmp_path):
     raster = write_raster(bands=4, dtype='uint16')
     with pytest.raises(UserError, match='--value-range'):
         map_with(raster, tmp_path / 'out.tif', map_model())
-    reading = ReadChoices(bands=(3, 1, 2), value_range=(0, 16 * 255))
+    reading = ReadOptions(bands=(3, 1, 2), value_range=(0, 16 * 255))
     map_with(raster, tmp_path / 'ranged.tif', map_model(), reading=reading)
     pixels = paint((150, 210), 4, 0)[[2, 0, 1]]
     same = tmp_path / 'same.tif'
     with rasterio.open(same, 'w', driver='GTiff', height=150, width=210, count=3,
                        dtype='float32') as dataset:
         dataset.write(pixels.astype(np.float32))
-    reading = ReadChoices(value_range=(0, 255))
+    reading = ReadOptions(value_range=(0, 255))
     map_with(same, tmp_path / 'bytes.tif', map_model(), reading=reading)
     assert (read(tmp_path / 'ranged.tif') == read(tmp_path / 'bytes.tif')).mean() > 0.999
     # A model that was trained on such values takes them as they are.
@@ -215,7 +216,7 @@ def test_narrow_blocks_give_the_same_bytes(large, map_model, tmp_path, monkeypat
     report = map_with(large[0], tmp_path / 'out.tif', map_model(), probabilities='uint8')
     assert_same_files(tmp_path / 'out.tif', large)
     grid = lay_grid((1700, 700), (64, 64), 0.25, 4)
-    assert report.tally.computed + report.tally.empty > len(grid.tops) * len(grid.lefts)
+    assert report.statistics.computed + report.statistics.empty > len(grid.tops) * len(grid.lefts)
 
 
 def test_memory_limit_narrows_blocks(large, map_model):
@@ -304,7 +305,7 @@ def test_killed_runs_go_on_and_give_the_same_bytes(workers, large, map_model, st
         before = len(seen)
         limit = time.monotonic() + STARTED
         while process.poll() is None and time.monotonic() < limit:
-            seen = sorted(out.parent.glob('.*.work/*.block'))
+            seen = sorted(out.parent.glob('.*.work/*.npz'))
             if len(seen) > before:
                 break
             time.sleep(0.005)
@@ -381,7 +382,7 @@ def test_other_models_and_options_do_not_go_on(large, map_model, tmp_path, monke
     for words, packed, options in (
             ('model.sha256', map_model(seed=1), {}),
             ('windows.overlap', map_model(), dict(windows=WindowChoices(None, 0.5))),
-            ('reading.nodata', map_model(), dict(reading=ReadChoices(nodata=9.0))),
+            ('reading.nodata', map_model(), dict(reading=ReadOptions(nodata=9.0))),
             ('output.compress', map_model(), dict(output=OutputOptions(compress='lzw')))):
         with pytest.raises(UserError, match='begun by another run') as error:
             map_with(large[0], out, packed, **options)
