@@ -1,5 +1,5 @@
 // Everything that depends on the size of the image alone, worked out once: sizes of maps, one
-// block of memory cut into them, stretched position embeddings, tables for enlarging.
+// block of memory cut into them, stretched position embeddings, tables for upsampling.
 #pragma once
 
 #include <vector>
