@@ -31,6 +31,6 @@ class Resize {
 
 // Stretches values [size][size] bicubically to [height][width] (a = -0.75, corners not aligned),
 // as a published position embedding is; copies them where the sizes are equal.
-void stretch(const float* values, int size, int height, int width, float* out);
+void resize_bicubic(const float* values, int size, int height, int width, float* out);
 
 }  // namespace bhvit

@@ -109,7 +109,7 @@ int upsampled(int size, Random& random) {
   return size <= kLanes ? random.between(1, 5 * size) : random.between(2 * size - 1, 5 * size);
 }
 
-void test_enlarge(const Pair& k, Random& random) {
+void test_upsample(const Pair& k, Random& random) {
   for_sizes([&](int height, int width) {
     const int to_height = upsampled(height, random), to_width = upsampled(width, random);
     const int channels = random.one_of(kChannels), stride = random.one_of(kStrides);
@@ -129,7 +129,7 @@ void test_enlarge(const Pair& k, Random& random) {
   });
 }
 
-void test_enlarge_and_pack(const Pair& k, Random& random) {
+void test_upsample_and_pack(const Pair& k, Random& random) {
   for_sizes([&](int height, int width) {
     const int to_height = upsampled(height, random), to_width = upsampled(width, random);
     const int channels = random.one_of(kChannels), stride = random.one_of(kStrides);
@@ -195,8 +195,8 @@ void test_map_kernels(const Pair& kernels, Random& random) {
   test_add(kernels, random);
   test_load_patches(kernels, random);
   test_pool_rows(kernels, random);
-  test_enlarge(kernels, random);
-  test_enlarge_and_pack(kernels, random);
+  test_upsample(kernels, random);
+  test_upsample_and_pack(kernels, random);
   test_labels(kernels, random);
 }
 

@@ -229,10 +229,10 @@ struct Kernels {
   // One head in one window. Bits are those of queries, keys and values, from `first_word` on.
   void (*attend)(const Attention& head, const TokenBits (&bits)[3], int first_word,
                  const Window& window, const HeadContext& to, float* scratch);
-  // rest, mixed: [channels][kTileLanes], bits: [channels / 32][kTileLanes], shares:
+  // rest, mixed: [channels][kTileLanes], bits: [channels / 32][kTileLanes], contexts:
   // [cells][channels].
   void (*mix_context)(const ContextMixer& mixer, const WindowSums& sums, const float* rest,
-                      const float* shares, Tokens tokens, float* mixed, uint32_t* bits);
+                      const float* contexts, Tokens tokens, float* mixed, uint32_t* bits);
 
   // Maximum and sum of scale * x + bias over the rows [y0, y1) of one channel: [width] each.
   void (*pool_rows)(const Map& map, int channel, int y0, int y1, float scale, float bias,

@@ -165,7 +165,7 @@ BHVIT_INLINE void store_bytes(uint8_t* p, U x, int n) {
 // Counts set bits of words, lane by lane: a table lookup for each nibble, summed in bytes.
 class Counter {
  public:
-  static constexpr int kMost = 31;  // 31 words of at most 8 bits a byte fit a byte
+  static constexpr int kMaxWords = 31;  // 31 words of at most 8 bits a byte fit a byte
   BHVIT_INLINE Counter() : a_(_mm256_setzero_si256()), b_(_mm256_setzero_si256()) {}
   BHVIT_INLINE void add_bits(U x) {
     a_ = _mm256_add_epi8(a_, bytes(x.a));

@@ -101,7 +101,7 @@ BHVIT_INLINE void store_bytes(uint8_t* p, U x, int n) {
 // Counts set bits of words, lane by lane.
 class Counter {
  public:
-  static constexpr int kMost = 1 << 30;  // words that may be added before reading
+  static constexpr int kMaxWords = 1 << 30;  // words that may be added before reading
   BHVIT_INLINE Counter() : sum_(_mm512_setzero_si512()) {}
   // Counting that goes on from `sum`; finish takes the same.
   BHVIT_INLINE void start(U sum) { sum_ = sum; }

@@ -148,7 +148,7 @@ BHVIT_INLINE void store_bytes(uint8_t* p, U x, int n) {
 // Counts set bits of words, lane by lane, in bytes.
 class Counter {
  public:
-  static constexpr int kMost = 31;  // 31 words of at most 8 bits a byte fit a byte
+  static constexpr int kMaxWords = 31;  // 31 words of at most 8 bits a byte fit a byte
   BHVIT_INLINE Counter() {
     for (auto& bytes : sum_) bytes = vdupq_n_u8(0);
   }

@@ -205,12 +205,13 @@ BHVIT_INLINE void quantize(const float* terms, int number, F factor, F zero_poin
 template <int N>
 BHVIT_INLINE void sum_values(const uint32_t* low, const uint32_t* high, const uint32_t* values,
                              int words, int channels, int32_t* out) {
-  constexpr int kMost = Counter::kMost / 3;  // words whose levels may be counted before reading
+  constexpr int kMaxWords =
+      Counter::kMaxWords / 3;  // words whose levels may be counted before reading
   if (N) words = N;
   const auto weigh = [&](auto&& word) {
     U sum = broadcast(0u);
-    for (int from = 0; from < words; from += kMost) {
-      const int to = words - from < kMost ? words : from + kMost;
+    for (int from = 0; from < words; from += kMaxWords) {
+      const int to = words - from < kMaxWords ? words : from + kMaxWords;
       Counter count;
       for (int w = from; w < to; ++w) count.add_bits(word(high, w));
       count.twice();
@@ -279,10 +280,11 @@ void attend(const Attention& head, const TokenBits (&bits)[3], int first_word, c
   }
 }
 
-// Where a vector of tokens finds the sums of the windows it lies in, and the shares of their cells.
+// Where a vector of tokens finds the sums of the windows it lies in, and the contexts of their
+// cells.
 class WindowRuns {
  public:
-  WindowRuns(const WindowSums& windows, const float* shares, int channels, Tokens tokens) {
+  WindowRuns(const WindowSums& windows, const float* contexts, int channels, Tokens tokens) {
     const int size = windows.size;
     for (int lane = 0; lane < tokens.count;) {
       const int y = (tokens.token + lane) / windows.width;
@@ -290,7 +292,7 @@ class WindowRuns {
       const int columns = windows.width - left < size ? windows.width - left : size;
       const int cell = y / size * windows.across + x / size;
       where_[number_] = not_(below(lane));
-      shares_[number_++] = shares + static_cast<ptrdiff_t>(cell) * channels;
+      contexts_[number_++] = contexts + static_cast<ptrdiff_t>(cell) * channels;
       int token = windows.first + y % size * columns + x - left;
       for (int end = lane + left + columns - x; lane < end && lane < kLanes;) {
         const ptrdiff_t vector = static_cast<ptrdiff_t>(cell) * windows.vectors + token / kLanes;
@@ -303,15 +305,15 @@ class WindowRuns {
   }
   BHVIT_INLINE U sum(int channel) const { return sums_.read(channel * kLanes); }
   BHVIT_INLINE F share(int channel) const {
-    F x = broadcast(shares_[0][channel]);
-    for (int i = 1; i < number_; ++i) x = select(where_[i], broadcast(shares_[i][channel]), x);
+    F x = broadcast(contexts_[0][channel]);
+    for (int i = 1; i < number_; ++i) x = select(where_[i], broadcast(contexts_[i][channel]), x);
     return x;
   }
 
  private:
   Joined<int32_t> sums_;
   int number_ = 0;
-  const float* shares_[kLanes];
+  const float* contexts_[kLanes];
   M where_[kLanes];
 };
 
@@ -337,10 +339,10 @@ BHVIT_INLINE void mix_vectors(const ContextMixer& mixer, const float* rest,
 }
 
 void mix_context(const ContextMixer& mixer, const WindowSums& sums, const float* rest,
-                 const float* shares, Tokens tokens, float* mixed, uint32_t* bits) {
+                 const float* contexts, Tokens tokens, float* mixed, uint32_t* bits) {
   const auto runs_of = [&](int lane) {
     const int left = tokens.count - lane;
-    return WindowRuns(sums, shares, mixer.channels,
+    return WindowRuns(sums, contexts, mixer.channels,
                       {tokens.token + lane, left < kLanes ? left : kLanes});
   };
   if (tokens.vectors() == 2) {

@@ -28,9 +28,9 @@ BHVIT_INLINE void add_word(const uint32_t* activations, const uint32_t* weights,
 template <int T, int O, int N = 0>
 BHVIT_INLINE void count_differences(const uint32_t* activations, int stride,
                                     const uint32_t* weights, int words, U (&acc)[O][T]) {
-  static_assert(N <= Counter::kMost, "a counter overflows");
-  for (int from = 0; from < words; from += Counter::kMost) {
-    const int to = words - from < Counter::kMost ? words : from + Counter::kMost;
+  static_assert(N <= Counter::kMaxWords, "a counter overflows");
+  for (int from = 0; from < words; from += Counter::kMaxWords) {
+    const int to = words - from < Counter::kMaxWords ? words : from + Counter::kMaxWords;
     Counter counters[O][T];
     repeat<O>([&](int o) BHVIT_HERE {
       repeat<T>([&](int t) BHVIT_HERE { counters[o][t].start(acc[o][t]); });

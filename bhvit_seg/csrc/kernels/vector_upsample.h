@@ -10,7 +10,7 @@ namespace bhvit {
 namespace BHVIT_ISA {
 namespace {
 
-constexpr int kMostClasses = 256;  // labels are bytes
+constexpr int kMaxClasses = 256;  // labels are bytes
 
 // Sixteen columns of an upsampled row.
 struct Columns {
@@ -188,7 +188,7 @@ void label_rows(const Map& logits, int classes, const Upsampling& to, int y_begi
   const auto last_column = [&](int tile) {
     return to.base[tile] + static_cast<int>(to.x1[tile * kLanes + kLanes - 1]);
   };
-  int candidates[kMostClasses];
+  int candidates[kMaxClasses];
   for (int tile = 0; tile < tiles;) {
     // tiles whose columns of logits fit a vector share their candidates
     const int first = tile, base = to.base[tile];
