@@ -412,7 +412,7 @@ def test_finished_probabilities_of_another_type_are_no_answer(map_model, write_r
 def test_raster_is_never_its_own_map(map_model, write_raster):
     raster = write_raster()
     before = raster.read_bytes()
-    with pytest.raises(UserError, match='is the raster'):
+    with pytest.raises(UserError, match='image.tif'):
         map_with(raster, raster, map_model(), work=WorkChoices(overwrite=True))
     assert raster.read_bytes() == before
 
