@@ -15,7 +15,7 @@ import numpy as np
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from bhvit_seg.datasets.image_io import LIDAR_SUFFIXES
+from bhvit_seg.datasets.lidar import LIDAR_SUFFIXES
 from bhvit_seg.datasets.masks import MaskEncoding
 from bhvit_seg.errors import UserError
 
