@@ -38,15 +38,13 @@ class PackedPredictor(Predictor):
         if missing:
             raise UserError(f'the packed model {packed} does not say how its images are read '
                             f'({", ".join(missing)}): export it with `bhvit-seg export`')
-        super().__init__(meta, self.segmentor.mean.tolist(), self.segmentor.digest)
+        super().__init__(meta, self.segmentor.mean, self.segmentor.digest)
         self.cell = None if meta['align_corners'] else PATCH
 
     def load(self, image: Path, lidar: Path | None = None) -> LoadedImage:
-        try:
-            from bhvit_seg.datasets.image_io import append_lidar, read_lidar, read_pixels
-        except ModuleNotFoundError as error:
-            raise UserError(f'reading image files needs {error.name}: pip install '
-                            'opencv-python-headless pillow') from error
+        from bhvit_seg.datasets.image_io import read_pixels
+        from bhvit_seg.datasets.lidar import append_lidar, read_lidar
+
         picture = pixels = read_pixels(str(image), self.meta['color_type'])[0]
         if pixels.dtype != np.uint8:
             pixels = pixels.astype(np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from bhvit_seg import __version__
-from bhvit_seg.datasets.image_io import find_raster
+from bhvit_seg.datasets.lidar import find_raster
 from bhvit_seg.datasets.synthetic import generate_scene
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import make_output_folder
@@ -212,6 +212,8 @@ def export_packed(config: str | Path,
     Raises:
         UserError: Something given is wrong, see also :func:`pack_model`.
     """
+    if Path(out).resolve() in {Path(path).resolve() for path in (config, checkpoint, *images)}:
+        raise UserError(f'{out} would be written, but it is an input: give another name')
     trained = TrainedSegmentor(config, checkpoint, 'cpu', cfg_options)
     meta = describe(trained)
     pictures = []

@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
+from bhvit_seg.datasets.unlabelled import find_images
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import make_output_folder, write_atomically
 from bhvit_seg.models.weights import state_dict_of
@@ -149,6 +150,8 @@ def pretrain(config: str | Path, images: Sequence[str | Path], work_dir: str | P
     segmenter = load_config(config)
     require_settings(segmenter, config, 'model')
     cfg = imitation_config(segmenter, images, **settings)
+    # Before anything is written or loaded.
+    find_images(images)
     cfg._filename = str(Path(config).with_name(f'{Path(config).stem}_imitation.py'))
     if cfg_options:
         check_options(cfg, cfg_options)

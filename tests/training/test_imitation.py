@@ -120,6 +120,12 @@ def test_a_backbone_of_more_channels_learns_on_colours(place):
         imitation_config(cfg, ['x'])
 
 
+def test_missing_images_end_it_before_anything_is_written(place, tmp_path):
+    with pytest.raises(UserError, match='nowhere'):
+        pretrain(place / 'config.py', [tmp_path / 'nowhere'], work_dir=tmp_path / 'work')
+    assert not (tmp_path / 'work').exists()
+
+
 @pytest.mark.parametrize('options,words', [
     (dict(teacher='resnet'), 'resnet'), (dict(iterations=0), 'iterations is 0'),
     (dict(batch_size=-1), 'batch size is -1')])
