@@ -249,12 +249,15 @@ def find_outputs(rasters: Mapping[Path | str, Path], inputs: Sequence[str], out:
     """Return for each raster the GeoTIFF to write.
 
     Raises:
-        UserError: Several rasters are to become one file.
+        UserError: Several rasters are to become one file, or a file is named as a folder.
     """
     is_file = out.suffix.lower() in ('.tif', '.tiff') and not out.is_dir()
     if is_file and (len(rasters) > 1 or Path(inputs[0]).is_dir()):
         raise UserError(f'{len(rasters)} raster(s) of {", ".join(map(str, inputs))} are to be '
                         f'mapped into {out}, which names one file: give a folder')
+    if out.is_file() and not is_file:
+        raise UserError(f'{out} is a file, but maps are GeoTIFFs: give a name that ends in .tif, '
+                        'or a folder')
     return {raster: out if is_file else out / f'{name}.tif' for raster, name in rasters.items()}
 
 

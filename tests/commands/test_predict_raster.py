@@ -108,6 +108,7 @@ def test_inputs_that_do_not_suit_are_named(map_model, write_raster, tool, senten
     line = sentence(main, nowhere, out, *packed, '--vector', tmp_path / 'v.gpkg', '--min-area', 5)
     assert 'has no CRS' in line and '--min-pixels' in line
     (tmp_path / 'file').write_text('')
+    assert '.tif' in sentence(main, write_raster(), tmp_path / 'file', *packed)
     line = sentence(main, write_raster(), tmp_path / 'file' / 'out.tif', *packed)
     assert 'cannot write' in line
 
