@@ -28,7 +28,7 @@ from bhvit_seg.raster.vector.regions import Regions
 from bhvit_seg.raster.vector.rings import Rings, trace_rings
 
 LAYER = 'polygons'
-POLYGONS_AT_ONCE = 100_000
+POLYGONS_AT_ONCE = 10_000
 
 
 def write_vectors(labels: str | Path, out: str | Path, *, min_area: float | None = None,
