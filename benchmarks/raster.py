@@ -111,8 +111,8 @@ def _map_for_nothing(raster: Path, out: Path, packed: str, window: int, max_memo
 
 def split(report: MapReport) -> dict[str, Any]:
     """Return where the time of a map went."""
-    return {'windows': report.tally.computed, 'seconds': report.seconds,
-            'steps': {**report.tally.seconds, 'writing': report.writing}}
+    return {'windows': report.statistics.computed, 'seconds': report.seconds,
+            'steps': {**report.statistics.seconds, 'writing': report.writing}}
 
 
 def _in_process(work: Callable, *args: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ EXTRA_OF = {
     'torch': 'mm', 'mmengine': 'mm', 'mmcv': 'mm', 'mmseg': 'mm',
     'mmpretrain': 'pretrain', 'torchvision': 'pretrain',
     'cv2': 'predict', 'PIL': 'predict', 'rich': 'predict',
-    'pyproj': 'raster', 'rasterio': 'raster',
+    'filelock': 'raster', 'pyproj': 'raster', 'rasterio': 'raster',
     'pyogrio': 'vector', 'scipy': 'vector', 'shapely': 'vector',
     'skimage': 'vector',
     'dask': 'dask', 'distributed': 'dask',

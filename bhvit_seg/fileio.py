@@ -7,8 +7,13 @@ a SIGKILL leaves either the old file or the new one. Needs nothing but the stand
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import json
 import os
+import re
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +22,8 @@ from typing import Any
 from bhvit_seg.errors import UserError
 
 PARTIAL = '.partial'
+LEFTOVER = re.compile(r'\..+\.\d+(-\d+)?\.partial(\.[^.]*)?', re.DOTALL)
+_numbers = itertools.count()  # threads may write the same file
 
 
 @contextlib.contextmanager
@@ -25,13 +32,33 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
 
     The name lies in the same folder, is hidden, carries the process id and keeps the suffix of
     ``path``, so that libraries that look at the suffix write the right format. Missing parent
-    folders are made.
+    folders are made. A link stays one: the file that it leads to is replaced. A file that is
+    replaced leaves its permissions to the new one. What is no file, such as ``/dev/stdout`` or a
+    named pipe, is written to.
+
+    Raises:
+        IsADirectoryError: ``path`` is a folder.
+        PermissionError: ``path`` is a file that may not be written.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    if path.exists() and not path.is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            partial = Path(folder) / (path.name or 'output')
+            yield partial
+            path.write_bytes(partial.read_bytes())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.stem}.{os.getpid()}{PARTIAL}{path.suffix}')
+    # of 255 bytes that a name may have
+    stem = os.fsdecode(os.fsencode(path.stem)[:128])
+    partial = path.with_name(f'.{stem}.{os.getpid()}-{next(_numbers)}{PARTIAL}{path.suffix}')
     try:
         yield partial
+        if path.exists():
+            shutil.copymode(path, partial)
         with open(partial, 'rb+') as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -61,7 +88,8 @@ def remove_leftovers(folder: str | os.PathLike) -> list[Path]:
     Only for folders with a single writer, such as a work dir: a file another process is writing
     at this moment looks the same.
     """
-    leftovers = sorted(Path(folder).glob(f'.*{PARTIAL}*'))
+    leftovers = sorted(path for path in Path(folder).glob(f'.*{PARTIAL}*')
+                       if LEFTOVER.fullmatch(path.name))
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
     return leftovers

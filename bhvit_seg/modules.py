@@ -13,3 +13,6 @@ import bhvit_seg.training.hooks
 import bhvit_seg.training.imitation
 import bhvit_seg.training.loops
 import bhvit_seg.training.optim  # noqa: F401
+from bhvit_seg.compat.inferencer import adapt_inferencer
+
+adapt_inferencer()

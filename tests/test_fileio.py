@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 
 import pytest
 
@@ -66,3 +67,68 @@ def test_output_folder_in_the_place_of_a_file_is_refused(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(UserError, match=r'file.*--out'):
         make_output_folder(tmp_path / 'file' / 'folder', '--out')
+
+
+def test_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / 'far').mkdir()
+    for target in ('far/there.txt', 'far/not yet.txt'):
+        link = tmp_path / 'link.txt'
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        write_text(link, 'new')
+        assert link.is_symlink() and (tmp_path / target).read_text() == 'new'
+
+
+@pytest.mark.parametrize('mode', [0o600, 0o664])
+def test_replaced_file_leaves_its_permissions(mode, tmp_path):
+    path = tmp_path / 'scores.json'
+    path.touch()
+    path.chmod(mode)
+    write_text(path, '{}')
+    assert path.stat().st_mode & 0o777 == mode
+
+
+def test_what_is_no_file_is_written_to(tmp_path):
+    pipe = tmp_path / 'pipe.json'
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_text(pipe, 'content')
+    assert os.read(reader, 100) == b'content'
+    os.close(reader)
+    write_text(os.devnull, 'content')
+    assert stat.S_ISFIFO(pipe.stat().st_mode) and stat.S_ISCHR(os.stat(os.devnull).st_mode)
+    assert [entry.name for entry in tmp_path.iterdir()] == ['pipe.json']
+
+
+def test_folders_and_protected_files_are_left_alone(tmp_path, monkeypatch):
+    with pytest.raises(IsADirectoryError, match=tmp_path.name):
+        write_text(tmp_path, '')
+    path = tmp_path / 'protected.txt'
+    path.write_text('old')
+    monkeypatch.setattr(os, 'access', lambda path, mode: False)  # root may write everything
+    with pytest.raises(PermissionError, match=path.name):
+        write_text(path, 'new')
+    assert path.read_text() == 'old' and len(list(tmp_path.iterdir())) == 1
+
+
+def test_two_writers_of_one_process_do_not_meet(tmp_path):
+    path = tmp_path / 'x.txt'
+    with write_atomically(path) as first, write_atomically(path) as second:
+        first.write_text('first')
+        second.write_text('second')
+        assert first != second
+    assert path.read_text() == 'first'
+
+
+@pytest.mark.parametrize('stem', ['x' * 250, 'ä' * 125])
+def test_longest_names_can_be_written(stem, tmp_path):
+    write_text(tmp_path / f'{stem}.txt', 'content')
+    assert (tmp_path / f'{stem}.txt').read_text() == 'content'
+
+
+def test_only_leftovers_of_writers_are_removed(tmp_path):
+    kept = {'.notes.partial.txt', '.partial', 'x.12.partial.png', '.x.12.partial.tar.gz.txt'}
+    for name in (*kept, '.x.12.partial.png', '.x.y.12-3.partial', '.x.12-0.partial.pth'):
+        (tmp_path / name).touch()
+    assert len(remove_leftovers(tmp_path)) == 3
+    assert {path.name for path in tmp_path.iterdir()} == kept

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.machine import machine
 from benchmarks.suite.runs import Run
 from benchmarks.suite.suite import SUMMARY, Row, Suite
-from bhvit_seg.evaluation.complexity_report import measure_complexity
+from bhvit_seg.commands.costs import measure_complexity
 
 NAMES = {'aAcc': 'pixel accuracy', 'mFscore': 'mean F1', 'mAcc': 'mean recall'}
 NOTHING = '–'

@@ -36,15 +36,14 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f'--depth is {args.depth}: expected a number from 1')
     from rich.console import Console
 
-    from bhvit_seg.evaluation.complexity_report import measure_complexity, remarks, tables
+    from bhvit_seg.commands.costs import cost_table, measure_complexity, remarks
     from bhvit_seg.fileio import write_json
 
     records = [measure_complexity(config, args.size, args.cfg_options) for config in args.configs]
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
-    for table in tables(records, None if args.layers else args.depth):
-        console.print(table)
+    console.print(cost_table(records, None if args.layers else args.depth))
     for line in remarks(records):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     if args.json:

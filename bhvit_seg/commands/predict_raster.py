@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bhvit_seg.commands.model_arguments import add_model_arguments, check_model_arguments
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, explain_interrupt
+
+if TYPE_CHECKING:
+    from bhvit_seg.raster.outputs import OutputPaths
 
 VECTOR_SUFFIXES = ('.gpkg', '.geojson', '.fgb')
 DESCRIPTION = ('Maps rasters of any size: a label GeoTIFF with the CRS, transform and size of its '
-               'raster. An interrupted run goes on where it stopped when it is started again.')
+               'raster. An interrupted run continues when the same command is given again.')
 EXAMPLES = (
     'bhvit-seg predict-raster mosaic.tif roads.tif --packed model.bhv',
     'bhvit-seg predict-raster mosaic.tif roads.tif --packed model.bhv --vector roads.gpkg '
@@ -35,24 +41,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     reading = parser.add_argument_group('reading')
     reading.add_argument('--bands', type=int, nargs='+', metavar='N',
                          help="bands in the model's order, from 1 (default: the first ones)")
+    reading.add_argument('--no-alpha', action='store_true',
+                         help='a band tagged as alpha is an ordinary band, such as near '
+                              'infrared, and does not mark nodata')
     reading.add_argument('--nodata', type=float, metavar='X',
-                         help='value that means no data, instead of the declared one')
+                         help='nodata value, instead of the declared one')
     reading.add_argument('--border-nodata', nargs='?', const='auto', metavar='COLOUR',
                          choices=('auto', 'black', 'white'),
-                         help='undeclared margins of this colour are no data: black, white, or '
-                              'auto: whichever there are (default with the flag alone)')
+                         help='an undeclared border of this colour is nodata: black, white, or '
+                              'auto: either or both (default with the flag alone)')
     reading.add_argument('--border-tolerance', type=int, default=10, metavar='N',
-                         help='how far from the colour a margin may lie, of 255 (default: 10)')
+                         help='largest difference from that colour, of 255 (default: 10)')
     reading.add_argument('--value-range', type=float, nargs=2, metavar=('LOW', 'HIGH'),
                          help='values that become black and white, for rasters of more than 8 '
                               'bits and models trained on 8')
 
     windows = parser.add_argument_group('windows')
     windows.add_argument('--window', type=int, nargs='+', metavar='PIXELS',
-                         help='side, or height and width, of what the model sees at once '
+                         help='side, or height and width, of a window in pixels '
                               '(default: the training crop)')
-    windows.add_argument('--overlap', type=float, default=0.25, metavar='SHARE',
-                         help='share of a window that its neighbour covers too (default: 0.25)')
+    windows.add_argument('--overlap', type=float, default=0.25, metavar='FRACTION',
+                         help='fraction of a window that its neighbour also covers (default: 0.25)')
 
     output = parser.add_argument_group('output')
     output.add_argument('--cog', action='store_true', help='write cloud-optimized GeoTIFFs')
@@ -91,8 +100,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help='Dask scheduler, such as tcp://host:8786, whose workers compute; they '
                            'have to find raster and model under the same paths')
     work.add_argument('--restart', action='store_true',
-                      help='forget what an interrupted run has finished')
-    work.add_argument('--overwrite', action='store_true', help='replace maps that are there')
+                      help='discard the finished blocks of an interrupted run')
+    work.add_argument('--overwrite', action='store_true',
+                      help='replace existing files; never inputs')
 
 
 def run(args: argparse.Namespace) -> int:
@@ -102,10 +112,15 @@ def run(args: argparse.Namespace) -> int:
         UserError: Something given is wrong.
     """
     check_arguments(args)
+    from bhvit_seg.raster.opening import load_rasterio
+
+    load_rasterio()
     from bhvit_seg.inference.inputs import find_rasters
     from bhvit_seg.inference.predictor import ModelSource
     from bhvit_seg.raster.memory import parse_memory
-    from bhvit_seg.raster.predict import ReadChoices, WindowChoices, WorkChoices, map_raster
+    from bhvit_seg.raster.outputs import check_outputs, plan_outputs
+    from bhvit_seg.raster.predict import WindowChoices, WorkChoices, map_raster
+    from bhvit_seg.raster.reading import ReadOptions
     from bhvit_seg.raster.writing import OutputOptions
 
     threads = args.threads
@@ -120,29 +135,35 @@ def run(args: argparse.Namespace) -> int:
         options = parse_options(args.cfg_options)
     source = ModelSource(absolute(args.packed), absolute(args.config), absolute(args.checkpoint),
                          args.device, threads, options)
-    reading = ReadChoices(
-        args.bands and tuple(args.bands), args.nodata, args.border_nodata, args.border_tolerance,
-        args.value_range and tuple(args.value_range))
+    reading = ReadOptions(
+        bands=args.bands and tuple(args.bands), nodata=args.nodata,
+        border_nodata=args.border_nodata, border_tolerance=args.border_tolerance,
+        value_range=args.value_range and tuple(args.value_range), alpha=not args.no_alpha)
     side = args.window and (args.window[0], args.window[-1])
     output = OutputOptions(args.cog, args.compress, not args.no_overviews)
     work = WorkChoices(parse_memory(args.max_memory), args.workers, args.scheduler, args.restart,
                        args.overwrite)
-    rasters = [(raster, out) for raster, out in find_outputs(
-        list(find_rasters(args.inputs, args.out).items()), args.inputs, Path(args.out))]
+    rasters = find_outputs(find_rasters(args.inputs, args.out), args.inputs, Path(args.out))
+    plans = {absolute(raster): plan_outputs(
+        out, bool(args.probabilities), args.vector, args.centerlines is not None, args.preview,
+        len(rasters) > 1) for raster, out in rasters.items()}
+    if args.vector is not None:
+        check_vector_packages()
+    check_outputs(plans, source.files, args.overwrite)
     model = source.load()
     if args.vector is not None:
-        check_vectors(args, model.classes, [raster for raster, _ in rasters])
+        check_vectors(args, model.classes, plans)
     if model.resizes:
         print('note: the test pipeline of this model resizes images; rasters are mapped at their '
               'own resolution', file=sys.stderr)
     failed = 0
-    for raster, out in rasters:
+    for raster, plan in plans.items():
         try:
-            report = map_raster(absolute(raster), out, source, model, reading,
+            report = map_raster(raster, plan.labels, source, model, reading,
                                 WindowChoices(side, args.overlap), output, work,
                                 args.probabilities)
             print(describe(report))
-            write_companions(raster, out, args, len(rasters) > 1)
+            write_companions(raster, plan, args)
         except UserError as error:
             if len(rasters) == 1:
                 raise
@@ -152,7 +173,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """See that the arguments make sense together.
+    """Check that the arguments fit together.
 
     Raises:
         UserError: They do not.
@@ -176,18 +197,27 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UserError(f'--preview {args.preview}: expected a name that ends in .png')
 
 
-def check_vectors(args: argparse.Namespace, classes: Sequence[str], rasters: Sequence[Path]
-                  ) -> None:
-    """See that polygons and centre lines can be written, before hours of mapping.
+def check_vector_packages() -> None:
+    """Check that the packages for polygons and centre lines are installed.
 
     Raises:
-        UserError: A package is missing, there is no such class, or an area cannot be measured.
+        UserError: A package is missing.
     """
-    from bhvit_seg.raster.opening import open_raster
     from bhvit_seg.raster.vector.features_io import load
 
     for package in ('pyogrio', 'shapely', 'skimage.measure'):
         load(package)
+
+
+def check_vectors(args: argparse.Namespace, classes: Sequence[str], rasters: Iterable[str]
+                  ) -> None:
+    """Check that polygons and centre lines can be written, before hours of mapping.
+
+    Raises:
+        UserError: There is no such class, or an area cannot be measured.
+    """
+    from bhvit_seg.raster.opening import open_raster
+
     if args.centerlines is not None:
         args.centerlines = args.centerlines or ['road']
     for name in ('classes', 'centerlines'):
@@ -207,70 +237,91 @@ def check_vectors(args: argparse.Namespace, classes: Sequence[str], rasters: Seq
 
 def absolute(path: str | Path | None) -> str | None:
     """Return an absolute path, for workers elsewhere; addresses of GDAL stay as they are."""
-    if path is None or (':' in str(path) and not Path(path).exists()):
+    from bhvit_seg.inference.inputs import Kind, kind_of
+
+    if path is None or kind_of(path) is Kind.ADDRESS:
         return path and str(path)
     return str(Path(path).absolute())
 
 
-def find_outputs(rasters: Sequence[tuple[Path, Path]], inputs: Sequence[str], out: Path
-                 ) -> list[tuple[Path, Path]]:
-    """Return each raster with the GeoTIFF to write.
+def find_outputs(rasters: Mapping[Path | str, Path], inputs: Sequence[str], out: Path
+                 ) -> dict[Path | str, Path]:
+    """Return for each raster the GeoTIFF to write.
 
     Raises:
-        UserError: Several rasters are to become one file.
+        UserError: Several rasters are to become one file, or a file is named as a folder.
     """
     is_file = out.suffix.lower() in ('.tif', '.tiff') and not out.is_dir()
     if is_file and (len(rasters) > 1 or Path(inputs[0]).is_dir()):
         raise UserError(f'{len(rasters)} raster(s) of {", ".join(map(str, inputs))} are to be '
                         f'mapped into {out}, which names one file: give a folder')
-    if is_file:
-        return [(rasters[0][0], out)]
-    return [(raster, out / f'{name}.tif') for raster, name in rasters]
+    if out.is_file() and not is_file:
+        raise UserError(f'{out} is a file, but maps are GeoTIFFs: give a name that ends in .tif, '
+                        'or a folder')
+    return {raster: out if is_file else out / f'{name}.tif' for raster, name in rasters.items()}
 
 
 def describe(report) -> str:
     """Return a line or two about a map."""
     if report.existed:
         return f'{report.out} is there already'
-    tally = report.tally
-    resumed = f', {report.resumed} blocks were there from before' if report.resumed else ''
+    done = report.statistics
+    resumed = f', {report.resumed} blocks from before' if report.resumed else ''
     spent = ', '.join(f'{step} {seconds:.1f} s' for step, seconds in
-                      [*tally.seconds.items(), ('writing', report.writing)])
-    return (f'{report.out}: {tally.computed} windows in {report.seconds:.1f} s, {tally.empty} '
+                      [*done.seconds.items(), ('writing', report.writing)])
+    return (f'{report.out}: {done.computed} windows in {report.seconds:.1f} s, {done.empty} '
             f'without data{resumed}\n  {spent} (reading and writing overlap with the rest)')
 
 
-def write_companions(raster: Path, out: Path, args: argparse.Namespace, several: bool) -> None:
-    """Write polygons, centre lines, picture and page of a finished map."""
+def write_companions(raster: str, plan: OutputPaths, args: argparse.Namespace) -> None:
+    """Write polygons, centre lines, picture and page of a finished map, unless they are there."""
+    from bhvit_seg.raster.outputs import is_whole, write_notes
 
-    def beside(given: str) -> Path:
-        return out.with_suffix(Path(given).suffix) if several else Path(given)
+    options = {name: getattr(args, name) for name in (
+        'classes', 'min_area', 'min_pixels', 'simplify', 'centerlines', 'bands', 'no_alpha')}
+    made_by = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:16]
+    with explain_interrupt(lambda: f'the map {plan.labels} is finished; the same command makes '
+                                   'what belongs beside it'):
+        for files, write in (((plan.vector, plan.centerlines), write_layers),
+                             ((plan.preview, plan.page), write_pictures)):
+            files = list(dict.fromkeys(file for file in files if file is not None))
+            if not files:
+                continue
+            listing = ' and '.join(map(str, files))
+            if all(is_whole(plan.labels, file, made_by) for file in files):
+                print(f'{listing}: already there')
+                continue
+            write_notes(plan.labels, files, made_by, finished=False)
+            print(f'{listing}: {write(raster, plan, args)}')
+            write_notes(plan.labels, files, made_by, finished=True)
 
-    if args.vector is not None:
-        from bhvit_seg.raster.progress import WorkProgress
-        from bhvit_seg.raster.vector.vectors import write_vectors
 
-        vector = beside(args.vector)
-        with WorkProgress(vector.name, 100, '%') as progress:
-            polygons = write_vectors(
-                out, vector, min_area=args.min_area, min_pixels=args.min_pixels,
-                simplify=args.simplify, classes=args.classes, progress=progress.share)
-        print(f'{vector}: ' + ', '.join(
-            f'{count} polygons of {name}' for name, count in polygons['counts'].items()))
-        if args.centerlines is not None:
-            from bhvit_seg.raster.vector.centerlines import write_centerlines
+def write_layers(raster: str, plan: OutputPaths, args: argparse.Namespace) -> str:
+    """Write polygons and centre lines; return how many."""
+    from bhvit_seg.raster.progress import WorkProgress
+    from bhvit_seg.raster.vector.vectors import write_vectors
 
-            with WorkProgress('centre lines', 100, '%') as progress:
-                lines = write_centerlines(out, vector, args.centerlines, simplify=args.simplify,
-                                          progress=progress.share)
-            print(', '.join(f'{count} centre lines of {name}'
-                            for name, count in lines['counts'].items()))
-    if args.preview is not None:
-        from bhvit_seg.raster.page import write_page
-        from bhvit_seg.raster.preview import write_preview
+    with WorkProgress(plan.vector.name, 100, '%') as progress:
+        polygons = write_vectors(
+            plan.labels, plan.vector, min_area=args.min_area, min_pixels=args.min_pixels,
+            simplify=args.simplify, classes=args.classes, progress=progress.set_fraction)
+    counts = [f'{count} polygons of {name}' for name, count in polygons['counts'].items()]
+    if plan.centerlines is not None:
+        from bhvit_seg.raster.vector.centerlines import write_centerlines
 
-        picture = beside(args.preview)
-        bands = args.bands and args.bands[:3]
-        write_preview(raster, out, picture, bands=bands)
-        write_page(raster, out, picture.with_suffix('.html'), out.stem, bands=bands)
-        print(f'{picture} and {picture.with_suffix(".html")}')
+        with WorkProgress('centre lines', 100, '%') as progress:
+            lines = write_centerlines(plan.labels, plan.vector, args.centerlines,
+                                      simplify=args.simplify, progress=progress.set_fraction)
+        counts += [f'{count} centre lines of {name}' for name, count in lines['counts'].items()]
+    return ', '.join(counts)
+
+
+def write_pictures(raster: str, plan: OutputPaths, args: argparse.Namespace) -> str:
+    """Write the preview and its page."""
+    from bhvit_seg.raster.page import write_page
+    from bhvit_seg.raster.preview import write_preview
+
+    bands = args.bands and args.bands[:3]
+    write_preview(raster, plan.labels, plan.preview, bands=bands)
+    write_page(raster, plan.labels, plan.page, plan.labels.stem, bands=bands)
+    return 'image and map'

@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                                           '(default: work_dirs/CONFIG_imitation)')
     parser.add_argument('--resume', nargs='?', const=True, metavar='CHECKPOINT',
                         help='continue from this checkpoint, or from the last one in the work dir')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU)')
     parser.add_argument('--seed', type=int, help="random seed (default: the config's)")
     add_cfg_options(parser)
 
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> None:
 
     weights = pretrain(
         args.config, args.images, work_dir=args.work_dir, resume=args.resume, seed=args.seed,
-        cfg_options=args.cfg_options, teacher=args.teacher, iterations=args.iterations,
-        batch_size=args.batch_size, crop_size=args.crop_size, weights_begin=args.weights_begin)
+        amp=args.amp, cfg_options=args.cfg_options, teacher=args.teacher,
+        iterations=args.iterations, batch_size=args.batch_size, crop_size=args.crop_size,
+        weights_begin=args.weights_begin)
     print(f'weights of the backbone: {weights}')

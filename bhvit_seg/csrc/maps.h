@@ -38,15 +38,16 @@ using Map = Planes<float>;  // planes are channels
 using BitMap =
     Planes<uint32_t>;  // planes are words of 32 channels: bit i of word w is channel 32w+i
 
-// Floats or words that a map needs: see above; the first and last pad belong to the borders.
+// Floats or words that a map needs: see above; the first and last pad belong to the borders. In 64
+// bits: a map that is too large for memory is only measured.
 static inline ptrdiff_t plane_stride(int width) { return round_up(width, kLanes) + kLanes; }
-static inline size_t planes_size(int height, int width, int planes) {
-  return static_cast<size_t>(height) * planes * plane_stride(width) + 3 * kLanes;
+static inline uint64_t planes_size(int height, int width, int planes) {
+  return static_cast<uint64_t>(height) * planes * plane_stride(width) + 3 * kLanes;
 }
 template <typename T>
 BHVIT_INLINE Planes<T> make_planes(T* memory, int height, int width, int planes) {
-  return {memory + kLanes, planes * plane_stride(width), plane_stride(width), height, width,
-          planes};
+  const int64_t row = static_cast<int64_t>(planes) * plane_stride(width);
+  return {memory + kLanes, static_cast<ptrdiff_t>(row), plane_stride(width), height, width, planes};
 }
 
 // A run of tokens in one row of a map, and the lane of the tile that the first of them has.

@@ -17,6 +17,13 @@ namespace bhvit {
 
 constexpr size_t kAlignment = 64;
 
+// Sizes of buffers are computed in 64 bits, since those of large images exceed 32, and become a
+// size_t here. Throws std::bad_alloc if no object can have as many bytes.
+inline size_t checked_size(uint64_t bytes, uint64_t limit = PTRDIFF_MAX) {
+  if (bytes > limit) throw std::bad_alloc();
+  return static_cast<size_t>(bytes);
+}
+
 template <typename T>
 struct AlignedAllocator {
   using value_type = T;
@@ -40,6 +47,12 @@ struct AlignedAllocator {
   }
 };
 
+// How many elements a buffer has; throws std::bad_alloc if that is too many.
+template <typename T>
+size_t checked_count(uint64_t number) {
+  return checked_size(number, PTRDIFF_MAX / sizeof(T));
+}
+
 template <typename T>
 using Aligned = std::vector<T, AlignedAllocator<T>>;
 
@@ -48,10 +61,11 @@ using Aligned = std::vector<T, AlignedAllocator<T>>;
 class Block {
  public:
   Block() = default;
-  explicit Block(size_t bytes) {
+  // Throws std::bad_alloc if the memory can't be had.
+  explicit Block(uint64_t size) {
     constexpr size_t kHugePage = size_t{1} << 21;
-    const size_t alignment = bytes < kHugePage ? kAlignment : kHugePage;
-    bytes = (bytes + alignment - 1) / alignment * alignment;
+    const size_t alignment = size < kHugePage ? kAlignment : kHugePage;
+    const size_t bytes = checked_size((size + alignment - 1) / alignment * alignment);
     data_.reset(static_cast<uint8_t*>(std::aligned_alloc(alignment, bytes ? bytes : alignment)));
     if (!data_) throw std::bad_alloc();
 #if defined(__linux__)
@@ -75,17 +89,17 @@ class Arena {
   explicit Arena(uint8_t* block = nullptr) : block_(block) {}
 
   template <typename T>
-  T* take(size_t number) {
+  T* take(uint64_t number) {
     used_ = (used_ + kAlignment - 1) / kAlignment * kAlignment;
-    T* const part = block_ ? reinterpret_cast<T*>(block_ + used_) : nullptr;
+    T* const part = block_ ? reinterpret_cast<T*>(block_ + static_cast<size_t>(used_)) : nullptr;
     used_ += number * sizeof(T);
     return part;
   }
-  size_t used() const { return used_; }
+  uint64_t used() const { return used_; }
 
  private:
   uint8_t* block_;
-  size_t used_ = 0;
+  uint64_t used_ = 0;
 };
 
 }  // namespace bhvit

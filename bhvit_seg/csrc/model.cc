@@ -1,6 +1,8 @@
 #include "model.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstdio>
 
 #include "dispatch.h"
 #include "error.h"
@@ -8,24 +10,65 @@
 namespace bhvit {
 namespace {
 
-constexpr size_t kMostPlans = 4;  // sizes that images alternate between without planning anew
-constexpr int kMostThreads = 256;
-constexpr int64_t kMostPixels = int64_t{1} << 30;
+constexpr size_t kMaxPlans = 4;  // sizes that images alternate between without planning anew
+constexpr int kMaxThreads = 256;
+constexpr int64_t kMaxPixels = int64_t{1} << 30;
 
 int checked_threads(int threads) {
-  if (threads < 1 || threads > kMostThreads) {
+  if (threads < 1 || threads > kMaxThreads) {
     throw Error("threads is " + std::to_string(threads) + ": give a number from 1 to " +
-                std::to_string(kMostThreads));
+                std::to_string(kMaxThreads));
   }
   return threads;
 }
 
+std::string position_of(size_t index, int width, int channels) {
+  const size_t pixel = index / channels;
+  return "row " + std::to_string(pixel / width) + ", column " + std::to_string(pixel % width) +
+         ", channel " + std::to_string(index % channels);
+}
+
+// As it is read back, "nan" and "inf" included.
+std::string text_of(float value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.9g", static_cast<double>(value));
+  return text;
+}
+
+[[noreturn]] void throw_too_large(int64_t height, int64_t width) {
+  throw Error("there is not enough memory for an image of " + std::to_string(height) + "x" +
+              std::to_string(width) + " pixels (height x width): cut it into windows");
+}
+
 }  // namespace
 
-Model::Model(const std::string& path, int threads, const std::string& isa)
-    : parameters_(TensorFile(path)),
+Model::Model(const TensorFile& file, int threads, const std::string& isa)
+    : parameters_(file),
       kernels_(choose_kernels(isa)),
-      pool_(checked_threads(threads)) {}
+      threads_(checked_threads(threads)),
+      workspace_(new Workspace(threads)) {}
+
+Model::Model(const std::string& path, int threads, const std::string& isa)
+    : Model(path, read_file(path), threads, isa) {}
+
+Model::Model(const std::string& path, const std::vector<uint8_t>& bytes, int threads,
+             const std::string& isa)
+    : Model(TensorFile(bytes.data(), bytes.size(), path), threads, isa) {}
+
+Model::~Model() {
+  Workspace* const own = workspace_;
+  if (own->generation == process_generation()) delete own;
+}
+
+Model::Workspace& Model::workspace() {
+  Workspace* current = workspace_;
+  if (current->generation == process_generation()) return *current;
+  // In a forked process a thread that is not there may hold the lock for ever: the old workspace is
+  // left as it is. Threads of the new process that come here at once agree on one.
+  auto own = std::make_unique<Workspace>(threads_);
+  if (workspace_.compare_exchange_strong(current, own.get())) return *own.release();
+  return *current;
+}
 
 void Model::check_size(int64_t height, int64_t width) {
   const std::string size = std::to_string(height) + "x" + std::to_string(width);
@@ -34,34 +77,57 @@ void Model::check_size(int64_t height, int64_t width) {
                 " pixels (height x width), smaller than one 4x4 patch: "
                 "give a larger image");
   }
-  if (height > kMostPixels / width) {
+  if (height > kMaxPixels / width) {
     throw Error("the image is " + size +
                 " pixels (height x width), more than fit in memory: "
                 "cut it into windows");
   }
 }
 
-Plan& Model::plan_for(int height, int width) {
-  const auto known = std::find_if(plans_.begin(), plans_.end(), [&](const auto& plan) {
-    return plan->height == height && plan->width == width;
-  });
-  if (known != plans_.end()) {
-    plans_.splice(plans_.begin(), plans_, known);
-    return *plans_.front();
+void Model::check(const Image& image) const {
+  check_size(image.height, image.width);
+  if (!image.floats) return;
+  const int channels = parameters_.arch.in_channels;
+  const size_t number = static_cast<size_t>(image.height) * image.width * channels;
+  const float largest = parameters_.largest_value;
+  const auto wrong = [=](float value) { return !(std::fabs(value) <= largest); };
+  // counted in 32 bits, a row at a time, for the sake of vectors
+  const size_t row = static_cast<size_t>(image.width) * channels;
+  size_t count = 0;
+  for (const float* p = image.floats; p < image.floats + number; p += row) {
+    uint32_t of_row = 0;
+    for (size_t i = 0; i < row; ++i) of_row += wrong(p[i]);
+    count += of_row;
   }
-  while (plans_.size() >= kMostPlans) plans_.pop_back();
-  try {
-    plans_.push_front(std::make_unique<Plan>(parameters_, height, width, pool_.size()));
-  } catch (const std::bad_alloc&) {
-    throw Error("there is not enough memory for an image of " + std::to_string(height) + "x" +
-                std::to_string(width) + " pixels (height x width): cut it into windows");
-  }
-  return *plans_.front();
+  if (!count) return;
+  const size_t first = std::find_if(image.floats, image.floats + number, wrong) - image.floats;
+  throw Error("the image has " + std::to_string(count) + " of " + std::to_string(number) +
+              " values that are NaN, infinite or beyond " + text_of(largest) + ", the first, " +
+              text_of(image.floats[first]) + ", at " + position_of(first, image.width, channels) +
+              ": replace them, for example by the mean of their channel");
 }
 
-Run Model::start(const Image& image, Profile* profile) {
-  check_size(image.height, image.width);
-  const Run run{parameters_, kernels_, pool_, plan_for(image.height, image.width), profile};
+Plan& Model::plan_for(Workspace& workspace, int height, int width) const {
+  auto& plans = workspace.plans;
+  const auto known = std::find_if(plans.begin(), plans.end(), [&](const auto& plan) {
+    return plan->height == height && plan->width == width;
+  });
+  if (known != plans.end()) {
+    plans.splice(plans.begin(), plans, known);
+    return *plans.front();
+  }
+  while (plans.size() >= kMaxPlans) plans.pop_back();
+  try {
+    plans.push_front(std::make_unique<Plan>(parameters_, height, width, threads_));
+  } catch (const std::bad_alloc&) {
+    throw_too_large(height, width);
+  }
+  return *plans.front();
+}
+
+Run Model::start(Workspace& workspace, const Image& image, Profile* profile) {
+  const Run run{parameters_, kernels_, workspace.pool,
+                plan_for(workspace, image.height, image.width), profile};
   run_stem(run, image);
   for (int s = 0; s < kStages; ++s) {
     if (s) run_downsampling(run, s);
@@ -72,41 +138,54 @@ Run Model::start(const Image& image, Profile* profile) {
 }
 
 void Model::predict(const Image& image, uint8_t* labels) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  run_labels(start(image, nullptr), labels);
+  check(image);
+  Workspace& own = workspace();
+  const std::lock_guard<std::mutex> lock(own.mutex);
+  run_labels(start(own, image, nullptr), labels);
 }
 
 void Model::logits(const Image& image, float* out) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  const Map& map = start(image, nullptr).plan.logits;
+  check(image);
+  Workspace& own = workspace();
+  const std::lock_guard<std::mutex> lock(own.mutex);
+  const Map& map = start(own, image, nullptr).plan.logits;
   for (int c = 0; c < parameters_.arch.classes; ++c)
     for (int y = 0; y < map.height; ++y) out = std::copy_n(map.at(y, c, 0), map.width, out);
 }
 
 void Model::label(const float* logits, int classes, int height, int width, uint8_t* labels) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  check_size(int64_t{4} * height, int64_t{4} * width);
+  Workspace& own = workspace();
+  const std::lock_guard<std::mutex> lock(own.mutex);
   const int columns = 4 * width;
   const Resize resize(height, width, 4 * height, columns, parameters_.arch.align_corners);
   const auto& runs = resize.runs();
-  Aligned<float> memory(planes_size(height, width, classes));
-  const Map map = make_planes(memory.data(), height, width, classes);
-  pool_.run(height, [&](int y, int) {
+  Block memory;
+  try {
+    memory = Block(planes_size(height, width, classes) * sizeof(float));
+  } catch (const std::bad_alloc&) {
+    throw_too_large(4 * height, columns);
+  }
+  const Map map = make_planes(reinterpret_cast<float*>(memory.data()), height, width, classes);
+  own.pool.run(height, [&](int y, int) {
     for (int c = 0; c < classes; ++c) {
       const float* row = logits + (static_cast<ptrdiff_t>(c) * height + y) * width;
       std::copy_n(row, width, map.at(y, c, 0));
     }
   });
-  pool_.run(static_cast<int>(runs.size()) - 1, [&](int piece, int) {
+  own.pool.run(static_cast<int>(runs.size()) - 1, [&](int piece, int) {
     kernels_.label_rows(map, classes, resize.view(), runs[piece], runs[piece + 1], columns,
                         labels + static_cast<ptrdiff_t>(runs[piece]) * columns, columns);
   });
 }
 
 Profile Model::profile(const Image& image) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  check(image);
+  Workspace& own = workspace();
+  const std::lock_guard<std::mutex> lock(own.mutex);
   Profile profile;
   std::vector<uint8_t> labels(static_cast<size_t>(image.height) * image.width);
-  run_labels(start(image, &profile), labels.data());
+  run_labels(start(own, image, &profile), labels.data());
   return profile;
 }
 

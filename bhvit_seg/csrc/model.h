@@ -1,6 +1,7 @@
 // A packed segmenter: the engine's interface.
 #pragma once
 
+#include <atomic>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -12,12 +13,18 @@ namespace bhvit {
 
 class Model {
  public:
-  // `threads`: how many work on a call; `isa`: see choose_kernels. Throws Error.
+  // `threads`: how many work on a call; `isa`: see choose_kernels. The file is not needed
+  // afterwards. Throws Error.
+  Model(const TensorFile& file, int threads, const std::string& isa);
   Model(const std::string& path, int threads, const std::string& isa);
+  ~Model();
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
 
   const Architecture& architecture() const { return parameters_.arch; }
   const char* instruction_set() const { return kernels_.name; }
-  int threads() const { return pool_.size(); }
+  int threads() const { return threads_; }
+  const Parameters& parameters() const { return parameters_; }
 
   // Labels of an image: [height][width]. Calls from several threads take turns.
   void predict(const Image& image, uint8_t* labels);
@@ -33,14 +40,26 @@ class Model {
   static void check_size(int64_t height, int64_t width);
 
  private:
-  Run start(const Image& image, Profile* profile);
-  Plan& plan_for(int height, int width);
+  // What calls change, one at a time, and a forked process can't take over.
+  struct Workspace {
+    explicit Workspace(int threads) : pool(threads) {}
+    const unsigned generation = process_generation();
+    ThreadPool pool;
+    std::mutex mutex;
+    std::list<std::unique_ptr<Plan>> plans;  // most recent first
+  };
 
-  Parameters parameters_;
+  Model(const std::string& path, const std::vector<uint8_t>& bytes, int threads,
+        const std::string& isa);
+  Workspace& workspace();
+  void check(const Image& image) const;
+  Run start(Workspace& workspace, const Image& image, Profile* profile);
+  Plan& plan_for(Workspace& workspace, int height, int width) const;
+
+  const Parameters parameters_;
   const Kernels& kernels_;
-  ThreadPool pool_;
-  std::mutex mutex_;
-  std::list<std::unique_ptr<Plan>> plans_;  // most recent first
+  const int threads_;
+  std::atomic<Workspace*> workspace_;
 };
 
 }  // namespace bhvit

@@ -1,5 +1,7 @@
 #include "parameters.h"
 
+#include <algorithm>
+#include <cfloat>
 #include <cmath>
 
 namespace bhvit {
@@ -23,7 +25,11 @@ Dense make_dense(const Aligned<float>& rows, const Aligned<float>& bias, int inp
 }
 
 // Where bits are counted in bytes, a byte holds the counts of 31 words.
-constexpr int kMostHeadChannels = 31 * 32;
+constexpr int kMaxHeadChannels = 31 * 32;
+
+// Values of images beyond so many standard deviations overflow float32 further down, where squares
+// of tokens are summed. What an image has there is a marker of missing data, such as -3.4e38.
+constexpr float kMaxDeviations = 1e9f;
 
 Architecture read_architecture(const TensorFile& file) {
   const std::vector<int32_t> n = file.integers("architecture", {23});
@@ -46,7 +52,8 @@ Architecture read_architecture(const TensorFile& file) {
   };
   const auto channels = [&](const std::string& what, int value, int most) {
     range(what, value, 32, most);
-    if (value % 32) file.unsupported(what + " is " + std::to_string(value) + ", no multiple of 32");
+    if (value % 32)
+      file.unsupported(what + " is " + std::to_string(value) + ", not a multiple of 32");
   };
   range("in_channels", a.in_channels, 1, 1024);
   range("window_size", a.window, 1, 256);
@@ -63,7 +70,7 @@ Architecture read_architecture(const TensorFile& file) {
     if (a.hidden[s] % a.channels[s])
       file.unsupported("the expansion ratio" + stage + " is not whole");
     if (s && a.channels[s] % a.channels[s - 1])
-      file.unsupported("the number of channels" + stage + " is no multiple of that before");
+      file.unsupported("the number of channels" + stage + " is not a multiple of that before");
     if (s < 2) {
       const int group = a.channels[s] / kGroups;
       if (group % 32 && group != 8 && group != 16)
@@ -71,7 +78,7 @@ Architecture read_architecture(const TensorFile& file) {
     } else {
       range("the number of heads" + stage, a.heads[s], 1, a.channels[s] / 32);
       const int size = a.channels[s] / a.heads[s];
-      if (a.channels[s] % (32 * a.heads[s]) || size > kMostHeadChannels)
+      if (a.channels[s] % (32 * a.heads[s]) || size > kMaxHeadChannels)
         file.unsupported("the number of heads" + stage + " is " + std::to_string(a.heads[s]));
     }
     const int c = a.channels[s], h = a.head_channels;
@@ -87,13 +94,18 @@ class Reader {
   Aligned<float> floats(const std::string& name, int size) const {
     return file_.floats(name, {size});
   }
+  float positive(const std::string& name) const {
+    const float value = floats(name, 1)[0];
+    if (value <= 0) file_.unsupported(name + " is not positive");
+    return value;
+  }
   Affine affine(const std::string& scale, const std::string& bias, int channels) const {
     return {floats(scale, channels), floats(bias, channels)};
   }
   Position position(const std::string& name, int channels) const {
     const Shape& shape = file_.shape(name);
     const int64_t size = shape.size() == 3 ? shape[1] : 0;
-    if (size < 1) file_.unsupported(name + " is no square map");
+    if (size < 1) file_.unsupported(name + " is not a square map");
     return {static_cast<int>(size), file_.floats(name, {channels, size, size})};
   }
   Aligned<uint32_t> blocked_bits(const std::string& name, int inputs, int outputs) const {
@@ -174,7 +186,7 @@ class Reader {
                      m.in.bias.data(),
                      m.norm.scale.data(),
                      m.norm.bias.data(),
-                     floats(prefix + "norm_eps", 1)[0],
+                     positive(prefix + "norm_eps"),
                      {}};
     for (int p = 0; p < 3; ++p) {
       const std::string part = prefix + names[p];
@@ -193,6 +205,8 @@ class Reader {
     const double exponent = 1.4426950408889634 / std::sqrt(static_cast<double>(size));
     for (int h = 0; h < heads; ++h) {
       Attention head = {size / 32, size, {}, 3.0f / alpha[h], zero_point[h]};
+      if (!std::isfinite(head.level_scale))
+        file_.unsupported(prefix + "alpha has the value " + std::to_string(alpha[h]));
       for (int digit = 0, unit = 1; digit < 3; ++digit, unit *= 16)
         for (int i = 0; i < 16; ++i)
           head.powers[digit][i] =
@@ -341,8 +355,15 @@ Parameters::Parameters(const TensorFile& file) : arch(read_architecture(file)) {
   const Reader read(file);
   mean = read.floats("preprocess.mean", arch.in_channels);
   deviation = read.floats("preprocess.std", arch.in_channels);
-  for (int c = 0; c < arch.in_channels; ++c)
+  largest_value = FLT_MAX;
+  for (int c = 0; c < arch.in_channels; ++c) {
+    if (deviation[c] <= 0)
+      file.unsupported("preprocess.std of channel " + std::to_string(c) + " is not positive");
+    largest_value = std::min(largest_value, kMaxDeviations * deviation[c]);
     for (int v = 0; v < 256; ++v) byte_values.push_back(normalized(static_cast<float>(v), c));
+    if (!std::isfinite(byte_values[256 * c]) || !std::isfinite(byte_values.back()))
+      file.unsupported("preprocess.std of channel " + std::to_string(c) + " is too small");
+  }
   const int first = arch.channels[0];
   stem = make_dense(file.floats("stem.weight", {first, 4, 4, arch.in_channels}),
                     read.floats("stem.bias", first), 16 * arch.in_channels, first);

@@ -123,6 +123,8 @@ struct Parameters {
   Aligned<float> mean, deviation;
   Aligned<float> byte_values;  // [channels][256]: what each byte of an image is, normalised
 
+  float largest_value;  // of an image, positive or negative
+
   float normalized(float value, int channel) const {
     return (value - mean[channel]) / deviation[channel];
   }

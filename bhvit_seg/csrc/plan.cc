@@ -25,10 +25,7 @@ void fill_position(const Position& position, const Map& map) {
 Plan::Plan(const Parameters& parameters, int height, int width, int threads)
     : height(height), width(width) {
   const Architecture& arch = parameters.arch;
-  Arena measure;
-  lay_out(parameters, measure, threads);
-  bytes = measure.used();
-  memory_ = Block(bytes);  // zeros: the borders of bit maps stay as they are
+  memory_ = Block(measure(parameters, threads));  // zeros: borders of bit maps stay as they are
   Arena arena(memory_.data());
   lay_out(parameters, arena, threads);
 
@@ -47,6 +44,16 @@ Plan::Plan(const Parameters& parameters, int height, int width, int threads)
     from_square.emplace_back(scale, scale, stages[3].height, stages[3].width, arch.align_corners);
 }
 
+uint64_t Plan::bytes(const Parameters& parameters, int height, int width, int threads) {
+  return Plan(height, width).measure(parameters, threads);
+}
+
+uint64_t Plan::measure(const Parameters& parameters, int threads) {
+  Arena arena;
+  lay_out(parameters, arena, threads);
+  return arena.used();
+}
+
 void Plan::lay_out(const Parameters& parameters, Arena& arena, int threads) {
   for (int s = 0; s < kStages; ++s) {
     stages[s].height = s ? div_up(stages[s - 1].height, 2) : div_up(height, 4);
@@ -54,7 +61,7 @@ void Plan::lay_out(const Parameters& parameters, Arena& arena, int threads) {
     lay_out_stage(parameters, s, arena);
   }
   lay_out_head(parameters, arena);
-  const size_t size = scratch_size(parameters);
+  const uint64_t size = scratch_size(parameters);
   scratch.clear();
   for (int i = 0; i < threads; ++i) scratch.push_back(arena.take<float>(size));
 }
@@ -76,18 +83,18 @@ void Plan::lay_out_stage(const Parameters& parameters, int s, Arena& arena) {
   stage.groups = std::min(cells, kWindowGroups);
   stage.cell_stride = round_up(cells, kLanes) + kLanes;
   stage.pooled = take_planes<float>(arena, 1, cells, channels);
-  stage.rest = arena.take<float>(static_cast<size_t>(round_up(h * w, kTileLanes)) * channels);
+  stage.rest = arena.take<float>(static_cast<uint64_t>(round_up(h * w, kTileLanes)) * channels);
   stage.pooled_rest = take_planes<float>(arena, 1, cells, channels);
   for (TokenBits& bits : stage.attending)
     bits = {take_planes<uint32_t>(arena, h, w, channels / 32),
             take_planes<uint32_t>(arena, 1, cells, channels / 32)};
   const int first = cells % kLanes, vectors = div_up(first + arch.window * arch.window, kLanes);
-  const size_t values = static_cast<size_t>(cells) * vectors * channels * kLanes;
+  const uint64_t values = static_cast<uint64_t>(cells) * vectors * channels * kLanes;
   stage.window_sums = arena.take<int32_t>(values + 2 * kLanes) + kLanes;
   stage.sums = {stage.window_sums, vectors, first, arch.window, stage.cells_across, w};
-  const size_t size = static_cast<size_t>(channels) * stage.cell_stride;
+  const uint64_t size = static_cast<uint64_t>(channels) * stage.cell_stride;
   stage.pooled_context = arena.take<float>(stage.groups * size);
-  stage.shares = arena.take<float>(static_cast<size_t>(cells) * channels);
+  stage.shares = arena.take<float>(static_cast<uint64_t>(cells) * channels);
 }
 
 void Plan::lay_out_head(const Parameters& parameters, Arena& arena) {
@@ -120,24 +127,24 @@ void Plan::lay_out_head(const Parameters& parameters, Arena& arena) {
   joined_bits = take_planes<uint32_t>(arena, h, w, kStages * channels / 32);
 }
 
-size_t Plan::scratch_size(const Parameters& parameters) const {
+uint64_t Plan::scratch_size(const Parameters& parameters) const {
   const Architecture& arch = parameters.arch;
-  size_t most = static_cast<size_t>(kWideStride) *
-                (16 * arch.in_channels + 2 * static_cast<size_t>(arch.channels[0]));
-  const auto need = [&](size_t floats) { most = std::max(most, floats); };
+  uint64_t most = static_cast<uint64_t>(kWideStride) *
+                  (16 * arch.in_channels + 2 * static_cast<uint64_t>(arch.channels[0]));
+  const auto need = [&](uint64_t floats) { most = std::max(most, floats); };
   for (int s = 0; s < kStages; ++s) {
-    const size_t c = arch.channels[s];
+    const uint64_t c = arch.channels[s];
     need(mlp_scratch(arch.channels[s], arch.hidden[s]));
     if (s < 2)
       for (const BlockParameters& block : parameters.stages[s])
         need(multi_scale_scratch(block.msgdc.convolutions[0].layer));
     if (s) {
-      const size_t before = arch.channels[s - 1];
+      const uint64_t before = arch.channels[s - 1];
       need(kWideStride * (5 * before + before / 8 + 3 * c) + 16 * c);  // patches, bits, words
     }
     if (s >= 2) {
       const StagePlan& stage = stages[s];
-      need(2 * static_cast<size_t>(round_up(stage.width, kLanes) + kLanes));
+      need(2 * static_cast<uint64_t>(round_up(stage.width, kLanes) + kLanes));
       need(stage.cells());
       need(kTileLanes * (c + 3 * c / 32) + project_tokens_scratch(arch.channels[s]));
       need(kTileLanes * (2 * c + c / 32));
@@ -145,10 +152,11 @@ size_t Plan::scratch_size(const Parameters& parameters) const {
       need(attend_scratch(arch.channels[s] / arch.heads[s], tokens));
     }
   }
-  const size_t channels = arch.head_channels;
-  size_t inputs = kStages * channels;  // of a convolution in the head
-  for (int s = 0; s < kStages; ++s) inputs = std::max<size_t>(inputs, arch.channels[s]);
-  inputs = std::max(inputs, arch.channels[3] + parameters.head.pool_scales.size() * channels);
+  const uint64_t channels = arch.head_channels;
+  uint64_t inputs = kStages * channels;  // of a convolution in the head
+  for (int s = 0; s < kStages; ++s) inputs = std::max<uint64_t>(inputs, arch.channels[s]);
+  inputs =
+      std::max<uint64_t>(inputs, arch.channels[3] + parameters.head.pool_scales.size() * channels);
   need(kTileLanes * (2 * inputs + inputs / 32 + channels + parameters.head.classifier.outputs) +
        kLanes * (9 * inputs / 32 + 8));
   return most + 8 * kLanes;

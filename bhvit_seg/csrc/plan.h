@@ -40,6 +40,9 @@ struct Plan {
   // Throws std::bad_alloc if the memory can't be had.
   Plan(const Parameters& parameters, int height, int width, int threads);
 
+  // What the maps of an image of this size take.
+  static uint64_t bytes(const Parameters& parameters, int height, int width, int threads);
+
   int height, width;
   StagePlan stages[kStages];
   std::vector<Map> levels;  // the head's maps of each stage
@@ -57,13 +60,14 @@ struct Plan {
   std::vector<Map> outputs;  // of the FPN's convolutions
 
   std::vector<float*> scratch;  // one for each thread
-  size_t bytes;
 
  private:
+  Plan(int height, int width) : height(height), width(width) {}  // with nothing laid out
+  uint64_t measure(const Parameters& parameters, int threads);
   void lay_out(const Parameters& parameters, Arena& arena, int threads);
   void lay_out_stage(const Parameters& parameters, int stage, Arena& arena);
   void lay_out_head(const Parameters& parameters, Arena& arena);
-  size_t scratch_size(const Parameters& parameters) const;
+  uint64_t scratch_size(const Parameters& parameters) const;
 
   Block memory_;
 };

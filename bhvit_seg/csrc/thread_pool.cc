@@ -1,6 +1,6 @@
 #include "thread_pool.h"
 
-#include <unistd.h>
+#include <pthread.h>
 
 #include <chrono>
 #include <string>
@@ -16,6 +16,9 @@ namespace bhvit {
 namespace {
 
 constexpr auto kSpin = std::chrono::microseconds(100);
+std::atomic<unsigned> generation{0};
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { ++generation; });
+
 constexpr uint64_t kTaken = 0xffffffffu;  // the half of the ticket that counts pieces
 
 void pause() {
@@ -41,37 +44,33 @@ bool spin_until(const Condition& condition) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads)
-    : size_(threads), workers_(std::make_unique<Workers>()), process_(getpid()) {
+unsigned process_generation() { return generation.load(std::memory_order_relaxed); }
+
+ThreadPool::ThreadPool(int threads) : size_(threads) {
   try {
-    for (int i = 1; i < threads; ++i) workers_->threads.emplace_back([this, i] { serve(i); });
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { serve(i); });
   } catch (const std::system_error& error) {
-    const size_t started = workers_->threads.size() + 1;
+    const size_t started = workers_.size() + 1;
     stop();
     throw Error("only " + std::to_string(started) + " of " + std::to_string(threads) +
                 " threads could be started (" + error.code().message() + "): ask for fewer");
   }
 }
 
-ThreadPool::~ThreadPool() {
-  if (getpid() == process_)
-    stop();
-  else
-    workers_.release();
-}
+ThreadPool::~ThreadPool() { stop(); }
 
 void ThreadPool::stop() {
   {
-    const std::lock_guard<std::mutex> lock(workers_->mutex);
+    const std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;
   }
-  workers_->wake.notify_all();
-  for (auto& thread : workers_->threads) thread.join();
+  wake_.notify_all();
+  for (auto& thread : workers_) thread.join();
 }
 
 void ThreadPool::run_erased(int pieces, Function function, const void* context) {
   if (pieces <= 0) return;
-  if (size_ == 1 || pieces == 1 || getpid() != process_) {
+  if (size_ == 1 || pieces == 1) {
     for (int piece = 0; piece < pieces; ++piece) function(context, piece, 0);
     return;
   }
@@ -84,9 +83,9 @@ void ThreadPool::run_erased(int pieces, Function function, const void* context) 
   if (sleeping_.load()) {
     // taking the mutex makes sure that a thread which saw no work is asleep by now
     {
-      const std::lock_guard<std::mutex> lock(workers_->mutex);
+      const std::lock_guard<std::mutex> lock(mutex_);
     }
-    workers_->wake.notify_all();
+    wake_.notify_all();
   }
   while (work_on_piece(0)) {
   }
@@ -114,9 +113,9 @@ void ThreadPool::serve(int thread) {
     while (work_on_piece(thread)) {
     }
     if (!spin_until(has_work)) {
-      std::unique_lock<std::mutex> lock(workers_->mutex);
+      std::unique_lock<std::mutex> lock(mutex_);
       ++sleeping_;
-      workers_->wake.wait(lock, has_work);
+      wake_.wait(lock, has_work);
       --sleeping_;
     }
     if (stop_) return;

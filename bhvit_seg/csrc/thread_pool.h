@@ -10,12 +10,15 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
-#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 namespace bhvit {
+
+// A number that fork changes in the new process. That process has copies of all pools, locks and
+// buffers and none of the threads that use them: it must not touch them, not even to destroy them.
+unsigned process_generation();
 
 class ThreadPool {
  public:
@@ -59,15 +62,9 @@ class ThreadPool {
   std::atomic<bool> stop_{false};
   const int size_;
 
-  // A forked process has a copy of this object and none of its threads. It may not even touch
-  // what they wait on, since that waits for them; it works alone and leaves the rest as it is.
-  struct Workers {
-    std::mutex mutex;
-    std::condition_variable wake;
-    std::vector<std::thread> threads;
-  };
-  std::unique_ptr<Workers> workers_;
-  const int process_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<std::thread> workers_;
 };
 
 }  // namespace bhvit

@@ -1,4 +1,4 @@
-"""Remembers what was found in files that have not changed since.
+"""Findings of earlier checks on files that have not changed since.
 
 A check reads every file of a data set; resuming a training must not wait for that again.
 """
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from bhvit_seg.fileio import write_text
 
-VERSION = 3
+VERSION = 4
 
 
 class CheckCache:
     """Findings by sample, valid while the sizes and times of its files and the settings last.
 
     Args:
-        path: JSON file; ``None`` remembers nothing. One that can not be read counts as empty.
+        path: JSON file; ``None`` remembers nothing. One that cannot be read counts as empty.
         settings: Everything a finding depends on besides the files, as text.
     """
 

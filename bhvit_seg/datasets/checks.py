@@ -20,7 +20,7 @@ from mmengine.utils import ProgressBar
 from mmseg.registry import DATASETS
 
 from bhvit_seg.datasets.check_cache import CheckCache
-from bhvit_seg.datasets.report import DatasetReport, Problem, shortened
+from bhvit_seg.datasets.report import DatasetReport, shortened
 from bhvit_seg.datasets.sample_check import SampleCheck
 from bhvit_seg.datasets.transforms import LoadLidarChannels
 from bhvit_seg.errors import UserError, find_user_error
@@ -72,7 +72,7 @@ def check_from_config(cfg, split: str = 'train', cache_file: str | os.PathLike |
 
 
 def require_folders(cfg, split: str = 'train') -> None:
-    """See that the folders of a split are there, before a dataset is built on them.
+    """Check that the folders of a split exist, before a dataset is built on them.
 
     Raises:
         UserError: The config has no such split, or a ``data_root`` or image folder is missing.
@@ -114,9 +114,9 @@ def check_dataset(dataset, split: str = 'train', channels: int | None = None,
                            images_with_class=np.zeros(len(classes), np.int64))
     for number in head_classes:
         if number != len(classes):
-            report.problems.append(Problem('model', (
+            report.problems.append(
                 f"model: a head has num_classes={number}, the dataset's metainfo {len(classes)} "
-                'classes: make them equal')))
+                'classes: make them equal')
     findings, samples = [], []
     for index, part in enumerate(parts):
         infos = [part.get_data_info(i) for i in range(len(part))]
@@ -130,9 +130,9 @@ def check_dataset(dataset, split: str = 'train', channels: int | None = None,
     if samples and samples[0].get('seg_map_path') is None:
         image = samples[0]['img_path']
         if needs_masks:
-            report.problems.insert(0, Problem(image, (
+            report.problems.insert(0, (
                 f'the {split} images, such as {image}, have no masks to learn from or to score: '
-                'set data_root and data_prefix.seg_map_path to where they are')))
+                'set data_root and data_prefix.seg_map_path to where they are'))
     elif samples:
         _judge_ids(report, findings, samples[0])
     if split != 'train' and batch_size > 1 and not report.problems:
@@ -143,7 +143,7 @@ def check_dataset(dataset, split: str = 'train', channels: int | None = None,
 def _run(check: SampleCheck, infos: list[dict], cache: CheckCache, progress: bool) -> list[dict]:
     """Return the finding on each sample, in order."""
 
-    def look(info: dict) -> dict:
+    def check_or_recall(info: dict) -> dict:
         paths = [info[key] for key in FILE_KEYS if info.get(key) is not None]
         finding = cache.get(paths)
         if finding is None:
@@ -156,7 +156,7 @@ def _run(check: SampleCheck, infos: list[dict], cache: CheckCache, progress: boo
     findings = []
     try:
         with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as pool:
-            for finding in pool.map(look, infos):
+            for finding in pool.map(check_or_recall, infos):
                 findings.append(finding)
                 if bar is not None:
                     bar.update()
@@ -172,7 +172,7 @@ def _sum_up(report: DatasetReport, findings: list[dict]) -> None:
     report.num_images = len(findings)
     statistics: dict[int, list[np.ndarray]] = {}
     for finding in findings:
-        report.problems += [Problem(*problem) for problem in finding['problems']]
+        report.problems += finding['problems']
         for label, count in finding['labels'].items():
             report.pixels[int(label)] += count
             report.images_with_class[int(label)] += 1
@@ -190,7 +190,7 @@ def _sum_up(report: DatasetReport, findings: list[dict]) -> None:
 
 
 def _judge_ids(report: DatasetReport, findings: list[dict], info: dict) -> None:
-    """Recognise the usual mistakes from the ids of all masks together."""
+    """Recognise common mistakes from the ids of all masks together."""
     ids = {int(value) for finding in findings for value in finding['ids']}
     path = info['seg_map_path']
     by_id = info.get('mask_encoding', 'ids') == 'ids'
@@ -214,17 +214,17 @@ def _judge_ids(report: DatasetReport, findings: list[dict], info: dict) -> None:
                   f'are ignored (the files hold {found}): correct the masks, or mask_encoding, '
                   'reduce_zero_label or label_map of the dataset')
     if advice is not None:
-        report.problems.insert(0, Problem(path, advice))
+        report.problems.insert(0, advice)
     elif by_id and not reduced and count > 1 and max(ids - {255}, default=0) == count:
         report.warnings.append(
             f'the greatest id is {count}, one more than {count} classes allow: set '
             'reduce_zero_label=True in the dataset if 0 means "no class" and classes begin at 1, '
             'or add the missing class')
     if count == 1:
-        report.problems.insert(0, Problem('metainfo', (
+        report.problems.insert(0, (
             f'metainfo.classes has only {report.classes[0]!r}: a network needs another class to '
             f"tell it from; name the background, classes=('background', {report.classes[0]!r}), "
-            'with num_classes=2')))
+            'with num_classes=2'))
     empty = [f'{name} ({label})' for label, name in enumerate(report.classes)
              if not report.pixels[label]]
     if empty:
@@ -242,7 +242,7 @@ def _encoding_advice(colours: list[tuple[str, int]], classes: tuple[str, ...]) -
 
 def _compare_sizes(report: DatasetReport, findings: list[dict], samples: list[dict], dataset,
                    batch_size: int) -> None:
-    """See that images of a batch have one size when they come out of the pipeline."""
+    """Check that images of a batch have one size after the pipeline."""
     first: dict[tuple, int] = {}
     for index, finding in enumerate(findings):
         if finding['size'] is not None:
@@ -254,14 +254,14 @@ def _compare_sizes(report: DatasetReport, findings: list[dict], samples: list[di
             made.setdefault(tuple(inputs.shape[-2:]), index)
     if len(made) > 1:
         (one, i), (other, j) = list(made.items())[:2]
-        report.problems.append(Problem(samples[j]['img_path'], (
+        report.problems.append(
             f'{report.split}_dataloader.batch_size is {batch_size}, but images differ in size and '
             f'cannot be put into one batch: {samples[i]["img_path"]} is {one[0]}x{one[1]} '
             f'(height x width), {samples[j]["img_path"]} {other[0]}x{other[1]}; set '
-            f'{report.split}_dataloader.batch_size=1')))
+            f'{report.split}_dataloader.batch_size=1')
 
 
-def _masks_without_image(dataset, infos: list[dict]) -> list[Problem]:
+def _masks_without_image(dataset, infos: list[dict]) -> list[str]:
     folder = dataset.data_prefix.get('seg_map_path')
     # A list of names or indices leaves images out on purpose.
     if not folder or dataset.ann_file or dataset._indices is not None or not fileio.isdir(folder):
@@ -274,9 +274,8 @@ def _masks_without_image(dataset, infos: list[dict]) -> list[Problem]:
         path = fileio.join_path(folder, name)
         if name.lower().endswith(tuple(s.lower() for s in suffixes)) and (
                 os.path.normpath(path) not in wanted):
-            problems.append(Problem(path, f'mask {path} has no image in '
-                                    f'{dataset.data_prefix["img_path"]}: add it, or remove the '
-                                    'mask'))
+            problems.append(f'mask {path} has no image in {dataset.data_prefix["img_path"]}: add '
+                            'it, or remove the mask')
     return problems
 
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 
 _stderr_lock = threading.Lock()
+HARMLESS_BYTES = 16
 _LIBRARY_LINE = re.compile(rb'JPEG|JPEGLib|libpng|SOS|Adobe|TIFF', re.IGNORECASE)
 
 
@@ -76,11 +77,7 @@ def find_jpeg_damage(lines: list[str], content: bytes) -> str | None:
 
 
 class _GdalListener(logging.Handler):
-    """Collects GDAL's warnings, which rasterio logs, about JPEG data that it had to make up.
-
-    A damaged JPEG block is not an error to GDAL: it is read as grey. Superfluous bytes are
-    harmless.
-    """
+    """Collects the warnings of GDAL, which rasterio logs, of one thread."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -88,22 +85,43 @@ class _GdalListener(logging.Handler):
         self._thread = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if record.thread == self._thread and 'orrupt JPEG' in text and 'extraneous' not in text:
-            self.found.append(text.rpartition('JPEGLib:')[2])
+        if record.thread == self._thread:
+            self.found.append(re.sub(r'^CPLE_\w+(:| in )|in JPEGLib:| \(this warning can be.*', '',
+                                     record.getMessage()).strip())
 
 
 @contextlib.contextmanager
-def gdal_damage_as_error() -> Iterator[None]:
-    """Raise :class:`rasterio.errors.RasterioError` where GDAL only warns that pixels are lost."""
+def gdal_damage_as_error() -> Iterator[list[str]]:
+    """Raise :class:`rasterio.errors.RasterioError` where GDAL only warns that pixels are lost.
+
+    A damaged JPEG block is not an error to GDAL: pixels that cannot be decoded are made up.
+
+    Yields:
+        A list that is filled with the other warnings when the block ends.
+    """
     from rasterio.errors import RasterioError
 
-    logger = logging.getLogger('rasterio._err')
+    harmless: list[str] = []
+    logger = logging.getLogger('rasterio')
     listener = _GdalListener()
     logger.addHandler(listener)
     try:
-        yield
+        yield harmless
     finally:
         logger.removeHandler(listener)
-    if listener.found:
-        raise RasterioError(listener.found[0])
+    for text in listener.found:
+        if loses_pixels(text):
+            raise RasterioError(text)
+    harmless.extend(listener.found)
+
+
+def loses_pixels(warning: str) -> bool:
+    """Whether a warning of GDAL's JPEG decoder says that pixels are made up.
+
+    Some cameras write a few more bytes before the end of an image, which is harmless. More of them,
+    or any within the image, are left over where decoding went wrong.
+    """
+    extraneous = re.search(r'(\d+) extraneous bytes before marker 0x(\w+)', warning)
+    if extraneous:
+        return int(extraneous[1]) > HARMLESS_BYTES or extraneous[2] != 'd9'
+    return 'orrupt JPEG' in warning

@@ -19,9 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
-from PIL import Image, ImageOps
 
 from bhvit_seg.datasets.decoder_messages import (
     collect_stderr,
@@ -30,6 +28,13 @@ from bhvit_seg.datasets.decoder_messages import (
 )
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import write_atomically
+
+try:
+    import cv2
+    from PIL import Image, ImageOps
+except ModuleNotFoundError as error:
+    raise UserError(f'reading image files needs {error.name}: pip install opencv-python-headless '
+                    'pillow') from error
 
 # What OpenCV reports about a file is reported here; GeoTIFFs make it warn about every geo tag.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -47,8 +52,6 @@ COLOUR_FLAGS = {
     'color': cv2.IMREAD_COLOR,
     'unchanged': cv2.IMREAD_UNCHANGED,
 }
-# Which file is the LiDAR raster of an image, most wanted first.
-LIDAR_SUFFIXES = ('.tif', '.tiff', '.npy', '.png')
 
 
 def read_image(path: str, color_type: str = 'color', backend_args: dict | None = None
@@ -198,72 +201,8 @@ def read_raster(path: str, backend_args: dict | None = None) -> tuple[np.ndarray
     return raster.reshape(*raster.shape[:2], -1), nodata
 
 
-def read_lidar(path: str, channels: Sequence[int] | None = None, fill: float = 0.0,
-               nodata: float | None = None, backend_args: dict | None = None) -> np.ndarray:
-    """Read the channels of a LiDAR raster that a model takes.
-
-    Args:
-        path: See :func:`read_raster`.
-        channels: Which channels of the raster, from 0; all by default.
-        fill: What stands where the raster has no value: NaN, infinity or nodata.
-        nodata: The raster's value for "nothing here", besides the one a GeoTIFF declares.
-        backend_args: Where mmengine reads files from.
-
-    Returns:
-        (H, W, C) float32 without gaps.
-
-    Raises:
-        UserError: As for :func:`read_raster`, or a channel is missing.
-    """
-    raster, declared = read_raster(path, backend_args)
-    if channels is not None:
-        wrong = [c for c in channels if not 0 <= c < raster.shape[2]]
-        if wrong:
-            raise UserError(f'LiDAR raster {path} has no channel {wrong[0]}: it has '
-                            f'{raster.shape[2]}, numbered from 0; correct '
-                            'LoadLidarChannels.channels')
-        raster = raster[..., channels]
-    missing = np.zeros(raster.shape, bool)
-    for value in (declared, nodata):
-        if value is not None:
-            missing |= _equals(raster, value)
-    raster = raster.astype(np.float32)
-    raster[missing | ~np.isfinite(raster)] = fill
-    return raster
-
-
-def append_lidar(image: np.ndarray, image_path: str, raster: np.ndarray, raster_path: str
-                 ) -> np.ndarray:
-    """Return image and raster as one float32 array; the paths are for the message.
-
-    Raises:
-        UserError: They are not of one size.
-    """
-    if raster.shape[:2] != image.shape[:2]:
-        raise UserError(
-            f'LiDAR raster {raster_path} is {raster.shape[0]}x{raster.shape[1]} pixels (height x '
-            f'width), its image {image_path} {image.shape[0]}x{image.shape[1]}: resample it to '
-            'the grid of the image')
-    image = image.reshape(*image.shape[:2], -1).astype(np.float32)
-    return np.concatenate([image, raster], axis=2)
-
-
-def find_raster(folder: str | Path, name: str | Path) -> Path:
-    """Return the LiDAR raster of an image, by the image's path below its folder, without suffix.
-
-    Raises:
-        UserError: There is none.
-    """
-    for suffix in LIDAR_SUFFIXES:
-        raster = Path(folder) / f'{name}{suffix}'
-        if raster.is_file():
-            return raster
-    raise UserError(f'no raster {Path(folder) / name} ({", ".join(LIDAR_SUFFIXES)}): every image '
-                    'needs one of the same name in --lidar')
-
-
-def _equals(values: np.ndarray, value: float) -> np.ndarray:
-    """Compare with a declared value, which is in the precision of the file."""
+def equals_declared(values: np.ndarray, value: float) -> np.ndarray:
+    """Return where values are a declared one, such as nodata, in the precision of the file."""
     return values == np.float64(value).astype(
         values.dtype if values.dtype.kind == 'f' else np.float64)
 
@@ -274,7 +213,7 @@ def _find_gaps(bands: np.ndarray, nodata: float | None, alpha: int | None) -> np
     gaps = np.zeros(bands.shape[:2], bool)
     colours = bands if alpha is None else np.delete(bands, alpha, axis=2)
     if nodata is not None and not np.isnan(nodata):
-        gaps |= _equals(colours, nodata).all(2)
+        gaps |= equals_declared(colours, nodata).all(2)
     if bands.dtype.kind == 'f':
         gaps |= ~np.isfinite(colours).all(2)
     if alpha is not None:

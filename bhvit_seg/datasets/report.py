@@ -12,22 +12,6 @@ NAMES_SHOWN = 10
 ENET_OFFSET = 1.02
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong.
-
-    Attributes:
-        path: The file or folder.
-        message: One sentence that names it.
-    """
-
-    path: str
-    message: str
-
-    def __str__(self) -> str:
-        return self.message
-
-
 @dataclass
 class DatasetReport:
     """The outcome of a check.
@@ -35,14 +19,14 @@ class DatasetReport:
     Attributes:
         split: ``train``, ``val`` or ``test``.
         classes: Class names, by label.
-        num_images: Images looked at.
+        num_images: Number of images.
         pixels: (num_classes,) int64, labelled pixels of each class.
         images_with_class: (num_classes,) int64, images in which each class occurs.
         ignored: Pixels that are ignored.
         mean: Mean of each channel, red, green, blue first, as ``data_preprocessor`` wants it.
         std: Standard deviation of each channel.
-        problems: What has to be mended before training.
-        warnings: What may be meant so.
+        problems: What has to be fixed before training, a sentence each.
+        warnings: What may be intended.
     """
 
     split: str
@@ -53,7 +37,7 @@ class DatasetReport:
     ignored: int = 0
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -64,8 +48,7 @@ class DatasetReport:
     def first_problem(self) -> str:
         """One sentence: the first problem and the number of others."""
         others = len(self.problems) - 1
-        first = str(self.problems[0])
-        return first if not others else f'{first} ({others} more problem(s))'
+        return self.problems[0] + (f' ({others} more problem(s))' if others else '')
 
     def summary(self, max_problems: int | None = PROBLEMS_SHOWN) -> str:
         """Everything as text, at most ``max_problems`` problems of it (``None``: all)."""

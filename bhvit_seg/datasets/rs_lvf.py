@@ -15,7 +15,7 @@ import numpy as np
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from bhvit_seg.datasets.image_io import LIDAR_SUFFIXES
+from bhvit_seg.datasets.lidar import LIDAR_SUFFIXES
 from bhvit_seg.datasets.masks import MaskEncoding
 from bhvit_seg.errors import UserError
 
@@ -88,7 +88,7 @@ class RSLVFDataset(BaseSegDataset):
 
     def load_data_list(self) -> list[dict]:
         """List images (sorted by name) with the paths of their partners."""
-        # Parsed here for its errors: workers, which parse it again, would tell them too late.
+        # Parsed here for its errors: workers, which parse it again, would report them too late.
         MaskEncoding(self.mask_encoding, self._metainfo['classes'])
         folder = self.data_prefix['img_path']
         if not self._is_folder(folder):
@@ -111,7 +111,7 @@ class RSLVFDataset(BaseSegDataset):
                 reduce_zero_label=self.reduce_zero_label,
                 seg_fields=[])
             for key, partner_folder, files, suffix in partners:
-                # A missing partner keeps the name it should have: the check and the loader tell.
+                # A missing partner keeps the name it should have: check and loader report it.
                 info[key] = osp.join(partner_folder, files.get(stem, stem + suffix))
             data_list.append(info)
         return data_list

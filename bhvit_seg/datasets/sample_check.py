@@ -44,7 +44,7 @@ class SampleCheck:
                 ``mask_encoding``, ``reduce_zero_label``, ``label_map``.
 
         Returns:
-            ``problems``: [path, sentence] each; ``ids``: pixels of each id in the file;
+            ``problems``: a sentence each; ``ids``: pixels of each id in the file;
             ``labels``: pixels of each valid label; ``ignored``: those of none, such as
             pixels without data, which count nowhere else; ``unknown``: pixels of each value
             outside the mask encoding; ``size``: height and width of the image; ``channels``:
@@ -56,7 +56,7 @@ class SampleCheck:
         if image is not None:
             finding['size'] = list(image.shape[:2])
         if image is not None and min(image.shape[:2]) < PATCH:
-            _add(finding, info['img_path'], f'image {info["img_path"]} is {_size(image)} pixels, '
+            _add(finding, f'image {info["img_path"]} is {_size(image)} pixels, '
                  f'smaller than one {PATCH}x{PATCH} patch: leave it out')
         if info.get('seg_map_path') is not None:
             self._check_mask(finding, info, image, gaps)
@@ -72,20 +72,20 @@ class SampleCheck:
                     gaps: np.ndarray | None) -> None:
         path = info['seg_map_path']
         if not osp.exists(path):
-            _add(finding, path, f'image {info["img_path"]} has no mask: {path} does not exist')
+            _add(finding, f'image {info["img_path"]} has no mask: {path} does not exist')
             return
         encoding = MaskEncoding(info.get('mask_encoding', 'ids'), info.get('classes', ()))
         mask = _read(finding, path, read_mask, None, encoding.reads_colours)
         if mask is None:
             return
         if image is not None and mask.shape[:2] != image.shape[:2]:
-            _add(finding, path, f'mask {path} is {_size(mask)} pixels (height x width), its image '
+            _add(finding, f'mask {path} is {_size(mask)} pixels (height x width), its image '
                  f'{info["img_path"]} {_size(image)}: export both on one grid')
             return
         ids, unknown = encoding.decode(mask, gaps)
         finding['unknown'] = unknown
         if unknown:
-            _add(finding, path, f'mask {path} has values that mask_encoding ({encoding.name}) '
+            _add(finding, f'mask {path} has values that mask_encoding ({encoding.name}) '
                  f'does not know: {_counts(unknown)}')
         without_data = 0 if gaps is None else int(gaps.sum())
         finding['ignored'] += without_data
@@ -104,7 +104,7 @@ class SampleCheck:
                 outside[str(value)] = number
         if outside:
             valid = [int(v) for v in range(256) if table[v] < self.num_classes]
-            _add(finding, path, f'mask {path} has ids out of range: {_counts(outside)}; expected '
+            _add(finding, f'mask {path} has ids out of range: {_counts(outside)}; expected '
                  f'{valid[0]}..{valid[-1]} for {self.num_classes} classes, or 255 for ignored')
 
     def _check_lidar(self, finding: dict, info: dict, image: np.ndarray | None
@@ -113,12 +113,12 @@ class SampleCheck:
         if path is None or not osp.exists(path):
             reason = 'data_prefix.lidar_path is not set' if path is None else (
                 f'{path} does not exist')
-            _add(finding, info['img_path'], f'image {info["img_path"]} has no LiDAR raster: '
+            _add(finding, f'image {info["img_path"]} has no LiDAR raster: '
                  f'{reason}')
             return None
         lidar = _read(finding, path, self.lidar.load)
         if lidar is not None and image is not None and lidar.shape[:2] != image.shape[:2]:
-            _add(finding, path, f'LiDAR raster {path} is {_size(lidar)} pixels (height x width), '
+            _add(finding, f'LiDAR raster {path} is {_size(lidar)} pixels (height x width), '
                  f'its image {info["img_path"]} {_size(image)}: resample it to the image\'s grid')
             return None
         return lidar
@@ -129,7 +129,7 @@ class SampleCheck:
         found = sum(part.shape[2] for part in parts)
         if self.color_type in COLOUR_FLAGS and self.channels not in (None, found):
             and_raster = '' if lidar is None else ' with its LiDAR raster'
-            _add(finding, info['img_path'], f'image {info["img_path"]}{and_raster} has {found} '
+            _add(finding, f'image {info["img_path"]}{and_raster} has {found} '
                  f"channels, the config's data_preprocessor {self.channels}: make "
                  'data_preprocessor.mean, .std and backbone.in_channels fit')
         counted = None if gaps is None else (~gaps).astype(np.uint8)
@@ -150,12 +150,12 @@ def _read(finding: dict, path: str, reader: Callable[..., Any], *arguments) -> A
     try:
         return reader(path, *arguments)
     except UserError as error:
-        _add(finding, path, str(error))
+        _add(finding, str(error))
         return None
 
 
-def _add(finding: dict, path: str, message: str) -> None:
-    finding['problems'].append([path, message])
+def _add(finding: dict, message: str) -> None:
+    finding['problems'].append(message)
 
 
 def _size(array: np.ndarray) -> str:

@@ -47,7 +47,7 @@ class UnlabelledDataset(BaseDataset):
     def load_data_list(self) -> list[dict]:
         """List files (sorted) and tiles, ``window`` = (row, column, height, width) or None."""
         entries = []
-        for path in _image_files(self.images):
+        for path in find_images(self.images):
             windows = [None]
             if path.suffix.lower() in RASTER_SUFFIXES:
                 with _open_raster(path) as raster:
@@ -131,7 +131,12 @@ class LoadUnlabelledImage(BaseTransform):
         return results
 
 
-def _image_files(places: Sequence[str | Path]) -> list[Path]:
+def find_images(places: Sequence[str | Path]) -> list[Path]:
+    """Return all images of folders, with their subfolders, and images that are named themselves.
+
+    Raises:
+        UserError: A folder or file is missing, or a folder holds no image.
+    """
     suffixes = {*IMAGE_SUFFIXES, *RASTER_SUFFIXES}
     files = []
     for place in map(Path, places):

@@ -36,11 +36,11 @@ from bhvit_seg.models.mlp import BinaryMLP, ShiftBranches
 from bhvit_seg.models.quantizers import AttentionQuantizer, GroupSuperpositionQuantizer
 from bhvit_seg.models.token_mixers import MSGDC, MSMHA
 from bhvit_seg.models.tokens import tile
-from bhvit_seg.native.file_format import WORD_BITS
 
 BITS_OF_AN_OP = 64
 FLOAT_BYTES = 4
-WORD_BYTES = WORD_BITS // 8
+# Packed weights of an output fill whole words.
+WORD_BITS = 32
 # Boolean matrices that an attention matrix is a sum of; each is multiplied with the values.
 BOOLEAN_MATRICES = {AttentionQuantizer: 3, GroupSuperpositionQuantizer: 3,
                     BooleanAttentionQuantizer: 1}
@@ -226,7 +226,7 @@ OTHER_PRODUCTS = {getattr(torch.ops.aten, name) for name in (
 
 
 class _Watch(TorchDispatchMode):
-    """Notes for every product that is carried out which module's ``forward`` is running."""
+    """Records in which module's ``forward`` each product is computed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -322,7 +322,7 @@ def _parameters(name: str, layer: nn.Module) -> LayerCost:
     for parameter in layer.parameters(recurse=False):
         if _uses_bits(layer) and parameter is layer.weight:
             cost.binary_parameters += parameter.numel()
-            cost.bytes += len(parameter) * WORD_BYTES * -(-parameter[0].numel() // WORD_BITS)
+            cost.bytes += len(parameter) * (WORD_BITS // 8) * -(-parameter[0].numel() // WORD_BITS)
         else:
             cost.float_parameters += parameter.numel()
             cost.bytes += FLOAT_BYTES * parameter.numel()

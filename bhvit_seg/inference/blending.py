@@ -1,8 +1,7 @@
-"""Mean scores of overlapping windows, for as many rows at a time as are asked for.
+"""Weighted mean of the scores of overlapping windows, a band of rows at a time.
 
-Scores are weighted: a window's middle counts fully, its border less, since there the model saw less
-of the surroundings; but no weight is 0, so every cell that a window covers has a score. Only a
-band of rows is kept.
+Weights are 1 in the middle of a window and fall off towards its border, where the model has less
+context; none is 0, so every cell that a window covers has a score. Only a band of rows is kept.
 
 The result of a cell does not depend, to the bit, on which rows and columns are computed together:
 sums are in float32, each cell adds up its own windows in row-major order, and nothing else is ever
@@ -31,11 +30,11 @@ def window_weights(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Blender:
-    """Adds up the weighted scores of windows and gives their means, from the top down.
+    """Accumulates weighted scores of windows and returns their means, from the top down.
 
     Windows come in row-major order. Rows may be taken when every window that covers any of them
     has been added, which is the caller's duty: of the windows of ``grid.rows_over`` those rows,
-    and ``grid.columns_over`` the columns, some may be left out for ever (they are then not in the
+    and ``grid.columns_over`` the columns, some may be omitted (they are then not in the
     mean), but none may come later.
 
     Args:
@@ -65,7 +64,7 @@ class Blender:
         self._scratch = np.empty_like(self._weights)
 
     def add(self, i: int, j: int, scores: np.ndarray) -> None:
-        """Add window ``j`` of window row ``i``; what lies outside rows and columns is ignored.
+        """Add window ``j`` of window row ``i``; cells outside of rows and columns are ignored.
 
         Args:
             scores: (classes, rows, columns) of the window's cells, float32.
@@ -112,27 +111,12 @@ class Blender:
         used = (self._reached - self._taken) * width
         kept = max(0, used - count * width)
         for plane in (*self._sums, self._totals):
-            # In one dimension NumPy copies between overlapping stretches without a temporary.
+            # In one dimension NumPy copies between overlapping ranges without a temporary.
             values = plane.reshape(-1)
             values[:kept] = values[used - kept:used]
             values[kept:used] = 0
         self._taken += count
         self._reached = max(self._reached, self._taken)
-
-
-def memory(grid: Grid, classes: int, columns: int, step: int | None = None) -> int:
-    """Return the bytes that a :class:`Blender` holds, and one result of ``step`` rows.
-
-    Args:
-        grid: Where windows lie.
-        classes: Scores of a cell.
-        columns: Columns of cells to be taken.
-        step: The most rows that are taken at once. Defaults to all of the grid's.
-    """
-    window = grid.window_cells[0] * grid.window_cells[1]
-    band = (classes + 1) * _band(grid, grid.cells_high, step) * columns
-    taken = (classes + 1) * min(step or grid.cells_high, grid.cells_high) * columns
-    return np.dtype(np.float32).itemsize * (band + taken + 2 * window)
 
 
 def _band(grid: Grid, rows: int, step: int | None) -> int:

@@ -51,11 +51,6 @@ def kind_of(given: str | os.PathLike) -> Kind:
     return Kind.PATTERN if glob.has_magic(text) else Kind.MISSING
 
 
-def as_path(given: str | os.PathLike) -> Path | str:
-    """Return a path as a ``Path``, an address of GDAL as text."""
-    return os.fspath(given) if kind_of(given) is Kind.ADDRESS else Path(given)
-
-
 def find_images(inputs: Sequence[str | Path], out: str | Path) -> dict[Path, Path]:
     """List the images of files, folders and glob patterns.
 

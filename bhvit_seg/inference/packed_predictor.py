@@ -5,7 +5,6 @@ Needs NumPy, and OpenCV and Pillow to read image files: neither torch nor OpenMM
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from bhvit_seg.errors import UserError
 from bhvit_seg.inference.predictor import LoadedImage, Predictor
 from bhvit_seg.inference.resizing import upsample
 from bhvit_seg.native import PATCH, PackedSegmentor
-from bhvit_seg.native.file_format import read_packed
 
 NEEDED = ('name', 'classes', 'palette', 'channels', 'color_type', 'test_scale', 'align_corners',
           'lidar', 'window')
@@ -40,16 +38,13 @@ class PackedPredictor(Predictor):
         if missing:
             raise UserError(f'the packed model {packed} does not say how its images are read '
                             f'({", ".join(missing)}): export it with `bhvit-seg export`')
-        super().__init__(meta, read_packed(packed).tensors['preprocess.mean'].tolist(),
-                         hashlib.sha256(Path(packed).read_bytes()).hexdigest())
+        super().__init__(meta, self.segmentor.mean, self.segmentor.digest)
         self.cell = None if meta['align_corners'] else PATCH
 
     def load(self, image: Path, lidar: Path | None = None) -> LoadedImage:
-        try:
-            from bhvit_seg.datasets.image_io import append_lidar, read_lidar, read_pixels
-        except ModuleNotFoundError as error:
-            raise UserError(f'reading image files needs {error.name}: pip install '
-                            'opencv-python-headless pillow') from error
+        from bhvit_seg.datasets.image_io import read_pixels
+        from bhvit_seg.datasets.lidar import append_lidar, read_lidar
+
         picture = pixels = read_pixels(str(image), self.meta['color_type'])[0]
         if pixels.dtype != np.uint8:
             pixels = pixels.astype(np.float32)

@@ -146,6 +146,11 @@ class ModelSource:
         """The file that the weights are in."""
         return str(self.checkpoint if self.packed is None else self.packed)
 
+    @property
+    def files(self) -> list[str]:
+        """The files that are given."""
+        return [str(file) for file in (self.packed, self.config, self.checkpoint) if file]
+
     def load(self, windows: bool = True) -> Predictor:
         """Load the model.
 

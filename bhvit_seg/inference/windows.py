@@ -1,4 +1,4 @@
-"""Where windows, cells and blocks of a raster lie: integers alone, no files.
+"""Positions of windows, cells and blocks of a raster, in integers.
 
 A cell is the square of pixels for which a model gives one score per class. The raster is padded at
 its right and bottom to whole cells, windows lie on the lattice of cells and may overlap, and blocks
@@ -36,13 +36,6 @@ class Window(NamedTuple):
         """The first column to the right of it."""
         return self.left + self.width
 
-    def intersect(self, other: Window) -> Window | None:
-        """Return the part that both share, None where there is none."""
-        top, left = max(self.top, other.top), max(self.left, other.left)
-        height = min(self.bottom, other.bottom) - top
-        width = min(self.right, other.right) - left
-        return Window(top, left, height, width) if height > 0 and width > 0 else None
-
 
 @dataclass(frozen=True)
 class Grid:
@@ -53,8 +46,8 @@ class Grid:
         width: Columns of the raster.
         cell: Side of a cell.
         window: Sides of a window, multiples of ``cell``.
-        overlap: Rows and columns of cells that any two neighbouring windows share at least; 0
-            where there is one window only.
+        overlap: The least overlap of neighbouring windows in rows and columns of cells; 0 if
+            there is one window only.
         tops: First row of each row of windows, multiples of ``cell``, ascending.
         lefts: First column of each column of windows, multiples of ``cell``, ascending.
     """
@@ -108,8 +101,8 @@ class Grid:
     def cells_of(self, block: Window) -> tuple[int, int, int, int]:
         """Return the cells whose scores decide the pixels of a block.
 
-        These are the cells of the block and one more on each side, as bilinear stretching reads
-        them, as far as the grid has them.
+        These are the cells of the block and one more on each side, which bilinear upsampling
+        reads, within the grid.
 
         Returns:
             The first row, the row after the last, the first column, the column after the last.
@@ -129,23 +122,23 @@ def lay_grid(size: tuple[int, int], window: tuple[int, int], overlap: float, cel
     Args:
         size: Rows and columns of the raster.
         window: Rows and columns of a window.
-        overlap: The share of a window's side that its neighbour covers too, from 0 to below 1. It
-            means the decimal number as written: 0.1 of 30 cells are 3 cells. At least one cell
-            lies between the beginnings of two windows, whatever the overlap.
+        overlap: The fraction of a window's side that its neighbour also covers, from 0 to below 1,
+            as the decimal number that is written: 0.1 of 30 cells are 3 cells. Windows begin at
+            least one cell apart.
         cell: Side of a cell.
 
     Raises:
-        UserError: A size is no whole number of at least 1, or ``overlap`` is out of range.
+        UserError: A size is not a whole number of at least 1, or ``overlap`` is out of range.
     """
     _require_sides('raster', size)
     _require_sides('window', window)
     _require_sides('cell', (cell,))
     if not 0 <= overlap < 1:
-        raise UserError(f'overlap {overlap} is no share of a window: give a number from 0 to below '
-                        '1, such as 0.25')
-    share = Fraction(str(float(overlap)))
-    rows, row_overlap, window_rows = _spread(size[0], window[0], share, cell)
-    columns, column_overlap, window_columns = _spread(size[1], window[1], share, cell)
+        raise UserError(f'overlap {overlap} is not a fraction of a window: give a number from 0 to '
+                        'below 1, such as 0.25')
+    fraction = Fraction(str(float(overlap)))
+    rows, row_overlap, window_rows = _spread(size[0], window[0], fraction, cell)
+    columns, column_overlap, window_columns = _spread(size[1], window[1], fraction, cell)
     return Grid(
         height=int(size[0]), width=int(size[1]), cell=int(cell),
         window=(window_rows * cell, window_columns * cell), overlap=(row_overlap, column_overlap),
@@ -160,7 +153,7 @@ def cut_blocks(size: tuple[int, int], block: tuple[int, int]) -> tuple[Window, .
         block: Rows and columns of a block.
 
     Raises:
-        UserError: A size is no whole number of at least 1.
+        UserError: A size is not a whole number of at least 1.
     """
     _require_sides('raster', size)
     _require_sides('block', block)
@@ -170,7 +163,7 @@ def cut_blocks(size: tuple[int, int], block: tuple[int, int]) -> tuple[Window, .
         for top in range(0, height, rows) for left in range(0, width, columns))
 
 
-def _spread(length: int, side: int, share: Fraction, cell: int) -> tuple[list[int], int, int]:
+def _spread(length: int, side: int, fraction: Fraction, cell: int) -> tuple[list[int], int, int]:
     """Place windows along one axis; all results are in cells.
 
     Returns:
@@ -179,7 +172,7 @@ def _spread(length: int, side: int, share: Fraction, cell: int) -> tuple[list[in
     cells = -(-int(length) // cell)
     side = min(-(-int(side) // cell), cells)
     span = cells - side
-    gaps = -(-span // max(1, int((1 - share) * side)))
+    gaps = -(-span // max(1, int((1 - fraction) * side)))
     if gaps == 0:
         return [0], 0, side
     # Neighbours lie span / gaps apart, rounded down or up: never more than was asked for, as that
@@ -188,7 +181,7 @@ def _spread(length: int, side: int, share: Fraction, cell: int) -> tuple[list[in
 
 
 def _over(starts: tuple[int, ...], side: int, first: int, stop: int) -> range:
-    """Return which of the stretches of ``side`` at ``starts`` meet the one from first to stop."""
+    """Return which of the intervals of ``side`` at ``starts`` meet that from first to stop."""
     if first >= stop:
         return range(0)
     return range(bisect_right(starts, first - side), bisect_left(starts, stop))
@@ -201,4 +194,5 @@ def _cells(first: int, stop: int, cell: int, cells: int) -> tuple[int, int]:
 def _require_sides(name: str, sides: Sequence[int]) -> None:
     if any(not isinstance(side, Integral) or side < 1 for side in sides):
         given = ' x '.join(map(str, sides))
-        raise UserError(f'{name} of {given} pixels is no {name}: give whole numbers of at least 1')
+        raise UserError(f'{name} of {given} pixels is not a {name}: give whole numbers of at '
+                        'least 1')

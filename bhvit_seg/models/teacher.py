@@ -100,8 +100,8 @@ class FrozenTeacher:
 class TaughtMixin:
     """A model with a teacher, which is loaded when training begins.
 
-    Testing, predicting and exporting need no teacher. No optimizer, checkpoint, moving average or
-    wrapper knows of it.
+    Testing, predicting and exporting need no teacher. It is not part of optimizers, checkpoints,
+    moving averages or wrappers.
     """
 
     def set_teacher(self, kind: type[FrozenTeacher], teacher: dict[str, Any],
@@ -129,7 +129,7 @@ class TaughtMixin:
         return 1 - self.distillation_weight - self.regularization_weight
 
     def check_classes(self, classes: Sequence[str]) -> None:
-        """See that the teacher knows the classes of the training set, in their order.
+        """Check that the teacher has the classes of the training set, in their order.
 
         Raises:
             UserError: Its checkpoint names others.

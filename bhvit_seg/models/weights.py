@@ -1,4 +1,4 @@
-"""Reading checkpoints without running what is in them, and seeing that they fit the model."""
+"""Reading checkpoints without running code in them, and checking that they fit the model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load_checkpoint_safely(path: str | Path, map_location: str = 'cpu') -> dict[
         dict: The checkpoint.
 
     Raises:
-        UserError: There is no such file, it is no checkpoint, truncated, or holds code.
+        UserError: There is no such file, it is not a checkpoint, is truncated, or holds code.
     """
     path = Path(path)
     if not path.is_file():
@@ -70,7 +70,7 @@ def state_dict_of(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def check_fit(model: nn.Module, state_dict: dict[str, torch.Tensor], name: str | Path) -> None:
-    """See that a state dict has exactly the tensors of the model.
+    """Check that a state dict has exactly the tensors of the model.
 
     Args:
         model: The model.

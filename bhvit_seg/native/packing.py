@@ -12,12 +12,12 @@ import numpy as np
 from torch import nn
 
 from bhvit_seg import __version__
-from bhvit_seg.datasets.image_io import find_raster
+from bhvit_seg.datasets.lidar import find_raster
 from bhvit_seg.datasets.synthetic import generate_scene
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import make_output_folder
 from bhvit_seg.native.export import fold_segmentor, uninitialized_quantizers
-from bhvit_seg.native.file_format import may_be_narrow, read_packed, write_packed
+from bhvit_seg.native.file_format import may_be_narrow, write_packed
 from bhvit_seg.native.packed_meta import describe, find_differences
 from bhvit_seg.native.verify import (
     Verification,
@@ -106,13 +106,13 @@ def part_of(name: str) -> str:
     return 'channel parameters'
 
 
-def measure_parts(path: Path) -> dict[str, int]:
-    """Return the bytes of each part of a packed model; they add up to the file."""
+def measure_parts(stored: Mapping[str, np.ndarray], total: int) -> dict[str, int]:
+    """Return the bytes of each part of a packed model; they add up to the file's ``total``."""
     parts: dict[str, int] = {}
-    for name, array in read_packed(path).tensors.items():
+    for name, array in stored.items():
         part = part_of(name)
         parts[part] = parts.get(part, 0) + array.nbytes
-    parts['names and meta data'] = path.stat().st_size - sum(parts.values())
+    parts['names and meta data'] = total - sum(parts.values())
     return parts
 
 
@@ -171,12 +171,12 @@ def pack_model(model: nn.Module,
         elif precision == '16':
             changed = count_changes(packed_labels(stored, images, threads), labels)
     narrowed = [name for name, array in stored.items() if array.dtype == np.float16]
-    write_packed(out, stored, {
+    stored = write_packed(out, stored, {
         **(meta or {}), 'created_by': f'bhvit_seg {__version__}',
         'precision': dict.fromkeys(narrowed, 'float16'),
         'verification': {**asdict(check), 'changed_by_16_bits': changed} if check else None})
-    report = ExportReport(out, measure_parts(out), float32_bytes(model), check, narrowed, kept,
-                          changed)
+    report = ExportReport(out, measure_parts(stored, out.stat().st_size), float32_bytes(model),
+                          check, narrowed, kept, changed)
     unset = uninitialized_quantizers(model)
     if unset:
         report.warnings.append(f'{unset} attention quantizers have never been trained: labels of '
@@ -212,6 +212,8 @@ def export_packed(config: str | Path,
     Raises:
         UserError: Something given is wrong, see also :func:`pack_model`.
     """
+    if Path(out).resolve() in {Path(path).resolve() for path in (config, checkpoint, *images)}:
+        raise UserError(f'{out} would be written, but it is an input: give another name')
     trained = TrainedSegmentor(config, checkpoint, 'cpu', cfg_options)
     meta = describe(trained)
     pictures = []

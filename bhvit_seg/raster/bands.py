@@ -1,4 +1,4 @@
-"""Which bands of a raster a model reads, and which values, bands or masks say there is no data."""
+"""Selects the bands that a model reads, and the values, bands or masks that mark nodata."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ rasterio = load_rasterio()
 ColorInterp, MaskFlags = rasterio.enums.ColorInterp, rasterio.enums.MaskFlags
 
 
-def choose_bands(dataset: DatasetReader, bands: Sequence[int] | None,
-                 channels: int) -> tuple[int, ...]:
+def choose_bands(dataset: DatasetReader, bands: Sequence[int] | None, channels: int,
+                 alpha: Sequence[int]) -> tuple[int, ...]:
     """Return the numbers, from 1, of the bands that are the channels of a model.
 
     Args:
         dataset: The raster.
         bands: Those asked for; None: the first ones that are not an alpha band.
         channels: How many the model takes.
+        alpha: The bands that say how opaque a pixel is.
 
     Raises:
         UserError: The raster has no such bands, too few, or a colour table instead of colours.
@@ -40,15 +41,18 @@ def choose_bands(dataset: DatasetReader, bands: Sequence[int] | None,
             raise UserError(f'--bands {_listed(bands)} names band {missing[0]}, but {name} has '
                             f'{count}: give numbers from 1 to {count}')
         return tuple(bands)
-    colours = [band for band in range(1, count + 1) if band not in alpha_bands(dataset)]
+    colours = [band for band in range(1, count + 1) if band not in alpha]
     if any(dataset.colorinterp[band - 1] == ColorInterp.palette for band in colours[:channels]):
         raise UserError(f'{name} has a colour table instead of colours: expand it with '
                         '`gdal_translate -expand rgb`')
     if len(colours) < channels:
-        alpha = ' besides its alpha band' if len(colours) < count else ''
-        raise UserError(f'{name} has {len(colours)} band{"s" * (len(colours) != 1)}{alpha}, but '
-                        f'the model takes {channels}: give another raster, or --bands with '
-                        f'{channels} numbers, which may repeat')
+        besides, way_out = '', ''
+        if len(colours) < count:
+            besides = ' besides its alpha band'
+            way_out = '--no-alpha if that is a band like the others, '
+        raise UserError(f'{name} has {len(colours)} band{"s" * (len(colours) != 1)}{besides}, but '
+                        f'the model takes {channels}: give another raster, {way_out}or --bands '
+                        f'with {channels} numbers, which may repeat')
     return tuple(colours[:channels])
 
 
@@ -90,7 +94,7 @@ def nodata_values(dataset: DatasetReader, bands: Sequence[int],
 
 def masked_bands(dataset: DatasetReader, bands: Sequence[int],
                  ignore_nodata: bool) -> tuple[int, ...]:
-    """Return the bands whose masks have to be read beside the values of the bands themselves.
+    """Return the bands whose masks have to be read in addition to the bands.
 
     Args:
         dataset: The raster.
@@ -99,8 +103,8 @@ def masked_bands(dataset: DatasetReader, bands: Sequence[int],
 
     Returns:
         One band where a mask is for the whole raster; all where each has its own, as a pixel is
-        then without data when all of them are; none where nodata values or alpha bands say it
-        all, or where one band is valid everywhere.
+        then nodata if all of them are; none where nodata values or alpha bands suffice, or where
+        one band is valid everywhere.
     """
     masked = []
     for band in bands:

@@ -1,8 +1,8 @@
-"""One run of blocks of a raster to labels: reading, the model, blending, labels.
+"""Maps a run of blocks: reads pixels, computes scores, blends them and labels the pixels.
 
-Whatever runs blocks, in this process, in others or on other machines, calls :func:`map_run`. What
-it gives for a block depends on nothing but the raster, the model and the options, to the bit: the
-windows of a block are computed alike whichever blocks are computed with it.
+Every worker, in this process, another one or on another machine, calls :func:`map_run`. The result
+of a block depends on the raster, the model and the options alone, to the bit: its windows are
+computed the same way whichever blocks are computed with it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ STEPS = ('reading', 'waiting for reading', 'model', 'blending', 'labels')
 
 
 @dataclass
-class Tally:
-    """What a run has done so far.
+class Statistics:
+    """Counts and times of a run.
 
     Attributes:
         computed: Windows that the model computed.
@@ -39,16 +39,16 @@ class Tally:
     empty: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
 
-    def add(self, other: Tally) -> None:
-        """Add what another run has done."""
+    def add(self, other: Statistics) -> None:
+        """Add those of another run."""
         self.computed += other.computed
         self.empty += other.empty
         for step, seconds in other.seconds.items():
             self.seconds[step] += seconds
 
-    def take(self) -> Tally:
-        """Return what has been done since the last call."""
-        taken = Tally(self.computed, self.empty, self.seconds)
+    def take(self) -> Statistics:
+        """Return what was counted since the last call."""
+        taken = Statistics(self.computed, self.empty, self.seconds)
         self.computed, self.empty, self.seconds = 0, 0, dict.fromkeys(STEPS, 0.0)
         return taken
 
@@ -59,8 +59,8 @@ class MappedBlock:
 
     Attributes:
         labels: ``(h, w)`` uint8 class ids, :data:`NODATA` where the raster has no data.
-        probabilities: ``(classes, h, w)``, or None where they are not asked for: float16, or
-            uint8 in parts of 255.
+        probabilities: ``(classes, h, w)``, or None if not requested: float16, or uint8 in units
+            of 1/255.
         valid: ``(h, w)`` bool, or None where every pixel is valid.
     """
 
@@ -70,36 +70,36 @@ class MappedBlock:
 
 
 def windows_of_run(grid: Grid, blocks: Sequence[Window]) -> tuple[range, range]:
-    """Return which rows and columns of windows decide the pixels of consecutive blocks."""
+    """Return the rows and columns of windows whose scores decide the pixels of adjacent blocks."""
     first, _, left, right = grid.cells_of(blocks[0])
     stop = grid.cells_of(blocks[-1])[1]
     return grid.rows_over(first, stop), grid.columns_over(left, right)
 
 
 def map_run(source: RasterSource, model: Predictor, grid: Grid, blocks: Sequence[Window],
-            probabilities: str | None = None, tally: Tally | None = None,
+            probabilities: str | None = None, statistics: Statistics | None = None,
             on_windows: Callable[[int], None] = lambda count: None) -> Iterator[MappedBlock]:
-    """Map blocks that lie below one another and have the same columns.
+    """Map vertically adjacent blocks of the same columns.
 
     The next rows are read while the model computes.
 
     Args:
         source: The raster.
-        model: What computes the scores.
+        model: The model.
         grid: Where windows lie.
         blocks: The blocks, from the top down without gaps.
-        probabilities: Also give the softmax of the stretched scores, as ``'uint8'`` or
+        probabilities: Also return the softmax of the upsampled scores, as ``'uint8'`` or
             ``'float16'``.
-        tally: What has been done is added to it.
-        on_windows: Called with the number of windows that are done.
+        statistics: Counts and times are added to it.
+        on_windows: Called with the number of windows finished since the last call.
 
     Yields:
-        Each block as soon as its last window is done.
+        Each block when its last window is finished.
 
     Raises:
         UserError: A part of the raster cannot be read.
     """
-    tally = Tally() if tally is None else tally
+    statistics = Statistics() if statistics is None else statistics
     first_cell, _, left, right = grid.cells_of(blocks[0])
     last_cell = grid.cells_of(blocks[-1])[1]
     rows, columns = windows_of_run(grid, blocks)
@@ -109,7 +109,7 @@ def map_run(source: RasterSource, model: Predictor, grid: Grid, blocks: Sequence
     waiting = _Waiting(grid, blocks, blender, left, right, source.has_nodata)
     groups = list(_groups(columns, model.batch, len(grid.lefts)))
     with ThreadPoolExecutor(1) as executor:
-        reader = _Reader(source, grid, rows, (groups[0][0], groups[-1][-1]), executor, tally)
+        reader = _Reader(source, grid, rows, (groups[0][0], groups[-1][-1]), executor, statistics)
         for i in rows:
             strip = reader.next()
             for group in groups:
@@ -120,22 +120,22 @@ def map_run(source: RasterSource, model: Predictor, grid: Grid, blocks: Sequence
                     middle = time.perf_counter()
                     for j, values in zip(chosen, scores):
                         blender.add(i, j, values)
-                    tally.seconds['model'] += middle - start
-                    tally.seconds['blending'] += time.perf_counter() - middle
+                    statistics.seconds['model'] += middle - start
+                    statistics.seconds['blending'] += time.perf_counter() - middle
                 wanted = [j for j in group if j in columns]
-                tally.computed += len([j for j in wanted if j in chosen])
-                tally.empty += len([j for j in wanted if j not in chosen])
+                statistics.computed += len([j for j in wanted if j in chosen])
+                statistics.empty += len([j for j in wanted if j not in chosen])
                 on_windows(len(wanted))
             below = grid.tops[i + 1] // grid.cell if i + 1 < rows.stop else last_cell
             waiting.keep_valid(strip)
-            yield from waiting.finished(below, model, probabilities, tally)
+            yield from waiting.finished(below, model, probabilities, statistics)
 
 
 def _groups(columns: range, batch: int, count: int) -> Iterator[range]:
-    """Cut columns of windows into those that the model computes at once.
+    """Cut columns of windows into batches.
 
-    Groups are the same whatever the columns, since what a model computes for a window may depend,
-    in the last bits, on the others of its batch: some windows are computed for nothing then.
+    Batches begin at the same windows whatever the columns, since the scores of a window may depend,
+    in the last bits, on the others of its batch; some windows are computed in vain for that.
     """
     first = columns.start // batch * batch
     for start in range(first, columns.stop, batch):
@@ -143,7 +143,7 @@ def _groups(columns: range, batch: int, count: int) -> Iterator[range]:
 
 
 class _Strip:
-    """The pixels of a row of windows, and one cell more on each side."""
+    """The pixels of a row of windows, with one more cell on each side."""
 
     def __init__(self, at: Window, pixels: np.ndarray, valid: np.ndarray, cell: int,
                  all_valid: bool) -> None:
@@ -156,7 +156,7 @@ class _Strip:
     def touches_data(self, window: Window) -> bool:
         """Whether a valid pixel lies in the window or within a cell of it.
 
-        The pixels next to a window are stretched from its outermost scores, hence the cell.
+        Pixels beside a window are interpolated from its outermost scores, too, hence the cell.
         """
         if self._all_valid:
             return True
@@ -173,10 +173,10 @@ class _Strip:
 
 
 class _Reader:
-    """Reads the rows of windows, each row of pixels once, one row of windows ahead."""
+    """Reads rows of windows, one row of windows ahead, and each row of pixels once."""
 
     def __init__(self, source: RasterSource, grid: Grid, rows: range, columns: tuple[int, int],
-                 executor: ThreadPoolExecutor, tally: Tally) -> None:
+                 executor: ThreadPoolExecutor, statistics: Statistics) -> None:
         self._source = source
         self._grid = grid
         self._rows = rows
@@ -184,13 +184,13 @@ class _Reader:
         self._left = grid.lefts[first] - grid.cell
         self._width = grid.lefts[last] + grid.window[1] + grid.cell - self._left
         self._executor = executor
-        self._tally = tally
+        self._tally = statistics
         self._before: _Strip | None = None
         self._next = rows.start
         self._pending: Future[_Strip] = self._submit()
 
     def next(self) -> _Strip:
-        """Return the next strip and begin to read the one after it."""
+        """Return the next strip and start to read the one after it."""
         start = time.perf_counter()
         strip = self._pending.result()
         self._tally.seconds['waiting for reading'] += time.perf_counter() - start
@@ -221,7 +221,7 @@ class _Reader:
 
 
 class _Waiting:
-    """Blended scores and masks of rows that no window will change, until a block is whole."""
+    """Blended scores and masks of finished rows, until a block is complete."""
 
     def __init__(self, grid: Grid, blocks: Sequence[Window], blender: Blender, left: int,
                  right: int, masked: bool) -> None:
@@ -234,7 +234,7 @@ class _Waiting:
         self._valid: list[tuple[int, np.ndarray]] = []
 
     def keep_valid(self, strip: _Strip) -> None:
-        """Keep the mask of the strip's rows that earlier ones did not have."""
+        """Keep the mask of those rows of a strip that earlier strips did not contain."""
         if not self._masked or not self._blocks:
             return
         block = self._blocks[0]
@@ -244,8 +244,8 @@ class _Waiting:
         if first < len(strip.valid):
             self._valid.append((strip.at.top + first, strip.valid[first:, columns].copy()))
 
-    def finished(self, below: int, model: Predictor, probabilities: str | None, tally: Tally
-                 ) -> Iterator[MappedBlock]:
+    def finished(self, below: int, model: Predictor, probabilities: str | None,
+                 statistics: Statistics) -> Iterator[MappedBlock]:
         """Yield the blocks all of whose cells lie above the row ``below``."""
         while self._blocks and self._grid.cells_of(self._blocks[0])[1] <= below:
             block = self._blocks.pop(0)
@@ -261,17 +261,17 @@ class _Waiting:
             inside = (slice(block.top - first * cell, block.bottom - first * cell),
                       slice(block.left - self._left * cell, block.right - self._left * cell))
             labels = np.ascontiguousarray(model.label(scores)[inside])
-            shares = (None if probabilities is None else
-                      find_probabilities(scores, cell, probabilities)[(slice(None), *inside)])
+            softmax = (None if probabilities is None else
+                       find_probabilities(scores, cell, probabilities)[(slice(None), *inside)])
             valid = self._take_valid(block)
             if valid is not None:
                 labels[~valid] = NODATA
-            tally.seconds['blending'] += middle - start
-            tally.seconds['labels'] += time.perf_counter() - middle
-            yield MappedBlock(labels, shares, valid)
+            statistics.seconds['blending'] += middle - start
+            statistics.seconds['labels'] += time.perf_counter() - middle
+            yield MappedBlock(labels, softmax, valid)
 
     def _take_valid(self, block: Window) -> np.ndarray | None:
-        """Return the mask of a block and forget it."""
+        """Return the mask of a block and drop it."""
         if not self._masked:
             return None
         rows = np.concatenate([valid for _, valid in self._valid])
@@ -281,12 +281,12 @@ class _Waiting:
 
 
 def find_probabilities(scores: np.ndarray, cell: int, dtype: str) -> np.ndarray:
-    """Return the softmax of bilinearly stretched scores.
+    """Return the softmax of bilinearly upsampled scores.
 
     Args:
         scores: ``(classes, h, w)`` float32.
-        cell: How many times as large they become.
-        dtype: ``'float16'``, or ``'uint8'`` for parts of 255.
+        cell: The factor of the upsampling.
+        dtype: ``'float16'``, or ``'uint8'`` for units of 1/255.
 
     Returns:
         ``(classes, cell * h, cell * w)``.
@@ -294,12 +294,12 @@ def find_probabilities(scores: np.ndarray, cell: int, dtype: str) -> np.ndarray:
     classes, rows, columns = scores.shape
     out = np.empty((classes, cell * rows, cell * columns), dtype)
     for row in range(rows):
-        # With its neighbours, so that every row is stretched as it would be among all.
+        # With its neighbours, so that the result is that of all rows at once.
         first, stop = max(row - 1, 0), min(row + 2, rows)
         here = slice(cell * (row - first), cell * (row - first + 1))
-        stretched = upsample_rows(scores[:, first:stop], cell * (stop - first))[:, here]
-        stretched = upsample_rows(stretched.swapaxes(1, 2), cell * columns).swapaxes(1, 2)
-        exponentials = np.exp(stretched - stretched.max(axis=0))
+        upsampled = upsample_rows(scores[:, first:stop], cell * (stop - first))[:, here]
+        upsampled = upsample_rows(upsampled.swapaxes(1, 2), cell * columns).swapaxes(1, 2)
+        exponentials = np.exp(upsampled - upsampled.max(axis=0))
         exponentials /= exponentials.sum(axis=0)
         if dtype == 'uint8':
             exponentials = np.rint(255 * exponentials)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.inference import blending
 from bhvit_seg.inference.windows import Grid
 from bhvit_seg.raster.writing import OutputOptions
 
@@ -21,11 +20,11 @@ def parse_memory(text: str) -> int:
     """Return the bytes that a size such as ``1500M``, ``1.5GB`` or ``2GiB`` means.
 
     Raises:
-        UserError: It is no size.
+        UserError: It is not a size.
     """
     match = re.fullmatch(r'(\d+(?:\.\d*)?)\s*([kmgt]?)(?:i?b)?', text.strip(), re.IGNORECASE)
     if not match or not float(match[1]):
-        raise UserError(f'--max-memory {text} is no size: give one such as 1500M or 2GB')
+        raise UserError(f'--max-memory {text} is not a size: give one such as 1500M or 2GB')
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
@@ -63,7 +62,7 @@ def block_size(grid: Grid, demand: Demand, limit: int) -> tuple[int, int]:
     Args:
         grid: Where windows lie.
         demand: What a pixel takes.
-        limit: Bytes, the model and everything else that is there already not counted.
+        limit: Bytes, in addition to the model and everything else in memory already.
 
     Raises:
         UserError: Not even the narrowest blocks fit.
@@ -82,23 +81,23 @@ def block_size(grid: Grid, demand: Demand, limit: int) -> tuple[int, int]:
 
 
 def memory_of(grid: Grid, demand: Demand, width: int) -> int:
-    """Return the bytes that mapping blocks of :data:`TILE` rows and ``width`` columns takes."""
-    width = min(width, grid.width)
-    rows = min(TILE, grid.height)
-    columns = width + 2 * grid.window[1] + 2 * grid.cell
-    # Two strips, and the pieces of the next one before they are joined.
-    pixels = 3 * (grid.window[0] + 2 * grid.cell) * columns * (demand.pixel + 1)
-    windows = demand.batch * grid.window[0] * grid.window[1] * demand.pixel
-    cell_rows, cell_columns = -(-rows // grid.cell) + 2, -(-width // grid.cell) + 2
-    blended = blending.memory(grid, demand.classes, cell_columns,
-                              cell_rows + grid.window_cells[0])
-    # The scores of a block, joined with those of the one before, and the labeller's copy.
-    scores = 3 * 4 * demand.classes * cell_rows * cell_columns
-    # Labels, masks, probabilities, and their copies on the way to the file.
-    results = 3 * rows * width * (2 + demand.classes * demand.probability)
-    # The writer's stripe, as wide as the raster.
-    stripe = 2 * rows * grid.width * (1 + demand.classes * demand.probability)
-    return pixels + windows + blended + scores + results + stripe
+    """Return the bytes that mapping blocks of :data:`TILE` rows and ``width`` columns takes.
+
+    An upper bound of what is held at the same time.
+    """
+    rows, width = min(TILE, grid.height), min(width, grid.width)
+    cell, (window_rows, window_columns) = grid.cell, grid.window
+    columns = width + 2 * (window_columns + cell)
+    # Two strips of pixels with their masks, and the next one; the windows cut out of one.
+    pixels = (3 * (window_rows + 2 * cell) * columns * (demand.pixel + 1)
+              + demand.batch * window_rows * window_columns * demand.pixel)
+    # float32: the rows that blending accumulates and returns, and those of two blocks.
+    scores = (4 * (demand.classes + 1) * (width // cell + 3)
+              * (5 * (rows // cell + 3) + 3 * (window_rows // cell)))
+    # Of a block and of the writer's stripe, each with copies on the way to the file.
+    probabilities = demand.classes * demand.probability
+    results = rows * (3 * width * (2 + probabilities) + 2 * grid.width * (1 + probabilities))
+    return pixels + scores + results
 
 
 def reading_cache(limit: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +10,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from bhvit_seg.datasets.decoder_messages import gdal_damage_as_error
 from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.extras import missing_package
+from bhvit_seg.inference.inputs import Kind, kind_of
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 # A map's band has a tag for each class, its name.
 CLASS_TAG = 'CLASS_'
+_told: set[tuple[str, str]] = set()
 
 
 def load_rasterio() -> ModuleType:
@@ -27,16 +32,18 @@ def load_rasterio() -> ModuleType:
     try:
         import rasterio
     except ImportError as error:
-        raise UserError('rasters are read and written with rasterio, which is missing: '
-                        "pip install 'bhvit_seg[raster]'") from error
+        raise UserError(missing_package('rasterio')) from error
     return rasterio
 
 
 def open_quietly(path: str | Path, *args: Any, **kwargs: Any) -> Any:
-    """``rasterio.open`` without its warning about rasters without coordinates, fine as they are."""
+    """``rasterio.open`` without its warning about rasters without coordinates, which are fine.
+
+    Warnings of GDAL are printed with the name of the file.
+    """
     from rasterio.errors import NotGeoreferencedWarning
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), named_warnings(path):
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
         return load_rasterio().open(path, *args, **kwargs)
 
@@ -69,10 +76,27 @@ def named_failure(path: str | Path, expected: str = 'a whole raster') -> Iterato
     from rasterio.errors import RasterioError
 
     try:
-        yield
+        with named_warnings(path):
+            yield
     except RasterioError as error:
-        reason = first_line(error) if Path(path).exists() else 'no such file'
+        reason = ('no such file' if kind_of(path) is Kind.MISSING
+                  else first_line(error.__cause__ or error))
         raise UserError(f'cannot read {path} ({reason}): give {expected}') from error
+
+
+@contextmanager
+def named_warnings(path: str | Path) -> Iterator[None]:
+    """Print GDAL's warnings with the name of the file, each once.
+
+    Raises:
+        RasterioError: GDAL only warns that pixels are lost.
+    """
+    with gdal_damage_as_error() as harmless:
+        yield
+    for text in harmless:
+        if (str(path), text) not in _told:
+            _told.add((str(path), text))
+            print(f'note: GDAL says of {path}: {text}', file=sys.stderr)
 
 
 def class_names(dataset: DatasetReader) -> dict[int, str]:

@@ -1,37 +1,37 @@
 """Maps a raster: one georeferenced raster in, one georeferenced label raster out.
 
-Blocks are mapped by whoever is there and kept in a journal beside the output; one writer writes
-them from the top down as soon as they are there. A run that was interrupted goes on from the
-journal, and its file is the same to the byte.
+Any available worker maps blocks. Finished blocks are kept in a journal beside the output, and one
+writer for each output writes them from the top down as they arrive. An interrupted run continues
+from the journal and gives the same pixels.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rasterio
 
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import explain_interrupt
 from bhvit_seg.fileio import write_json
 from bhvit_seg.inference.predictor import ModelSource, Predictor
 from bhvit_seg.inference.windows import Grid, Window, cut_blocks, lay_grid
-from bhvit_seg.raster.journal import Journal, decode_block
-from bhvit_seg.raster.mapping import Tally
+from bhvit_seg.raster.identity import describe_run, digests, is_finished
+from bhvit_seg.raster.journal import PLAN, Journal
+from bhvit_seg.raster.mapping import Statistics
 from bhvit_seg.raster.memory import Demand, block_size, reading_cache, resident_memory
-from bhvit_seg.raster.opening import open_quietly
+from bhvit_seg.raster.outputs import IDENTITY_TAG, OutputPaths, check_outputs, probabilities_path
 from bhvit_seg.raster.progress import WorkProgress
 from bhvit_seg.raster.reading import RasterSource, ReadOptions
+from bhvit_seg.raster.remarks import find_remarks
 from bhvit_seg.raster.workers import (
     FinishedBlock,
     Job,
@@ -44,29 +44,16 @@ from bhvit_seg.raster.workers import (
 )
 from bhvit_seg.raster.writing import OutputOptions, write_labels, write_probabilities
 
-IDENTITY_TAG = 'BHVIT_SEG_RUN'
 DEFAULT_MEMORY = 2 << 30
-_PLAN = 'plan.json'
-
-
-@dataclass(frozen=True)
-class ReadChoices:
-    """How the user wants rasters read; see :class:`~bhvit_seg.raster.reading.ReadOptions`."""
-
-    bands: tuple[int, ...] | None = None
-    nodata: float | None = None
-    border_nodata: str | None = None
-    border_tolerance: int = 10
-    value_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class WindowChoices:
-    """How the user wants windows laid.
+    """Placement of windows.
 
     Attributes:
         size: Height and width in pixels. Defaults to the training crop.
-        overlap: The share of a window that its neighbour covers too.
+        overlap: The fraction of a window that its neighbour also covers.
     """
 
     size: tuple[int, int] | None = None
@@ -75,16 +62,15 @@ class WindowChoices:
 
 @dataclass(frozen=True)
 class WorkChoices:
-    """Who works, and on how much at once. None of it changes the map.
+    """Execution options; they do not affect the output.
 
     Attributes:
         max_memory: Bytes that this machine's processes may hold together. Defaults to 2 GB
             besides what this process holds already and what others need for the model.
         workers: Processes on this machine.
-        scheduler: The address of a Dask scheduler; then its workers compute, and ``workers``
-            does not count.
-        restart: Forget what an interrupted run has finished.
-        overwrite: Replace a map that is there.
+        scheduler: The address of a Dask scheduler, whose workers replace those of this machine.
+        restart: Discard the finished blocks of an interrupted run.
+        overwrite: Replace existing outputs.
     """
 
     max_memory: int | None = None
@@ -96,29 +82,30 @@ class WorkChoices:
 
 @dataclass
 class MapReport:
-    """What became of a raster.
+    """Result of :func:`map_raster`.
 
     Attributes:
         out: The label raster.
-        probabilities: The raster of probabilities, if one was asked for.
-        existed: Whether the map was there already.
-        resumed: Blocks that an interrupted run had finished.
-        tally: Windows, and seconds by step, of this run. In several processes seconds add up.
-        writing: Seconds that writers were busy, beside the rest.
-        seconds: Seconds from beginning to end.
+        probabilities: The raster of probabilities, if one was requested.
+        existed: Whether the map existed already.
+        resumed: Number of blocks finished by an interrupted run.
+        statistics: Windows, and seconds by step, of this run, summed over processes.
+        writing: Seconds that writers took for stripes, in parallel to the rest; overviews and the
+            check of the file come after them.
+        seconds: Seconds in total.
     """
 
     out: Path
     probabilities: Path | None
     existed: bool = False
     resumed: int = 0
-    tally: Tally = field(default_factory=Tally)
+    statistics: Statistics = field(default_factory=Statistics)
     writing: float = 0.0
     seconds: float = 0.0
 
 
 def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: Predictor,
-               reading: ReadChoices | None = None, windows: WindowChoices | None = None,
+               reading: ReadOptions | None = None, windows: WindowChoices | None = None,
                output: OutputOptions | None = None, work: WorkChoices | None = None,
                probabilities: str | None = None) -> MapReport:
     """Map a raster into a GeoTIFF of class ids, 255 where the raster has no data.
@@ -128,115 +115,79 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
         out: The GeoTIFF.
         model_source: Where other processes load the model from.
         model: The model, loaded.
-        reading: How the raster is read.
-        windows: How windows are laid.
+        reading: How the raster is read; channels, fill and type are the model's.
+        windows: Placement of windows.
         output: How the GeoTIFF is written.
-        work: Who works.
+        work: Execution options.
         probabilities: ``'uint8'`` or ``'float16'``: also write ``<out>_probabilities.tif``, a band
             a class.
 
     Raises:
         UserError: Something given is wrong, a part of the raster cannot be read, or the output
-            cannot be written. What is finished is kept, and the same call goes on from there.
+            cannot be written. Finished blocks are kept, and the same call continues from there.
     """
     start = time.perf_counter()
-    reading, windows = reading or ReadChoices(), windows or WindowChoices()
-    output, work = output or OutputOptions(), work or WorkChoices()
-    options = ReadOptions(channels=model.channels, fill=model.fill, eight_bit=model.eight_bit,
-                          **asdict(reading))
-    shares = (out.with_name(f'{out.stem}_probabilities{out.suffix}') if probabilities else None)
-    report = MapReport(out, shares)
+    windows, output, work = windows or WindowChoices(), output or OutputOptions(), (
+        work or WorkChoices())
+    options = replace(reading or ReadOptions(), channels=model.channels, fill=model.fill,
+                      eight_bit=model.eight_bit)
+    probabilities_out = probabilities_path(out) if probabilities else None
+    check_outputs({raster: OutputPaths(out, probabilities_out)}, model_source.files, work.overwrite)
+    report = MapReport(out, probabilities_out)
     cache = reading_cache(work.max_memory or DEFAULT_MEMORY)
     with contextlib.ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache))
         source = stack.enter_context(RasterSource(raster, options))
-        if out.exists() and os.path.samefile(raster, out):
-            raise UserError(f'{out} is the raster that is to be mapped: give another output')
         grid = lay_grid((source.height, source.width), windows.size or model.window,
                         windows.overlap, model.cell)
         identity = describe_run(source, model, grid, output, probabilities)
-        if is_finished(out, shares, identity, work.overwrite):
+        wanted = digests(identity, out, probabilities_out)
+        if not work.overwrite and is_finished(wanted):
             report.existed = True
             return report
-        journal = stack.enter_context(Journal.open(out, identity, work.restart))
+        journal = stack.enter_context(Journal(out, identity, work.restart))
         demand = Demand(
             len(model.classes),
-            model.channels * (1 if source.dtype == np.uint8 and not reading.value_range else 4),
+            model.channels * (1 if source.dtype == np.uint8 and not options.value_range else 4),
             {None: 0, 'uint8': 1, 'float16': 2}[probabilities], model.batch)
-        # Found once, before it is handed to others.
+        # Finds an undeclared collar, once, before the source is sent to workers.
         source.read(Window(0, 0, 1, 1))
+        for remark in find_remarks(source):
+            print(f'note: {remark}', file=sys.stderr)
         blocks = cut_blocks((source.height, source.width),
                             plan_blocks(journal, grid, demand, work, cache))
         job = Job(source, model_source, grid, blocks, probabilities, cache // work.workers)
         report.resumed = len(journal.done)
-        shelf = _Shelf(journal, blocks)
-        tags = {path: {IDENTITY_TAG: text, 'MODEL': model.name}
-                for path, text in digests(identity, out, shares).items()}
+        buffer = _BlockBuffer(journal, blocks)
+        tags = {path: {IDENTITY_TAG: digest, 'MODEL': model.name}
+                for path, digest in wanted.items()}
         writers = [lambda: write_labels(
-            out, source, shelf.labels(), model.classes, model.palette, output, tags[out])]
-        if shares is not None:
+            out, source, buffer.labels(), model.classes, model.palette, output, tags[out])]
+        if probabilities_out is not None:
             writers.append(lambda: write_probabilities(
-                shares, source, shelf.probabilities(), model.classes, probabilities, output,
-                tags[shares]))
-        _run(job, model, shelf, writers, work, report, Path(raster).name)
+                probabilities_out, source, buffer.probabilities(), model.classes, probabilities,
+                output, tags[probabilities_out]))
+        with explain_interrupt(lambda: f'{len(journal.done)} of {len(blocks)} blocks of {out} are '
+                                       'kept; the same command continues from there'):
+            _run(job, model, buffer, writers, work, report, out.name)
         journal.remove()
+    report.writing = buffer.writing
     report.seconds = time.perf_counter() - start
     return report
 
 
-def describe_run(source: RasterSource, model: Predictor, grid: Grid, output: OutputOptions,
-                 probabilities: str | None) -> dict[str, Any]:
-    """Return everything that decides the bytes of a map, under names that a user knows."""
-    return {
-        'raster': source.fingerprint(),
-        'model': {'name': model.name, 'sha256': model.digest},
-        'reading': asdict(source.options),
-        'windows': {'size': grid.window, 'overlap': grid.overlap, 'cell': grid.cell,
-                    'batch': model.batch},
-        'output': asdict(output),
-        'probabilities': probabilities,
-    }
-
-
-def digests(identity: dict[str, Any], out: Path, shares: Path | None) -> dict[Path, str]:
-    """Return for each file of a map a short text that differs for different contents.
-
-    Labels are the same whether there are probabilities as well or not.
-    """
-    alone = {key: value for key, value in identity.items() if key != 'probabilities'}
-    contents = {out: alone} if shares is None else {out: alone, shares: identity}
-    return {path: hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-            for path, content in contents.items()}
-
-
-def is_finished(out: Path, shares: Path | None, identity: dict[str, Any], overwrite: bool) -> bool:
-    """Whether the map is there already.
-
-    Raises:
-        UserError: A file of that name is there, and is not this map.
-    """
-    wanted = digests(identity, out, shares)
-    if overwrite or not any(path.exists() for path in wanted):
-        return False
-    for path, text in wanted.items():
-        try:
-            with open_quietly(path) as dataset:
-                found = dataset.tags().get(IDENTITY_TAG)
-        except rasterio.errors.RasterioError:
-            found = None
-        if path.exists() and found != text:
-            raise UserError(f'{path} is there already, and is no map of this raster by this model '
-                            'with these options: give another output, or --overwrite')
-    return all(path.exists() for path in wanted)
-
-
 def plan_blocks(journal: Journal, grid: Grid, demand: Demand, work: WorkChoices, cache: int
                 ) -> tuple[int, int]:
-    """Return height and width of blocks: those of the interrupted run if it has finished any.
+    """Return height and width of blocks, those of the interrupted run if it has finished any.
 
-    Memory that GDAL takes as ``cache``, in bytes, is not theirs.
+    Args:
+        journal: The finished blocks, and the plan of an interrupted run.
+        grid: Where windows lie.
+        demand: The memory that a pixel takes.
+        work: The limit of memory, and the number of processes.
+        cache: Bytes of the limit that GDAL takes.
     """
-    path = journal.folder / _PLAN
+    path = journal.folder / PLAN
     if journal.done and path.exists():
         return tuple(json.loads(path.read_text())['block'])
     if work.max_memory is None:
@@ -251,10 +202,10 @@ def plan_blocks(journal: Journal, grid: Grid, demand: Demand, work: WorkChoices,
     return size
 
 
-def _run(job: Job, model: Predictor, shelf: _Shelf, writers: Sequence[Callable[[], None]],
+def _run(job: Job, model: Predictor, buffer: _BlockBuffer, writers: Sequence[Callable[[], None]],
          work: WorkChoices, report: MapReport, title: str) -> None:
-    """Map what is missing, while writers write what is there."""
-    missing = set(range(len(job.blocks))) - shelf.journal.done
+    """Map the missing blocks, while writers write finished ones."""
+    missing = set(range(len(job.blocks))) - buffer.journal.done
     with contextlib.ExitStack() as stack:
         client, workers = None, work.workers
         if work.scheduler is not None:
@@ -270,29 +221,22 @@ def _run(job: Job, model: Predictor, shelf: _Shelf, writers: Sequence[Callable[[
             finished = run_here(job, runs, model, progress.add)
         stack.enter_context(contextlib.closing(finished))
         executor = stack.enter_context(ThreadPoolExecutor(len(writers)))
-        futures = [executor.submit(_timed, writer, shelf, report) for writer in writers]
+        futures = [executor.submit(writer) for writer in writers]
         try:
             for block in finished:
-                shelf.put(block)
-                report.tally.add(block.tally)
+                buffer.put(block)
+                report.statistics.add(block.statistics)
                 _raise_failure(futures)
             for future in futures:
                 future.result()
         except BaseException:
-            shelf.give_up()
+            buffer.give_up()
             _raise_failure(futures)
             raise
 
 
-def _timed(writer: Callable[[], None], shelf: _Shelf, report: MapReport) -> None:
-    start = time.perf_counter()
-    waited = shelf.waited
-    writer()
-    report.writing += time.perf_counter() - start - (shelf.waited - waited)
-
-
 def _raise_failure(futures: Sequence[Future[None]]) -> None:
-    """Raise what a writer has failed with, other than for want of blocks."""
+    """Raise the error of a writer that failed, other than for a lack of blocks."""
     for future in futures:
         error = future.exception() if future.done() else None
         if error is not None and not isinstance(error, _GivenUpError):
@@ -300,36 +244,31 @@ def _raise_failure(futures: Sequence[Future[None]]) -> None:
 
 
 class _GivenUpError(Exception):
-    """The blocks that a writer waits for will never come."""
+    """The run ended before the blocks that a writer waits for."""
 
 
-class _Shelf:
-    """Finished blocks, kept in the journal, for writers that wait for them.
+class _BlockBuffer:
+    """Hands finished blocks, which the journal keeps, to waiting writers.
 
     Attributes:
-        journal: Where they are kept.
+        writing: Seconds that writers took for stripes.
     """
 
     def __init__(self, journal: Journal, blocks: Sequence[Window]) -> None:
         self.journal = journal
-        self._own = threading.local()
         self._blocks = blocks
         self._change = threading.Condition()
         self._given_up = False
-
-    @property
-    def waited(self) -> float:
-        """Seconds that the calling thread has waited for blocks."""
-        return getattr(self._own, 'waited', 0.0)
+        self.writing = 0.0
 
     def put(self, block: FinishedBlock) -> None:
-        """Keep a block and tell those who wait for it."""
+        """Keep a block and wake the writers."""
         self.journal.store(block.index, block.content)
         with self._change:
             self._change.notify_all()
 
     def give_up(self) -> None:
-        """Tell those who wait that no more blocks come."""
+        """End the writers: no more blocks come."""
         with self._change:
             self._given_up = True
             self._change.notify_all()
@@ -347,15 +286,15 @@ class _Shelf:
             yield top, np.concatenate([part['probabilities'] for part in parts], axis=2), valid
 
     def _stripes(self) -> Iterator[tuple[int, list[dict[str, np.ndarray]]]]:
-        """Yield the blocks that lie beside one another."""
+        """Yield first row and blocks of all stripes, from the top down."""
         tops = sorted({block.top for block in self._blocks})
         for top in tops:
             indices = [index for index, block in enumerate(self._blocks) if block.top == top]
-            start = time.perf_counter()
             with self._change:
                 self._change.wait_for(
                     lambda: self._given_up or self.journal.done.issuperset(indices))  # noqa: B023
                 if self._given_up:
                     raise _GivenUpError
-            self._own.waited = self.waited + time.perf_counter() - start
-            yield top, [decode_block(self.journal.load(index)) for index in indices]
+            start = time.perf_counter()
+            yield top, [self.journal.load(index) for index in indices]
+            self.writing += time.perf_counter() - start

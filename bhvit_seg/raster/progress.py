@@ -1,4 +1,4 @@
-"""How far long work is: a bar on a terminal, now and then a line where there is none."""
+"""Progress of long work: a bar on a terminal, elsewhere a line every minute."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ SECONDS_BETWEEN_LINES = 60
 
 
 class WorkProgress:
-    """Counts what is done, with the speed and the time left; a context manager.
+    """Shows progress, speed and remaining time; a context manager.
 
     Args:
-        title: What is made.
-        total: How many pieces there are.
-        unit: What the pieces are called.
+        title: Name of the work.
+        total: Number of units.
+        unit: What a unit is.
     """
 
     def __init__(self, title: str, total: int, unit: str = 'windows') -> None:
@@ -38,7 +38,7 @@ class WorkProgress:
             self._bar.stop()
 
     def add(self, count: int) -> None:
-        """Note that ``count`` more pieces are done."""
+        """Add ``count`` finished units."""
         self._done += count
         now = time.monotonic()
         speed = max(self._done, 1e-9) / max(now - self._start, 1e-9)
@@ -52,9 +52,9 @@ class WorkProgress:
                   f'{speed:.1f} {self._unit}/s, {left / 60:.0f} min left',
                   file=sys.stderr, flush=True)
 
-    def share(self, share: float) -> None:
-        """Note that a share of the pieces, 0 to 1, is done."""
-        self.add(round(share * self._total) - self._done)
+    def set_fraction(self, fraction: float) -> None:
+        """Set the finished fraction, 0 to 1."""
+        self.add(round(fraction * self._total) - self._done)
 
 
 def _make_bar():

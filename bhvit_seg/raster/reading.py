@@ -1,8 +1,8 @@
-"""Reading a raster by windows: the pixels a model sees, and where there is no data.
+"""Reads a raster by windows: the pixels for the model, and which of them are nodata.
 
-A pixel is without data where any of these says so: all selected bands hold their nodata value, any
-of them is NaN or infinite, the alpha band is 0, a mask of the file leaves it out, or it belongs to
-an undeclared margin (:mod:`bhvit_seg.raster.margins`). Nodata, alpha and NaN are found in the
+A pixel is nodata if any of these holds: all selected bands have their nodata value, any of them is
+NaN or infinite, the alpha band is 0, a mask of the file excludes it, or it belongs to an undeclared
+collar (:mod:`bhvit_seg.raster.collars`). Nodata, alpha and NaN are found in the
 values already read; nothing is decoded twice for them.
 """
 
@@ -14,17 +14,17 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Callable
 
 import numpy as np
 
-from bhvit_seg.datasets.decoder_messages import gdal_damage_as_error
 from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.inference.inputs import Kind, kind_of
 from bhvit_seg.inference.windows import Window
 from bhvit_seg.raster.bands import alpha_bands, choose_bands, masked_bands, nodata_values
-from bhvit_seg.raster.margin_search import find_margin
-from bhvit_seg.raster.margins import COLOURS, Margin
-from bhvit_seg.raster.opening import load_rasterio, open_quietly
+from bhvit_seg.raster.collar_search import find_collar
+from bhvit_seg.raster.collars import COLOURS, Collar, make_colour
+from bhvit_seg.raster.opening import load_rasterio, named_warnings, open_quietly
 
 rasterio = load_rasterio()
 RasterioError = rasterio.errors.RasterioError
@@ -37,16 +37,17 @@ class ReadOptions:
 
     Args:
         channels: How many bands the model takes.
-        fill: What the model sees where there is no data, by channel, in the values it is given:
-            after ``value_range``.
+        fill: The model's input at nodata, by channel, in the values after ``value_range``.
         bands: Numbers of the bands, from 1, in the model's order; they may repeat. Defaults to
             the first ones that are not an alpha band. An alpha band named here is an ordinary
             band, and says nothing about where there is data.
         nodata: Takes the place of the declared nodata value; NaN: no value means no data.
-        border_nodata: ``'black'``, ``'white'`` or ``'auto'``: margins of that colour have no data.
-        border_tolerance: How far from the colour a margin's values may lie, of 255; see
-            :func:`bhvit_seg.raster.margins.make_colour` for other types.
+        border_nodata: ``'black'``, ``'white'`` or ``'auto'``: collars of that colour have no data.
+        border_tolerance: How far from the colour a collar's values may lie, of 255; see
+            :func:`bhvit_seg.raster.collars.make_colour` for other types.
         value_range: The values that are mapped onto 0 and 255; what lies outside is clipped.
+        alpha: Whether a band that the file calls alpha says where there is data; else it is an
+            ordinary band.
         eight_bit: Whether the model was trained on 8-bit images, so that it needs a
             ``value_range`` for rasters of other types.
 
@@ -54,19 +55,20 @@ class ReadOptions:
         UserError: A value is out of range.
     """
 
-    channels: int
-    fill: tuple[float, ...]
+    channels: int = 3
+    fill: tuple[float, ...] = (0, 0, 0)
     bands: tuple[int, ...] | None = None
     nodata: float | None = None
     border_nodata: str | None = None
     border_tolerance: int = 10
     value_range: tuple[float, float] | None = None
+    alpha: bool = True
     eight_bit: bool = True
 
     def __post_init__(self) -> None:
         assert len(self.fill) == self.channels
         if self.border_nodata not in (None, *BORDERS):
-            raise UserError(f'--border-nodata {self.border_nodata} is no border: choose from '
+            raise UserError(f'--border-nodata {self.border_nodata} is not a border: choose from '
                             f'{", ".join(BORDERS)}')
         if not 0 <= self.border_tolerance <= 127:
             raise UserError(f'--border-tolerance {self.border_tolerance} is out of range: give a '
@@ -74,7 +76,7 @@ class ReadOptions:
         if self.value_range is not None:
             low, high = self.value_range
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
-                raise UserError(f'--value-range {low} {high} is no range: give two numbers, the '
+                raise UserError(f'--value-range {low} {high} is not a range: give two numbers, the '
                                 'lower one first')
 
 
@@ -82,18 +84,18 @@ class RasterSource:
     """A raster that is read by windows.
 
     The file is opened again in each process that reads; within one, a single thread may read at a
-    time. It can be pickled, with the margin if that is known.
+    time. It can be pickled, with the collar if that is known.
 
     Args:
         path: Anything that rasterio opens.
         options: How it is read.
-        margin: The undeclared margin, if it was found before; else, where the options ask for
+        collar: The undeclared collar, if it was found before; else, where the options ask for
             one, the first :meth:`read` finds it.
 
     Attributes:
         path: The path as text.
         options: As given.
-        margin: The margin, or None where it is not known or not asked for.
+        collar: The collar, or None where it is not known or not asked for.
         bands: The bands that are read, numbers from 1.
         height: Rows.
         width: Columns.
@@ -103,19 +105,17 @@ class RasterSource:
         transform: Affine transform from pixels to coordinates; the identity where there is none.
         gcps: Ground control points and their reference system, ``([], None)`` without.
         rpcs: Rational polynomial coefficients, or None.
-        descriptions: What the file says each selected band is, or None.
-        tags: The tags of the file.
         has_nodata: Whether any pixel within the raster can be invalid at all.
 
     Raises:
-        UserError: There is no such file, it is no raster, or it does not suit the model.
+        UserError: There is no such file, it is not a raster, or it does not suit the model.
     """
 
     def __init__(self, path: str | Path, options: ReadOptions,
-                 margin: Margin | None = None) -> None:
+                 collar: Collar | None = None) -> None:
         self.path = os.fspath(path)
         self.options = options
-        self.margin = margin
+        self.collar = collar
         self._handle = None
         self._process = 0
         dataset = self._dataset
@@ -123,23 +123,22 @@ class RasterSource:
             parts = f': give one of its parts, such as {dataset.subdatasets[0]}' if (
                 dataset.subdatasets) else ': give a raster with bands'
             raise UserError(f'{self.path} has no bands{parts}')
-        self.bands = choose_bands(dataset, options.bands, options.channels)
+        alpha = alpha_bands(dataset) if options.alpha else ()
+        self.bands = choose_bands(dataset, options.bands, options.channels, alpha)
         self.height, self.width = dataset.height, dataset.width
         self.dtype = self._common_type()
         self.block_shape = dataset.block_shapes[self.bands[0] - 1]
         self.crs, self.transform = dataset.crs, dataset.transform
         self.gcps, self.rpcs = dataset.gcps, dataset.rpcs
-        self.descriptions = tuple(dataset.descriptions[band - 1] for band in self.bands)
-        self.tags = dataset.tags()
         self._nodata = nodata_values(dataset, self.bands, options.nodata)
-        self._alpha = [band for band in alpha_bands(dataset) if band not in self.bands]
+        self._alpha = [band for band in alpha if band not in self.bands]
         self._masked = masked_bands(dataset, self.bands, options.nodata is not None)
         self.has_nodata = bool(
             self._nodata is not None or self._alpha or self._masked or self.dtype.kind == 'f'
             or options.border_nodata)
 
     def __reduce__(self) -> tuple:
-        return RasterSource, (self.path, self.options, self.margin)
+        return RasterSource, (self.path, self.options, self.collar)
 
     def __enter__(self) -> RasterSource:
         return self
@@ -164,10 +163,9 @@ class RasterSource:
         try:
             return open_quietly(self.path)
         except RasterioError as error:
-            # GDAL also opens addresses, and parts of files as FORMAT:file:part.
-            if ':' not in self.path and not os.path.lexists(self.path):
+            if kind_of(self.path) in (Kind.MISSING, Kind.PATTERN):
                 raise UserError(f'no such raster: {self.path} does not exist') from error
-            raise UserError(f'{self.path} is no raster that GDAL can open ({_reason(error)}): '
+            raise UserError(f'{self.path} is not a raster that GDAL can open ({_reason(error)}): '
                             'give a GeoTIFF, VRT, JPEG 2000, PNG or the like') from error
 
     def _common_type(self) -> np.dtype:
@@ -195,38 +193,32 @@ class RasterSource:
         Raises:
             UserError: That part of the file cannot be read.
         """
-        first_row, last_row, first_column, last_column = (
-            min(max(at, 0), side - 1) for at, side in (
-                (window.top, self.height), (window.bottom - 1, self.height),
-                (window.left, self.width), (window.right - 1, self.width)))
-        inside = Window(first_row, first_column, last_row - first_row + 1,
-                        last_column - first_column + 1)
+        rows, columns = (np.arange(first, stop) for first, stop in (
+            (window.top, window.bottom), (window.left, window.right)))
+        near_rows, near_columns = rows.clip(0, self.height - 1), columns.clip(0, self.width - 1)
+        top, left = int(near_rows[0]), int(near_columns[0])
+        inside = Window(top, left, int(near_rows[-1]) + 1 - top, int(near_columns[-1]) + 1 - left)
         pixels, valid = self._read_inside(inside)
         if inside == window:
             return pixels, valid
-        if window.intersect(inside) is None:
-            valid = np.zeros_like(valid)
-        # How far the window reaches beyond; it may also end before the raster begins.
-        beyond = tuple(
-            (max(inside_first - first, 0), max(stop - inside_stop, 0))
-            for inside_first, first, stop, inside_stop in (
-                (inside.top, window.top, window.bottom, inside.bottom),
-                (inside.left, window.left, window.right, inside.right)))
-        part = slice(window.height), slice(window.width)
-        return (np.pad(pixels, (*beyond, (0, 0)), 'edge')[part],
-                np.pad(valid, beyond)[part])
+        at = np.ix_(near_rows - top, near_columns - left)
+        return pixels[at], valid[at] & (rows == near_rows)[:, None] & (columns == near_columns)
 
     def _read_inside(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        if self.options.border_nodata and self.margin is None:
-            self.margin = find_margin(self)
-        if self.margin is not None and self.margin.touches(window):
-            view = self.margin.view(window)
+        if self.options.border_nodata and self.collar is None:
+            border = self.options.border_nodata
+            self.collar = find_collar(self, [
+                make_colour(name, self.dtype, self.options.border_tolerance,
+                            self.options.value_range)
+                for name in (COLOURS if border == 'auto' else (border,))], border == 'auto')
+        if self.collar is not None and self.collar.touches(window):
+            view = self.collar.view(window)
             pixels, valid = self.decode(view)
-            margin = self.margin.mask(window, pixels, valid)
+            collar = self.collar.mask(window, pixels, valid)
             top, left = window.top - view.top, window.left - view.left
             part = slice(top, top + window.height), slice(left, left + window.width)
             pixels = np.ascontiguousarray(pixels[part])
-            valid = _also(None if valid is None else valid[part], ~margin)
+            valid = _also(None if valid is None else valid[part], ~collar)
         else:
             pixels, valid = self.decode(window)
         pixels = self._for_model(pixels)
@@ -277,44 +269,27 @@ class RasterSource:
             valid = _also(valid, values[..., -alpha:].all(axis=2))
             values = np.ascontiguousarray(values[..., :-alpha])
         if self._nodata is not None:
-            valid = _also(valid, ~_all_equal(values, self._nodata))
+            valid = _also(valid, ~_every_band(
+                values, lambda band, plane: plane == self._nodata[band]))
         if self.dtype.kind == 'f':
             with np.errstate(over='ignore'):
                 values = values.astype(np.float32, copy=False)
-            valid = _also(valid, _finite(values))
+            valid = _also(valid, _every_band(values, lambda band, plane: np.isfinite(plane)))
         return values, valid
 
     @contextlib.contextmanager
     def _named_failures(self, window: Window) -> Iterator[None]:
         """Say which part of which file could not be read."""
         try:
-            with gdal_damage_as_error():
+            with named_warnings(self.path):
                 yield
         except RasterioError as error:
-            # What was decoded of a damaged block stays in GDAL's cache, and would look whole.
+            # The pixels of a damaged block stay in GDAL's cache, and would pass for whole ones.
             self.close()
             raise UserError(
                 f'{self.path} cannot be read at rows {window.top} to {window.bottom - 1}, columns '
                 f'{window.left} to {window.right - 1} ({_reason(error)}): copy or download the '
                 'file again') from error
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return what tells this raster from another one, as plain values.
-
-        These are the name (without its folder), size and time of change of the file and of those
-        it refers to (sources of a VRT, masks), as far as GDAL knows them, and its layout.
-        """
-        dataset = self._dataset
-        files = {self.path, *dataset.files}
-        # Statistics and overviews are written beside a raster by whoever looks at it.
-        files = sorted(file for file in files if not file.endswith(('.aux.xml', '.ovr')))
-        return {
-            'name': Path(self.path).name, 'width': self.width, 'height': self.height,
-            'count': dataset.count, 'dtypes': list(dataset.dtypes),
-            'nodata': [repr(value) for value in dataset.nodatavals],
-            'files': [[Path(file).name, status.st_size, status.st_mtime_ns]
-                      for file in files if os.path.isfile(file)
-                      for status in (os.stat(file),)]}
 
 
 def _also(valid: np.ndarray | None, more: np.ndarray) -> np.ndarray | None:
@@ -324,18 +299,12 @@ def _also(valid: np.ndarray | None, more: np.ndarray) -> np.ndarray | None:
     return more if valid is None else valid & more
 
 
-def _all_equal(values: np.ndarray, wanted: tuple) -> np.ndarray:
-    equal = values[..., 0] == wanted[0]
-    for band, value in enumerate(wanted[1:], 1):
-        equal &= values[..., band] == value
-    return equal
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-    finite = np.isfinite(values[..., 0])
+def _every_band(values: np.ndarray, test: Callable[[int, np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return where a test of number and values ``(h, w)`` holds for all bands of ``(h, w, C)``."""
+    found = test(0, values[..., 0])
     for band in range(1, values.shape[2]):
-        finite &= np.isfinite(values[..., band])
-    return finite
+        found &= test(band, values[..., band])
+    return found
 
 
 def _reason(error: BaseException) -> str:

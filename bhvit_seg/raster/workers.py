@@ -1,8 +1,8 @@
-"""Who maps the blocks: this process, others on this machine, or a Dask cluster.
+"""Workers that map blocks: this process, processes on this machine, or a Dask cluster.
 
-Each of them takes a :class:`Job`, which can be sent anywhere the raster and the model can be
-opened, and runs of blocks, and gives every finished block as bytes that do not depend on who made
-them. A worker that dies is replaced and its blocks are mapped by another.
+Each takes a :class:`Job`, which can be sent to any place where raster and model can be opened, and
+runs of blocks, and yields finished blocks whose pixels do not depend on the worker. A worker that
+dies is replaced, and its blocks are mapped again.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import contextlib
 import multiprocessing
 import os
 import pickle
+import signal
 import threading
-import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -22,13 +22,16 @@ from typing import TYPE_CHECKING, Callable
 import rasterio
 
 from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.extras import missing_package
 from bhvit_seg.inference.predictor import ModelSource, Predictor
 from bhvit_seg.inference.windows import Grid, Window
 from bhvit_seg.raster.journal import encode_block
-from bhvit_seg.raster.mapping import Tally, map_run, windows_of_run
+from bhvit_seg.raster.mapping import Statistics, map_run, windows_of_run
 from bhvit_seg.raster.reading import RasterSource
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     import distributed
 
 ATTEMPTS = 3
@@ -38,15 +41,15 @@ LONGEST_RUN = 8
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that decides what becomes of a block.
+    """What a worker needs.
 
     Attributes:
         source: The raster.
-        model: What computes the scores.
+        model: The model.
         grid: Where windows lie.
         blocks: All blocks of the raster.
         probabilities: As in :func:`~bhvit_seg.raster.mapping.map_run`.
-        cache: Bytes of decoded pixels that GDAL may keep in each process; changes no block.
+        cache: Bytes of decoded pixels that GDAL may keep in each process.
     """
 
     source: RasterSource
@@ -65,22 +68,22 @@ class FinishedBlock:
         index: Which of the job's.
         content: ``labels``, and ``probabilities`` and ``valid`` where there are any, encoded by
             :func:`~bhvit_seg.raster.journal.encode_block`.
-        tally: What mapping it took.
+        statistics: Counts and times.
     """
 
     index: int
     content: bytes
-    tally: Tally
+    statistics: Statistics
 
 
 def cut_runs(blocks: Sequence[Window], missing: Collection[int], workers: int = 1
              ) -> list[list[int]]:
-    """Join missing blocks that lie below one another to runs, since neighbours share windows.
+    """Join vertically adjacent missing blocks, which share windows, to runs.
 
     Args:
         blocks: All blocks.
         missing: Which of them are to be mapped.
-        workers: Among how many the runs are to be shared.
+        workers: Between how many the runs are divided.
     """
     longest = len(blocks) if workers == 1 else min(LONGEST_RUN, -(-len(missing) // workers))
     runs: list[list[int]] = []
@@ -91,7 +94,7 @@ def cut_runs(blocks: Sequence[Window], missing: Collection[int], workers: int = 
             runs[-1].append(index)
         else:
             runs.append([index])
-    # Rows from the top, as the file is written.
+    # From the top down, as the file is written.
     return sorted(runs, key=lambda run: (blocks[run[0]].top, blocks[run[0]].left))
 
 
@@ -105,16 +108,16 @@ def run_here(job: Job, runs: Sequence[Sequence[int]], model: Predictor,
              on_windows: Callable[[int], None]) -> Iterator[FinishedBlock]:
     """Map runs of blocks in this process."""
     for run in runs:
-        tally = Tally()
+        statistics = Statistics()
         finished = map_run(job.source, model, job.grid, [job.blocks[index] for index in run],
-                           job.probabilities, tally, on_windows)
+                           job.probabilities, statistics, on_windows)
         for index, block in zip(run, finished):
             arrays = {'labels': block.labels}
             if block.probabilities is not None:
                 arrays['probabilities'] = block.probabilities
                 if block.valid is not None:
                     arrays['valid'] = block.valid
-            yield FinishedBlock(index, encode_block(arrays), tally.take())
+            yield FinishedBlock(index, encode_block(arrays), statistics.take())
 
 
 def run_in_processes(job: Job, runs: Sequence[Sequence[int]], workers: int,
@@ -122,14 +125,15 @@ def run_in_processes(job: Job, runs: Sequence[Sequence[int]], workers: int,
     """Map runs of blocks in other processes of this machine.
 
     Raises:
-        UserError: Processes die again and again, or what :func:`run_here` raises.
+        UserError: Processes die repeatedly, or what :func:`run_here` raises.
     """
     waiting = [list(run) for run in runs]
     deaths = 0
     while waiting:
         try:
             with _pool(workers) as pool:
-                futures = {pool.submit(_map_whole_run, job, run): run for run in waiting}
+                with _blocked_interrupts():
+                    futures = {pool.submit(_map_whole_run, job, run): run for run in waiting}
                 while futures:
                     done, _ = wait(futures, return_when=FIRST_COMPLETED)
                     for future in done:
@@ -143,29 +147,48 @@ def run_in_processes(job: Job, runs: Sequence[Sequence[int]], workers: int,
             deaths += 1
             if deaths == ATTEMPTS:
                 raise UserError(
-                    f'{ATTEMPTS} times in a row a worker process was killed, most often for want '
-                    'of memory: give fewer --workers or less --max-memory; what is done is kept, '
-                    'and the same command goes on from there') from error
+                    f'worker processes were killed {ATTEMPTS} times in succession, most often for '
+                    'lack of memory: give fewer --workers or less --max-memory; finished blocks '
+                    'are kept, and the same command continues from there') from error
 
 
 @contextlib.contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool whose waiting work is dropped when something goes wrong."""
-    # Forked copies of a process with threads may hang, so workers begin anew.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'),
-                               _leave_with_parent, (os.getpid(),))
+    """Yield a pool; an error in the block ends its processes at once."""
+    # Forked copies of a process with threads may hang, so workers start afresh.
+    context = multiprocessing.get_context('spawn')
+    reader, writer = context.Pipe(duplex=False)
+    with reader, writer:
+        pool = ProcessPoolExecutor(workers, context, _begin_worker, (reader,))
+        try:
+            yield pool
+        except BaseException:
+            writer.close()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _blocked_interrupts() -> Iterator[None]:
+    """Block Ctrl-C in processes started meanwhile: their parent handles it."""
+    if not hasattr(signal, 'pthread_sigmask'):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield pool
+        yield
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _leave_with_parent(parent: int) -> None:
-    """End this process soon after its parent: one that is killed can not tell its workers."""
+def _begin_worker(pipe: Connection) -> None:
+    """End this process when the other end of a pipe is closed, as by the death of the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        with contextlib.suppress(EOFError, OSError):
+            pipe.recv()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -176,12 +199,12 @@ def cluster(scheduler: str) -> Iterator[distributed.Client]:
     """Yield a client of a Dask cluster.
 
     Raises:
-        UserError: ``distributed`` is not installed, or nobody answers.
+        UserError: ``distributed`` is not installed, or no scheduler answers.
     """
     try:
         import distributed
     except ModuleNotFoundError as error:
-        raise UserError("--scheduler needs distributed: pip install 'bhvit_seg[dask]'") from error
+        raise UserError(f'--scheduler: {missing_package("distributed")}') from error
     try:
         client = distributed.Client(scheduler, timeout=30, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
@@ -196,7 +219,7 @@ def run_on_cluster(job: Job, runs: Sequence[Sequence[int]], client: distributed.
     """Map runs of blocks on the workers of a Dask cluster.
 
     Raises:
-        UserError: Workers die again and again, or what :func:`run_here` raises there.
+        UserError: Workers die repeatedly, or what :func:`run_here` raises there.
     """
     import distributed
 
@@ -208,9 +231,8 @@ def run_on_cluster(job: Job, runs: Sequence[Sequence[int]], client: distributed.
             on_windows(count_windows(job, [futures.pop(future)]))
             yield from finished
     except distributed.KilledWorker as error:
-        raise UserError(f'one worker of the cluster after the other was killed over '
-                        f'{job.source.path}, most often for want of memory: give less '
-                        '--max-memory') from error
+        raise UserError(f'workers of the cluster were killed repeatedly over {job.source.path}, '
+                        'most often for lack of memory: give less --max-memory') from error
     finally:
         client.cancel(list(futures))
 
@@ -220,7 +242,7 @@ _one_at_a_time = threading.Lock()
 
 
 def _map_whole_run(job: Job, run: Sequence[int]) -> list[FinishedBlock]:
-    """Map a run of blocks in a process that keeps raster and model for the next run."""
+    """Map a run of blocks; raster and model stay open for the next run in this process."""
     global _current
     with _one_at_a_time:
         key = pickle.dumps(job)

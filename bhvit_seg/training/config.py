@@ -1,4 +1,4 @@
-"""Reading configs: overrides, the data root, and what to say about mistakes in them."""
+"""Reading configs: overrides, the data root, and messages about mistakes in them."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def load_config(path: str | Path,
 
 
 def check_options(cfg: Config, options: dict[str, Any]) -> None:
-    """See that each dotted key leads to something that is there.
+    """Check that each dotted key leads to an existing setting.
 
     Its last part may be new (``model.backbone.with_cp``: the class knows which arguments it
     takes), unless it is also the first.
@@ -112,7 +112,7 @@ def child(node: Any, name: str, path: str, key: str) -> Any:
     if isinstance(node, (list, tuple)):
         if name.isdigit() and int(name) < len(node):
             return node[int(name)]
-        raise UserError(f'unknown option {key}: {path} is no place in a list of {len(node)} '
+        raise UserError(f'unknown option {key}: {path} is not a place in a list of {len(node)} '
                         '(numbered from 0)')
     if isinstance(node, dict) and name in node:
         return node[name]
@@ -179,7 +179,7 @@ def set_data_root(cfg: Config, data_root: str | Path) -> None:
 
 
 def require_settings(cfg: Config, path: str | Path, *names: str) -> None:
-    """See that the config has what is needed.
+    """Check that the config has the settings that are needed.
 
     Raises:
         UserError: Something is missing.
@@ -191,7 +191,7 @@ def require_settings(cfg: Config, path: str | Path, *names: str) -> None:
 
 
 def require_segmentation(cfg: Config, path: str | Path) -> None:
-    """See that the config is one of mmseg.
+    """Check that the config is one of mmseg.
 
     Raises:
         UserError: It is of another package, such as those of pre-training.
@@ -211,8 +211,8 @@ def work_dir_of(cfg: Config, path: str | Path, work_dir: str | Path | None) -> s
 def explain_config_errors() -> Iterator[None]:
     """Turn what the registries raise about a wrong config into a :class:`UserError`.
 
-    Covers parts without a type, classes nobody registered and arguments a class does not take or
-    lacks. Anything else passes unchanged.
+    Covers parts without a type, classes that are not registered and arguments that a class does
+    not take or lacks. Anything else passes unchanged.
     """
     try:
         yield

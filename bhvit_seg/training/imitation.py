@@ -14,11 +14,12 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
+from bhvit_seg.datasets.unlabelled import find_images
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import make_output_folder, write_atomically
 from bhvit_seg.models.weights import state_dict_of
 from bhvit_seg.training.config import check_options, load_config, require_settings
-from bhvit_seg.training.train import run_training
+from bhvit_seg.training.train import enable_amp, run_training
 
 # The teachers that packages ship, by the name of their architecture.
 TEACHERS = ('lite0', 'lite1', 'lite2')
@@ -32,7 +33,8 @@ def imitation_config(cfg: Config, images: Sequence[str | Path], teacher: str = '
     """Return the config of a pre-training by imitation.
 
     Args:
-        cfg: A segmenter's config, of which the backbone and the data preprocessor are taken.
+        cfg: A segmenter's config, of which the backbone and the data preprocessor are taken, with
+            the first three channels alone; ``init_cfg`` adapts the stem to more.
         images: Folders of images, rasters.
         teacher: ``'lite0'``, ``'lite1'`` or ``'lite2'``: an EfficientNet with ImageNet weights.
         iterations: Length of the training.
@@ -43,7 +45,8 @@ def imitation_config(cfg: Config, images: Sequence[str | Path], teacher: str = '
         lr: Highest learning rate.
 
     Raises:
-        UserError: An argument is out of its range, or the preprocessor has no means.
+        UserError: An argument is out of its range, or the preprocessor has no means of red, green
+            and blue.
     """
     if teacher not in TEACHERS:
         raise UserError(f'teacher is {teacher!r}: give one of {", ".join(TEACHERS)}')
@@ -53,11 +56,15 @@ def imitation_config(cfg: Config, images: Sequence[str | Path], teacher: str = '
             raise UserError(f'{name} is {value}: give a positive number')
     preprocessor = copy.deepcopy(cfg.model.get('data_preprocessor') or cfg.get(
         'data_preprocessor') or {})
-    if len(preprocessor.get('mean') or ()) < 3:
-        raise UserError('the data_preprocessor of the config needs the mean and std of red, green '
-                        'and blue: the teacher has seen images in colours')
-    preprocessor['size'] = (crop_size, crop_size)
+    if len(preprocessor.get('mean') or ()) < 3 or not (
+            preprocessor.get('bgr_to_rgb') or preprocessor.get('rgb_to_bgr')):
+        raise UserError('the data_preprocessor of the config needs bgr_to_rgb=True and the mean '
+                        'and std of red, green and blue: the teacher has seen images in colours')
+    preprocessor.update(size=(crop_size, crop_size), mean=list(preprocessor['mean'][:3]),
+                        std=list(preprocessor['std'][:3]))
     backbone = copy.deepcopy(cfg.model.backbone)
+    if backbone.get('in_channels', 3) != 3:
+        backbone['in_channels'] = 3
     warm_up = min(WARM_UP, max(iterations // 10, 1))
     interval = max(1, min(250, iterations // 4))
     hooks = dict(
@@ -80,8 +87,8 @@ def imitation_config(cfg: Config, images: Sequence[str | Path], teacher: str = '
             teacher=dict(
                 type='EfficientNetLite',
                 arch=teacher,
-                img_mean=list(preprocessor['mean'][:3]),
-                img_std=list(preprocessor['std'][:3]),
+                img_mean=preprocessor['mean'],
+                img_std=preprocessor['std'],
                 init_cfg=dict(type='Pretrained', checkpoint='imagenet')),
             data_preprocessor=preprocessor),
         train_dataloader=dict(
@@ -121,7 +128,7 @@ def imitation_config(cfg: Config, images: Sequence[str | Path], teacher: str = '
 
 def pretrain(config: str | Path, images: Sequence[str | Path], work_dir: str | Path | None = None,
              resume: bool | str | Path | None = None, seed: int | None = None,
-             cfg_options: dict[str, Any] | None = None, **settings) -> Path:
+             cfg_options: dict[str, Any] | None = None, amp: bool = False, **settings) -> Path:
     """Pre-train the backbone of a segmenter's config.
 
     Args:
@@ -131,6 +138,7 @@ def pretrain(config: str | Path, images: Sequence[str | Path], work_dir: str | P
         resume: As for :func:`bhvit_seg.training.train.train`.
         seed: The random seed. Defaults to the config's.
         cfg_options: Settings by dotted key that override those of :func:`imitation_config`.
+        amp: Train in automatic mixed precision (needs a GPU).
         **settings: As for :func:`imitation_config`.
 
     Returns:
@@ -142,10 +150,14 @@ def pretrain(config: str | Path, images: Sequence[str | Path], work_dir: str | P
     segmenter = load_config(config)
     require_settings(segmenter, config, 'model')
     cfg = imitation_config(segmenter, images, **settings)
+    # Before anything is written or loaded.
+    find_images(images)
     cfg._filename = str(Path(config).with_name(f'{Path(config).stem}_imitation.py'))
     if cfg_options:
         check_options(cfg, cfg_options)
         cfg.merge_from_dict(cfg_options)
+    if amp:
+        enable_amp(cfg)
     if seed is not None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
     cfg.work_dir = str(make_output_folder(

@@ -159,7 +159,7 @@ class ResumableTrainLoop(IterBasedTrainLoop):
 
     Takes the same config. The sampler must be an ``InfiniteSampler`` or ``DefaultSampler``; its
     ``shuffle`` is kept, it itself is replaced by a :class:`SeekableSampler`. Checkpoints have to
-    lie where the gradient accumulation begins anew: ``ResumableCheckpointHook`` sees to it.
+    lie where the gradient accumulation starts, which ``ResumableCheckpointHook`` ensures.
 
     Args:
         runner (Runner): The runner.
@@ -203,7 +203,7 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         return runner.model
 
     def run_iter(self, data_batch: dict) -> None:
-        """Seed what the model draws in this iteration, then train on ``data_batch``."""
+        """Seed the random numbers of the model in this iteration, then train on ``data_batch``."""
         seed = derive_seed(self._seed, self._iter, get_dist_info()[0])
         random.seed(seed)
         np.random.seed(seed)

@@ -1,4 +1,4 @@
-"""Distributed runs: what mmengine leaves out where there is no GPU."""
+"""Distributed runs without a GPU, which mmengine does not start."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def run_training(cfg: Config, resume: bool | str | Path | None = None,
 
 
 def how_to_resume(work_dir: str | Path) -> str:
-    """Return what is said when a training is interrupted."""
+    """Return the message for a training that is interrupted."""
     last = Path(work_dir) / 'last_checkpoint'
     if not last.is_file():
         return f'no checkpoint is in {work_dir} yet; the same command starts again'

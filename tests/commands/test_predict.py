@@ -67,15 +67,6 @@ def test_folder_is_predicted_with_its_subfolders(model, tiny_data, tmp_path):
     assert np.abs(overlay - expected).max() <= 0.5
 
 
-def test_interrupted_prediction_goes_on(model, tiny_data, tmp_path):
-    inputs = [tiny_data / 'images' / 'val']
-    predict(inputs, **model, out=tmp_path)
-    (tmp_path / 'labels' / '1.png').unlink()
-    report = predict(inputs, **model, out=tmp_path)
-    assert [path.name for path in report.written] == ['1.png'] and len(report.skipped) == 2
-    assert len(predict(inputs, **model, out=tmp_path, overwrite=True).written) == 3
-
-
 def test_labels_alone(model, tiny_data, tmp_path):
     predict([tiny_data / 'images' / 'val' / '2.png'], **model, out=tmp_path, overlay=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['labels', 'prediction.json']
@@ -94,17 +85,6 @@ def test_one_bad_image_does_not_lose_the_others(model, tiny_data, tmp_path, main
     assert len(errors) == 1 and '1.png' in errors[0]
     assert sorted(path.name for path in (tmp_path / 'out' / 'labels').iterdir()) == [
         '0.png', '2.png']
-
-
-def test_other_weights_are_not_mixed_in(model, tiny_data, tmp_path):
-    inputs = [tiny_data / 'images' / 'val' / '0.png']
-    predict(inputs, **model, out=tmp_path / 'out')
-    content = torch.load(model['checkpoint'], weights_only=True)
-    torch.save({'state_dict': content['state_dict']}, tmp_path / 'other.pth')
-    other = {**model, 'checkpoint': tmp_path / 'other.pth'}
-    with pytest.raises(UserError, match='holds predictions of'):
-        predict(inputs, **other, out=tmp_path / 'out')
-    assert predict(inputs, **other, out=tmp_path / 'out', overwrite=True).written
 
 
 @pytest.mark.parametrize('mode', ['L', 'RGBA', 'P'])
@@ -186,3 +166,18 @@ def test_opacity_is_the_share_of_the_colours(opacity, expected, tmp_path):
     image = np.full((1, 1, 3), 100, np.uint8)
     write_overlay(tmp_path / 'x.png', image, np.array([[1]]), [[0] * 3, [200] * 3], opacity)
     assert np.asarray(Image.open(tmp_path / 'x.png')).tolist() == [[[expected] * 3]]
+
+
+def test_command_says_how_large_images_were_predicted(model, tiny_data, tmp_path, main, capsys,
+                                                      monkeypatch):
+    monkeypatch.setattr('bhvit_seg.inference.prediction.MAX_WHOLE', 40 * 48 - 1)
+    given = [str(tiny_data / 'images' / 'val'), '--config', str(model['config']), '--checkpoint',
+             str(model['checkpoint']), '--out', 'out']
+    assert main(given) == 0
+    printed = capsys.readouterr()
+    note, = [line for line in printed.err.splitlines() if line.startswith('note: ')]
+    assert '0.png and 2 more images' in note and '--whole' in note
+    for option in (['--whole'], ['--window', '32']):
+        assert main([*given, *option]) == 0
+        printed = capsys.readouterr()
+        assert '3 predicted' in printed.out and 'note: ' not in printed.err

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import rasterio
+from rasterio.enums import ColorInterp
 
 TOOL = 'tools/predict_raster.py'
 # The process of the tests holds more by itself than a map's should.
@@ -27,7 +30,7 @@ def test_several_rasters_go_into_a_folder(map_model, write_raster, tool, tmp_pat
     assert tool(TOOL)([str(folder), str(out), '--packed', str(map_model()), '--threads', '1',
                        '--preview', 'x.png', '--overlap', '0.5', *ROOMY]) == 1
     printed = capsys.readouterr()
-    assert 'c.tif is no raster' in printed.err and printed.err.count('error: ') == 1
+    assert 'west/c.tif' in printed.err and printed.err.count('error: ') == 1
     assert labels_of(out / 'a.tif').shape == (80, 70)
     assert labels_of(out / 'west' / 'b.tif').shape == (70, 80)
     for name in ('a.png', 'a.html', 'west/b.png', 'west/b.html'):
@@ -62,7 +65,7 @@ def test_polygons_centre_lines_and_page_of_one_raster(map_model, write_raster,
     ('missing.bhv', ['--packed', 'missing.bhv']),
     ('--workers is 0', ['--packed', 'MODEL', '--workers', 0]),
     ('--threads is 0', ['--packed', 'MODEL', '--threads', 0]),
-    ('--max-memory much is no size', ['--packed', 'MODEL', '--max-memory', 'much']),
+    ('--max-memory much', ['--packed', 'MODEL', '--max-memory', 'much']),
     ('--max-memory leaves', ['--packed', 'MODEL', '--max-memory', '20M']),
     ('overlap 1.5', ['--packed', 'MODEL', '--overlap', 1.5]),
     ('--window takes', ['--packed', 'MODEL', '--window', 1, 2, 3]),
@@ -92,7 +95,7 @@ def test_inputs_that_do_not_suit_are_named(map_model, write_raster, tool, senten
     packed = '--packed', map_model()
     assert 'does not exist' in sentence(main, tmp_path / 'none.tif', out, *packed)
     (tmp_path / 'text.tif').write_text('hello')
-    assert 'is no raster' in sentence(main, tmp_path / 'text.tif', out, *packed)
+    assert 'text.tif' in sentence(main, tmp_path / 'text.tif', out, *packed)
     (tmp_path / 'empty').mkdir()
     assert 'no rasters found' in sentence(main, tmp_path / 'empty', out, *packed)
     assert 'give a folder' in sentence(main, write_raster(), write_raster(name='b.tif'), out,
@@ -105,5 +108,38 @@ def test_inputs_that_do_not_suit_are_named(map_model, write_raster, tool, senten
     line = sentence(main, nowhere, out, *packed, '--vector', tmp_path / 'v.gpkg', '--min-area', 5)
     assert 'has no CRS' in line and '--min-pixels' in line
     (tmp_path / 'file').write_text('')
+    assert '.tif' in sentence(main, write_raster(), tmp_path / 'file', *packed)
     line = sentence(main, write_raster(), tmp_path / 'file' / 'out.tif', *packed)
     assert 'cannot write' in line
+
+
+def test_without_rasterio_the_extra_is_named(tool, sentence, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'rasterio', None)
+    line = sentence(tool(TOOL), 'image.tif', tmp_path / 'out.tif', '--packed', 'model.bhv')
+    assert 'rasterio' in line and 'bhvit_seg[raster]' in line
+
+
+def test_suspicious_rasters_are_noted_and_mapped(map_model, write_raster, tool, tmp_path, capsys):
+    write_raster((70, 60), name='bgr.tif', photometric='minisblack')
+    with rasterio.open(tmp_path / 'bgr.tif', 'r+') as dataset:
+        dataset.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
+    write_raster((70, 60), name='float.tif', dtype='float32')
+    for name, options, words in (('bgr.tif', (), '--bands 3 2 1'),
+                                 ('float.tif', ('--value-range', '0', '255000'), '--value-range')):
+        assert tool(TOOL)([str(tmp_path / name), str(tmp_path / f'map-{name}'), '--packed',
+                           str(map_model()), *options, *ROOMY]) == 0
+        notes = [line for line in capsys.readouterr().err.splitlines()
+                 if line.startswith('note: ')]
+        assert len(notes) == 1 and name in notes[0] and words in notes[0]
+
+
+def test_near_infrared_tagged_as_alpha(map_model, write_raster, tool, tmp_path):
+    def night(pixels):
+        pixels[3, :40] = 0
+
+    raster = write_raster((70, 60), bands=4, photometric='RGB', alpha='YES', alter=night)
+    for options, empty in (((), 40 * 60), (('--no-alpha',), 0)):
+        out = tmp_path / f'map{len(options)}.tif'
+        assert tool(TOOL)([str(raster), str(out), '--packed', str(map_model()), *options,
+                           *ROOMY]) == 0
+        assert (labels_of(out) == 255).sum() == empty

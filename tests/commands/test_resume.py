@@ -1,6 +1,6 @@
 """A training that is killed again and again ends exactly where an undisturbed one ends.
 
-tests/hooks/test_recipe.py does the same with BHViT and all of its hooks.
+tests/training/test_recipe.py does the same with BHViT and all of its hooks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from equality import assert_same
 
 from bhvit_seg.models.weights import load_checkpoint_safely
 from bhvit_seg.training.train import train
@@ -26,7 +27,6 @@ EMA_ACCUMULATION = (
     "custom_hooks = [dict(type='EMAHook', momentum=0.1)]",
     'optim_wrapper.update(accumulative_counts=2)',
     'randomness = dict(seed=None, _delete_=True)')
-KILLS = 4
 
 
 @pytest.fixture(scope='module')
@@ -83,25 +83,9 @@ def logged(work_dir: Path) -> dict[tuple[str, int], list[dict]]:
     return lines
 
 
-def assert_equal(left, right, path: str = '') -> None:
-    """Compare nested containers of tensors, arrays and numbers exactly."""
-    if isinstance(left, dict):
-        assert set(left) == set(right), path
-        for key in left:
-            assert_equal(left[key], right[key], f'{path}.{key}')
-    elif isinstance(left, (list, tuple)):
-        assert len(left) == len(right), path
-        for number, (a, b) in enumerate(zip(left, right)):
-            assert_equal(a, b, f'{path}.{number}')
-    elif isinstance(left, torch.Tensor):
-        assert torch.equal(left, right), path
-    else:
-        assert left == right, path
-
-
-@pytest.mark.parametrize('lines', [PLAIN, WORKERS, EMA_ACCUMULATION],
+@pytest.mark.parametrize('lines, kills', [(PLAIN, 4), (WORKERS, 2), (EMA_ACCUMULATION, 2)],
                          ids=['plain', 'workers', 'ema-accumulation'])
-def test_killed_training_equals_undisturbed(lines, tiny_config, tmp_path, start):
+def test_killed_training_equals_undisturbed(lines, kills, tiny_config, tmp_path, start):
     config = tiny_config(*lines)
     undisturbed, killed = tmp_path / 'undisturbed', tmp_path / 'killed'
     begun = time.monotonic()
@@ -111,7 +95,7 @@ def test_killed_training_equals_undisturbed(lines, tiny_config, tmp_path, start)
         undisturbed / 'iter_2.pth').exists() else undisturbed / 'iter_12.pth')['meta']['seed']
 
     chance = random.Random(0)
-    for number in range(KILLS):
+    for number in range(kills):
         # A training without a seed draws one: only the first run is told which.
         nothing_yet = not list(killed.glob('iter_*.pth'))
         process = start(config, killed, resume=True, seed=seed if nothing_yet else None)
@@ -131,7 +115,7 @@ def test_killed_training_equals_undisturbed(lines, tiny_config, tmp_path, start)
     name = f'iter_{ITERATIONS}.pth'
     want, have = load_checkpoint_safely(undisturbed / name), load_checkpoint_safely(killed / name)
     for part in ('state_dict', 'optimizer', 'param_schedulers', 'ema_state_dict'):
-        assert_equal(want.get(part), have.get(part), part)
+        assert_same(want.get(part), have.get(part), part)
     assert want['message_hub']['runtime_info']['best_score'] == \
         have['message_hub']['runtime_info']['best_score']
     assert {path.name for path in undisturbed.glob('*.pth')} == {
@@ -142,7 +126,7 @@ def test_killed_training_equals_undisturbed(lines, tiny_config, tmp_path, start)
 NO_VALIDATION = ('val_cfg = None', 'val_dataloader = None', 'val_evaluator = None')
 
 
-def test_resuming_with_nothing_there_starts_anew(tiny_config, tmp_path, capsys):
+def test_resuming_with_nothing_there_starts_from_the_beginning(tiny_config, tmp_path, capsys):
     config = tiny_config('train_cfg.update(max_iters=1)', *NO_VALIDATION)
     runner = train(config, work_dir=tmp_path / 'new', resume=True)
     assert 'nothing to resume from' in capsys.readouterr().out

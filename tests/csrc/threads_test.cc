@@ -1,11 +1,14 @@
-// The thread pool under many short layers, and models side by side. Meant for ThreadSanitizer, too.
+// The thread pool under many short layers, models side by side, and sizes of their buffers. Meant
+// for ThreadSanitizer, too.
 //
 //   threads_test [MODEL...]
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <exception>
+#include <new>
 #include <thread>
 
 #include "dispatch.h"
@@ -81,6 +84,35 @@ void test_models(int number, char** paths) {
   expect(different == 0, "models side by side answer as alone");
 }
 
+bool is_refused(uint64_t bytes, uint64_t limit) {
+  try {
+    checked_size(bytes, limit);
+    return false;
+  } catch (const std::bad_alloc&) {
+    return true;
+  }
+}
+
+// Sizes that wrap in 32 bits are counted right, and refused where a size_t has 32.
+void test_sizes_of_large_images(const char* path) {
+  const std::vector<uint8_t> bytes = read_file(path);
+  const Parameters parameters(TensorFile(bytes.data(), bytes.size(), path));
+  const auto size = [&](int side) { return Plan::bytes(parameters, side, side, 1); };
+  const uint64_t limit = INT32_MAX;  // PTRDIFF_MAX of 32-bit ARM
+  for (int side : {9216, 16000, 32000}) {
+    const uint64_t large = size(side);
+    expect(large > UINT32_MAX, "a large image takes more than 32 bits can count");
+    expect(large > 4 * size(side / 2) * 0.98, "four times the pixels take four times the memory");
+    expect(is_refused(large, limit), "a large image is refused where sizes have 32 bits");
+  }
+  expect(!is_refused(size(64), limit), "a small image is not");
+  // 4 * 1048576 * 1040 = 2^32 + 67108864 bytes would wrap to what fits
+  expect(planes_size(1024, 1009, 1024) == (uint64_t{1} << 30) / 1024 * 1040 + 3 * kLanes,
+         "a map's size is its formula's");
+  expect(!is_refused(limit, limit) && is_refused(limit + 1, limit), "the limit is the limit");
+  expect(is_refused(UINT64_MAX, PTRDIFF_MAX), "no buffer has all bytes there are");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -88,6 +120,7 @@ int main(int argc, char** argv) {
     for (int threads = 1; threads <= 8; ++threads) test_regions(threads);
     test_pools_come_and_go();
     if (argc > 1) test_models(argc - 1, argv + 1);
+    for (int i = 1; i < argc; ++i) test_sizes_of_large_images(argv[i]);
   } catch (const std::exception& error) {
     expect(false, error.what());
   }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import sys
@@ -356,6 +357,14 @@ def test_what_needs_rasterio_says_so(tmp_path, picture, monkeypatch, kind):
         with pytest.raises(UserError, match=r'four\.tif.*4 bands.*rasterio.*raster\]') as error:
             reader(path)
         assert says_one_sentence(error, path)
+
+
+@pytest.mark.parametrize('name', ['cv2', 'PIL'])
+def test_missing_decoders_are_named(monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, 'bhvit_seg.datasets.image_io')
+    with pytest.raises(UserError, match=f'{name}.*pip install'):
+        importlib.import_module('bhvit_seg.datasets.image_io')
 
 
 @pytest.mark.data

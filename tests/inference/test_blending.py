@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import tracemalloc
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bhvit_seg.inference.blending import Blender, memory, window_weights
+from bhvit_seg.inference.blending import Blender, window_weights
 from bhvit_seg.inference.windows import Grid, lay_grid
 
 CLASSES = 2
@@ -160,27 +158,6 @@ def test_one_window_is_given_back_as_it_is():
     grid = lay_grid((37, 50), (512, 512), 0.25, 4)
     scores = make_scores(grid, 0)
     assert (blend_at_once(grid, scores) == scores[0, 0]).all()
-
-
-@pytest.mark.parametrize('step', [8, None])
-def test_memory_is_what_it_takes(step):
-    grid = lay_grid((240, 3000), (32, 32), 0.25, 1)
-    values = np.zeros((CLASSES, *grid.window_cells), np.float32)
-    tracemalloc.start()
-    try:
-        blender = Blender(grid, CLASSES, (0, grid.cells_high), (0, grid.cells_wide), step)
-        done = 0
-        for stop in range(8, 241, 8) if step else [240]:
-            for i in range(done, grid.rows_over(0, stop).stop):
-                for j in range(len(grid.lefts)):
-                    blender.add(i, j, values)
-                done = i + 1
-            blender.take(stop)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert 0.9 * memory(grid, CLASSES, 3000, step) < peak < 1.02 * memory(
-        grid, CLASSES, 3000, step) + 20_000
 
 
 def test_misuse_is_noticed():

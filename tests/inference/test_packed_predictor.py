@@ -59,7 +59,7 @@ def run_without_torch(repository, *args):
 
 
 @pytest.mark.parametrize('align_corners', [False, True])
-def test_labels_are_those_of_stretched_logits(align_corners):
+def test_labels_are_those_of_upsampled_logits(align_corners):
     logits = torch.randn(6, 11, 14, generator=torch.Generator().manual_seed(0))
     scores = logits[None]
     sizes = [(44, 55), (30, 61)]
@@ -153,19 +153,6 @@ def test_grey_images_and_failures_keep_the_others(engine, images, tmp_path):
     assert [path.name for path in report.failed] == ['1.png', 'small.png']
     assert 'truncated' in report.failed[images / '1.png']
     assert 'patch' in report.failed[images / 'small.png']
-
-
-def test_interrupted_prediction_goes_on_and_other_models_are_not_mixed_in(engine, images,
-                                                                          tmp_path):
-    experiment = write_experiment(tmp_path)
-    for name, precision in (('a', '32'), ('b', '16')):
-        export_packed(*experiment, tmp_path / f'{name}.bhv', precision=precision)
-    predict_packed([images], tmp_path / 'a.bhv', tmp_path / 'out')
-    (tmp_path / 'out' / 'labels' / '1.png').unlink()
-    report = predict_packed([images], tmp_path / 'a.bhv', tmp_path / 'out')
-    assert [path.name for path in report.written] == ['1.png'] and len(report.skipped) == 1
-    with pytest.raises(UserError, match='holds predictions of .*a.bhv, not of .*b.bhv'):
-        predict_packed([images], tmp_path / 'b.bhv', tmp_path / 'out')
 
 
 def test_predictor_knows_the_palette(engine, tmp_path):

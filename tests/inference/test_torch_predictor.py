@@ -9,7 +9,6 @@ import torch
 from native.segmentors import write_experiment
 from PIL import Image
 
-from bhvit_seg.datasets.image_io import write_labels
 from bhvit_seg.datasets.synthetic import generate_scene
 from bhvit_seg.inference.prediction import predict_files, predict_in_windows
 from bhvit_seg.inference.predictor import ModelSource
@@ -158,8 +157,23 @@ def test_engine_labels_are_those_of_the_file(engine, image, tmp_path):
     assert np.array_equal(written, expected)
 
 
-def test_ids_and_palettes_round_trip(tmp_path):
-    labels = np.arange(12, dtype=np.int64).reshape(3, 4)
-    write_labels(tmp_path / 'a.png', labels, [[i, 0, 255 - i] for i in range(12)])
-    read = Image.open(tmp_path / 'a.png')
-    assert (np.asarray(read) == labels).all() and read.getpalette()[3:6] == [1, 0, 254]
+def test_digests_tell_models_and_their_settings_apart(engine, tmp_path):
+    from bhvit_seg.native.packing import export_packed
+
+    config, checkpoint = write_experiment(tmp_path)
+    for name, precision in (('a', '32'), ('b', '16')):
+        export_packed(config, checkpoint, tmp_path / f'{name}.bhv', precision=precision,
+                      verify=False)
+    other = tmp_path / 'other.pth'
+    content = torch.load(checkpoint, weights_only=True)
+    content['state_dict']['decode_head.conv_seg.bias'] += 1
+    torch.save(content, other)
+    sources = [
+        ModelSource(tmp_path / 'a.bhv'), ModelSource(tmp_path / 'b.bhv'),
+        ModelSource(config=config, checkpoint=checkpoint, device='cpu'),
+        ModelSource(config=config, checkpoint=other, device='cpu'),
+        *(ModelSource(config=config, checkpoint=checkpoint, device='cpu', cfg_options=options)
+          for options in (SLIDE, {'test_pipeline.0.color_type': 'unchanged'}))]
+    digests = [source.load().digest for source in sources]
+    assert len(set(digests)) == len(sources)
+    assert digests == [source.load().digest for source in sources]

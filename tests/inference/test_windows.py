@@ -36,15 +36,6 @@ def pixels(window: Window) -> set[tuple[int, int]]:
 
 
 @settings(deadline=None)
-@given(windows(), windows())
-def test_intersection_has_the_pixels_that_both_have(one, other):
-    shared = one.intersect(other)
-    assert (set() if shared is None else pixels(shared)) == pixels(one) & pixels(other)
-    assert shared is None or pixels(shared)
-    assert shared == other.intersect(one)
-
-
-@settings(deadline=None)
 @given(layouts())
 def test_windows_cover_the_padded_raster_and_nothing_beyond(layout):
     (height, width), sides, _, cell = layout

@@ -18,7 +18,7 @@ def packed(tmp_path_factory):
         path = folder / f'{name}.bhv'
         if not path.exists():
             tensors = fold_segmentor(build_segmentor(**options))
-            write_packed(path, tensors, {'name': name, 'channel_order': ['red', 'green', 'blue']})
+            write_packed(path, tensors, {'name': name})
         return path
 
     return write

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
@@ -30,9 +31,10 @@ def segmentor_config(arch: dict = MINI, in_channels: int = 3, classes: int = 5,
     numbers = torch.arange(in_channels, dtype=torch.float64)
     return dict(
         type='EncoderDecoder',
-        data_preprocessor=dict(
+        data_preprocessor={**dict(
             type='MultiChannelSegDataPreProcessor', mean=(110. + 7 * numbers).tolist(),
-            std=(50. + 3 * numbers).tolist(), bgr_to_rgb=in_channels >= 3, **preprocessor or {}),
+            std=(50. + 3 * numbers).tolist(), bgr_to_rgb=in_channels >= 3),
+            **(preprocessor or {})},
         backbone={**dict(type='BHViT', arch=arch, in_channels=in_channels, pretrain_img_size=64),
                   **(backbone or {})},
         decode_head={**dict(
@@ -102,3 +104,8 @@ def randomize(model: nn.Module, seed: int = 0) -> None:
         elif isinstance(module, AttentionQuantizer):
             module.alpha.copy_(0.02 + 0.1 * noise(module.alpha).abs())
             module.initialized.fill_(1)
+
+
+def picture(size: Sequence[int], channels: int = 3, seed: int = 0) -> np.ndarray:
+    """Return a random image ``(*size, channels)``, uint8."""
+    return np.random.default_rng(seed).integers(0, 256, (*size, channels), np.uint8)

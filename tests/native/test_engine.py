@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from native.plain_engine import PlainEngine
+from native.segmentors import picture
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.backbones.bhvit import ARCHITECTURES
@@ -19,10 +20,6 @@ from bhvit_seg.native.file_format import read_packed, write_packed
 
 NANO = dict(arch=ARCHITECTURES['nano'], backbone=dict(downsampling='binary'))
 UPER = dict(head='BinaryUPerHead', backbone=dict(downsampling='binary', window_size=4))
-
-
-def picture(size, channels=3, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (*size, channels), np.uint8)
 
 
 # ------------------------------------------------------------------------ instruction sets
@@ -130,6 +127,14 @@ def replaced(name, make):
     return lambda tensors: tensors.update({name: np.ascontiguousarray(make(tensors[name]))})
 
 
+def put_last(value):
+    def make(array):
+        array = array.copy()
+        array.flat[-1] = value
+        return array
+    return make
+
+
 @pytest.mark.parametrize('change', [
     without('head.fusion.bits'),
     without('architecture'),
@@ -155,6 +160,18 @@ def replaced(name, make):
     numbers(21, 0),  # classes
     numbers(21, 257),
     numbers(22, 2),
+    replaced('preprocess.std', lambda array: array * [1, 0, 1]),
+    replaced('preprocess.std', lambda array: -array),
+    replaced('preprocess.std', lambda array: array * 1e-40),
+    replaced('preprocess.mean', lambda array: array * [1, 1, np.nan]),
+    replaced('stage2.block1.mixer.alpha', lambda array: array * 0),
+    replaced('stage3.block0.mixer.norm_eps', lambda array: -array),
+    replaced('stage2.block0.mixer.norm_eps', lambda array: array * 0),
+    *(replaced(name, put_last(value)) for name, value in (
+        ('stem.weight', np.inf), ('stem.position', np.nan), ('down1.weight', -np.inf),
+        ('stage1.block0.mixer.slope', np.nan), ('stage2.block0.mixer.key.bit_bias', np.inf),
+        ('stage3.block0.mlp.taps', np.nan), ('out2.bias', -np.inf), ('head.fusion.shift', np.nan),
+        ('head.classifier.bias', np.inf))),
 ])
 def test_contents_that_do_not_fit_one_another_are_refused(change, engine, packed, tmp_path):
     tensors, path = dict(read_packed(packed('mini')).tensors), tmp_path / 'changed.bhv'
@@ -190,13 +207,13 @@ needs_proc = pytest.mark.skipif(not os.path.exists('/proc/self/statm'),
 
 
 @needs_proc
-def test_ten_thousand_calls_do_not_grow_memory(engine, packed):
+def test_thousands_of_calls_do_not_grow_memory(engine, packed):
     model, image = PackedSegmentor(packed('mini'), 2), picture((8, 8))
     first = model.predict(image)
     for _ in range(100):
         model.predict(image)
     before = resident_bytes()
-    for _ in range(10_000):
+    for _ in range(3000):
         labels = model.predict(image)
     assert np.array_equal(labels, first)
     assert resident_bytes() - before < 1 << 20
@@ -216,7 +233,7 @@ def test_sizes_and_models_that_come_and_go_do_not_grow_memory(engine, packed):
     for _ in range(3):
         use_all()
     before = resident_bytes()
-    for _ in range(30):
+    for _ in range(10):
         use_all()
     assert resident_bytes() - before < 16 << 20
 
@@ -233,22 +250,6 @@ def test_models_of_all_instruction_sets_side_by_side(engine, packed):
 
     with ThreadPoolExecutor(2 * len(models)) as pool:
         assert all(pool.map(often, 2 * list(range(len(models)))))
-
-
-@pytest.mark.skipif(not hasattr(os, 'fork'), reason='this system does not fork')
-def test_forked_process_predicts_and_ends(engine, packed):
-    code = ('import os, signal, sys, time, numpy as np\n'
-            'from bhvit_seg.native import PackedSegmentor\n'
-            'model = PackedSegmentor(sys.argv[1], 3)\nimage = np.zeros((64, 64, 3), np.uint8)\n'
-            'labels = model.predict(image)\n'
-            'time.sleep(0.05)  # the threads fall asleep\n'
-            'child = os.fork()\n'
-            'if child == 0:\n    signal.alarm(20)\n'
-            'same = np.array_equal(model.predict(image), labels)\n'
-            'sys.exit(not same if child == 0 else os.waitpid(child, 0)[1] != 0)\n')
-    run = subprocess.run([sys.executable, '-c', code, str(packed('mini'))], capture_output=True,
-                         text=True)
-    assert run.returncode == 0, run.stderr
 
 
 @needs_proc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from native.plain_engine import PlainEngine
+from native.segmentors import picture
 
 import bhvit_seg.native
 from bhvit_seg.errors import UserError
-from bhvit_seg.native import PackedSegmentor, instruction_sets, usable_cores
+from bhvit_seg.native import PackedSegmentor, instruction_sets, processor_limits, usable_cores
 from bhvit_seg.native.file_format import read_packed
 
 MODELS = {
@@ -22,10 +24,6 @@ MODELS = {
     'uper': dict(head='BinaryUPerHead', backbone=dict(window_size=4)),
     'four': dict(in_channels=4, align_corners=True),
 }
-
-
-def picture(size, channels=3, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (*size, channels), np.uint8)
 
 
 @pytest.mark.parametrize('size', [(64, 64), (37, 50), (100, 68), (4, 5)])
@@ -59,10 +57,30 @@ def test_labels_of_a_strip_are_those_of_the_whole(engine, packed):
     np.testing.assert_array_equal(strip[4:-4], segmentor.label(logits)[40:120])
 
 
-@pytest.mark.parametrize('shape', [(3, 4), (0, 3, 4), (300, 2, 2)])
-def test_logits_of_other_dimensions_are_named(shape, engine, packed):
-    with pytest.raises(UserError, match='at most 256 classes'):
-        PackedSegmentor(packed('mini')).label(np.zeros(shape, np.float32))
+@pytest.mark.parametrize('logits, words', [
+    (np.zeros((3, 4), np.float32), '(3, 4)'),
+    (np.zeros((0, 3, 4), np.float32), '(0, 3, 4)'),
+    (np.zeros((2, 0, 4), np.float32), '(2, 0, 4)'),
+    (np.zeros((300, 2, 2), np.float32), '(300, 2, 2)'),
+    (np.broadcast_to(np.float32(0), (1, 2**14, 2**14 + 1)), '65536x65540'),
+    ('scores', 'str'),
+    (None, 'NoneType'),
+    ([[[1.0]]], 'list'),
+    (np.zeros((2, 3, 4), complex), 'complex128'),
+    (np.full((2, 3, 4), 'a'), '<U1'),
+    (np.where(np.arange(24) == 17, np.nan, 0.5).reshape(2, 3, 4), 'class 1, row 1, column 1'),
+    (np.where(np.arange(24) > 20, 1e300, 0.5).reshape(2, 3, 4), '3 of 24'),
+], ids=str)
+def test_logits_that_do_not_suit_are_named(logits, words, engine, packed):
+    with pytest.raises(UserError) as error:
+        PackedSegmentor(packed('mini')).label(logits)
+    assert words in str(error.value) and '\n' not in str(error.value)
+
+
+def test_labels_of_whole_numbers_are_those_of_the_same_floats(engine, packed):
+    logits = np.random.default_rng(3).integers(-90, 90, (6, 5, 19), np.int16)
+    segmentor = PackedSegmentor(packed('mini'))
+    assert np.array_equal(segmentor.label(logits), segmentor.label(logits.astype(np.float64)))
 
 
 def test_batch_is_its_images_one_by_one(engine, packed):
@@ -135,25 +153,87 @@ def test_attributes(engine, packed):
     (np.zeros((3, 32, 3), np.uint8), '3×32 pixels'),
     (np.zeros((2, 32, 0, 3), np.uint8), '32×0 pixels'),
     ([[[0, 0, 0]]], 'list'),
+    (None, 'NoneType'),
+    ('image.png', 'str'),
+    (np.ma.masked_less(np.arange(4800, dtype=np.float32).reshape(40, 40, 3), 7), '7 masked'),
 ])
-@pytest.mark.parametrize('method', ['predict', 'logits'])
+@pytest.mark.parametrize('method', ['predict', 'logits', 'profile'])
 def test_images_that_do_not_suit_are_named(method, image, words, engine, packed):
     with pytest.raises(UserError) as error:
         getattr(PackedSegmentor(packed('mini')), method)(image)
     assert words in str(error.value) and '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize('shape', [(0, 32, 32, 3), (1, 40, 32, 3), (2, 8, 8, 3)])
+def test_batches_are_not_profiled(shape, engine, packed):
+    with pytest.raises(UserError, match=re.escape(str(shape))):
+        PackedSegmentor(packed('mini')).profile(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize('value, shown', [
+    (np.nan, 'nan'), (np.inf, 'inf'), (-np.inf, '-inf'), (-3.4e38, '-3.39'), (9.97e36, '9.96'),
+    (1e300, 'inf')])
+@pytest.mark.parametrize('name, shape, at', [
+    ('mini', (33, 47), [(5, 7, 2), (31, 0, 0)]),
+    ('four', (2, 21, 30), [(1, 20, 29, 3)]),
+])
+def test_values_that_are_not_numbers_are_counted_and_placed(
+        name, shape, at, value, shown, engine, packed):
+    segmentor = PackedSegmentor(packed(name, **MODELS[name]))
+    channels = MODELS[name].get('in_channels', 3)
+    image = picture(shape, channels).astype(np.float64)
+    expected = segmentor.predict(image)
+    for index in at:
+        image[index] = value
+    row, column, channel = at[0][-3:]
+    for method in (segmentor.predict, segmentor.logits):
+        with pytest.raises(UserError) as error:
+            method(image)
+        text = str(error.value)
+        assert f'row {row}, column {column}, channel {channel}' in text and shown in text
+        assert f'has {len(at)} of {np.prod(shape[-2:]) * channels}' in text
+    for index in at:
+        image[index] = segmentor.mean[index[-1]]
+    assert (segmentor.predict(image) != expected).mean() < 0.5
+
+
+def test_far_values_that_are_numbers_are_computed_with(engine, packed):
+    segmentor = PackedSegmentor(packed('mini'))
+    image = picture((24, 24)).astype(np.float32)
+    image[3, 5] = [-9999, 65535, -32768]
+    image[9, 9] = 1e10
+    assert np.isfinite(segmentor.logits(image)).all()
+
+
 @pytest.mark.parametrize('options, words', [
     (dict(threads=0), 'threads=0'),
     (dict(threads=-1), 'threads=-1'),
     (dict(threads=1.5), 'threads=1.5'),
+    (dict(threads=True), 'threads=True'),
+    (dict(threads='2'), "threads='2'"),
     (dict(threads=2**40), 'from 1 to 256'),
     (dict(isa='sse9'), 'sse9'),
+    (dict(isa=7), 'isa=7'),
+    (dict(isa=''), "isa=''"),
+    (dict(isa=b'serial'), "isa=b'serial'"),
+    (dict(isa='serial\0'), 'serial'),
+    (dict(path=None), 'None'),
+    (dict(path=3), '3'),
+    (dict(path='bad\0name'), 'bad'),
+    (dict(path='/'), "'/'"),
+    (dict(path='/dev/null'), '/dev/null'),
+    (dict(path=''), "''"),
 ])
 def test_wrong_arguments_are_named(options, words, engine, packed):
     with pytest.raises(UserError) as error:
-        PackedSegmentor(packed('mini'), **options)
+        PackedSegmentor(**{'path': packed('mini'), **options})
     assert words in str(error.value) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('isa', [9, '', 'sse9', b'avx2'])
+def test_limits_of_an_instruction_set_that_is_none_are_refused(isa, engine):
+    with pytest.raises(UserError, match=re.escape(str(isa))):
+        processor_limits(isa)
 
 
 def test_forced_instruction_set_that_is_none_is_named(engine, packed, monkeypatch):

@@ -207,6 +207,19 @@ def test_synthetic_images_have_any_number_of_channels(channels):
     assert images[0].dtype == (np.uint8 if channels <= 3 else np.float32)
 
 
+@pytest.mark.parametrize('which', ['config', 'checkpoint', 'image', 'link'])
+def test_inputs_are_not_overwritten(which, experiment, tmp_path):
+    image = tmp_path / 'a.png'
+    Image.fromarray(generate_scene(0, (32, 48)).image).save(image)
+    (tmp_path / 'link').symlink_to(experiment[1])
+    out = {'config': experiment[0], 'checkpoint': experiment[1], 'image': image,
+           'link': tmp_path / 'link'}[which]
+    before = out.read_bytes()
+    with pytest.raises(UserError, match='is an input'):
+        export_packed(*experiment, out, images=[image])
+    assert out.read_bytes() == before
+
+
 @pytest.mark.parametrize('options, words', [
     (['none.py', 'CHECKPOINT', 'x.bhv'], 'no config at none.py'),
     (['CONFIG', 'none.pth', 'x.bhv'], 'no checkpoint at none.pth'),

@@ -22,8 +22,8 @@ def write_raster(path: Path, bands: np.ndarray, **profile: Any) -> Path:
     meanings = profile.pop('colorinterp', None)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
-        with rasterio.open(path, 'w', driver='GTiff', count=count, height=height, width=width,
-                           dtype=bands.dtype, **profile) as dataset:
+        with rasterio.open(path, 'w', count=count, height=height, width=width, dtype=bands.dtype,
+                           **{'driver': 'GTiff', **profile}) as dataset:
             if meanings:
                 dataset.colorinterp = meanings
             dataset.write(bands)

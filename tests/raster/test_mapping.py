@@ -103,7 +103,7 @@ def test_windows_do_not_matter_to_a_model_of_cells(scene, tmp_path):
     clear = np.kron(first - second > 1e-3, np.ones((CELL, CELL), bool))[:size[0], :size[1]]
     expected = model.label(means)[:size[0], :size[1]]
     np.testing.assert_array_equal(labels[valid & clear], expected[valid & clear])
-    assert report.tally.computed == sum(map(len, model.seen))
+    assert report.statistics.computed == sum(map(len, model.seen))
     if not valid.any():
         assert not model.seen
 

@@ -20,7 +20,7 @@ def test_without_a_terminal_lines_tell_speed_and_time_left(monkeypatch, capsys):
         assert capsys.readouterr().err == (
             'mosaic.tif: 60 of 300 windows, 1.0 windows/s, 4 min left\n')
         clock[0] += 60
-        work.share(0.5)
+        work.set_fraction(0.5)
         assert '150 of 300 windows' in capsys.readouterr().err
 
 

@@ -8,7 +8,8 @@ import rasterio
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.inference.predictor import ModelSource
-from bhvit_seg.raster.predict import ReadChoices, WindowChoices, WorkChoices, map_raster
+from bhvit_seg.raster.predict import WindowChoices, WorkChoices, map_raster
+from bhvit_seg.raster.reading import ReadOptions
 
 pytestmark = pytest.mark.data
 
@@ -20,7 +21,7 @@ def map_real(data_root, map_model, tmp_path):
     def run(name, channels=3, **reading):
         raster, out = data_root / 'geotiff' / name, tmp_path / name
         source = ModelSource(packed=str(map_model(channels)), threads=1)
-        map_raster(raster, out, source, source.load(), ReadChoices(**reading),
+        map_raster(raster, out, source, source.load(), ReadOptions(**reading),
                    WindowChoices((256, 256)), work=WorkChoices(overwrite=True))
         given, made = rasterio.open(raster), rasterio.open(out)
         assert (made.crs, made.transform, made.shape) == (given.crs, given.transform, given.shape)

@@ -16,7 +16,8 @@ from bhvit_seg.errors import UserError
 from bhvit_seg.models.backbones import EfficientNetLite
 from bhvit_seg.models.imitation import ImitationModel
 from bhvit_seg.models.weights import load_checkpoint_safely
-from bhvit_seg.training.imitation import pretrain
+from bhvit_seg.training.config import load_config
+from bhvit_seg.training.imitation import imitation_config, pretrain
 
 BACKBONE = dict(
     type='BHViT', pretrain_img_size=32, arch=dict(
@@ -102,6 +103,27 @@ def test_weights_are_binary_from_their_share_on_and_serve_a_segmenter(place, tmp
         assert all(torch.equal(value, state[f'backbone.{name}'])
                    for name, value in backbone.state_dict().items())
         assert len(state) == len(backbone.state_dict())
+
+
+def test_a_backbone_of_more_channels_learns_on_colours(place):
+    cfg = load_config(place / 'config.py')
+    cfg.model.backbone.in_channels = 4
+    for name in ('mean', 'std'):
+        cfg.model.data_preprocessor[name].append(7.0)
+    made = imitation_config(cfg, ['x'])
+    assert made.model.backbone.in_channels == 3
+    assert made.model.data_preprocessor.mean == made.model.teacher.img_mean == [120., 110., 100.]
+    assert made.model.data_preprocessor.std == made.model.teacher.img_std == [60., 55., 50.]
+    assert len(cfg.model.data_preprocessor.mean) == 4
+    cfg.model.data_preprocessor.bgr_to_rgb = False
+    with pytest.raises(UserError, match='bgr_to_rgb'):
+        imitation_config(cfg, ['x'])
+
+
+def test_missing_images_end_it_before_anything_is_written(place, tmp_path):
+    with pytest.raises(UserError, match='nowhere'):
+        pretrain(place / 'config.py', [tmp_path / 'nowhere'], work_dir=tmp_path / 'work')
+    assert not (tmp_path / 'work').exists()
 
 
 @pytest.mark.parametrize('options,words', [

@@ -256,22 +256,22 @@ struct Kernels {
 };
 
 // Floats of scratch that mlp needs.
-static inline size_t mlp_scratch(int channels, int hidden) {
-  const size_t lanes = kMaxVectors * kLanes;
-  return lanes * (3 * static_cast<size_t>(channels) + 2 * (channels / 32) + hidden / 32) +
+static inline uint64_t mlp_scratch(int channels, int hidden) {
+  const uint64_t lanes = kMaxVectors * kLanes;
+  return lanes * (3 * static_cast<uint64_t>(channels) + 2 * (channels / 32) + hidden / 32) +
          8 * kLanes;
 }
 // Words of scratch that multi_scale needs.
-static inline size_t multi_scale_scratch(const Convolution& branch) {
-  return static_cast<size_t>(3 * branch.groups) * branch.words * kTileLanes;
+static inline uint64_t multi_scale_scratch(const Convolution& branch) {
+  return static_cast<uint64_t>(3 * branch.groups) * branch.words * kTileLanes;
 }
 // Floats of scratch that project_tokens needs.
-static inline size_t project_tokens_scratch(int channels) {
-  return kTileLanes * (static_cast<size_t>(channels) + 3 * channels / 32);
+static inline uint64_t project_tokens_scratch(int channels) {
+  return kTileLanes * (static_cast<uint64_t>(channels) + 3 * channels / 32);
 }
 // Floats of scratch that attend needs for so many tokens, pooled ones included.
-static inline size_t attend_scratch(int head_channels, int tokens) {
-  const size_t channels = head_channels, words = div_up(tokens, 32);
+static inline uint64_t attend_scratch(int head_channels, int tokens) {
+  const uint64_t channels = head_channels, words = div_up(tokens, 32);
   return 3 * channels / 32 * round_up(tokens, kLanes) + kLanes + channels * (words + kLanes) +
          kLanes * (32 + 2) * words;
 }

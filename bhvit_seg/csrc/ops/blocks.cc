@@ -90,9 +90,11 @@ void run_attention(const Run& run, const MsmhaParameters& mixer, const StagePlan
     const int group = piece / heads, head = piece % heads;
     const auto first_of = [&](int64_t g) { return static_cast<int>(g * cells / plan.groups); };
     float* sum = plan.pooled_context + static_cast<size_t>(group) * channels * plan.cell_stride;
-    std::fill_n(sum + head * size * plan.cell_stride, size * plan.cell_stride, 0.0f);
+    const ptrdiff_t head_values = static_cast<ptrdiff_t>(size) * plan.cell_stride;
+    sum += head * head_values;
+    std::fill_n(sum, head_values, 0.0f);
     HeadContext to = {nullptr,           channels * kLanes, mixer.context.data() + head * size,
-                      &plan.pooled_rest, head * size,       sum + head * size * plan.cell_stride,
+                      &plan.pooled_rest, head * size,       sum,
                       plan.cell_stride};
     for (int w = first_of(group); w < first_of(group + 1); ++w) {
       to.sums = plan.window_sums +

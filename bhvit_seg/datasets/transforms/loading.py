@@ -8,14 +8,8 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
-from bhvit_seg.datasets.image_io import (
-    COLOUR_FLAGS,
-    append_lidar,
-    read_lidar,
-    read_mask,
-    read_pixels,
-    swap_red_and_blue,
-)
+from bhvit_seg.datasets.image_io import COLOUR_FLAGS, read_mask, read_pixels, swap_red_and_blue
+from bhvit_seg.datasets.lidar import append_lidar, read_lidar
 from bhvit_seg.datasets.masks import IGNORE, MaskEncoding, label_table
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.losses.distillation import UNLABELLED

@@ -30,7 +30,7 @@ class DistillationSegmentor(TaughtMixin, EncoderDecoder):
 
     The teacher is loaded when training begins; testing, predicting and exporting need none. It
     gets the images that the student gets and evaluates always. It is not among the student's
-    modules: no optimizer, checkpoint, moving average or wrapper knows of it.
+    modules, so not part of optimizers, checkpoints, moving averages or wrappers.
 
     Pixels whose label is the head's ``ignore_index`` count in no term; those labelled 254
     (``UNLABELLED``) count in the terms of the teacher.
@@ -47,7 +47,7 @@ class DistillationSegmentor(TaughtMixin, EncoderDecoder):
         **kwargs: As for ``EncoderDecoder``.
 
     Raises:
-        UserError: λ is not a fraction, or ``teacher`` is not what was said above; when training
+        UserError: λ is not a fraction, or ``teacher`` is not as described above; when training
             begins: its files are missing or do not fit each other; on use: it has other classes
             or maps of another size, or was trained on images normalised otherwise.
     """

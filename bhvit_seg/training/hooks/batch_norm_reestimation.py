@@ -55,7 +55,7 @@ class BatchNormReestimationHook(Hook):
         self.num_batches = num_batches
 
     def before_train(self, runner: Runner) -> None:
-        """Check that the batches can be had, before hours of training."""
+        """Check that batches can be drawn, before hours of training."""
         if runner.train_dataloader.batch_size is None:
             raise UserError('BatchNormReestimationHook needs batches of a fixed size, but '
                             'train_dataloader has a batch_sampler of its own: give batch_size '

@@ -1,9 +1,9 @@
-"""Checkpoints of which a whole one is there at every moment, whenever the process is killed.
+"""Checkpoints of which a whole one exists at every moment, whenever the process is killed.
 
 ``mmengine.hooks.CheckpointHook`` writes files in place and deletes the outdated checkpoint before
 it writes the new one; a kill in between leaves nothing to resume from. Here a file appears under
-its name only when it is whole, ``last_checkpoint`` names a file that is there, and what is
-outdated goes last.
+its name only when it is whole, ``last_checkpoint`` names an existing file, and outdated files are
+deleted last.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ register_backend('atomic', AtomicLocalBackend, force=True)
 
 
 class PostponedRemovals:
-    """A file backend that removes nothing before it is told to; all else is the real one's."""
+    """A file backend that postpones removals until :meth:`flush`; all else is the real one's."""
 
     def __init__(self, backend) -> None:
         self.backend = backend
@@ -55,8 +55,8 @@ class PostponedRemovals:
 class ResumableCheckpointHook(CheckpointHook):
     """``CheckpointHook`` that survives a SIGKILL at any moment.
 
-    With gradient accumulation a checkpoint is only exact where the accumulation begins anew, so
-    intervals that lie elsewhere are refused.
+    With gradient accumulation a checkpoint is only exact where the accumulation starts, so
+    other intervals are refused.
 
     Args:
         backend_args (dict, optional): The file backend. Defaults to the atomic local one, unless
@@ -73,7 +73,7 @@ class ResumableCheckpointHook(CheckpointHook):
         """Prepare the folder.
 
         Raises:
-            UserError: An interval is no multiple of the gradient accumulation.
+            UserError: An interval is not a multiple of the gradient accumulation.
         """
         self._check_intervals(runner)
         super().before_train(runner)

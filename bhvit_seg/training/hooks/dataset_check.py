@@ -17,7 +17,7 @@ from bhvit_seg.training.runner import model_of
 
 @HOOKS.register_module()
 class DatasetCheckHook(Hook):
-    """Ends a run whose data set can not be trained on or scored, with one sentence.
+    """Ends a run whose data set cannot be trained on or scored, with one sentence.
 
     So does a teacher that learned other classes than the data set has.
 
@@ -32,7 +32,7 @@ class DatasetCheckHook(Hook):
         UserError: A data set has problems; the sentence gives the first and their number.
     """
 
-    # Before hooks that write: nothing is worth keeping of a run that stops here.
+    # Before hooks that write: a run that stops here leaves nothing.
     priority = 'VERY_HIGH'
 
     def __init__(self, splits=('train', 'val', 'test')) -> None:
@@ -70,7 +70,7 @@ class DatasetCheckHook(Hook):
             try:
                 verdict = [self._find_problem(runner, split, dataloader, evaluator)]
             except Exception as error:
-                # The others must not wait for a process that has gone.
+                # The others must not wait for a process that has ended.
                 verdict = [f'the check of the {split} data failed: {error}']
                 broadcast_object_list(verdict)
                 raise

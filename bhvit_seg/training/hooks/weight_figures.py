@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ('#2e86ab', '#d1495b', '#66a182', '#edae49', '#8d96a3')
-# Each layer's shade is relative to its own highest bin; beyond this share a histogram is cut off.
+# Histograms show this fraction of the weights; what lies further out is cut off.
 VISIBLE = 0.999
 
 
@@ -61,7 +61,7 @@ def visible_bins(record: WeightRecord) -> int:
 
 
 def reach(record: WeightRecord) -> float:
-    """The largest ``|w|`` worth showing of the last histogram."""
+    """The largest ``|w|`` that is shown of the last histogram."""
     return visible_bins(record) * record.histograms[-1]['bin_width']
 
 
@@ -79,7 +79,7 @@ def draw_histogram(axis: Axes, record: WeightRecord, colour: str = COLOURS[0]) -
 
 def draw_shares(axis: Axes, records: Sequence[WeightRecord], names: Sequence[str],
                 share: str) -> None:
-    """Draw the share of weights that flipped, or are near 0, of each training over iterations."""
+    """Draw the fraction of weights that flipped, or are near 0, of each training."""
     for later, record, name, colour in zip(reversed(range(len(records))), records, names, COLOURS):
         # Broader under those to come, so that it can be seen where curves coincide.
         axis.plot(record.iterations(), 100 * record.shares(share), color=colour, label=name,

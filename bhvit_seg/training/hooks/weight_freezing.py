@@ -26,8 +26,8 @@ from .latent_signs import channel_rows, latent_signs, pack, unpack
 
 STATE = 'oscillation_freezing'
 LONGEST = 127  # votes are summed in int8
-# Least distance of a frozen weight from its threshold, as a share of its channel's mean distance:
-# a thousand times what rounding does to either.
+# Least distance of a frozen weight from its threshold, relative to its channel's mean distance: a
+# thousand times the rounding errors of either.
 MARGIN = 1e-3
 
 
@@ -36,17 +36,17 @@ class OscillationFreezingHook(ScheduledHook):
     """Freeze weights whose sign flips often, at the sign that they had more often.
 
     After each ``window`` steps of the optimizer, the weights that flipped more than once and in
-    more than a share ``threshold`` of the steps are frozen for the rest of training. The threshold
-    goes from the first to the second value along half a cosine. Whatever a frozen weight's gradient
-    and momentum do, it is put back after each step.
+    more than a fraction ``threshold`` of the steps are frozen until training ends. The threshold
+    goes from the first to the second value along half a cosine. A frozen weight is put back after
+    each step, whatever its gradient and momentum do.
 
     Where ``TrainingStagesHook`` trains with real weights first, counting begins once they are
     binary, and it ends when all are frozen. Its state is kept in checkpoints, so a resumed run
     freezes what an uninterrupted one does. A model without binary layers trains without it.
 
     Args:
-        threshold (Sequence[float]): Share of steps with a flip above which weights are frozen, when
-            counting begins and in the end. Defaults to (0.1, 0.01).
+        threshold (Sequence[float]): Fraction of steps with a flip above which weights are frozen,
+            when counting begins and in the end. Defaults to (0.1, 0.01).
         begin (float): Fraction of training, 0 to 1, after which flips are counted. Defaults to
             0.5.
         window (int): Steps of the optimizer in which flips are counted, 2 to 127. Defaults to 100.
@@ -61,8 +61,8 @@ class OscillationFreezingHook(ScheduledHook):
     def __init__(self, threshold: Sequence[float] = (0.1, 0.01), begin: float = 0.5,
                  window: int = 100) -> None:
         if len(threshold) != 2 or not all(0 <= share <= 1 for share in threshold):
-            raise UserError(f'threshold of OscillationFreezingHook is {threshold}: give two shares '
-                            'between 0 and 1, such as (0.1, 0.01)')
+            raise UserError(f'threshold of OscillationFreezingHook is {threshold}: give two '
+                            'fractions between 0 and 1, such as (0.1, 0.01)')
         if not 0 <= begin <= 1:
             raise UserError(f'begin of OscillationFreezingHook is {begin}: give a fraction of '
                             'training between 0 and 1')
@@ -121,7 +121,7 @@ class OscillationFreezingHook(ScheduledHook):
         runner.visualizer.add_scalars({'weights/frozen': frozen / total}, step=runner.iter + 1)
 
     def threshold_at(self, progress: float) -> float:
-        """Return the share of flips that is too high after a fraction of training."""
+        """Return the fraction of flips that is too high after a fraction of training."""
         first, last = self.threshold
         progress = (progress - self.begin) / (1 - self.begin) if self.begin < 1 else 1.0
         return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
@@ -133,7 +133,7 @@ class OscillationFreezingHook(ScheduledHook):
                 name: watched.state_dict() for name, watched in self._watched.items()})
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Take them back when a training is resumed, not when it begins from given weights."""
+        """Restore them when a training is resumed, not when it begins from given weights."""
         if runner._resume:
             self._resumed = checkpoint.get(STATE)
 

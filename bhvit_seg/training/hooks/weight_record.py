@@ -1,6 +1,6 @@
-"""What was seen of latent weights during a training: counts, and the file that keeps them.
+"""Counts of latent weights during a training, and the file that keeps them.
 
-Counts, not shares: they add up over layers and compare exactly.
+Counts, not fractions: they add up over layers and compare exactly.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class WeightRecord:
     """The counts of a training, all lists over layers in the order of ``layers``.
 
     Attributes:
-        interval: Iterations between looks.
+        interval: Iterations between samples.
         near_zero: Distance from the threshold below which a weight counts as near 0.
         layers: Number of weights by name of the layer.
-        looks: A dict a look: its ``iteration``, and for each layer the weights ``flipped`` since
-            the look before, and those ``near_zero``.
+        looks: A dict for each sample: its ``iteration``, and for each layer the weights ``flipped``
+            since the sample before, and those ``near_zero``.
         histograms: A dict each: ``iteration``, ``bin_width``, and the ``counts`` of all layers
             together in ``2 · SIDE`` bins. Bin ``i`` holds ``w`` in ``[i − SIDE, i − SIDE + 1)``
             times the width, the outermost also what lies beyond.
@@ -51,21 +51,21 @@ class WeightRecord:
         return self.interval, self.near_zero, self.layers
 
     def iterations(self) -> np.ndarray:
-        """The iterations of the looks."""
+        """The iterations of the samples."""
         return np.array([look['iteration'] for look in self.looks], dtype=int)
 
     def shares(self, name: str) -> np.ndarray:
-        """``'flipped'`` or ``'near_zero'`` as shares of all weights, one a look."""
+        """``'flipped'`` or ``'near_zero'`` as fractions of all weights, one a sample."""
         counts = [sum(look[name]) for look in self.looks]
         return np.array(counts, dtype=float) / sum(self.layers.values())
 
     def layer_shares(self, name: str) -> np.ndarray:
-        """The same for each layer, ``(looks, layers)``."""
+        """The same for each layer, ``(samples, layers)``."""
         counts = np.array([look[name] for look in self.looks], dtype=float)
         return counts.reshape(len(self.looks), -1) / np.array(list(self.layers.values()))
 
     def last_tenth(self) -> np.ndarray:
-        """Which looks lie in the last tenth of what was recorded; at least the last one does."""
+        """Whether each sample lies in the last tenth of the record; the last one does."""
         iterations = self.iterations()
         return iterations > 0.9 * iterations[-1]
 
@@ -94,15 +94,15 @@ def read_record(work_dir: str | Path) -> WeightRecord:
         drawn = [len(histogram['counts']) == 2 * SIDE for histogram in record.histograms]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f'{path} is not a record of WeightStatisticsHook or is damaged '
-                        f'({first_line(error)}): resuming the training writes it anew') from error
+                        f'({first_line(error)}): resuming the training writes it again') from error
     if not looked or not drawn or not all(drawn):
-        raise UserError(f'{path} has no look at the weights with a histogram yet: train longer, or '
+        raise UserError(f'{path} has no sample with a histogram yet: train longer, or '
                         'lower interval and figure_interval of WeightStatisticsHook')
     return record
 
 
 def bin_width(weights: list[Tensor]) -> float:
-    """Return the width of bins that suit the weights: the power of two that ``SIDE`` speaks of."""
+    """Return the width of bins that suit the weights: a power of two, see ``SIDE``."""
     total = torch.stack([weight.detach().float().abs().sum() for weight in weights]).sum().item()
     mean = total / sum(weight.numel() for weight in weights)
     if not (mean > 0 and math.isfinite(mean)):

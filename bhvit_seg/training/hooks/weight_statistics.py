@@ -1,4 +1,4 @@
-"""Seeing latent weights oscillate: how many flip, how many are about to, and where they lie."""
+"""Statistics of latent weights that oscillate: how many flip, how many may soon, histograms."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ PICTURE = 'weight_statistics.png'
 
 @HOOKS.register_module()
 class WeightStatisticsHook(Hook):
-    """Look at the latent weights at intervals, in all and layer by layer.
+    """Sample the latent weights at intervals, in total and for each layer.
 
-    A weight has flipped when its binary value is another than at the last look; one that flipped
-    an even number of times has not. It is near 0 when it is near its threshold, the mean of its
-    channel, where it may flip soon. Histograms are of the latent weights themselves, on which the
-    regularization acts.
+    A weight has flipped when its binary value differs from the one at the last sample; one that
+    flipped an even number of times has not. It is near 0 when it is near its threshold, the mean of
+    its channel, where it may flip soon. Histograms are of the latent weights themselves, on which
+    the regularization acts.
 
-    Looks go to the log and, as ``weights/flip_ratio`` and ``weights/near_zero`` (with the layer's
+    Samples go to the log and, as ``weights/flip_ratio`` and ``weights/near_zero`` (with the layer's
     name behind it for each layer), to mmengine's visualizer. ``weight_statistics.json`` in the work
     dir has the counts of the whole training, ``weight_statistics.png`` draws them, and the
     visualizer gets the same picture. All is kept in checkpoints, so a resumed run records what an
     uninterrupted one does. A model without binary layers trains without it.
 
     Args:
-        interval (int): Iterations between looks. Defaults to 100.
+        interval (int): Iterations between samples. Defaults to 100.
         figure_interval (int): Iterations between histograms and pictures; there is one at the end
             too. Defaults to 1000.
         near_zero (float): Distance from the threshold below which a weight counts as near 0.
@@ -89,29 +89,29 @@ class WeightStatisticsHook(Hook):
             self._signs = [unpack(packed, signs).to(torch.int8) * 2 - 1
                            for packed, signs in zip(self._resumed['signs'], self._signs)]
         else:
-            runner.logger.warning('statistics of latent weights begin anew: those of the '
+            runner.logger.warning('statistics of latent weights start again: those of the '
                                   'checkpoint have other settings')
         self._resumed = None
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
                          outputs=None) -> None:
-        """Look at the weights when it is time to."""
+        """Sample the weights, and draw them, when due."""
         if not self._weights:
             return
-        looking = self.every_n_train_iters(runner, self.interval)
+        sampling = self.every_n_train_iters(runner, self.interval)
         drawing = (self.every_n_train_iters(runner, self.figure_interval)
                    or self.is_last_train_iter(runner))
-        if looking:
-            self._look(runner)
+        if sampling:
+            self._sample(runner)
         if drawing:
             self._add_histogram(runner.iter + 1)
-        if (looking or drawing) and is_main_process():
+        if (sampling or drawing) and is_main_process():
             self._record.write(runner.work_dir)
         if drawing and is_main_process():
             picture = save_figure(training_figure(self._record), f'{runner.work_dir}/{PICTURE}')
             runner.visualizer.add_image('weight_statistics', picture, runner.iter + 1)
 
-    def _look(self, runner: Runner) -> None:
+    def _sample(self, runner: Runner) -> None:
         signs = [latent_signs(weight) for weight in self._weights.values()]
         flipped = [(new != old).sum() for new, old in zip(signs, self._signs)]
         near = [count_near_threshold(w, self.near_zero) for w in self._weights.values()]
@@ -141,13 +141,13 @@ class WeightStatisticsHook(Hook):
         self._record.layer_histograms = counts.tolist()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put the record and the signs of the last look into the checkpoint."""
+        """Put the record and the signs of the last sample into the checkpoint."""
         if self._weights:
             checkpoint[STATE] = dict(record=self._record.state(),
                                      signs=[pack(signs > 0) for signs in self._signs])
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Take them back when a training is resumed, not when it begins from given weights."""
+        """Restore them when a training is resumed, not when it begins from given weights."""
         if runner._resume:
             self._resumed = checkpoint.get(STATE)
 

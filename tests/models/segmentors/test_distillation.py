@@ -306,7 +306,7 @@ def test_bad_arguments_are_named(arguments, message):
 def test_weights_that_leave_nothing_for_the_labels_are_refused(teacher):
     student = distilled(teacher, distillation_weight=0.95)
     said = []
-    runner = SimpleNamespace(model=student, hooks=[],
+    runner = SimpleNamespace(model=student, hooks=[], max_iters=10,
                              logger=SimpleNamespace(warning=said.append))
     with pytest.raises(UserError, match=r'\(0\.95\).*\(0\.1\) add up to more than 1'):
         WeightRegularizationHook(weight=0.1).before_train(runner)
@@ -315,12 +315,13 @@ def test_weights_that_leave_nothing_for_the_labels_are_refused(teacher):
     real = distilled(teacher, distillation_weight=0.95, **{
         part: {**config, 'binary': False} for part, config in plain().items()
         if part in ('backbone', 'decode_head')})
-    WeightRegularizationHook(weight=0.1).before_train(SimpleNamespace(model=real, hooks=[]))
-    # Where weights rest before they would be regularized, β is never used.
+    WeightRegularizationHook(weight=0.1).before_train(
+        SimpleNamespace(model=real, hooks=[], max_iters=10))
+    # Where weights are frozen before they would be regularized, β is never used.
     assert not said
     runner.hooks = [TrainingStagesHook(0.4, 0.9)]
     WeightRegularizationHook(weight=0.1, begin=0.9).before_train(runner)
-    assert 'weights rest from 0.9 on, so that it has no effect' in said.pop()
+    assert '0.9 of training' in (warning := said.pop()) and 'no effect' in warning
     with pytest.raises(UserError, match='add up'):
         WeightRegularizationHook(weight=0.1, begin=0.8).before_train(runner)
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import copy
-import os
 from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.dataset import InfiniteSampler
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
-from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -24,6 +21,8 @@ from bhvit_seg.training.hooks import (
     TrainingStagesHook,
     WeightRegularizationHook,
 )
+
+from . import toy
 
 ITERATIONS = 10
 
@@ -72,23 +71,14 @@ CONSTRUCTOR = dict(constructor='LatentWeightOptimWrapperConstructor')
 
 def train(work_dir, hook, optimizer=None, val_interval=1000, hooks=(), **wrapper):
     record, model = Record(), Toy()
-    inputs = [dict(inputs=torch.randn(4)) for _ in range(8)]
+    inputs = [torch.randn(4) for _ in range(8)]
     validation = dict(
-        val_dataloader=DataLoader(inputs, batch_size=8), val_cfg=dict(type='ValLoop'),
-        val_evaluator=Evaluator(Nothing())) if val_interval < 1000 else {}
-    runner = Runner(
-        model, work_dir=str(work_dir),
-        train_dataloader=DataLoader(inputs, batch_size=2, sampler=InfiniteSampler(
-            inputs, shuffle=False)),
-        train_cfg=dict(type='IterBasedTrainLoop', max_iters=ITERATIONS,
-                       val_interval=val_interval),
-        optim_wrapper=dict(
-            type='OptimWrapper', optimizer=optimizer or dict(
-                type='AdamW', lr=0.1, weight_decay=0.2), **wrapper),
-        custom_hooks=[hook, record, *hooks], default_scope='mmseg',
-        default_hooks=dict(logger=None, checkpoint=None),
-        experiment_name=f'{work_dir.name}{os.getpid()}{id(record)}', **validation)
-    runner.train()
+        val_dataloader=DataLoader([dict(inputs=value) for value in inputs], batch_size=8),
+        val_cfg=dict(type='ValLoop'), val_evaluator=Evaluator(Nothing())
+    ) if val_interval < 1000 else {}
+    toy.train(work_dir, ITERATIONS, [hook, record, *hooks], model, dict(
+        optimizer=optimizer or dict(type='AdamW', lr=0.1, weight_decay=0.2), **wrapper), inputs,
+        val_interval, **validation)
     return model, record
 
 

@@ -11,17 +11,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.multiprocessing as mp
-from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
-from mmengine.runner import Runner
 from torch import nn
-from torch.utils.data import DataLoader
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.layers import BinaryLinear
 from bhvit_seg.training.hooks import WeightRegularizationHook
+
+from . import toy
 
 LEARNING_RATE, WEIGHT = 0.5, 0.1
 START = [[0.5, -1.5], [0.25, 3.0]]
@@ -56,19 +55,9 @@ class Record(Hook):
 
 def train(work_dir, iterations=10, begin=0.5, optimizer=None, hooks=(), **settings):
     record = Record()
-    inputs = [dict(inputs=torch.ones(2))] * 8
-    runner = Runner(
-        Toy(), work_dir=str(work_dir),
-        train_dataloader=DataLoader(inputs, batch_size=2, sampler=InfiniteSampler(inputs)),
-        train_cfg=dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=1000),
-        optim_wrapper=optimizer or dict(type='OptimWrapper',
-                                        optimizer=dict(type='SGD', lr=LEARNING_RATE)),
-        custom_hooks=[WeightRegularizationHook(weight=WEIGHT, begin=begin), record, *hooks],
-        default_scope='mmseg',
-        default_hooks=dict(logger=None, checkpoint=dict(type='CheckpointHook', by_epoch=False,
-                                                        interval=4)),
-        experiment_name=f'{work_dir.name}{os.getpid()}{id(record)}', **settings)
-    runner.train()
+    hooks = [WeightRegularizationHook(weight=WEIGHT, begin=begin), record, *hooks]
+    runner = toy.train(work_dir, iterations, hooks, Toy(), optimizer or dict(
+        optimizer=dict(type='SGD', lr=LEARNING_RATE)), [torch.ones(2)] * 8, **settings)
     return runner, record
 
 

@@ -57,13 +57,17 @@ class Script(Hook):
                 getattr(runner.model, name).weight.copy_(weight)
 
 
-def train(work_dir, iterations, hooks, model=None, optimizer=None, **settings) -> Runner:
-    """Train the toy with a checkpoint at every fourth iteration."""
-    inputs = [dict(inputs=torch.full((6,), float(i))) for i in range(4)]
+def train(work_dir, iterations, hooks, model=None, optimizer=None, inputs=None,
+          val_interval=1000, **settings) -> Runner:
+    """Train the toy, or another model on its inputs; a checkpoint at every fourth iteration."""
+    inputs = [dict(inputs=value) for value in (
+        inputs or [torch.full((6,), float(i)) for i in range(4)])]
     runner = Runner(
         model or Toy(), work_dir=str(work_dir),
-        train_dataloader=DataLoader(inputs, batch_size=2, sampler=InfiniteSampler(inputs)),
-        train_cfg=dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=1000),
+        train_dataloader=DataLoader(inputs, batch_size=2, sampler=InfiniteSampler(
+            inputs, shuffle=False)),
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=iterations,
+                       val_interval=val_interval),
         optim_wrapper=optimizer or dict(optimizer=dict(type='SGD', lr=0.0)),
         custom_hooks=list(hooks), default_scope='mmseg',
         visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')],

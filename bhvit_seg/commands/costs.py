@@ -1,4 +1,4 @@
-"""What configs cost, per layer and in all: what ``tools/complexity.py`` does."""
+"""What configs cost, per layer and in all: the tables of ``bhvit-seg complexity``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
-from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from rich import box
 from rich.table import Table
@@ -24,16 +23,37 @@ SUMS = ('flops', 'bops', 'ops', 'binary_parameters', 'float_parameters', 'bytes'
 DEFAULT_SIZE = (512, 512)
 
 
-def build_model(cfg: Config, path: str | Path) -> nn.Module:
-    """Build the model of a config, a segmentor or a classifier, without initialising it.
+def measure_complexity(config: str | Path, size: Sequence[int] | None = None,
+                       cfg_options: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Count what the model of a config, a segmentor or a classifier, costs for one image.
+
+    Args:
+        config: The config file.
+        size: Height and width of the image in pixels. Defaults to the config's crop, else 512×512.
+        cfg_options: Settings that override the config's, by dotted key.
+
+    Returns:
+        ``size``, ``total``, ``layers`` and ``unknown`` of
+        :class:`~bhvit_seg.evaluation.complexity.Complexity`, ``config``, ``packed_bytes`` (the file
+        that ``bhvit-seg export`` writes, with all full-precision parts in 32 bits; None where the
+        model cannot be packed) and ``not_packed`` (why).
 
     Raises:
-        UserError: The config has no model, or one that cannot be built.
+        UserError: Config or size is wrong, or the model takes no image of that size.
     """
-    require_settings(cfg, path, 'model')
+    cfg = load_config(config, cfg_options)
+    require_settings(cfg, config, 'model')
+    size = tuple(size or cfg.get('crop_size') or DEFAULT_SIZE)
+    if len(size) != 2 or min(size) < 1:
+        raise UserError(f'--size is {" ".join(map(str, size))}: expected height and width in '
+                        'pixels, from 1')
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     with explain_config_errors():
-        return MODELS.build(cfg.model).eval()
+        model = MODELS.build(cfg.model).eval()
+    complexity = count_complexity(model, size, input_channels(model))
+    packed_bytes, reason = packed_size(model)
+    return {'config': str(config), **complexity.as_dict(), 'packed_bytes': packed_bytes,
+            'not_packed': reason}
 
 
 def input_channels(model: nn.Module) -> int:
@@ -43,19 +63,6 @@ def input_channels(model: nn.Module) -> int:
         mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
         channels = 3 if mean is None else mean.numel()
     return channels
-
-
-def input_size(cfg: Config, size: Sequence[int] | None) -> tuple[int, int]:
-    """Height and width to count at: those given, else the config's crop, else 512×512.
-
-    Raises:
-        UserError: They are not positive.
-    """
-    size = tuple(size or cfg.get('crop_size') or DEFAULT_SIZE)
-    if len(size) != 2 or min(size) < 1:
-        raise UserError(f'--size is {" ".join(map(str, size))}: expected height and width in '
-                        'pixels, from 1')
-    return size
 
 
 def packed_size(model: nn.Module) -> tuple[int | None, str | None]:
@@ -68,38 +75,11 @@ def packed_size(model: nn.Module) -> tuple[int | None, str | None]:
         return None, str(error)
 
 
-def measure_complexity(config: str | Path, size: Sequence[int] | None = None,
-                       cfg_options: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Count what the model of a config costs for one image.
-
-    Args:
-        config: The config file.
-        size: Height and width of the image in pixels. Defaults to the config's crop.
-        cfg_options: Settings that override the config's, by dotted key.
-
-    Returns:
-        ``size``, ``total``, ``layers`` and ``unknown`` of
-        :class:`~bhvit_seg.evaluation.complexity.Complexity`, ``config``, ``packed_bytes`` (the file
-        that ``tools/export_packed.py`` writes, with all full-precision parts in 32 bits; None where
-        the model cannot be packed) and ``not_packed`` (why).
-
-    Raises:
-        UserError: Something given is wrong.
-    """
-    cfg = load_config(config, cfg_options)
-    model = build_model(cfg, config)
-    complexity = count_complexity(model, input_size(cfg, size), input_channels(model))
-    packed_bytes, reason = packed_size(model)
-    return {'config': str(config), **complexity.as_dict(), 'packed_bytes': packed_bytes,
-            'not_packed': reason}
-
-
 def group_layers(layers: Sequence[dict[str, Any]], depth: int | None) -> list[dict[str, Any]]:
     """Add up layers whose names begin with the same ``depth`` parts; None keeps each apart."""
     groups: dict[str, dict[str, Any]] = {}
     for layer in layers:
-        name = layer['name']
-        kind = layer['kind']
+        name, kind = layer['name'], layer['kind']
         if depth is not None and name.count('.') >= depth:
             name, kind = '.'.join(name.split('.')[:depth]), ''
         group = groups.setdefault(name, {'name': name, 'kind': kind, **dict.fromkeys(SUMS, 0)})
@@ -108,37 +88,33 @@ def group_layers(layers: Sequence[dict[str, Any]], depth: int | None) -> list[di
     return list(groups.values())
 
 
-def cells(cost: dict[str, Any]) -> list[str]:
-    """Millions of operations and parameters, and kilobytes, of one line of a table."""
-    return [*(f'{cost[key] / 1e6:,.2f}' for key in SUMS[:5]), f'{cost["bytes"] / 1e3:,.1f}']
-
-
-def tables(records: Sequence[dict[str, Any]], depth: int | None = 2) -> list[Table]:
+def cost_table(records: Sequence[dict[str, Any]], depth: int | None = 2) -> Table:
     """Lay out records of :func:`measure_complexity` for the terminal.
 
     One record is shown by parts of the network, several by their totals.
     """
+
+    def cells(cost: dict[str, Any]) -> list[str]:
+        return [*(f'{cost[key] / 1e6:,.2f}' for key in SUMS[:5]), f'{cost["bytes"] / 1e3:,.1f}']
+
+    several = len(records) > 1
+    titles = [f'{Path(record["config"]).stem}, {"×".join(map(str, record["size"]))}'
+              for record in records]
     # On a narrow terminal names are folded, numbers stay whole.
-    table = Table(title=None if len(records) > 1 else title_of(records[0]), title_justify='left',
+    table = Table(title=None if several else titles[0], title_justify='left',
                   box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column('config' if len(records) > 1 else 'layer', overflow='fold', min_width=12)
+    table.add_column('config' if several else 'layer', overflow='fold', min_width=12)
     for heading in ('FLOPs, M', 'BOPs, M', 'OPs, M', '1-bit, M', 'float, M', 'kB'):
         table.add_column(heading, justify='right', no_wrap=True)
-    if len(records) > 1:
-        for record in records:
-            table.add_row(title_of(record), *cells(record['total']))
-        return [table]
-    record, = records
-    for group in group_layers(record['layers'], depth):
+    if several:
+        for title, record in zip(titles, records):
+            table.add_row(title, *cells(record['total']))
+        return table
+    for group in group_layers(records[0]['layers'], depth):
         table.add_row(f'{group["name"]} {group["kind"]}'.strip(), *cells(group))
     table.add_section()
-    table.add_row('total', *cells(record['total']))
-    return [table]
-
-
-def title_of(record: dict[str, Any]) -> str:
-    """The name of a config and the size that it was counted at."""
-    return f'{Path(record["config"]).stem}, {"×".join(map(str, record["size"]))}'
+    table.add_row('total', *cells(records[0]['total']))
+    return table
 
 
 def remarks(records: Sequence[dict[str, Any]]) -> list[str]:

@@ -1,15 +1,15 @@
-"""Undeclared margins: the black or white around an image that its file calls valid.
+"""Undeclared collars: the black or white around an image that its file calls valid.
 
-Mosaics are often exported without a nodata tag, and lossy compression turns their margins into
-noise of a few grey levels. Thresholding alone would also take shadows and roofs; here a margin is
-what can be reached from outside. The raster is divided into squares of 8 x 8 pixels, and squares
-wholly of the margin's colour spread from one to the next, beginning at the raster's outer edge
-where 64 successive pixels have that colour. Then, with single pixels, the margin grows by at most
+Mosaics are often exported without a nodata tag, and lossy compression turns their collars into
+noise of a few grey levels. Thresholding alone would also take shadows and roofs; a collar has to be
+connected to the raster's edge. The raster is divided into squares of 8 x 8 pixels, and squares
+wholly of the collar's colour spread from one to the next, beginning at the raster's outer edge
+where 64 successive pixels have that colour. Then, with single pixels, the collar grows by at most
 8 pixels up to the image, so that a road or shadow of its colour that touches it is not followed
 where it is narrower than a square, and bright specks of compression that it encloses are closed. A
-wider one cannot be told from the margin; strong compression needs a greater tolerance.
+wider one cannot be told from the collar; strong compression needs a greater tolerance.
 
-The squares are found once (:mod:`bhvit_seg.raster.margin_search`). The pixels are decided as each
+The squares are found once (:mod:`bhvit_seg.raster.collar_search`). The pixels are decided as each
 window is read, from the window and :data:`HALO` pixels around it, so that they do not depend on how
 the raster is cut into windows.
 """
@@ -35,7 +35,7 @@ HALO = GROWTH + CLOSING
 
 
 class Colour(NamedTuple):
-    """A margin's colour: the values, as stored, that all bands of a pixel lie between."""
+    """A collar's colour: the values, as stored, that all bands of a pixel lie between."""
 
     name: str
     exact: float
@@ -64,8 +64,8 @@ def make_colour(name: str, dtype: np.dtype, tolerance: float,
         name: ``'black'`` or ``'white'``.
         dtype: Of the raster.
         tolerance: How far from the colour a value may lie: of 255 in 8 bits and where there is a
-            ``value_range``; else in steps of the raster, as 16 bits are hardly ever used whole
-            and a share of them would take dark land for a margin.
+            ``value_range``; else in units of the raster, as the range of 16 bits is rarely used
+            up and a fraction of it would take dark land for a collar.
         value_range: The values that are mapped onto 0 to 255.
 
     Raises:
@@ -89,13 +89,13 @@ def make_colour(name: str, dtype: np.dtype, tolerance: float,
 
 
 @dataclass(frozen=True, eq=False)
-class Margin:
-    """The margin of one raster, as a map of squares; small, and can be pickled.
+class Collar:
+    """The collar of one raster, as a map of squares; small, and can be pickled.
 
     Attributes:
         height: Rows of the raster.
         width: Columns of the raster.
-        colours: Those it has; none where there is no margin.
+        colours: Those it has; none where there is no collar.
         packed: Which squares belong to it, a bit each, with a ring of squares outside the raster:
             ``(rows + 2, ceil((columns + 2) / 8))`` uint8.
     """
@@ -106,41 +106,41 @@ class Margin:
     packed: np.ndarray
 
     def touches(self, window: Window) -> bool:
-        """Whether any pixel of a window within the raster may belong to the margin.
+        """Whether any pixel of a window within the raster may belong to the collar.
 
-        Looks at whole bytes of the map: True may be wrong, False never is.
+        Tests whole bytes of the map: True may be wrong, False never is.
         """
         rows, columns = self._reach(self.view(window))
         rows, columns = _square_of(rows, self.height), _square_of(columns, self.width) // 8
         return bool(self.packed[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1].any())
 
     def view(self, window: Window) -> Window:
-        """Return the part of the raster that decides which pixels of a window are margin."""
+        """Return the part of the raster that decides which pixels of a window are collar."""
         top, left = max(0, window.top - HALO), max(0, window.left - HALO)
         bottom = min(self.height, window.bottom + HALO)
         right = min(self.width, window.right + HALO)
         return Window(top, left, bottom - top, right - left)
 
     def mask(self, window: Window, pixels: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
-        """Return which pixels of a window are margin, ``(h, w)`` bool.
+        """Return which pixels of a window are collar, ``(h, w)`` bool.
 
         Args:
             window: Within the raster.
             pixels: The values as stored of ``view(window)``, ``(h, w, C)``.
             valid: Where those are declared to be valid, ``(h, w)``; None: everywhere. What is
-                declared to be invalid counts as having the margin's colour.
+                declared to be invalid counts as having the collar's colour.
         """
         view = self.view(window)
         coloured = ~valid if valid is not None else np.zeros(pixels.shape[:2], bool)
         for colour in self.colours:
             coloured |= colour.covers(pixels)
         rows, columns = self._reach(view)
-        # The ring outside the raster is where a margin thinner than a square grows from.
+        # The ring outside the raster is where a collar thinner than a square grows from.
         coloured = np.pad(coloured, ((view.top - rows[0], rows[-1] + 1 - view.bottom),
                                      (view.left - columns[0], columns[-1] + 1 - view.right)))
-        margin = _close(_grow(self._squares(rows, columns), coloured))
+        collar = _close(_grow(self._squares(rows, columns), coloured))
         top, left = window.top - rows[0], window.left - columns[0]
-        return margin[top:top + window.height, left:left + window.width]
+        return collar[top:top + window.height, left:left + window.width]
 
     def _reach(self, view: Window) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows and columns of pixels of a view, with those beside the raster."""
@@ -150,37 +150,37 @@ class Margin:
                           view.right + (view.right == self.width)))
 
     def _squares(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Return which of the pixels at rows and columns lie in squares of the margin."""
+        """Return which of the pixels at rows and columns lie in squares of the collar."""
         rows, columns = _square_of(rows, self.height), _square_of(columns, self.width)
         first, low = rows[0], columns[0] // 8
         bits = np.unpackbits(self.packed[first:rows[-1] + 1, low:columns[-1] // 8 + 1], axis=1)
         return bits.view(bool)[rows - first][:, columns - 8 * low]
 
 
-def _grow(margin: np.ndarray, coloured: np.ndarray) -> np.ndarray:
-    """Grow the margin over coloured pixels beside it, ``GROWTH`` times by one pixel."""
+def _grow(collar: np.ndarray, coloured: np.ndarray) -> np.ndarray:
+    """Grow the collar over coloured pixels beside it, ``GROWTH`` times by one pixel."""
     for _ in range(GROWTH):
-        grown = margin.copy()
-        grown[1:] |= margin[:-1]
-        grown[:-1] |= margin[1:]
-        grown[:, 1:] |= margin[:, :-1]
-        grown[:, :-1] |= margin[:, 1:]
+        grown = collar.copy()
+        grown[1:] |= collar[:-1]
+        grown[:-1] |= collar[1:]
+        grown[:, 1:] |= collar[:, :-1]
+        grown[:, :-1] |= collar[:, 1:]
         grown &= coloured
-        grown |= margin
-        margin = grown
-    return margin
+        grown |= collar
+        collar = grown
+    return collar
 
 
-def _close(margin: np.ndarray) -> np.ndarray:
-    """Add pixels that see the margin within ``CLOSING`` pixels above, below, left and right."""
-    enclosed = np.ones_like(margin)
-    for lines, closed in ((margin, enclosed), (margin.T, enclosed.T)):
+def _close(collar: np.ndarray) -> np.ndarray:
+    """Add pixels that see the collar within ``CLOSING`` pixels above, below, left and right."""
+    enclosed = np.ones_like(collar)
+    for lines, closed in ((collar, enclosed), (collar.T, enclosed.T)):
         for step in (1, -1):
             seen = lines[::step].copy()
             for shift in _doublings(CLOSING):
                 seen[shift:] |= seen[:-shift].copy()
             closed &= seen[::step]
-    return margin | enclosed
+    return collar | enclosed
 
 
 def _doublings(distance: int) -> Iterator[int]:

@@ -1,64 +1,73 @@
-"""The search for an undeclared margin, from the outer edge of a raster inwards.
+"""The search for an undeclared collar, from the outer edge of a raster inwards.
 
-It reads only as far inwards as the margin goes: first the parts of the raster at its outer edge,
-then, again and again, those that the margin was found to lead into. Memory is a byte for each
-square of 8 x 8 pixels and colour that is looked for, twice.
+It reads only as far inwards as the collar goes: first the parts of the raster at its outer edge,
+then, repeatedly, those that the collar was found to lead into. Memory is a byte for each square of
+8 x 8 pixels and colour that is looked for, twice.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Callable
+from typing import Protocol
 
 import numpy as np
 
 from bhvit_seg.inference.windows import Window
-from bhvit_seg.raster.margins import COLOURS, SIDE, Margin, make_colour
+from bhvit_seg.raster.collars import SIDE, Collar, Colour
 
-if TYPE_CHECKING:
-    from bhvit_seg.raster.margins import Colour
-    from bhvit_seg.raster.reading import RasterSource
-
-# Squares along the outer edge that must have the colour, one after the other, to begin a margin.
+# Squares along the outer edge that must have the colour, one after the other, to begin a collar.
 RUN = 8
-# 'auto': the share of the outermost pixels that must have exactly the colour. Dark water or a
+# 'auto': the fraction of the outermost pixels that must have exactly the colour. Dark water or a
 # bright roof at the edge is rarely 0 or 255 in all bands, and never along much of the edge.
 AUTO_SHARE = 0.02
 CHUNK = 1024
 
 
-def find_margin(source: RasterSource,
-                progress: Callable[[int, int], None] | None = None) -> Margin:
-    """Find the margin that ``source.options.border_nodata`` asks for.
+class StoredPixels(Protocol):
+    """What is searched: a :class:`~bhvit_seg.raster.reading.RasterSource`, for one.
+
+    Attributes:
+        height: Rows.
+        width: Columns.
+        block_shape: Rows and columns of the blocks of the file.
+    """
+
+    height: int
+    width: int
+    block_shape: tuple[int, int]
+
+    def decode(self, window: Window) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return values ``(h, w, C)``, and where they are valid, ``(h, w)``, or None."""
+
+
+def find_collar(source: StoredPixels, colours: Iterable[Colour], only_frequent: bool) -> Collar:
+    """Find the collar of any of some colours.
 
     Args:
-        source: The raster; read from its outer edge inwards, each part at most once.
-        progress: Called with how many parts were read, and how many are known to be needed.
+        source: The raster; each part is read at most once.
+        colours: The colours.
+        only_frequent: Drop colours that few of the outermost pixels have exactly.
 
     Raises:
-        UserError: The raster cannot be read, or its type has no white.
+        UserError: The raster cannot be read.
     """
-    options = source.options
-    names = COLOURS if options.border_nodata == 'auto' else (options.border_nodata,)
-    survey = _Survey(source, [
-        make_colour(name, source.dtype, options.border_tolerance, options.value_range)
-        for name in names])
-    survey.read(survey.outermost(), progress)
-    survey.begin(only_frequent=options.border_nodata == 'auto')
+    survey = _Survey(source, colours)
+    survey.read(survey.outermost())
+    survey.begin(only_frequent)
     while waiting := survey.spread():
-        survey.read(waiting, progress)
-    return survey.margin()
+        survey.read(waiting)
+    return survey.collar()
 
 
 class _Survey:
-    """The squares of a raster that have a margin's colour, and which of them were reached.
+    """The squares of a raster that have a collar's colour, and which of them were reached.
 
     Both are kept by colour, ``(rows + 2, columns + 2)``: a ring of squares lies outside the
     raster. One of the ring has a colour where all the outermost pixels beside it have.
     """
 
-    def __init__(self, source: RasterSource, colours: Iterable[Colour]) -> None:
+    def __init__(self, source: StoredPixels, colours: Iterable[Colour]) -> None:
         self.source = source
         self.size = -(-source.height // SIDE), -(-source.width // SIDE)
         shape = self.size[0] + 2, self.size[1] + 2
@@ -66,20 +75,15 @@ class _Survey:
         self.reached = {colour: np.zeros(shape, bool) for colour in self.squares}
         self.exact = dict.fromkeys(self.squares, 0)
         self.unread = set(_cut(source))
-        self.done = 0
 
     def outermost(self) -> list[Window]:
         """Return the chunks at the raster's outer edge."""
         return sorted(chunk for chunk in self.unread if any(self._edges(chunk)))
 
-    def read(self, chunks: list[Window], progress: Callable[[int, int], None] | None) -> None:
+    def read(self, chunks: list[Window]) -> None:
         """Find the coloured squares of chunks."""
-        total = self.done + len(chunks)
         for chunk in chunks:
             self._read(chunk)
-            self.done += 1
-            if progress is not None:
-                progress(self.done, total)
 
     def _read(self, chunk: Window) -> None:
         self.unread.remove(chunk)
@@ -110,7 +114,7 @@ class _Survey:
             yield slice(None), -1
 
     def begin(self, only_frequent: bool) -> None:
-        """Reach the squares of the ring where a margin begins.
+        """Reach the squares of the ring where a collar begins.
 
         Args:
             only_frequent: Whether to drop colours that too few of the outermost pixels have.
@@ -128,7 +132,7 @@ class _Survey:
             self.reached[colour][rows, columns] = _runs(squares[rows, columns])
 
     def spread(self) -> list[Window]:
-        """Spread over the squares known so far; return the chunks it could go on into."""
+        """Spread over the squares known so far; return the chunks that it reaches."""
         near = np.zeros(self.size, bool)
         for colour, reached in self.reached.items():
             flood(self.squares[colour], reached)
@@ -137,14 +141,14 @@ class _Survey:
         return sorted(chunk for chunk in self.unread
                       if near[_slices(chunk, ring=0)].any())
 
-    def margin(self) -> Margin:
+    def collar(self) -> Collar:
         reached = np.zeros((self.size[0] + 2, self.size[1] + 2), bool)
         colours = []
         for colour, part in self.reached.items():
             if part.any():
                 colours.append(colour)
                 reached |= part
-        return Margin(self.source.height, self.source.width, tuple(colours),
+        return Collar(self.source.height, self.source.width, tuple(colours),
                       np.packbits(reached, axis=1))
 
 
@@ -219,7 +223,7 @@ def _runs(ring: np.ndarray) -> np.ndarray:
     return np.logical_or.reduce([np.roll(starts, k) for k in range(RUN)])
 
 
-def _cut(source: RasterSource) -> Iterator[Window]:
+def _cut(source: StoredPixels) -> Iterator[Window]:
     """Yield parts of a raster, whole squares and whole blocks of its file where these are small.
 
     A file in strips is cut into strips, as each would be decoded again for every part of it.

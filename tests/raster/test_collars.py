@@ -16,8 +16,8 @@ from bhvit_seg.errors import UserError
 rasterio = pytest.importorskip('rasterio', reason="needs pip install 'bhvit_seg[raster]'")
 
 from bhvit_seg.inference.windows import Window  # noqa: E402
-from bhvit_seg.raster import margin_search  # noqa: E402
-from bhvit_seg.raster.margin_search import find_margin, flood  # noqa: E402
+from bhvit_seg.raster import collar_search  # noqa: E402
+from bhvit_seg.raster.collar_search import flood  # noqa: E402
 from bhvit_seg.raster.reading import RasterSource, ReadOptions  # noqa: E402
 
 
@@ -83,7 +83,7 @@ def test_a_frame_of_any_thickness_is_found(tmp_path, thickness):
 
 @pytest.mark.parametrize('quality', [60, 75, 90])
 @pytest.mark.parametrize('border', ['black', 'white'])
-def test_the_noise_of_compression_is_margin_and_the_image_is_not(tmp_path, border, quality):
+def test_the_noise_of_compression_is_collar_and_the_image_is_not(tmp_path, border, quality):
     smooth = np.cumsum(image(512, 512).astype(float) - 125, axis=2)
     smooth = (90 + 60 * np.sin(smooth / 400)).astype(np.uint8)
     inside = footprint(512, 512, 20, 0.75)
@@ -115,14 +115,14 @@ def test_what_is_dark_inside_the_image_stays(tmp_path):
     inside[:48] = False
     bands[:, 100:180, 100:180] = 0       # a lake
     bands[:, 200:256, 30:80] = 0         # one at the edge, 50 pixels wide
-    bands[:, 48:200, 150:156] = 3        # a road that touches the margin
+    bands[:, 48:200, 150:156] = 3        # a road that touches the collar
     valid = valid_of(write(tmp_path / 'dark.tif', bands))
     lost = inside & ~valid
     assert not valid[:48].any()
     assert lost.sum() == 8 * 6 and lost[48:56, 150:156].all()
 
 
-def test_bright_specks_in_the_margin_are_closed(tmp_path):
+def test_bright_specks_in_the_collar_are_closed(tmp_path):
     bands = image(128, 128)
     bands[:, :64] = 0
     for row, column in ((3, 9), (30, 30), (40, 67), (53, 101)):
@@ -134,14 +134,14 @@ def test_bright_specks_in_the_margin_are_closed(tmp_path):
     np.testing.assert_array_equal(valid, truth)
 
 
-def test_an_image_without_a_margin_has_none(tmp_path):
+def test_an_image_without_a_collar_has_none(tmp_path):
     bands = image(200, 300)
     bands[:, :, :20] = 4                 # dark water along a whole side, but not black
     bands[:, 50:110, 290:] = 255         # a roof at the edge
     path = write(tmp_path / 'full.tif', bands)
     with RasterSource(path, options('auto')) as source:
         assert source.read(whole(source))[1].all()
-        assert source.margin.colours == () and not source.margin.touches(Window(0, 0, 9, 9))
+        assert source.collar.colours == () and not source.collar.touches(Window(0, 0, 9, 9))
     assert valid_of(path, 'white').all()
     np.testing.assert_array_equal(valid_of(path, 'black'), bands[0] != 4)
 
@@ -153,11 +153,11 @@ def test_both_colours_are_found(tmp_path):
     path = write(tmp_path / 'both.tif', bands)
     with RasterSource(path, options('auto')) as source:
         valid = source.read(whole(source))[1]
-        assert [colour.name for colour in source.margin.colours] == ['black', 'white']
+        assert [colour.name for colour in source.collar.colours] == ['black', 'white']
     assert not valid[:40].any() and valid[40:100].all() and not valid[100:].any()
 
 
-def test_declared_nodata_leads_into_the_margin(tmp_path):
+def test_declared_nodata_leads_into_the_collar(tmp_path):
     bands = image(128, 128)
     bands[:, :30] = 77                   # declared
     bands[:, 30:50] = 2                  # not declared, and not at the edge but for its sides
@@ -200,8 +200,8 @@ def test_any_window_has_the_mask_of_the_whole(tmp_path_factory, seed, height, wi
     path.unlink()
 
 
-def margin_in_loops(bands: np.ndarray, tolerance: int = 10) -> np.ndarray:
-    """The black margin as its definition says, on one list of pixels after the other."""
+def collar_in_loops(bands: np.ndarray, tolerance: int = 10) -> np.ndarray:
+    """The black collar as its definition says, on one list of pixels after the other."""
     height, width = bands.shape[1:]
     dark = {(row, column) for row in range(height) for column in range(width)
             if bands[:, row, column].max() <= tolerance}
@@ -243,33 +243,33 @@ def margin_in_loops(bands: np.ndarray, tolerance: int = 10) -> np.ndarray:
             if square in passable and square not in reached:
                 reached.add(square)
                 waiting.append(square)
-    margin = set()
+    collar = set()
     for square in reached:
         if square in plain:
-            margin.update((r + (square[0] == high) - (square[0] == -1),
+            collar.update((r + (square[0] == high) - (square[0] == -1),
                            c + (square[1] == wide) - (square[1] == -1))
                           for r, c in beside(square))
         else:
-            margin.update(pixels_of(square))
+            collar.update(pixels_of(square))
     for _ in range(8):
-        margin |= {place for place in dark if {
+        collar |= {place for place in dark if {
             (place[0] - 1, place[1]), (place[0] + 1, place[1]),
-            (place[0], place[1] - 1), (place[0], place[1] + 1)} & margin}
+            (place[0], place[1] - 1), (place[0], place[1] + 1)} & collar}
     found = np.zeros((height, width), bool)
     for row in range(height):
         for column in range(width):
-            found[row, column] = (row, column) in margin or all(
-                any((row + step * down, column + step * along) in margin for step in range(1, 9))
+            found[row, column] = (row, column) in collar or all(
+                any((row + step * down, column + step * along) in collar for step in range(1, 9))
                 for down, along in ((-1, 0), (1, 0), (0, -1), (0, 1)))
     return found
 
 
 @given(seed=st.integers(0, 10_000), height=st.integers(1, 60), width=st.integers(1, 60))
 @settings(max_examples=80, deadline=None)
-def test_the_margin_is_what_its_definition_says(tmp_path_factory, seed, height, width):
+def test_the_collar_is_what_its_definition_says(tmp_path_factory, seed, height, width):
     bands = blobs(seed, height, width)
     path = write(tmp_path_factory.mktemp('blobs') / 'a.tif', bands)
-    np.testing.assert_array_equal(~valid_of(path), margin_in_loops(bands))
+    np.testing.assert_array_equal(~valid_of(path), collar_in_loops(bands))
     path.unlink()
 
 
@@ -292,7 +292,7 @@ def test_flood_reaches_what_is_connected(passable, seed):
 
 
 def snake(size: int) -> np.ndarray:
-    """A margin that winds through the raster as a spiral of 16 pixels between walls of 16."""
+    """A collar that winds through the raster as a spiral of 16 pixels between walls of 16."""
     bands = np.full((3, size, size), 90, np.uint8)
     for step in range(0, size // 2, 32):
         stop = size - step
@@ -306,35 +306,38 @@ def snake(size: int) -> np.ndarray:
 @pytest.mark.parametrize('layout', [
     dict(tiled=True, blockxsize=32, blockysize=16), dict(blockysize=3), dict(blockysize=320)])
 @pytest.mark.parametrize('chunk', [16, 50, 1024])
-def test_the_margin_does_not_depend_on_how_it_is_searched(tmp_path, monkeypatch, layout, chunk):
-    monkeypatch.setattr(margin_search, 'CHUNK', chunk)
+def test_the_collar_does_not_depend_on_how_it_is_searched(tmp_path, monkeypatch, layout, chunk):
+    monkeypatch.setattr(collar_search, 'CHUNK', chunk)
     bands = snake(320)
     path = write(tmp_path / 'snake.tif', bands, **layout)
     np.testing.assert_array_equal(valid_of(path), bands[0] > 0)
 
 
-def test_only_where_the_margin_leads_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(margin_search, 'CHUNK', 64)
+def test_only_where_the_collar_leads_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(collar_search, 'CHUNK', 64)
     bands = image(640, 640)
     bands[:, :200, :300] = 0
     path = write(tmp_path / 'corner.tif', bands, tiled=True, blockxsize=64, blockysize=64)
-    calls = []
+    read = []
+    decode = RasterSource.decode
+    monkeypatch.setattr(RasterSource, 'decode', lambda self, window: (
+        read.append(window), decode(self, window))[1])
     with RasterSource(path, options('black')) as source:
-        find_margin(source, lambda done, total: calls.append((done, total)))
+        source.read(Window(300, 400, 1, 1))
     edge, further = 4 * 9, 3 * 4
-    assert [done for done, _ in calls] == list(range(1, edge + further + 1))
-    assert calls[0][1] == edge and calls[-1][1] == edge + further
+    # The last one is the pixel that was asked for.
+    assert len(set(read)) == len(read) == edge + further + 1
 
 
-def test_a_known_margin_goes_along_and_is_not_searched_again(tmp_path, monkeypatch):
+def test_a_known_collar_goes_along_and_is_not_searched_again(tmp_path, monkeypatch):
     bands = image(128, 128)
     bands[:, :50] = 0
     source = RasterSource(write(tmp_path / 'a.tif', bands), options('black'))
-    source.margin = find_margin(source)
-    monkeypatch.setattr('bhvit_seg.raster.reading.find_margin', None)
+    source.read(Window(0, 0, 1, 1))
+    monkeypatch.setattr('bhvit_seg.raster.reading.find_collar', None)
     other = pickle.loads(pickle.dumps(source))
     assert (other.read(Window(0, 0, 128, 128))[1] == (bands[0] > 0)).all()
-    assert other.margin.packed.nbytes < 128 * 128 / 64
+    assert other.collar.packed.nbytes < 128 * 128 / 64
 
 
 @pytest.mark.parametrize('dtype, colour, given', [
@@ -364,7 +367,7 @@ def test_white_of_other_types(tmp_path, dtype, white, given):
         assert not valid[:50].any() and valid[50:].all()
 
 
-def test_dark_land_in_sixteen_bits_is_no_margin(tmp_path):
+def test_dark_land_in_sixteen_bits_is_no_collar(tmp_path):
     bands = image(128, 128, low=200, high=900, dtype='uint16')
     assert valid_of(write(tmp_path / 'land.tif', bands), eight_bit=False).all()
 
@@ -377,7 +380,7 @@ def test_a_type_without_a_white_is_refused(tmp_path, dtype):
 
 
 @pytest.mark.data
-def test_the_real_margin(data_root):
+def test_the_real_collar(data_root):
     path = data_root / 'geotiff' / '5b90f92da0d7280005fab355_4310.tif'
     with rasterio.open(path) as dataset:
         brightest = dataset.read().max(axis=0)
@@ -389,13 +392,13 @@ def test_the_real_margin(data_root):
     # The flight area lies below a line from (882, 0) over (360, 950) to (0, 1870).
     down, along = np.mgrid[:2048, :2048]
     image_side = down > np.interp(along, [0, 950, 1870, 2047], [900, 380, 30, 110])
-    margin_side = down < np.interp(along, [0, 950, 1600, 1860, 2047], [860, 340, 90, 5, 0])
-    assert invalid[margin_side].all() and (brightest[margin_side] <= 30).all()
+    collar_side = down < np.interp(along, [0, 950, 1600, 1860, 2047], [860, 340, 90, 5, 0])
+    assert invalid[collar_side].all() and (brightest[collar_side] <= 30).all()
     assert (invalid & image_side).sum() < 300
 
 
 @pytest.mark.data
 @pytest.mark.parametrize('name', ['pix4d_alpha_nodata.tif', 'm_4709963_se_14_1_20200831.tif'])
-def test_real_images_without_an_undeclared_margin_stay(data_root, name):
+def test_real_images_without_an_undeclared_collar_stay(data_root, name):
     path = data_root / 'geotiff' / name
     np.testing.assert_array_equal(valid_of(path, 'auto'), valid_of(path, None))

@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from bhvit_seg.evaluation.complexity_report import group_layers, measure_complexity, tables
+from bhvit_seg.commands.costs import cost_table, group_layers, measure_complexity
 
 TINY = 'configs/bhvit/bhvit-tiny_segformer_1xb4-3k_rs-lvf-224x224.py'
 REACTNET = 'configs/baselines/reactnet-18_segformer_1xb4-3k_rs-lvf-224x224.py'
@@ -69,8 +69,7 @@ def test_tables_keep_their_numbers_on_a_narrow_terminal(names):
     records = [{'config': f'{name}.py', 'size': [1001, 333], 'total': sums,
                 'layers': [{'name': 'decode_head.fuse', 'kind': '', **sums}]} for name in names]
     console = Console(width=80, file=io.StringIO())
-    for table in tables(records):
-        console.print(table)
+    console.print(cost_table(records))
     lines = console.file.getvalue()
     for number in ('78,743.11', '10,342.71', '88,743.11', '12.13', '1.33', '53,840.1'):
         assert lines.count(number) == 2

@@ -1,0 +1,81 @@
+"""LiDAR rasters beside images: which file, which channels, and one array of both.
+
+Works without torch and OpenMMLab's packages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bhvit_seg.datasets.image_io import equals_declared, read_raster
+from bhvit_seg.errors import UserError
+
+# Which file is the LiDAR raster of an image, most wanted first.
+LIDAR_SUFFIXES = ('.tif', '.tiff', '.npy', '.png')
+
+
+def read_lidar(path: str, channels: Sequence[int] | None = None, fill: float = 0.0,
+               nodata: float | None = None, backend_args: dict | None = None) -> np.ndarray:
+    """Read the channels of a LiDAR raster that a model takes.
+
+    Args:
+        path: See :func:`read_raster`.
+        channels: Which channels of the raster, from 0; all by default.
+        fill: What stands where the raster has no value: NaN, infinity or nodata.
+        nodata: The raster's value for "nothing here", besides the one a GeoTIFF declares.
+        backend_args: Where mmengine reads files from.
+
+    Returns:
+        (H, W, C) float32 without gaps.
+
+    Raises:
+        UserError: As for :func:`read_raster`, or a channel is missing.
+    """
+    raster, declared = read_raster(path, backend_args)
+    if channels is not None:
+        wrong = [c for c in channels if not 0 <= c < raster.shape[2]]
+        if wrong:
+            raise UserError(f'LiDAR raster {path} has no channel {wrong[0]}: it has '
+                            f'{raster.shape[2]}, numbered from 0; correct '
+                            'LoadLidarChannels.channels')
+        raster = raster[..., channels]
+    missing = np.zeros(raster.shape, bool)
+    for value in (declared, nodata):
+        if value is not None:
+            missing |= equals_declared(raster, value)
+    raster = raster.astype(np.float32)
+    raster[missing | ~np.isfinite(raster)] = fill
+    return raster
+
+
+def append_lidar(image: np.ndarray, image_path: str, raster: np.ndarray, raster_path: str
+                 ) -> np.ndarray:
+    """Return image and raster as one float32 array; the paths are for the message.
+
+    Raises:
+        UserError: They are not of one size.
+    """
+    if raster.shape[:2] != image.shape[:2]:
+        raise UserError(
+            f'LiDAR raster {raster_path} is {raster.shape[0]}x{raster.shape[1]} pixels (height x '
+            f'width), its image {image_path} {image.shape[0]}x{image.shape[1]}: resample it to '
+            'the grid of the image')
+    image = image.reshape(*image.shape[:2], -1).astype(np.float32)
+    return np.concatenate([image, raster], axis=2)
+
+
+def find_raster(folder: str | Path, name: str | Path) -> Path:
+    """Return the LiDAR raster of an image, by the image's path below its folder, without suffix.
+
+    Raises:
+        UserError: There is none.
+    """
+    for suffix in LIDAR_SUFFIXES:
+        raster = Path(folder) / f'{name}{suffix}'
+        if raster.is_file():
+            return raster
+    raise UserError(f'no raster {Path(folder) / name} ({", ".join(LIDAR_SUFFIXES)}): every image '
+                    'needs one of the same name in --lidar')

@@ -1,0 +1,180 @@
+"""The record of a prediction: of which files, model and options each output is.
+
+``prediction.json`` in the output folder decides what is predicted again, and keeps predictions of
+other images, and files that are not predictions, from being replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bhvit_seg.datasets.lidar import find_raster
+from bhvit_seg.errors import UserError
+from bhvit_seg.fileio import make_output_folder, write_json
+
+RECORD = 'prediction.json'
+
+
+@dataclass
+class Job:
+    """One image to predict.
+
+    Attributes:
+        image: The image.
+        name: Its name below the output folder, without suffix.
+        labels: The label map to write.
+        overlay: The overlay to write.
+        identity: What the prediction is of, plain values: files, model and options.
+    """
+
+    image: Path
+    name: str
+    labels: Path
+    overlay: Path
+    identity: dict[str, Any]
+
+
+def list_jobs(names: Mapping[Path, Path], out: Path, lidar: str | Path | None,
+              options: Mapping[str, Any]) -> list[Job]:
+    """Say for each image what is read and written."""
+    jobs = []
+    for image, name in names.items():
+        raster = None
+        with contextlib.suppress(UserError):  # it is reported when its turn comes
+            raster = None if lidar is None else find_raster(lidar, name)
+        identity = {**options, 'source': describe_file(image),
+                    'lidar': None if raster is None else describe_file(raster)}
+        jobs.append(Job(image, str(name), out / 'labels' / f'{name}.png',
+                        out / 'overlays' / f'{name}.png', identity))
+    return jobs
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Return what tells a file from others and from what it was before."""
+    described: dict[str, Any] = {'path': os.path.abspath(path)}
+    with contextlib.suppress(OSError):
+        status = path.stat()
+        described.update(bytes=status.st_size, modified=status.st_mtime_ns)
+    return described
+
+
+def check_outputs(jobs: Sequence[Job], out: Path, others: Sequence[str | Path]) -> None:
+    """See that nothing that is written is also read.
+
+    Raises:
+        UserError: An output is an input.
+    """
+    read = {Path(path).resolve() for path in others}
+    for job in jobs:
+        read |= {Path(file['path']).resolve()
+                 for file in (job.identity['source'], job.identity['lidar']) if file}
+    for path in (out / RECORD, *(path for job in jobs for path in (job.labels, job.overlay))):
+        if path.resolve() in read:
+            raise UserError(f'{path} would be written, but it is an input: give another --out')
+
+
+def update_record(out: Path, jobs: Sequence[Job], weights: str, opacity: float | None,
+                  overwrite: bool) -> list[Job]:
+    """Note in ``out`` what its predictions are of, and return what is left to predict.
+
+    Predictions of what was there before, such as an older version of an image, are removed.
+
+    Args:
+        out: The output folder.
+        jobs: All images.
+        weights: The file that the weights are in.
+        opacity: As of :func:`predict_files`; None for no overlays.
+        overwrite: As of :func:`predict_files`.
+
+    Raises:
+        UserError: ``out`` holds predictions of another model or other images under the names that
+            are to be written, or files of which nothing is known.
+    """
+    record = read_record(out / RECORD, overwrite)
+    models, images = record['models'], record['images']
+    digest = jobs[0].identity['model']
+    if not overwrite:
+        for name, entry in images.items():
+            if entry['model'] != digest and (out / 'labels' / f'{name}.png').exists():
+                raise UserError(f'{out} holds predictions of {models[entry["model"]]}, not of '
+                                f'{weights} with these settings: give another --out, or '
+                                '--overwrite')
+    models[digest] = weights
+    todo, stale = [], []
+    for job in jobs:
+        name = job.name
+        wanted = [job.labels] if opacity is None else [job.labels, job.overlay]
+        entry = images.get(name)
+        if not overwrite:
+            check_entry(out, job, wanted, entry)
+        # Another image beside it changes the name: 1.png is written as 1, or as 1.png beside 1.jpg.
+        suffix = job.image.suffix
+        before = name[:-len(suffix)] if name.endswith(suffix) else name + suffix
+        if before in images and images[before]['source']['path'] == job.identity['source']['path']:
+            stale += files_of(out, before, images.pop(before))
+        same = entry == {**job.identity, 'opacity': entry and entry['opacity']} and not overwrite
+        shown = entry['opacity'] if same else None
+        if not same:
+            stale += files_of(out, name, entry) + (wanted if overwrite else [])
+        elif opacity not in (None, shown):
+            stale += files_of(out, name, entry)[1:]
+        if not same or opacity not in (None, shown) or not all(path.exists() for path in wanted):
+            todo.append(job)
+        images[name] = {**job.identity, 'opacity': shown if opacity is None else opacity}
+    make_output_folder(out, '--out')
+    for path in stale:
+        path.unlink(missing_ok=True)
+    write_json(out / RECORD, record)
+    return todo
+
+
+def read_record(path: Path, overwrite: bool) -> dict[str, dict]:
+    """Return the weights by digest, and what predictions are of by name.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    if path.is_file():
+        try:
+            record = json.loads(path.read_text(encoding='utf-8'))
+            if all(entry['model'] in record['models'] and 'path' in entry['source']
+                   and 'opacity' in entry for entry in record['images'].values()):
+                return record
+        except (ValueError, KeyError, TypeError, AttributeError):
+            pass
+        if not overwrite:
+            raise UserError(f'{path} is damaged or not of `bhvit-seg predict`: give another --out, '
+                            'or --overwrite')
+    return {'models': {}, 'images': {}}
+
+
+def files_of(out: Path, name: str, entry: Mapping[str, Any] | None) -> list[Path]:
+    """Return the files of a recorded prediction: the labels, and the overlay if it has one."""
+    if entry is None:
+        return []
+    kinds = ('labels',) if entry['opacity'] is None else ('labels', 'overlays')
+    return [out / kind / f'{name}.png' for kind in kinds]
+
+
+def check_entry(out: Path, job: Job, wanted: Sequence[Path], entry: Mapping[str, Any] | None
+                ) -> None:
+    """See that what is there under the names of a job may be replaced.
+
+    Raises:
+        UserError: It is the prediction of another image, or of unknown origin.
+    """
+    known = files_of(out, job.name, entry)
+    for path in filter(Path.exists, [*known, *wanted]):
+        if path not in known:
+            raise UserError(f'{path} exists, but {RECORD} does not say what it is of: give '
+                            'another --out, or --overwrite')
+        if entry['source']['path'] != job.identity['source']['path']:
+            raise UserError(f'{path} is the prediction of {entry["source"]["path"]}, and '
+                            f'{job.image} would be written under the same name: give another '
+                            '--out, or --overwrite')

@@ -1,0 +1,113 @@
+"""The compiled engine in ``csrc``: how it is loaded, and what the processor offers."""
+
+from __future__ import annotations
+
+import os
+import stat
+from types import ModuleType
+from typing import Any, Callable
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.extras import engine_failure, reinstall_line
+
+MAX_BYTES = 1 << 31
+
+
+def load_engine() -> ModuleType:
+    """Return the extension module.
+
+    Raises:
+        UserError: It is not built.
+    """
+    try:
+        from . import _engine
+    except ImportError as error:
+        reason = engine_failure() or str(error)
+        raise UserError(
+            f'the engine of packed models is not built for this Python ({reason}): install a C++ '
+            f'compiler (Debian, Ubuntu: apt-get install g++) and run {reinstall_line()}'
+        ) from error
+    return _engine
+
+
+def run(function: Callable, *args: Any) -> Any:
+    """Call a function of the engine; its errors become :class:`UserError`."""
+    try:
+        return function(*args)
+    except load_engine().Error as error:
+        raise UserError(str(error)) from error
+    except MemoryError as error:
+        raise UserError('there is not enough memory for the image and its result: cut the image '
+                        'into windows') from error
+
+
+def read_file(path: str | os.PathLike) -> bytes:
+    """Read a packed model into memory, once and whole, as the engine takes it.
+
+    Raises:
+        UserError: The file is missing, a folder, not readable or too large.
+    """
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise UserError(f'the packed model is {path!r}: expected the path of a file that '
+                        'bhvit-seg export wrote')
+    name = os.fsdecode(path)
+    try:
+        with open(name, 'rb') as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UserError(f'the packed model {name} is not a regular file: give the path of '
+                                'a file that bhvit-seg export wrote')
+            if status.st_size > MAX_BYTES:
+                raise UserError(f'{name} has {status.st_size:,} bytes, too many for a packed '
+                                'model: give a file that bhvit-seg export wrote')
+            return file.read()
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = getattr(error, 'strerror', None) or error
+        raise UserError(f'the packed model {name!r} cannot be read ({reason}): give the path of a '
+                        'file that bhvit-seg export wrote') from error
+
+
+def check_isa(isa: str | None) -> str:
+    """Return what the engine takes for an instruction set, where None is the best one.
+
+    Raises:
+        UserError: It is not a name; whether the processor has it is for the engine to say.
+    """
+    if isa is None:
+        return ''
+    if not isinstance(isa, str) or not isa or '\0' in isa:
+        raise UserError(f'isa={isa!r}: expected one of {", ".join(instruction_sets())}')
+    return isa
+
+
+def instruction_sets() -> list[str]:
+    """Return the names of the instruction sets that this processor can run, best first.
+
+    Raises:
+        UserError: The engine is not built.
+    """
+    return list(load_engine().instruction_sets())
+
+
+def processor_limits(isa: str | None = None) -> tuple[float, float]:
+    """Measure what one core does at best in loops on registers.
+
+    Args:
+        isa: One of :func:`instruction_sets`; the best by default.
+
+    Returns:
+        Binary and float products (multiply and accumulate) a second.
+
+    Raises:
+        UserError: The engine is not built, or the processor lacks the instruction set.
+    """
+    return run(load_engine().limits, check_isa(isa))
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may run on."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,287 @@
+"""Every file that a prediction of rasters writes, known and checked before work begins.
+
+No input is ever replaced, and nothing that this package did not write, unless ``--overwrite`` asks
+for it. What was written beside a map is noted in the map's ``.aux.xml``, with size and time, so
+that a repeated command neither refuses its own files nor takes changed ones for its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.fileio import write_text
+from bhvit_seg.inference.inputs import files_behind
+from bhvit_seg.raster.journal import IDENTITY, folder_of
+from bhvit_seg.raster.opening import load_rasterio, open_quietly
+
+# A map's tag that says which run it is of, see bhvit_seg.raster.identity.
+IDENTITY_TAG = 'BHVIT_SEG_RUN'
+_DOMAIN = 'BHVIT_SEG_FILES'
+LAYERS = ('polygons', 'centerlines')
+
+
+@dataclass(frozen=True)
+class OutputPaths:
+    """The files of one map.
+
+    Attributes:
+        labels: The GeoTIFF of class ids.
+        probabilities: That of probabilities, as all others None where there is none.
+        vector: The polygons.
+        centerlines: The centre lines; the polygons' file where that is a GeoPackage.
+        preview: The PNG.
+        page: The HTML file that goes with it.
+    """
+
+    labels: Path
+    probabilities: Path | None = None
+    vector: Path | None = None
+    centerlines: Path | None = None
+    preview: Path | None = None
+    page: Path | None = None
+
+    @property
+    def rasters(self) -> list[Path]:
+        """The GeoTIFFs."""
+        return [path for path in (self.labels, self.probabilities) if path is not None]
+
+    @property
+    def companions(self) -> list[Path]:
+        """What is made of the finished map, each file once."""
+        given = (self.vector, self.centerlines, self.preview, self.page)
+        return list(dict.fromkeys(path for path in given if path is not None))
+
+
+def plan_outputs(labels: Path, probabilities: bool = False, vector: str | None = None,
+                 centerlines: bool = False, preview: str | None = None, several: bool = False
+                 ) -> OutputPaths:
+    """Return the files of a map.
+
+    Args:
+        labels: The map.
+        probabilities: Whether ``<labels>_probabilities.tif`` is written.
+        vector: The file of polygons; of several maps its suffix counts, and the name is the map's.
+        centerlines: Whether centre lines are written.
+        preview: The picture, named as ``vector`` is.
+        several: Whether there are other maps.
+    """
+    def beside(given: str | None) -> Path | None:
+        if given is None:
+            return None
+        return labels.with_suffix(Path(given).suffix) if several else Path(given)
+
+    polygons, picture, lines = beside(vector), beside(preview), None
+    if polygons is not None and centerlines:
+        from bhvit_seg.raster.vector.centerlines import centerlines_path
+
+        lines = centerlines_path(polygons)
+    return OutputPaths(
+        labels, probabilities_path(labels) if probabilities else None, polygons, lines, picture,
+        None if picture is None else picture.with_suffix('.html'))
+
+
+def probabilities_path(labels: Path) -> Path:
+    """Return where the probabilities of a map go."""
+    return labels.with_name(f'{labels.stem}_probabilities{labels.suffix}')
+
+
+def sidecar_of(raster: Path) -> Path:
+    """Return where GDAL keeps what a GeoTIFF cannot hold."""
+    return raster.with_name(f'{raster.name}.aux.xml')
+
+
+def check_outputs(plans: Mapping[Path | str, OutputPaths], others: Iterable[str | Path] = (),
+                  overwrite: bool = False) -> None:
+    """See that writing maps replaces nothing that it must not.
+
+    Args:
+        plans: The files of each raster's map.
+        others: More files that are read: the model's.
+        overwrite: Whether what is there may be replaced; never an input.
+
+    Raises:
+        UserError: An output is an input, a folder, another output, or a file that this package
+            did not write for this map.
+    """
+    inputs = {_key(file): file for raster in plans for file in _files_read(raster)}
+    inputs.update({_key(file): file for path in others for file in files_behind(path)})
+    owners: dict[object, Path | str] = {}
+    for raster, plan in plans.items():
+        for path in (*_all_of(plan), folder_of(plan.labels)):
+            key = _key(path)
+            if key in inputs:
+                raise UserError(f'{path}, which is to be written, is the input {inputs[key]}: '
+                                'give another output')
+            if key in owners:
+                raise UserError(f'{path} would be written twice, for {owners[key]} and for '
+                                f'{raster}: give outputs of different names')
+            owners[key] = raster
+            if path.is_dir() and path != folder_of(plan.labels):
+                raise UserError(f'{path} is a folder: give the name of the file to write')
+        if plan.vector is not None:
+            check_geopackage(plan.vector)
+        if not overwrite:
+            _refuse_strangers(plan)
+        _check_journal(folder_of(plan.labels))
+
+
+def same_file(one: str | os.PathLike, other: str | os.PathLike) -> bool:
+    """Whether two paths are one file, also by links; an address of GDAL is none."""
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
+
+
+def _all_of(plan: OutputPaths) -> list[Path]:
+    return [*plan.rasters, *map(sidecar_of, plan.rasters), *plan.companions]
+
+
+def _files_read(raster: str | os.PathLike) -> Iterator[Path]:
+    """Yield the files on disk that reading a raster reads."""
+    yield from files_behind(raster)
+    # What is no raster is refused elsewhere, with a reason.
+    with contextlib.suppress(load_rasterio().errors.RasterioError), open_quietly(raster) as dataset:
+        for file in dataset.files:
+            yield from files_behind(file)
+
+
+def _key(path: Path) -> object:
+    """Return what two names of one file have in common, whether it exists or not."""
+    with contextlib.suppress(OSError):
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
+    real = Path(os.path.realpath(path.parent)) / path.name
+    return str(real).casefold() if _ignores_case(real.parent) else str(real)
+
+
+def _ignores_case(folder: Path) -> bool:
+    """Whether a folder, or the one that it will be in, tells no capital letters from small ones."""
+    while not folder.exists():
+        folder = folder.parent
+    swapped = folder.with_name(folder.name.swapcase())
+    return swapped.name != folder.name and same_file(folder, swapped)
+
+
+def _refuse_strangers(plan: OutputPaths) -> None:
+    """Refuse files that are there and were not written for this map."""
+    for path in plan.rasters:
+        if os.path.lexists(path) and not _is_map(path):
+            raise _stranger(path)
+    ours = notes_of(plan.labels)
+    for path in plan.companions:
+        if not os.path.lexists(path) or _is_noted(path, ours.get(_name(plan.labels, path))):
+            continue
+        if path.suffix.lower() != '.gpkg':
+            raise _stranger(path)
+        for layer in _layers_taken(plan, path):
+            raise UserError(f'{path} has a layer {layer} already, which was not written for '
+                            f'{plan.labels}: give another --vector, or --overwrite to replace '
+                            'that layer')
+
+
+def _stranger(path: Path) -> UserError:
+    return UserError(f'{path} is there already, and was not written for this map: give another '
+                     'output, or --overwrite to replace it')
+
+
+def _is_map(path: Path) -> bool:
+    try:
+        with open_quietly(path) as dataset:
+            return IDENTITY_TAG in dataset.tags()
+    except load_rasterio().errors.RasterioError:
+        return False
+
+
+def check_geopackage(path: Path) -> None:
+    """Refuse a file that should be a GeoPackage to add layers to, and is something else."""
+    from bhvit_seg.raster.vector.features_io import SQLITE
+
+    if path.suffix.lower() == '.gpkg' and path.is_file():
+        with open(path, 'rb') as file:
+            if file.read(len(SQLITE)) != SQLITE:
+                raise UserError(f'{path} is there already and is not a GeoPackage: give another '
+                                '--vector')
+
+
+def _layers_taken(plan: OutputPaths, path: Path) -> list[str]:
+    """Return the layers of a GeoPackage that would be replaced."""
+    import pyogrio
+
+    try:
+        found = {name for name, _ in pyogrio.list_layers(path)}
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError):
+        # Without layers, such as one of tiles alone.
+        return []
+    return [layer for layer, file in zip(LAYERS, (plan.vector, plan.centerlines))
+            if file == path and layer in found]
+
+
+def _check_journal(folder: Path) -> None:
+    """Refuse the name of a journal that holds something else, which would be lost in the end."""
+    if not os.path.lexists(folder):
+        return
+    strange = not folder.is_dir() or (
+        not (folder / IDENTITY).exists() and any(path.name != 'lock' for path in folder.iterdir()))
+    if strange:
+        raise UserError(f'{folder}, where finished blocks are to be kept, is there already and '
+                        'holds something else: move it away, or give another output')
+
+
+def notes_of(labels: Path) -> dict[str, list[str]]:
+    """Return what is noted of the files beside a map, by their names as seen from its folder.
+
+    Each note has a text that stands for how the file was made, and its size and time of change,
+    both empty until it is whole.
+    """
+    try:
+        root = ElementTree.parse(sidecar_of(labels)).getroot()
+    except (OSError, ElementTree.ParseError):
+        return {}
+    return {entry.get('key', ''): (entry.text or '').split(' ')
+            for entry in root.iterfind(f"Metadata[@domain='{_DOMAIN}']/MDI")}
+
+
+def write_notes(labels: Path, files: Sequence[Path], made_by: str, finished: bool) -> None:
+    """Note that files beside a map are being written, or are whole, see :func:`notes_of`."""
+    sidecar = sidecar_of(labels)
+    try:
+        root = ElementTree.parse(sidecar).getroot()
+    except (OSError, ElementTree.ParseError):
+        root = ElementTree.Element('PAMDataset')
+    domain = root.find(f"Metadata[@domain='{_DOMAIN}']")
+    if domain is None:
+        domain = ElementTree.SubElement(root, 'Metadata', domain=_DOMAIN)
+    for file in files:
+        name = _name(labels, file)
+        entry = next((entry for entry in domain if entry.get('key') == name), None)
+        if entry is None:
+            entry = ElementTree.SubElement(domain, 'MDI', key=name)
+        status = file.stat() if finished else None
+        entry.text = ' '.join([made_by, *([str(status.st_size), str(status.st_mtime_ns)]
+                                          if status else [])])
+    ElementTree.indent(root)
+    write_text(sidecar, ElementTree.tostring(root, encoding='unicode') + '\n')
+
+
+def is_whole(labels: Path, file: Path, made_by: str) -> bool:
+    """Whether a file beside a map is there as it was written, in the way that ``made_by`` means."""
+    note = notes_of(labels).get(_name(labels, file))
+    return note is not None and note[0] == made_by and len(note) == 3 and file.exists() and (
+        _is_noted(file, note))
+
+
+def _is_noted(path: Path, note: Sequence[str] | None) -> bool:
+    """Whether a file is one that was noted, and was not changed since."""
+    if note is None or not path.exists():
+        return False
+    status = path.stat()
+    # Without size and time: of a run that ended while the file was written.
+    return len(note) == 1 or note[1:] == [str(status.st_size), str(status.st_mtime_ns)]
+
+
+def _name(labels: Path, file: Path) -> str:
+    return os.path.relpath(file, labels.parent)

@@ -1,0 +1,84 @@
+"""Notes about a raster that can be mapped, but may be meant otherwise; printed before the work."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import rasterio
+
+from bhvit_seg.inference.inputs import files_behind
+from bhvit_seg.inference.windows import Window
+from bhvit_seg.raster.opening import open_quietly
+from bhvit_seg.raster.reading import RasterSource
+
+COLOURS = ('red', 'green', 'blue')
+# Sampled in so many windows of so many pixels along each axis.
+SAMPLES, SIDE = 3, 64
+# Of 255: a range in which values differ by fewer grey levels was meant for other values.
+FEWEST_LEVELS = 8
+ORIENTATION = 0x0112
+
+
+def find_remarks(source: RasterSource) -> Iterator[str]:
+    """Yield sentences about what may be meant otherwise than it is read.
+
+    Raises:
+        UserError: A part of the raster cannot be read.
+    """
+    with open_quietly(source.path) as dataset:
+        yield from _band_order(source, dataset)
+        yield from _orientation(source, dataset)
+    yield from _values(source)
+
+
+def _band_order(source: RasterSource, dataset: rasterio.io.DatasetReader) -> Iterator[str]:
+    """Compare the first three bands that are read unasked with the colours they are tagged with."""
+    tagged = [meaning.name for meaning in dataset.colorinterp]
+    found = [tagged[band - 1] for band in source.bands[:3]]
+    if (source.options.bands is None and len(source.bands) >= 3 and found != [*COLOURS]
+            and set(COLOURS) <= set(tagged)):
+        order = ' '.join(str(tagged.index(colour) + 1) for colour in COLOURS)
+        yield (f'the bands of {source.path} are tagged {", ".join(found)} and are read in the '
+               f"file's order: --bands {order} gives a model of colours red, green, blue")
+
+
+def _orientation(source: RasterSource, dataset: rasterio.io.DatasetReader) -> Iterator[str]:
+    """Look for a tag that says how viewers should turn the image: GDAL and maps leave it as is."""
+    value = dataset.tags().get('EXIF_Orientation')
+    if value is None and dataset.driver in ('GTiff', 'COG', 'PNG', 'WEBP'):
+        # GDAL reports it for JPEG only. Pillow reads the header; its limits are on decoding.
+        with contextlib.suppress(Exception), warnings.catch_warnings():
+            from PIL import Image
+
+            warnings.simplefilter('ignore')
+            with Image.open(files_behind(source.path)[0]) as image:
+                value = image.getexif().get(ORIENTATION)
+    if value is not None and str(value) not in ('0', '1'):
+        yield (f'{source.path} has the EXIF orientation {value}, which viewers and `bhvit-seg '
+               'predict` apply; it is mapped as its pixels are stored: turn the file first, with '
+               '`exiftran -a` for one, if it should be seen as viewers show it')
+
+
+def _values(source: RasterSource) -> Iterator[str]:
+    """Compare sampled values with the range that they are scaled by."""
+    if source.options.value_range is None:
+        return
+    low, high = source.options.value_range
+    parts = []
+    for row in np.linspace(0, max(0, source.height - SIDE), SAMPLES).astype(int):
+        for column in np.linspace(0, max(0, source.width - SIDE), SAMPLES).astype(int):
+            pixels, valid = source.decode(Window(
+                int(row), int(column), min(SIDE, source.height), min(SIDE, source.width)))
+            parts.append(pixels.reshape(-1) if valid is None else pixels[valid].reshape(-1))
+    values = np.concatenate(parts).astype(np.float64)
+    if not len(values) or values.min() == values.max():
+        return
+    first, last = np.percentile(values, (2, 98))
+    levels = np.diff(np.clip((np.array([first, last]) - low) / (high - low), 0, 1) * 255)[0]
+    if levels < FEWEST_LEVELS:
+        yield (f'most values of {source.path} lie between {first:g} and {last:g} where it was '
+               f'sampled, which --value-range {low:g} {high:g} makes {levels:.1f} of 255 grey '
+               'levels: give the range that the values have')

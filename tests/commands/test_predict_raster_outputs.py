@@ -1,0 +1,327 @@
+"""Nothing of the user's is replaced by maps and what lies beside them, unless it is asked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from raster import rasters
+from raster.scenes import paint
+
+from bhvit_seg.cli import main as bhvit_seg
+
+ROOMY = '--max-memory', '32GB'
+
+
+@pytest.fixture
+def predict(map_model, tmp_path, monkeypatch):
+    """A function that maps with a small model, in the folder of the test."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args) -> int:
+        return bhvit_seg(['predict-raster', *map(str, args), '--packed', str(map_model()),
+                          '--threads', '1', *ROOMY])
+
+    return run
+
+
+@pytest.fixture
+def refused(predict, sentence, tmp_path):
+    """A function that maps, has to be refused, and may not have changed any file."""
+
+    def run(*args) -> str:
+        before = contents(tmp_path)
+        line = sentence(lambda given: predict(*given), *args)
+        assert contents(tmp_path) == before
+        return line
+
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes | str]:
+    return {str(path.relative_to(folder)): (
+        os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else '')
+        for path in sorted(folder.rglob('*'))}
+
+
+def png(folder: Path, name: str, seed: int = 0) -> Path:
+    return rasters.write_raster(folder / name, paint((40, 50), 3, seed), driver='PNG')
+
+
+def test_pictures_of_a_folder_are_not_replaced_by_previews(refused, tmp_path):
+    (tmp_path / 'shots').mkdir()
+    png(tmp_path, 'shots/one.png')
+    png(tmp_path, 'shots/two.png', seed=1)
+    assert 'shots' in refused('shots', 'shots', '--preview', 'look.png')
+    # Neither where the files are named one by one, nor through a link to the folder.
+    line = refused('shots/one.png', 'shots/two.png', 'shots', '--preview', 'look.png')
+    assert 'shots/one.png' in line and 'is the input' in line
+    (tmp_path / 'link').symlink_to('shots')
+    assert 'is the input' in refused('shots/one.png', 'shots/two.png', 'link', '--preview', 'x.png')
+
+
+@pytest.mark.parametrize('overwrite', [[], ['--overwrite']])
+@pytest.mark.parametrize('make', ['same', 'symlink', 'hardlink', 'roundabout'])
+def test_no_output_is_an_input(refused, write_raster, tmp_path, make, overwrite):
+    png(tmp_path, 'field.png')
+    write_raster((40, 50), name='road_probabilities.tif')
+    names = {'png': 'field.png', 'tif': 'road_probabilities.tif'}
+    if make in ('symlink', 'hardlink'):
+        link = os.symlink if make == 'symlink' else os.link
+        link('field.png', 'other.png')
+        (tmp_path / 'maps').mkdir()
+        link(tmp_path / 'road_probabilities.tif', tmp_path / 'maps' / 'road_probabilities.tif')
+        names['png'] = 'other.png'
+    elif make == 'roundabout':
+        (tmp_path / 'sub').mkdir()
+        names['png'] = 'sub/../field.png'
+    folder = 'maps/' if make in ('symlink', 'hardlink') else ''
+    assert 'is the input' in refused('field.png', 'm.tif', '--preview', names['png'], *overwrite)
+    line = refused('road_probabilities.tif', f'{folder}road.tif', '--probabilities', *overwrite)
+    assert f'{folder}road_probabilities.tif' in line and 'is the input' in line
+
+
+def test_the_file_that_a_table_is_in_is_an_input(refused, tmp_path):
+    pytest.importorskip('pyogrio')
+    rasters.write_raster(
+        tmp_path / 'squares.gpkg', paint((64, 64), 3, 0), driver='GPKG', RASTER_TABLE='june',
+        crs='EPSG:32632', transform=rasterio.Affine(1, 0, 0, 0, -1, 0), TILE_FORMAT='PNG',
+        APPEND_SUBDATASET='YES')
+    for given in ('squares.gpkg', 'GPKG:squares.gpkg:june', f'GPKG:{tmp_path}/squares.gpkg:june'):
+        line = refused(given, 'm.tif', '--vector', 'squares.gpkg', '--overwrite')
+        assert 'squares.gpkg' in line and 'is the input' in line
+
+
+def test_sources_masks_and_the_model_are_inputs(refused, write_raster, tmp_path, map_model):
+    from rasterio.shutil import copy
+
+    tile = write_raster((40, 50), name='tile.tif')
+    copy(tile, tmp_path / 'mosaic.vrt', driver='VRT')
+    assert 'tile.tif' in refused('mosaic.vrt', 'tile.tif', '--overwrite')
+    packed = tmp_path / 'packed.tif'
+    shutil.copy(map_model(), packed)
+    before = packed.read_bytes()
+    with pytest.raises(SystemExit):
+        bhvit_seg(['predict-raster', str(tile), str(packed), '--packed', str(packed),
+                   '--overwrite', *ROOMY])
+    assert packed.read_bytes() == before
+
+
+@pytest.mark.parametrize('there, options', [
+    ('notes.html', ['--preview', 'notes.png']), ('notes.png', ['--preview', 'notes.png']),
+    ('m.tif', []), ('m_probabilities.tif', ['--probabilities']),
+    ('plan.geojson', ['--vector', 'plan.geojson']), ('plan.fgb', ['--vector', 'plan.fgb']),
+    ('plan_centerlines.fgb', ['--vector', 'plan.fgb', '--centerlines'])])
+def test_files_that_were_not_written_for_the_map_are_kept(there, options, refused, predict,
+                                                          write_raster, tmp_path):
+    pytest.importorskip('pyogrio')
+    write_raster((40, 50))
+    (tmp_path / there).write_text('mine')
+    line = refused('image.tif', 'm.tif', *options)
+    assert there in line and '--overwrite' in line
+    assert predict('image.tif', 'm.tif', *options, '--overwrite') == 0
+    assert b'mine' != (tmp_path / there).read_bytes()
+
+
+def test_layers_of_a_geopackage_are_kept(refused, predict, write_raster, tmp_path):
+    pyogrio = pytest.importorskip('pyogrio')
+    write_raster((60, 70))
+    (tmp_path / 'text.gpkg').write_text('mine')
+    assert 'is not a GeoPackage' in refused('image.tif', 'm.tif', '--vector', 'text.gpkg',
+                                            '--overwrite')
+    point = np.array([bytes.fromhex('0101000000' + '00' * 16)], object)
+    for layer in ('wells', 'polygons'):
+        pyogrio.raw.write(tmp_path / 'project.gpkg', point, [], [], layer=layer, driver='GPKG',
+                          geometry_type='Point', crs='EPSG:32632',
+                          append=(tmp_path / 'project.gpkg').exists())
+    line = refused('image.tif', 'm.tif', '--vector', 'project.gpkg')
+    assert 'project.gpkg has a layer polygons' in line and '--overwrite' in line
+    assert predict('image.tif', 'm.tif', '--vector', 'project.gpkg', '--overwrite') == 0
+    assert len(pyogrio.raw.read(tmp_path / 'project.gpkg', layer='wells')[2]) == 1
+    assert pyogrio.read_info(tmp_path / 'project.gpkg', layer='polygons')['geometry_type'] == (
+        'Polygon')
+    pyogrio.raw.write(tmp_path / 'other.gpkg', point, [], [], layer='wells', driver='GPKG',
+                      geometry_type='Point', crs='EPSG:32632')
+    assert predict('image.tif', 'm.tif', '--vector', 'other.gpkg') == 0
+    assert {name for name, _ in pyogrio.list_layers(tmp_path / 'other.gpkg')} == {
+        'wells', 'polygons'}
+
+
+def test_folders_in_the_way_are_named(refused, write_raster, tmp_path):
+    write_raster((40, 50))
+    for name in ('a.png', 'b.html', 'c.fgb', 'd_probabilities.tif', 'e.tif.aux.xml'):
+        (tmp_path / name).mkdir()
+    for options in (['--preview', 'a.png'], ['--preview', 'b.png'], ['--vector', 'c.fgb']):
+        assert 'is a folder' in refused('image.tif', 'm.tif', *options, '--overwrite')
+    assert 'is a folder' in refused('image.tif', 'd.tif', '--probabilities')
+    assert 'e.tif.aux.xml is a folder' in refused('image.tif', 'e.tif')
+
+
+def test_what_stands_where_blocks_are_kept_stays(refused, write_raster, tmp_path):
+    write_raster((40, 50))
+    (tmp_path / '.m.tif.work').mkdir()
+    (tmp_path / '.m.tif.work' / 'diary.txt').write_text('mine')
+    assert '.m.tif.work' in refused('image.tif', 'm.tif', '--overwrite')
+    (tmp_path / '.n.tif.work').write_text('mine')
+    assert '.n.tif.work' in refused('image.tif', 'n.tif', '--restart')
+
+
+def test_outputs_of_one_run_are_different_files(refused, write_raster, tmp_path, monkeypatch):
+    from bhvit_seg.raster import outputs
+
+    write_raster((40, 50), name='a.tif')
+    write_raster((40, 50), name='a_probabilities.tif', seed=1)
+    line = refused('a.tif', 'a_probabilities.tif', 'maps', '--probabilities')
+    assert 'maps/a_probabilities.tif would be written twice' in line
+    # On a disk that tells no capital letters from small ones, A.tif and a.tif are one file.
+    (tmp_path / 'x').mkdir()
+    write_raster((40, 50), name='x/B.tif')
+    write_raster((40, 50), name='b.tif')
+    monkeypatch.setattr(outputs, '_ignores_case', lambda folder: True)
+    assert 'would be written twice' in refused('x/B.tif', 'b.tif', 'maps')
+
+
+def test_a_folder_that_ignores_case_is_recognized(tmp_path, monkeypatch):
+    from bhvit_seg.raster import outputs
+
+    (tmp_path / 'maps').mkdir()
+    assert not outputs._ignores_case(tmp_path / 'maps' / 'deeper')
+    (tmp_path / 'MAPS').symlink_to('maps')
+    assert outputs._ignores_case(tmp_path / 'maps' / 'deeper')
+
+
+def test_a_repeated_command_makes_what_is_missing_and_keeps_what_was_changed(
+        predict, refused, write_raster, tmp_path, capsys):
+    pytest.importorskip('pyogrio')
+    write_raster((60, 70))
+    command = ('image.tif', 'm.tif', '--vector', 'v.geojson', '--preview', 'p.png')
+    assert predict(*command) == 0
+    before = contents(tmp_path)
+    capsys.readouterr()
+    assert predict(*command) == 0
+    assert contents(tmp_path) == before
+    assert capsys.readouterr().out.count('already there') == 2
+    # Other options: the files are ours and as we left them.
+    assert predict(*command, '--min-pixels', '40') == 0
+    after = contents(tmp_path)
+    assert after['v.geojson'] != before['v.geojson'] and after['m.tif'] == before['m.tif']
+    (tmp_path / 'p.html').unlink()
+    assert predict(*command, '--min-pixels', '40') == 0 and (tmp_path / 'p.html').exists()
+    # Edited since: the user's.
+    (tmp_path / 'v.geojson').write_text('edited')
+    assert 'v.geojson' in refused(*command)
+    assert predict('image.tif', 'm.tif', '--vector', 'w.geojson') == 0
+
+
+def test_a_run_that_ended_among_the_companions_goes_on(predict, write_raster, tmp_path,
+                                                       monkeypatch):
+    from bhvit_seg.commands import predict_raster
+
+    write_raster((60, 70))
+    command = 'image.tif', 'm.tif', '--preview', 'p.png'
+
+    def half(raster, plan, args):
+        plan.preview.write_text('half')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict_raster, 'write_pictures', half)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        predict(*command)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert predict(*command) == 0
+    assert (tmp_path / 'p.png').read_bytes()[:4] == b'\x89PNG' and (tmp_path / 'p.html').exists()
+
+
+def test_addresses_are_mapped_once_and_again(predict, refused, write_raster, tmp_path, capsys):
+    write_raster((60, 70), name='inner.tif')
+    with zipfile.ZipFile(tmp_path / 'flight.zip', 'w') as archive:
+        archive.write(tmp_path / 'inner.tif', 'deep/inner.tif')
+    address = f'/vsizip/{tmp_path}/flight.zip/deep/inner.tif'
+    assert predict(address, 'm.tif', '--preview', 'p.png') == 0
+    assert predict('inner.tif', 'n.tif') == 0
+    with rasterio.open('m.tif') as one, rasterio.open('n.tif') as other:
+        np.testing.assert_array_equal(one.read(), other.read())
+    capsys.readouterr()
+    assert predict(address, 'm.tif', '--preview', 'p.png') == 0
+    assert 'm.tif is there already' in capsys.readouterr().out
+    assert predict(address, 'maps') == 0 and (tmp_path / 'maps' / 'inner.tif').exists()
+    (tmp_path / 'flight.tif').symlink_to('flight.zip')
+    assert 'flight.zip' in refused(address, 'flight.tif', '--overwrite')
+
+
+def test_linked_folders_are_mapped(predict, write_raster, tmp_path):
+    (tmp_path / 'far').mkdir()
+    (tmp_path / 'near').mkdir()
+    write_raster((40, 50), name='far/a.tif')
+    write_raster((40, 50), name='near/b.tif')
+    (tmp_path / 'near' / 'link').symlink_to(tmp_path / 'far')
+    assert predict('near', 'maps') == 0
+    assert sorted(str(path.relative_to('maps')) for path in Path('maps').rglob('*.tif')) == [
+        'b.tif', 'link/a.tif']
+
+
+def test_an_archive_exchanged_meanwhile_is_another_raster(map_model, write_raster, tmp_path,
+                                                          monkeypatch):
+    from bhvit_seg.errors import UserError
+    from bhvit_seg.inference.predictor import ModelSource
+    from bhvit_seg.raster import predict as predict_room
+
+    address = f'/vsizip/{tmp_path}/flight.zip/a.tif'
+
+    def exchange(seed):
+        write_raster((600, 70), name='a.tif', seed=seed, compress=None)
+        with zipfile.ZipFile(tmp_path / 'flight.zip', 'w') as archive:
+            archive.write(tmp_path / 'a.tif', 'a.tif')
+        os.utime(tmp_path / 'flight.zip', ns=(3, 3))
+
+    def run():
+        source = ModelSource(packed=str(map_model()), threads=1)
+        return predict_room.map_raster(address, tmp_path / 'm.tif', source, source.load())
+
+    exchange(0)
+    real = predict_room.Journal.store
+
+    def store_one(self, index, content):
+        real(self, index, content)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict_room.Journal, 'store', store_one)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    monkeypatch.undo()
+    exchange(1)
+    with pytest.raises(UserError, match='raster.files'):
+        run()
+    exchange(0)
+    assert run().resumed == 1
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_ctrl_c_says_what_is_kept(workers, map_model, write_raster, start_tool, tmp_path):
+    """As a terminal sends it: to the workers, too, which end without a word."""
+    write_raster((1100, 700), name='large.tif')
+    process = start_tool('tools/predict_raster.py', tmp_path / 'large.tif', tmp_path / 'm.tif',
+                         '--packed', map_model(), '--threads', '1', '--workers', workers,
+                         '--overlap', '0.5')
+    limit = time.monotonic() + 240
+    while time.monotonic() < limit and process.poll() is None:
+        if list(tmp_path.glob('.m.tif.work/*.npz')):
+            break
+        time.sleep(0.01)
+    children = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True,
+                              text=True).stdout.split()
+    for pid in (process.pid, *map(int, children)):
+        os.kill(pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert 'blocks of' in err and 'are kept' in err and len(err.strip().splitlines()) == 1
+    assert not (tmp_path / 'm.tif').exists() and list(tmp_path.glob('.m.tif.work/*.npz'))

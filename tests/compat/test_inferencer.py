@@ -1,0 +1,76 @@
+"""mmseg's MMSegInferencer runs our configs, in a process that knows nothing else of bhvit_seg."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from PIL import Image
+
+from bhvit_seg.inference.prediction import predict_files
+from bhvit_seg.inference.predictor import ModelSource
+from bhvit_seg.shipped import find_config
+from bhvit_seg.training.config import load_config
+
+NAME = 'bhvit-mini_segformer_1xb8-500_rs-lvf-224x224'
+PROGRAM = """
+import sys
+import numpy as np
+from PIL import Image
+from mmseg.apis import MMSegInferencer
+config, weights, image, out = sys.argv[1:]
+inferencer = MMSegInferencer(model=config, weights=weights, device='cpu')
+by_path = inferencer(image)['predictions']
+array = np.asarray(Image.open(image))[..., ::-1]
+by_array = inferencer(np.ascontiguousarray(array))['predictions']
+inferencer(image, out_dir=out)
+np.savez(out, by_path=by_path, by_array=by_array)
+"""
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    cfg = load_config(NAME)
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    path = tmp_path_factory.mktemp('weights') / 'random.pth'
+    meta = {'classes': ('background', 'road'), 'palette': [[0, 0, 0], [255, 255, 255]]}
+    torch.save({'state_dict': model.state_dict(), 'meta': {'dataset_meta': meta}}, path)
+    return path
+
+
+def test_labels_are_those_of_our_predictor(checkpoint, tmp_path):
+    image = tmp_path / 'tile.png'
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (90, 120, 3), np.uint8)).save(image)
+    run = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', PROGRAM, find_config(NAME), checkpoint, image,
+         tmp_path / 'out'],
+        capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    source = ModelSource(config=str(find_config(NAME)), checkpoint=str(checkpoint), device='cpu')
+    predict_files([image], source, tmp_path / 'ours')
+    expected = np.asarray(Image.open(tmp_path / 'ours' / 'labels' / 'tile.png'))
+    assert len(np.unique(expected)) == 2
+    predicted = np.load(tmp_path / 'out.npz')
+    assert np.array_equal(predicted['by_path'], expected)
+    assert np.array_equal(predicted['by_array'], expected)
+    assert (tmp_path / 'out' / 'vis' / 'tile.png').is_file()
+
+
+def test_stock_pipelines_are_left_alone(checkpoint, tmp_path):
+    from mmseg.apis import MMSegInferencer
+
+    cfg = load_config(NAME)
+    cfg.test_dataloader.dataset.pipeline = [
+        {'type': 'LoadImageFromFile', 'color_type': 'grayscale'}, {'type': 'PackSegInputs'}]
+    built = MMSegInferencer._init_pipeline(
+        MMSegInferencer.__new__(MMSegInferencer), cfg)
+    loader = built.transforms[0].from_file
+    assert type(loader).__name__ == 'LoadImageFromFile' and loader.color_type == 'grayscale'
