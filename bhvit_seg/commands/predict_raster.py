@@ -322,6 +322,7 @@ def write_pictures(raster: str, plan: OutputPaths, args: argparse.Namespace) -> 
     from bhvit_seg.raster.preview import write_preview
 
     bands = args.bands and args.bands[:3]
-    write_preview(raster, plan.labels, plan.preview, bands=bands)
-    write_page(raster, plan.labels, plan.page, plan.labels.stem, bands=bands)
+    alpha = not args.no_alpha
+    write_preview(raster, plan.labels, plan.preview, bands=bands, alpha=alpha)
+    write_page(raster, plan.labels, plan.page, plan.labels.stem, bands=bands, alpha=alpha)
     return 'image and map'
