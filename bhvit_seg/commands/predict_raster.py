@@ -205,7 +205,7 @@ def check_vector_packages() -> None:
     """
     from bhvit_seg.raster.vector.features_io import load
 
-    for package in ('pyogrio', 'shapely', 'skimage.measure'):
+    for package in ('pyogrio', 'pyproj', 'shapely', 'skimage.measure'):
         load(package)
 
 
@@ -217,6 +217,7 @@ def check_vectors(args: argparse.Namespace, classes: Sequence[str], rasters: Ite
         UserError: There is no such class, or an area cannot be measured.
     """
     from bhvit_seg.raster.opening import open_raster
+    from bhvit_seg.raster.vector.features_io import check_place
 
     if args.centerlines is not None:
         args.centerlines = args.centerlines or ['road']
@@ -227,12 +228,11 @@ def check_vectors(args: argparse.Namespace, classes: Sequence[str], rasters: Ite
                                 f'{", ".join(classes)}')
     if args.min_area is not None and args.min_pixels is not None:
         raise UserError('--min-area and --min-pixels are both given: give one of them')
-    if args.min_area is not None:
-        for raster in rasters:
-            with open_raster(raster) as dataset:
-                if dataset.crs is None:
-                    raise UserError(f'{raster} has no CRS, so that --min-area cannot be measured '
-                                    'in square metres: give --min-pixels')
+    for raster in rasters:
+        with open_raster(raster) as dataset:
+            if not check_place(dataset, Path(args.vector)).known and args.min_area is not None:
+                raise UserError(f'{raster} has no CRS, so that --min-area cannot be measured '
+                                'in square metres: give --min-pixels')
 
 
 def absolute(path: str | Path | None) -> str | None:
@@ -249,12 +249,15 @@ def find_outputs(rasters: Mapping[Path | str, Path], inputs: Sequence[str], out:
     """Return for each raster the GeoTIFF to write.
 
     Raises:
-        UserError: Several rasters are to become one file.
+        UserError: Several rasters are to become one file, or a file is named as a folder.
     """
     is_file = out.suffix.lower() in ('.tif', '.tiff') and not out.is_dir()
     if is_file and (len(rasters) > 1 or Path(inputs[0]).is_dir()):
         raise UserError(f'{len(rasters)} raster(s) of {", ".join(map(str, inputs))} are to be '
                         f'mapped into {out}, which names one file: give a folder')
+    if out.is_file() and not is_file:
+        raise UserError(f'{out} is a file, but maps are GeoTIFFs: give a name that ends in .tif, '
+                        'or a folder')
     return {raster: out if is_file else out / f'{name}.tif' for raster, name in rasters.items()}
 
 
@@ -319,6 +322,7 @@ def write_pictures(raster: str, plan: OutputPaths, args: argparse.Namespace) -> 
     from bhvit_seg.raster.preview import write_preview
 
     bands = args.bands and args.bands[:3]
-    write_preview(raster, plan.labels, plan.preview, bands=bands)
-    write_page(raster, plan.labels, plan.page, plan.labels.stem, bands=bands)
+    alpha = not args.no_alpha
+    write_preview(raster, plan.labels, plan.preview, bands=bands, alpha=alpha)
+    write_page(raster, plan.labels, plan.page, plan.labels.stem, bands=bands, alpha=alpha)
     return 'image and map'

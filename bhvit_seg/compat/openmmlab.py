@@ -61,7 +61,7 @@ def require_mm_stack() -> None:
                 # mmseg asserts the version of mmcv; compiled ops miss symbols of another torch.
                 raise StackError(
                     f'{name} is installed but does not import ({first_line(error)}); '
-                    '`bhvit-seg doctor` tells what does not fit and how to mend it') from error
+                    '`bhvit-seg doctor` tells what does not fit and how to correct it') from error
 
 
 def allow_mmengine_checkpoints() -> None:

@@ -86,7 +86,7 @@ class _GdalListener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.thread == self._thread:
-            self.found.append(re.sub(r'^CPLE_\w+:|in JPEGLib:| \(this warning can be.*', '',
+            self.found.append(re.sub(r'^CPLE_\w+(:| in )|in JPEGLib:| \(this warning can be.*', '',
                                      record.getMessage()).strip())
 
 
@@ -102,7 +102,7 @@ def gdal_damage_as_error() -> Iterator[list[str]]:
     from rasterio.errors import RasterioError
 
     harmless: list[str] = []
-    logger = logging.getLogger('rasterio._err')
+    logger = logging.getLogger('rasterio')
     listener = _GdalListener()
     logger.addHandler(listener)
     try:

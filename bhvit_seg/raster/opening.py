@@ -37,10 +37,13 @@ def load_rasterio() -> ModuleType:
 
 
 def open_quietly(path: str | Path, *args: Any, **kwargs: Any) -> Any:
-    """``rasterio.open`` without its warning about rasters without coordinates, fine as they are."""
+    """``rasterio.open`` without its warning about rasters without coordinates, which are fine.
+
+    Warnings of GDAL are printed with the name of the file.
+    """
     from rasterio.errors import NotGeoreferencedWarning
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), named_warnings(path):
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
         return load_rasterio().open(path, *args, **kwargs)
 

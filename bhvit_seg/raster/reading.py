@@ -161,8 +161,7 @@ class RasterSource:
 
     def _open(self) -> rasterio.io.DatasetReader:
         try:
-            with named_warnings(self.path):
-                return open_quietly(self.path)
+            return open_quietly(self.path)
         except RasterioError as error:
             if kind_of(self.path) in (Kind.MISSING, Kind.PATTERN):
                 raise UserError(f'no such raster: {self.path} does not exist') from error
