@@ -302,3 +302,46 @@ def published_manifest(depths, channels, hidden, heads, norm='BN', attention='qd
                 add_rprelu(name + '.rprelu', d)
     add_norm('vit.layernorm', channels[-1])
     return shapes
+
+
+def random_state(manifest: dict, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Return published tensors in float64, of the magnitude that trained ones have."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, shape in manifest.items():
+        value = 0.1 * torch.randn(shape, generator=generator, dtype=torch.float64)
+        if name.endswith('running_var'):
+            value = 0.5 + value.abs()
+        elif name.endswith('att_prob_clip'):
+            value = 0.02 + value.abs() / 5
+        elif name.endswith(('clip2', 'clip3', 'att_prob_quantizer.alpha')):
+            value = (1 if 'clip' in name else 0.1) + value.abs()
+        elif name.endswith(('init_state', 'num_batches_tracked')):
+            value = torch.ones_like(value)
+        elif name.endswith(('norm.weight', 'norm0.weight', 'prelu.weight')):
+            value = value + (0.25 if 'prelu' in name else 1)
+        elif name.endswith('.weight') and value.dim() > 1:
+            value = value * 10 / value[0].numel() ** 0.5
+        state[name] = value
+    return state
+
+
+def assert_outputs_agree(ours, theirs, backward: bool = True) -> None:
+    """Compare feature maps; ``backward`` propagates one random gradient through both."""
+    for a, b in zip(ours, theirs):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+    if backward:
+        weights = [torch.randn(out.shape, dtype=out.dtype) for out in theirs]
+        for outputs in (ours, theirs):
+            sum((out * w).mean() for out, w in zip(outputs, weights)).backward()
+
+
+def assert_gradients_agree(model, expected: dict, atol: float = 1e-10) -> None:
+    """Compare the gradients of the parameters that ``expected`` names."""
+    compared = 0
+    for name, parameter in model.named_parameters():
+        if name in expected and parameter.requires_grad:
+            torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-7, atol=atol,
+                                       msg=lambda m, n=name: f'{n}: {m}')
+            compared += 1
+    assert compared > 40

@@ -1,1 +1,1 @@
-"""Latency of whole segmenters, side by side in one process."""
+"""Latency of whole segmentors, with interleaved calls in one process."""

@@ -107,7 +107,8 @@ def read_pixels(path: str, color_type: str = 'color', backend_args: dict | None 
             gaps = _find_gaps(image, tiff.nodata, tiff.alpha if colour else None)
         if colour:
             if image.dtype != np.uint8 or image.shape[2] == 2:
-                raise _no_colours(path, f'{image.shape[2]} bands of {image.dtype}')
+                raise _no_colours(path, f'{image.dtype} values in each of its bands'
+                                  if image.dtype != np.uint8 else '2 bands')
             image = np.repeat(image, 3, 2) if image.shape[2] == 1 else image[..., :3]
     elif colour and _png_has_alpha(content):
         image = _decode_with_pillow(content, path, 'image', 'RGBA', upright=True)
@@ -343,7 +344,7 @@ def _decode_with_opencv(content: bytes, path: str, kind: str, color_type: str) -
     """Decode a picture to (H, W, C), red first."""
     if (color_type == 'color' and content.startswith(PNG_SIGNATURE)
             and content[PNG_BITS_AT] == 16):
-        raise _no_colours(path, '16 bits a channel')
+        raise _no_colours(path, 'uint16 values in each of its bands')
     reason = ''
     if content.startswith(PNG_SIGNATURE):
         with _open_with_pillow(content, path, kind) as image:
@@ -367,5 +368,7 @@ def _no_colours(path: str, what: str) -> UserError:
 
 def _undecodable(path: str, kind: str, reason: str = '') -> UserError:
     reason = ' '.join(reason.split())
+    if 'truncated' in reason.lower() or 'Premature end of JPEG file' in reason:
+        return UserError(f'{kind} {path} is truncated ({reason}): copy or export it again')
     return UserError(f'{kind} {path} cannot be decoded{f" ({reason})" if reason else ""}: it is '
                      'damaged, truncated or not an image; copy or export it again')

@@ -19,7 +19,7 @@ from mmengine.config import Config
 from bhvit_seg.datasets.checks import check_from_config
 from bhvit_seg.datasets.report import DatasetReport
 from bhvit_seg.errors import UserError
-from bhvit_seg.training.config import IOU_METRICS, listed, type_name
+from bhvit_seg.training.config import IOU_METRICS, dataset_nodes, listed, type_name
 
 # Losses that compare whole maps and so have no value for each pixel.
 MAP_LOSSES = ('CLDiceLoss', 'DiceLoss', 'HuasdorffDisstanceLoss', 'LovaszLoss', 'TverskyLoss')
@@ -70,7 +70,7 @@ def check_config(cfg: Config, split: str = 'train') -> tuple[list[str], list[str
     problems += backend_problems(cfg)
     if split == 'train':
         problems += [*validation_problems(cfg), *device_problems(cfg)]
-        warnings += schedule_warnings(cfg)
+        warnings += [*favoured_warnings(cfg), *schedule_warnings(cfg)]
     return problems, warnings
 
 
@@ -122,6 +122,16 @@ def loss_problems(path: str, head: Mapping, classes: int, channels: int) -> Iter
     elif channels == 1:
         yield (f'{path}.sampler.thresh is {sampler["thresh"]}, a probability of a softmax, and '
                f'{path}.out_channels is 1: leave out_channels out, or the sampler')
+
+
+def favoured_warnings(cfg: Config) -> Iterator[str]:
+    """Classes that crops are to favour and that do not exist."""
+    classes = max((head.get('num_classes') or 0 for _, head in heads_of(cfg.model)), default=0)
+    for node in dataset_nodes(cfg.get('train_dataloader'), 'favoured_classes'):
+        absent = [label for label in node['favoured_classes'] if label >= classes > 0]
+        if absent:
+            yield (f'favoured_classes of {type_name(node)} names {absent[0]}, but classes are '
+                   f'numbered 0 to {classes - 1}: no crop can favour it')
 
 
 def window_problems(model: Mapping) -> Iterator[str]:

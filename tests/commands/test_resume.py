@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from equality import assert_same
 
 from bhvit_seg.models.weights import load_checkpoint_safely
 from bhvit_seg.training.train import train
@@ -82,22 +83,6 @@ def logged(work_dir: Path) -> dict[tuple[str, int], list[dict]]:
     return lines
 
 
-def assert_equal(left, right, path: str = '') -> None:
-    """Compare nested containers of tensors, arrays and numbers exactly."""
-    if isinstance(left, dict):
-        assert set(left) == set(right), path
-        for key in left:
-            assert_equal(left[key], right[key], f'{path}.{key}')
-    elif isinstance(left, (list, tuple)):
-        assert len(left) == len(right), path
-        for number, (a, b) in enumerate(zip(left, right)):
-            assert_equal(a, b, f'{path}.{number}')
-    elif isinstance(left, torch.Tensor):
-        assert torch.equal(left, right), path
-    else:
-        assert left == right, path
-
-
 @pytest.mark.parametrize('lines, kills', [(PLAIN, 4), (WORKERS, 2), (EMA_ACCUMULATION, 2)],
                          ids=['plain', 'workers', 'ema-accumulation'])
 def test_killed_training_equals_undisturbed(lines, kills, tiny_config, tmp_path, start):
@@ -130,7 +115,7 @@ def test_killed_training_equals_undisturbed(lines, kills, tiny_config, tmp_path,
     name = f'iter_{ITERATIONS}.pth'
     want, have = load_checkpoint_safely(undisturbed / name), load_checkpoint_safely(killed / name)
     for part in ('state_dict', 'optimizer', 'param_schedulers', 'ema_state_dict'):
-        assert_equal(want.get(part), have.get(part), part)
+        assert_same(want.get(part), have.get(part), part)
     assert want['message_hub']['runtime_info']['best_score'] == \
         have['message_hub']['runtime_info']['best_score']
     assert {path.name for path in undisturbed.glob('*.pth')} == {

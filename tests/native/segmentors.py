@@ -31,9 +31,10 @@ def segmentor_config(arch: dict = MINI, in_channels: int = 3, classes: int = 5,
     numbers = torch.arange(in_channels, dtype=torch.float64)
     return dict(
         type='EncoderDecoder',
-        data_preprocessor=dict(
+        data_preprocessor={**dict(
             type='MultiChannelSegDataPreProcessor', mean=(110. + 7 * numbers).tolist(),
-            std=(50. + 3 * numbers).tolist(), bgr_to_rgb=in_channels >= 3, **preprocessor or {}),
+            std=(50. + 3 * numbers).tolist(), bgr_to_rgb=in_channels >= 3),
+            **(preprocessor or {})},
         backbone={**dict(type='BHViT', arch=arch, in_channels=in_channels, pretrain_img_size=64),
                   **(backbone or {})},
         decode_head={**dict(

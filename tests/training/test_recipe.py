@@ -12,6 +12,7 @@ import time
 import pytest
 import torch
 import torch.multiprocessing as mp
+from equality import assert_same
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
@@ -80,23 +81,6 @@ def whole(recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp('whole')
     train(recipe, work_dir=folder)
     return folder
-
-
-def assert_same(left, right, path=''):
-    """Compare nested containers exactly."""
-    assert type(left) is type(right), path
-    if isinstance(left, dict):
-        assert list(left) == list(right), path
-        for key in left:
-            assert_same(left[key], right[key], f'{path}.{key}')
-    elif isinstance(left, (list, tuple)):
-        assert len(left) == len(right), path
-        for number, (a, b) in enumerate(zip(left, right)):
-            assert_same(a, b, f'{path}.{number}')
-    elif isinstance(left, torch.Tensor):
-        assert torch.equal(left, right), path
-    else:
-        assert left == right, path
 
 
 def scalars(checkpoint) -> dict[str, list]:

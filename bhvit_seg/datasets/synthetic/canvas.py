@@ -1,4 +1,4 @@
-"""What a scene is painted on: colour, height and label layers, and oriented shapes in them."""
+"""The layers of a scene: colour, height and labels, and oriented shapes in them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ SUBPIXEL_BITS = 4
 
 
 class Canvas:
-    """Layers of one scene, painted from the ground up.
+    """Layers of one scene, painted from the ground upwards.
 
     Attributes:
         colour: Reflectance (H, W, 3) float32, red, green, blue, 0..1.
         height: Above ground in metres, (H, W) float32.
-        road: (H, W) uint8, 1 where a road is, whatever stands over it.
-        taken: (H, W) bool, where nothing more is built.
+        road: (H, W) uint8, 1 where a road is, also below other objects.
+        taken: (H, W) bool, where no further object may be placed.
     """
 
     def __init__(self, rng: np.random.Generator, size: tuple[int, int]) -> None:
@@ -50,7 +50,7 @@ class Canvas:
         return inside.astype(bool)
 
     def local(self, centre: np.ndarray, along: np.ndarray, reach: float):
-        """Coordinates in a turned frame, for the part of the scene within ``reach`` pixels.
+        """Coordinates in a rotated frame, for the part of the scene within ``reach`` pixels.
 
         Returns:
             The slices of that part, and the distances in pixels along and across ``along`` from
@@ -78,8 +78,8 @@ class Canvas:
 
     def paint(self, where, inside: np.ndarray, colour: np.ndarray,
               texture: np.ndarray | float = 0.0) -> None:
-        """Set the reflectance of ``inside`` (a mask of the part ``where``) to ``colour``, made
-        lighter and darker by ``texture``."""
+        """Set the reflectance of ``inside`` (a mask of the part ``where``) to ``colour``, modulated
+        by ``texture``."""
         shaded = np.asarray(colour, np.float32) * (1 + np.asarray(texture, np.float32))[..., None]
         part = self.colour[where]
         np.copyto(part, np.broadcast_to(shaded, part.shape), where=inside[..., None])
@@ -91,5 +91,5 @@ def unit(angle: float) -> np.ndarray:
 
 
 def normal(direction: np.ndarray) -> np.ndarray:
-    """``direction`` turned by a quarter."""
+    """``direction`` rotated by 90 degrees."""
     return np.array([-direction[1], direction[0]])

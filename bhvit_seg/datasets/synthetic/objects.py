@@ -1,4 +1,4 @@
-"""What stands on the ground: houses, halls, car parks, trees and cars."""
+"""Objects on the ground: houses, halls, car parks, trees and cars."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CAR_COLOURS = np.array([[0.85, 0.85, 0.86], [0.80, 0.80, 0.80], [0.12, 0.12, 0.1
 
 
 def draw_houses(canvas: Canvas, street: Street, density: float) -> None:
-    """Set houses with gabled or hipped roofs along both sides of a street, each with a drive."""
+    """Place houses with gabled or hipped roofs along both sides of a street, some with a drive."""
     rng = canvas.rng
     plot = _pixels(rng.uniform(15, 22))
     for side in (-1, 1):
@@ -37,7 +37,7 @@ def draw_houses(canvas: Canvas, street: Street, density: float) -> None:
 
 
 def draw_hall(canvas: Canvas, street: Street) -> None:
-    """Set a large flat roof, often of the colour of asphalt, and a car park beside a street."""
+    """Place a large flat roof, often of the colour of asphalt, and a car park beside a street."""
     rng = canvas.rng
     for _ in range(12):
         index = int(rng.integers(8, len(street.points) - 8))
@@ -57,7 +57,7 @@ def draw_hall(canvas: Canvas, street: Street) -> None:
 
 
 def draw_trees(canvas: Canvas, count: int, groves: int) -> None:
-    """Set single trees, also over roads, and groves of them."""
+    """Place single trees, also over roads, and groves."""
     rng = canvas.rng
     extent = np.array([canvas.size[1], canvas.size[0]], float)
     places = list(rng.uniform(-0.02, 1.02, (count, 2)) * extent)
@@ -71,7 +71,7 @@ def draw_trees(canvas: Canvas, count: int, groves: int) -> None:
 
 
 def draw_street_trees(canvas: Canvas, street: Street, density: float) -> None:
-    """Set a row of trees whose crowns reach over the edge of the street."""
+    """Place a row of trees whose crowns reach over the edge of the street."""
     rng = canvas.rng
     leaf = np.array([0.18, 0.27, 0.12]) * rng.uniform(0.8, 1.2)
     for side in (-1, 1):
@@ -82,7 +82,7 @@ def draw_street_trees(canvas: Canvas, street: Street, density: float) -> None:
 
 
 def draw_tree(canvas: Canvas, centre: np.ndarray, leaf: np.ndarray) -> None:
-    """Set a crown with an uneven outline; none grows through a roof."""
+    """Place a crown with an uneven outline, except on a roof."""
     rng = canvas.rng
     column, row = np.floor(centre).astype(int)
     if 0 <= row < canvas.size[0] and 0 <= column < canvas.size[1] and (
@@ -108,7 +108,7 @@ def draw_tree(canvas: Canvas, centre: np.ndarray, leaf: np.ndarray) -> None:
 
 
 def draw_cars(canvas: Canvas, street: Street, density: float) -> None:
-    """Set cars in the lanes of a street, and parked at its edge."""
+    """Place cars in the lanes of a street and parked at its edge."""
     rng = canvas.rng
     for point, tangent, width in street.walk(_pixels(7), start=float(rng.uniform(0, 14))):
         if rng.random() < density:
@@ -117,7 +117,7 @@ def draw_cars(canvas: Canvas, street: Street, density: float) -> None:
 
 
 def draw_car(canvas: Canvas, centre: np.ndarray, along: np.ndarray) -> None:
-    """Set one car: body, dark windows, lighter roof."""
+    """Place one car: body, dark windows, lighter roof."""
     rng = canvas.rng
     half = (_pixels(rng.uniform(1.9, 2.5)), _pixels(rng.uniform(0.8, 0.95)))
     part = canvas.local(centre, along, half[0] + 2)

@@ -1,4 +1,4 @@
-"""One scene: ground, streets, what stands beside them, and the sun over all of it."""
+"""One scene: ground, streets, objects beside them, and illumination."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bhvit_seg.datasets.synthetic.canvas import METRES_PER_PIXEL, Canvas, unit
 from bhvit_seg.errors import UserError
 
 MIN_SIDE = 32
-# Heights are multiples of 1/64 m: rounding differences between machines do not reach the file.
+# Heights are multiples of 1/64 m, so that rounding differences between machines do not show.
 HEIGHT_STEPS = 64
 FIELDS = np.array([[0.25, 0.30, 0.17], [0.36, 0.37, 0.22], [0.47, 0.42, 0.30], [0.37, 0.30, 0.24],
                    [0.30, 0.34, 0.21], [0.42, 0.40, 0.27]])
@@ -35,7 +35,7 @@ class Scene(NamedTuple):
 
 
 def generate_scene(seed: int | tuple[int, ...], size: tuple[int, int] = (256, 256)) -> Scene:
-    """Make the scene of a seed.
+    """Generate the scene of a seed.
 
     Args:
         seed: A number from 0, or several of them.
@@ -53,7 +53,7 @@ def generate_scene(seed: int | tuple[int, ...], size: tuple[int, int] = (256, 25
     _draw_ground(canvas, built_up)
     if rng.random() < 0.5:
         roads.draw_path(canvas)
-    # Counts go with the area, so that a large scene is as full as a small one.
+    # Counts are proportional to the area, so that density does not depend on the size.
     area = size[0] * size[1] / 256**2
     streets = roads.plan_streets(canvas, int(rng.integers(0, 3) + round(3 * built_up)))
     roads.draw_streets(canvas, streets)
@@ -74,7 +74,7 @@ def generate_scene(seed: int | tuple[int, ...], size: tuple[int, int] = (256, 25
 
 
 def _draw_ground(canvas: Canvas, built_up: float) -> None:
-    """Parcels of one colour each, furrowed outside the town, with grain and stains."""
+    """Paint parcels of one colour each, with furrows in the country, grain and stains."""
     rng = canvas.rng
     rows, columns = canvas.size
     # A parcel is 60 m to 110 m wide in the country, a garden's width in town.
@@ -110,7 +110,7 @@ def _draw_ground(canvas: Canvas, built_up: float) -> None:
 
 
 def _photograph(canvas: Canvas, height: np.ndarray) -> np.ndarray:
-    """Light the scene by one sun, cast its shadows, and expose, blur and add noise."""
+    """Illuminate the scene, cast shadows, expose, blur and add noise."""
     rng = canvas.rng
     sun = unit(rng.uniform(0, 2 * np.pi))
     elevation = np.radians(rng.uniform(32, 58))
@@ -118,13 +118,13 @@ def _photograph(canvas: Canvas, height: np.ndarray) -> np.ndarray:
     lit = cv2.GaussianBlur(lit, (3, 3), 0.7)
     slope_x = cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=1 / (8 * METRES_PER_PIXEL))
     slope_y = cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=1 / (8 * METRES_PER_PIXEL))
-    # Walls are steeper than anything seen from above: limited, or every roof has a bright rim.
+    # Without a limit, walls would give every roof a bright rim.
     slope = np.clip(slope_x * sun[0] + slope_y * sun[1], -1.2, 1.2)
     steep = np.minimum(np.hypot(slope_x, slope_y), 1.2)
     facing = (np.sin(elevation) - slope * np.cos(elevation)) / np.sqrt(1 + steep**2)
     diffuse = np.maximum(facing, 0) / np.sin(elevation)
     light = (0.34 + 0.66 * lit * diffuse)[..., None]
-    # Shade is lit by the sky alone, which is blue.
+    # Shadows are lit only by the blue sky.
     sky = 1 + (1 - lit)[..., None] * np.array([-0.06, 0.0, 0.12], np.float32)
     picture = canvas.colour * light.astype(np.float32) * sky
     cast = np.float32(rng.uniform(1.15, 1.5)) * (1 + rng.uniform(-0.05, 0.05, 3)).astype(np.float32)
@@ -132,13 +132,13 @@ def _photograph(canvas: Canvas, height: np.ndarray) -> np.ndarray:
     picture = picture * cast * (1 - haze) + haze
     picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.5, 0.8))
     picture += rng.standard_normal(picture.shape, dtype=np.float32) * np.float32(0.012)
-    # Display gamma: reflectance is linear, pictures are not.
+    # Display gamma: reflectance is linear, images are not.
     picture = np.power(np.clip(picture, 0, 1), np.float32(1 / 1.25))
     return np.round(picture * 255).astype(np.uint8)
 
 
 def _shadow(height: np.ndarray, sun: np.ndarray, slope: float) -> np.ndarray:
-    """Return (H, W) float32, 1 where something between a pixel and the sun is higher than the
+    """Return (H, W) float32, 1 where an object between a pixel and the sun is higher than the
     ray. ``sun`` is the horizontal direction to the sun, ``slope`` the rise of the ray."""
     drop = slope * METRES_PER_PIXEL
     reach = int(height.max() / drop) + 1

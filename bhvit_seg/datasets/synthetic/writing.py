@@ -1,4 +1,4 @@
-"""Data sets of synthetic scenes on disk, in the layouts that our configs read."""
+"""Data sets of synthetic scenes on disk, in the layouts that the configs read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_dataset(root: str | os.PathLike,
     """Write scenes as ``images``, ``annotations`` and ``lidar``, each with ``train`` and ``val``.
 
     Images and masks (0 background, 1 road) are PNG, heights float32 TIFF in metres. Repeating a
-    call writes the same files; scenes of ``train`` and ``val`` have nothing in common.
+    call writes the same files; ``train`` and ``val`` have different scenes.
 
     Raises:
         UserError: A count is negative, or a folder holds other files, which would become part of
@@ -53,8 +53,8 @@ def write_ade20k_like(root: str | os.PathLike,
                       n_val: int = 2,
                       size: tuple[int, int] = (96, 128),
                       seed: int = 0) -> None:
-    """Write small files of the shape of ADE20K (SceneParsing): JPEG images, masks of 0 (other)
-    and 1..150; rectangles whose colour tells their class.
+    """Write a small set in the layout of ADE20K (SceneParsing): JPEG images, masks of 0 (other)
+    and 1..150; rectangles whose colour depends on their class.
 
     Raises:
         UserError: A folder holds other files.
@@ -83,7 +83,7 @@ def _prepare(folder: Path, names: set[str]) -> None:
     others = sorted(path.name for path in folder.iterdir() if path.name not in names)
     if others:
         raise UserError(f'{folder} already holds {others[0]} and {len(others)} such file(s) that '
-                        'are not of this sample set: give an empty folder')
+                        'are not part of this sample set: give an empty folder')
 
 
 def _write(path: Path, picture: np.ndarray) -> None:

@@ -18,6 +18,7 @@ from bhvit_seg.raster.vector.features_io import (
     LabelRaster,
     LayerWriter,
     check_output,
+    check_place,
     check_sizes,
     open_labels,
     to_map,
@@ -85,7 +86,7 @@ def write_centerlines(labels: str | Path, out: str | Path, classes: Sequence[int
     check_sizes(min_length=min_length, simplify=simplify)
     with open_labels(labels) as raster:
         chosen = raster.choose(classes)
-        geodesy = Geodesy(raster.dataset.crs, raster.dataset.transform, raster.shape)
+        geodesy = check_place(raster.dataset, out)
         unit = 'm' if geodesy.known else 'px'
         writer = LayerWriter(out, LAYER, 'LineString', {
             'class_id': np.int32, 'class': object, f'length_{unit}': np.float64,

@@ -41,6 +41,7 @@ class WeightRegularizationHook(ScheduledHook):
         if weight < 0 or not 0 <= begin <= 1:
             raise UserError(f'WeightRegularizationHook got weight={weight}, begin={begin}; weight '
                             'is at least 0 and begin a fraction of training between 0 and 1.')
+        self.begin = begin
         self.part = dict(regularization_weight=weight, regularization_begin=begin)
         self.loss = WeightRegularizationLoss(weight)
         self._handle = None

@@ -8,7 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
-from plain_bhvit import PlainBHViT, binary_activation, binary_weight, published_manifest
+from plain_bhvit import (
+    PlainBHViT,
+    assert_gradients_agree,
+    assert_outputs_agree,
+    binary_activation,
+    binary_weight,
+    published_manifest,
+    random_state,
+)
 
 import bhvit_seg.models  # noqa: F401
 from bhvit_seg.errors import UserError
@@ -96,22 +104,14 @@ ABLATIONS = {
 @pytest.mark.parametrize('part', ABLATIONS)
 def test_agrees_with_the_oracle_that_lacks_the_part(part, train):
     options, oracle, absent = ABLATIONS[part]
-    generator = torch.Generator().manual_seed(1)
-    state = {}
-    for name, shape in published_manifest(
-            SMALL['depths'], SMALL['channels'], SMALL['mlp_channels'], SMALL['num_heads']).items():
-        if any(word in name for word in absent):
-            continue
-        if part == 'convolution' and name.endswith('cov1.weight'):
-            shape = [shape[0], shape[0], 3, 3]
-        value = 0.1 * torch.randn(shape, generator=generator, dtype=torch.float64)
-        if name.endswith(('running_var', 'alpha', 'init_state')):
-            value = 0.5 + value.abs()
-        elif name.endswith(('norm.weight', 'norm0.weight')):
-            value = 1 + value
-        elif name.endswith('.weight') and value.dim() > 1:
-            value = value * 10 / value[0].numel() ** 0.5
-        state[name] = value.requires_grad_(train)
+    manifest = {
+        name: [shape[0], shape[0], 3, 3]
+        if part == 'convolution' and name.endswith('cov1.weight') else shape
+        for name, shape in published_manifest(SMALL['depths'], SMALL['channels'],
+                                              SMALL['mlp_channels'], SMALL['num_heads']).items()
+        if not any(word in name for word in absent)}
+    state = {name: tensor.requires_grad_(train)
+             for name, tensor in random_state(manifest, seed=1).items()}
     model = build(output_norm=False, **options).double().train(train)
     missing = model.load_state_dict(
         convert_checkpoint({n: t.detach() for n, t in state.items()}), strict=False)
@@ -121,23 +121,11 @@ def test_agrees_with_the_oracle_that_lacks_the_part(part, train):
     image = torch.randn(2, 3, 224, 224, dtype=torch.float64)
     theirs = oracle(state, SMALL['num_heads'], train=train)(image, SMALL['depths'])
     ours = model(image)
-    for a, b in zip(ours, theirs):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
-    if not train:
-        return
-    weights = [torch.randn(o.shape, dtype=o.dtype) for o in theirs]
-    for outputs in (ours, theirs):
-        sum((o * w).mean() for o, w in zip(outputs, weights)).backward()
-    expected = convert_checkpoint({n: t.grad if t.grad is not None else torch.zeros_like(t)
-                                   for n, t in state.items()})
-    compared = 0
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        if name in expected:
-            torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-7, atol=1e-11,
-                                       msg=lambda m, n=name: f'{n}: {m}')
-            compared += 1
-    assert compared > 100
+    assert_outputs_agree(ours, theirs, backward=train)
+    if train:
+        assert_gradients_agree(model, convert_checkpoint({
+            n: t.grad if t.grad is not None else torch.zeros_like(t) for n, t in state.items()}),
+            atol=1e-11)
 
 
 @pytest.mark.parametrize('token_mixers,kinds', [

@@ -1,4 +1,4 @@
-"""How the baselines are initialised: like BHViT, or from a checkpoint."""
+"""What all backbones have in common: sizes, chosen maps, checks, initial weights."""
 
 from __future__ import annotations
 
@@ -7,10 +7,35 @@ import torch
 from mmseg.registry import MODELS
 
 import bhvit_seg.models  # noqa: F401
+from bhvit_seg.errors import UserError
 from bhvit_seg.models.layers import BinaryConv2d, BinaryLinear
 
 BASELINES = [dict(type='BinaryResNet', depths=(1, 1, 1, 1), channels=(32, 32, 32, 32)),
              dict(type='BinaryViT', channels=64, depth=4)]
+ARCH = dict(depths=(1, 1, 1, 1), channels=(8, 16, 32, 64), mlp_channels=(16, 32, 64, 128),
+            num_heads=(1, 1, 2, 4))
+BACKBONES = [*BASELINES, dict(type='BHViT', arch=ARCH)]
+
+
+@pytest.mark.parametrize('cfg', BACKBONES, ids=lambda cfg: cfg['type'])
+@pytest.mark.parametrize('height,width', [(4, 4), (5, 9), (17, 40), (64, 32), (100, 97)])
+def test_any_size(cfg, height, width):
+    model = MODELS.build(dict(cfg, in_channels=5)).eval()
+    outputs = model(torch.randn(1, 5, height, width))
+    assert [out.shape[2:] for out in outputs] == [
+        (-(-height // stride), -(-width // stride)) for stride in (4, 8, 16, 32)]
+    assert all(out.isfinite().all() for out in outputs)
+
+
+@pytest.mark.parametrize('cfg', BACKBONES, ids=lambda cfg: cfg['type'])
+def test_chosen_maps_only(cfg):
+    model = MODELS.build(dict(cfg, out_indices=(1, 3))).eval()
+    assert [out.shape[2] for out in model(torch.randn(1, 3, 64, 64))] == [8, 2]
+    assert set(model.output_norms) == {'1', '3'}
+    with pytest.raises(UserError, match=r'out_indices=\(0, 4\)'):
+        MODELS.build(dict(cfg, out_indices=(0, 4)))
+    with pytest.raises(UserError, match='4 channels .* in_channels=3'):
+        model(torch.randn(1, 4, 32, 32))
 
 
 @pytest.mark.parametrize('cfg', BASELINES, ids=lambda cfg: cfg['type'])
