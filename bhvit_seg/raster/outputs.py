@@ -1,8 +1,8 @@
-"""Every file that a prediction of rasters writes, known and checked before work begins.
+"""The files that a prediction of rasters writes, checked before work begins.
 
-No input is ever replaced, and nothing that this package did not write, unless ``--overwrite`` asks
-for it. What was written beside a map is noted in the map's ``.aux.xml``, with size and time, so
-that a repeated command neither refuses its own files nor takes changed ones for its own.
+No input is ever replaced, and other existing files only with ``--overwrite``, except those that
+were written for the same map. Vectors, preview and page are noted in the map's ``.aux.xml`` with
+size and time, so that a repeated command recognizes its own files, unless they were changed.
 """
 
 from __future__ import annotations
@@ -98,12 +98,12 @@ def sidecar_of(raster: Path) -> Path:
 
 def check_outputs(plans: Mapping[Path | str, OutputPaths], others: Iterable[str | Path] = (),
                   overwrite: bool = False) -> None:
-    """See that writing maps replaces nothing that it must not.
+    """Check that no output replaces an input or, unasked, a file of the user's.
 
     Args:
         plans: The files of each raster's map.
         others: More files that are read: the model's.
-        overwrite: Whether what is there may be replaced; never an input.
+        overwrite: Whether existing files may be replaced; inputs never are.
 
     Raises:
         UserError: An output is an input, a folder, another output, or a file that this package
@@ -143,7 +143,7 @@ def _all_of(plan: OutputPaths) -> list[Path]:
 def _files_read(raster: str | os.PathLike) -> Iterator[Path]:
     """Yield the files on disk that reading a raster reads."""
     yield from files_behind(raster)
-    # What is no raster is refused elsewhere, with a reason.
+    # A file that is not a raster is refused elsewhere, with a reason.
     with contextlib.suppress(load_rasterio().errors.RasterioError), open_quietly(raster) as dataset:
         for file in dataset.files:
             yield from files_behind(file)
@@ -159,7 +159,7 @@ def _key(path: Path) -> object:
 
 
 def _ignores_case(folder: Path) -> bool:
-    """Whether a folder, or the one that it will be in, tells no capital letters from small ones."""
+    """Whether names in a folder, or in the one that it will be in, are compared without case."""
     while not folder.exists():
         folder = folder.parent
     swapped = folder.with_name(folder.name.swapcase())
@@ -167,7 +167,7 @@ def _ignores_case(folder: Path) -> bool:
 
 
 def _refuse_strangers(plan: OutputPaths) -> None:
-    """Refuse files that are there and were not written for this map."""
+    """Refuse existing files that were not written for this map."""
     for path in plan.rasters:
         if os.path.lexists(path) and not _is_map(path):
             raise _stranger(path)
@@ -197,7 +197,7 @@ def _is_map(path: Path) -> bool:
 
 
 def check_geopackage(path: Path) -> None:
-    """Refuse a file that should be a GeoPackage to add layers to, and is something else."""
+    """Refuse an existing ``.gpkg`` file that is not a GeoPackage: layers cannot be added."""
     from bhvit_seg.raster.vector.features_io import SQLITE
 
     if path.suffix.lower() == '.gpkg' and path.is_file():
@@ -221,7 +221,7 @@ def _layers_taken(plan: OutputPaths, path: Path) -> list[str]:
 
 
 def _check_journal(folder: Path) -> None:
-    """Refuse the name of a journal that holds something else, which would be lost in the end."""
+    """Refuse a journal's folder that exists and is not a journal."""
     if not os.path.lexists(folder):
         return
     strange = not folder.is_dir() or (
@@ -232,10 +232,10 @@ def _check_journal(folder: Path) -> None:
 
 
 def notes_of(labels: Path) -> dict[str, list[str]]:
-    """Return what is noted of the files beside a map, by their names as seen from its folder.
+    """Return the notes about the companions of a map, by their paths relative to its folder.
 
-    Each note has a text that stands for how the file was made, and its size and time of change,
-    both empty until it is whole.
+    A note is a digest of the options that the file was made with and, once it is complete, its size
+    and time of change.
     """
     try:
         root = ElementTree.parse(sidecar_of(labels)).getroot()
@@ -246,7 +246,7 @@ def notes_of(labels: Path) -> dict[str, list[str]]:
 
 
 def write_notes(labels: Path, files: Sequence[Path], made_by: str, finished: bool) -> None:
-    """Note that files beside a map are being written, or are whole, see :func:`notes_of`."""
+    """Note that companions are being written, or are complete; see :func:`notes_of`."""
     sidecar = sidecar_of(labels)
     try:
         root = ElementTree.parse(sidecar).getroot()
@@ -268,14 +268,14 @@ def write_notes(labels: Path, files: Sequence[Path], made_by: str, finished: boo
 
 
 def is_whole(labels: Path, file: Path, made_by: str) -> bool:
-    """Whether a file beside a map is there as it was written, in the way that ``made_by`` means."""
+    """Whether a companion exists, unchanged, as made with the options of the digest ``made_by``."""
     note = notes_of(labels).get(_name(labels, file))
     return note is not None and note[0] == made_by and len(note) == 3 and file.exists() and (
         _is_noted(file, note))
 
 
 def _is_noted(path: Path, note: Sequence[str] | None) -> bool:
-    """Whether a file is one that was noted, and was not changed since."""
+    """Whether a file is the one that was noted, and was not changed since."""
     if note is None or not path.exists():
         return False
     status = path.stat()

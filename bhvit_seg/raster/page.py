@@ -46,7 +46,8 @@ NORTH = ('<div class="chip" id="north" role="img" aria-label="North: {degrees:.0
 
 
 def write_page(image: str | Path, labels: str | Path, out: str | Path, title: str, *,
-               bands: Sequence[int] | None = None, max_side: int = MAX_SIDE) -> None:
+               bands: Sequence[int] | None = None, max_side: int = MAX_SIDE,
+               alpha: bool = True) -> None:
     """Write a page with labels and image under a slider, a legend and the georeference.
 
     Args:
@@ -56,6 +57,7 @@ def write_page(image: str | Path, labels: str | Path, out: str | Path, title: st
         title: The heading.
         bands: Which bands of the image to show (from 1); by default red, green and blue.
         max_side: Largest side of both pictures in pixels.
+        alpha: Whether a band tagged as alpha marks nodata.
 
     Raises:
         UserError: A raster cannot be read, they differ in size, or ``out`` cannot be written.
@@ -65,7 +67,7 @@ def write_page(image: str | Path, labels: str | Path, out: str | Path, title: st
         size = fit(source.shape, max_side)
         label_picture = read_labels(result, size)
         counts = count_ids(result)
-        pixels, valid = read_picture(source, size, bands, label_picture.valid)
+        pixels, valid = read_picture(source, size, bands, label_picture.valid, alpha)
         sides = pixel_size(source)
         width, height = proportions(source)
         values = {

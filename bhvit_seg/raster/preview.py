@@ -51,7 +51,7 @@ class LabelPicture:
 
 def write_preview(image: str | Path, labels: str | Path, out: str | Path, *,
                   bands: Sequence[int] | None = None, max_side: int = MAX_SIDE,
-                  opacity: float = 0.5) -> None:
+                  opacity: float = 0.5, alpha: bool = True) -> None:
     """Write a PNG of an image under the colours of its label raster, transparent at nodata.
 
     Args:
@@ -61,6 +61,7 @@ def write_preview(image: str | Path, labels: str | Path, out: str | Path, *,
         bands: Which bands to show (from 1); by default red, green and blue.
         max_side: Largest side of the PNG in pixels.
         opacity: Opacity of the class colours, 0 to 1.
+        alpha: Whether a band tagged as alpha marks nodata.
 
     Raises:
         UserError: A raster cannot be read, they differ in size, or ``out`` cannot be written.
@@ -69,7 +70,7 @@ def write_preview(image: str | Path, labels: str | Path, out: str | Path, *,
         check_same_size(source, result)
         size = fit(source.shape, max_side)
         label_picture = read_labels(result, size)
-        pixels, _ = read_picture(source, size, bands, label_picture.valid)
+        pixels, _ = read_picture(source, size, bands, label_picture.valid, alpha)
     colours = np.moveaxis(label_picture.palette.astype(np.float32)[label_picture.ids], -1, 0)
     # Of one band or three.
     blend = np.rint((1 - opacity) * pixels + opacity * colours).astype(np.uint8)
@@ -106,7 +107,8 @@ def display_bands(dataset: DatasetReader) -> tuple[int, ...]:
 
 
 def read_picture(dataset: DatasetReader, size: tuple[int, int], bands: Sequence[int] | None = None,
-                 shown: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+                 shown: np.ndarray | None = None, alpha: bool = True
+                 ) -> tuple[np.ndarray, np.ndarray]:
     """Read the whole image at a smaller size and in 8 bits.
 
     Args:
@@ -115,6 +117,7 @@ def read_picture(dataset: DatasetReader, size: tuple[int, int], bands: Sequence[
         bands: Which bands (from 1); the first three, or the first of fewer, are shown.
         shown: Where the picture will be seen, bool (h, w); values of other than 8 bits are scaled
             by their range there.
+        alpha: Whether a band tagged as alpha marks nodata.
 
     Returns:
         Pixels (3 or 1, h, w), uint8, and bool (h, w): where the raster declares them valid.
@@ -126,7 +129,9 @@ def read_picture(dataset: DatasetReader, size: tuple[int, int], bands: Sequence[
     bands = bands[:3] if len(bands) >= 3 else bands[:1]
     with named_failure(dataset.name):
         raw = dataset.read(bands, out_shape=(len(bands), *size), resampling=Resampling.average)
-        if all(MaskFlags.all_valid in flags for flags in dataset.mask_flag_enums):
+        everywhere = MaskFlags.all_valid if alpha else MaskFlags.alpha
+        if all({everywhere, MaskFlags.all_valid} & set(flags)
+               for flags in dataset.mask_flag_enums):
             valid = np.ones(size, bool)
         else:
             valid = dataset.dataset_mask(out_shape=size) > 0

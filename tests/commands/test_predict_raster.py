@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import rasterio
+from raster.scenes import PALETTE
 from rasterio.enums import ColorInterp
 
 TOOL = 'tools/predict_raster.py'
@@ -105,6 +106,8 @@ def test_inputs_that_do_not_suit_are_named(map_model, write_raster, tool, senten
     deep = write_raster(dtype='uint16', name='deep.tif')
     assert '--value-range' in sentence(main, deep, out, *packed)
     nowhere = write_raster(name='nowhere.tif', crs=None, transform=rasterio.Affine.identity())
+    line = sentence(main, nowhere, out, *packed, '--vector', tmp_path / 'v.geojson')
+    assert 'nowhere.tif has no CRS' in line and 'v.geojson' in line and '.gpkg' in line
     line = sentence(main, nowhere, out, *packed, '--vector', tmp_path / 'v.gpkg', '--min-area', 5)
     assert 'has no CRS' in line and '--min-pixels' in line
     (tmp_path / 'file').write_text('')
@@ -141,5 +144,12 @@ def test_near_infrared_tagged_as_alpha(map_model, write_raster, tool, tmp_path):
     for options, empty in (((), 40 * 60), (('--no-alpha',), 0)):
         out = tmp_path / f'map{len(options)}.tif'
         assert tool(TOOL)([str(raster), str(out), '--packed', str(map_model()), *options,
-                           *ROOMY]) == 0
+                           '--preview', str(out.with_suffix('.png')), *ROOMY]) == 0
         assert (labels_of(out) == 255).sum() == empty
+    with rasterio.open(out.with_suffix('.png')) as picture:
+        blend = picture.read()
+    with rasterio.open(raster) as dataset:
+        colours = np.array(PALETTE)[labels_of(out)].transpose(2, 0, 1)
+        expected = (dataset.read((1, 2, 3)) + colours) / 2.
+    np.testing.assert_allclose(blend[:3], expected, atol=0.51)
+    assert (blend[3] == 255).all()
