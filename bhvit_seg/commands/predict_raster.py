@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bhvit_seg.commands.model_arguments import add_model_arguments, check_model_arguments
-from bhvit_seg.errors import UserError, explain_interrupt
+from bhvit_seg.errors import UserError, explain_interrupt, load_package
 
 if TYPE_CHECKING:
     from bhvit_seg.raster.outputs import OutputPaths
@@ -203,10 +203,8 @@ def check_vector_packages() -> None:
     Raises:
         UserError: A package is missing.
     """
-    from bhvit_seg.raster.vector.features_io import load
-
-    for package in ('pyogrio', 'shapely', 'skimage.measure'):
-        load(package)
+    for package in ('pyogrio', 'pyproj', 'shapely', 'skimage.measure'):
+        load_package(package)
 
 
 def check_vectors(args: argparse.Namespace, classes: Sequence[str], rasters: Iterable[str]
@@ -217,6 +215,7 @@ def check_vectors(args: argparse.Namespace, classes: Sequence[str], rasters: Ite
         UserError: There is no such class, or an area cannot be measured.
     """
     from bhvit_seg.raster.opening import open_raster
+    from bhvit_seg.raster.vector.features_io import check_place
 
     if args.centerlines is not None:
         args.centerlines = args.centerlines or ['road']
@@ -227,12 +226,11 @@ def check_vectors(args: argparse.Namespace, classes: Sequence[str], rasters: Ite
                                 f'{", ".join(classes)}')
     if args.min_area is not None and args.min_pixels is not None:
         raise UserError('--min-area and --min-pixels are both given: give one of them')
-    if args.min_area is not None:
-        for raster in rasters:
-            with open_raster(raster) as dataset:
-                if dataset.crs is None:
-                    raise UserError(f'{raster} has no CRS, so that --min-area cannot be measured '
-                                    'in square metres: give --min-pixels')
+    for raster in rasters:
+        with open_raster(raster) as dataset:
+            if not check_place(dataset, Path(args.vector)).known and args.min_area is not None:
+                raise UserError(f'{raster} has no CRS, so that --min-area cannot be measured '
+                                'in square metres: give --min-pixels')
 
 
 def absolute(path: str | Path | None) -> str | None:

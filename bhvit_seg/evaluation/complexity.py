@@ -193,8 +193,8 @@ def _shifts(layer: ShiftBranches, args: Sequence[Any], out: Tensor) -> Counts:
 
 
 COUNTERS: dict[type, Counter] = {
-    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d, bricks.Conv2d, bricks.Conv3d, BinaryConv2d),
-                    _convolution),
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d, bricks.Conv2d, bricks.Conv3d,
+                     bricks.Conv2dAdaptivePadding, BinaryConv2d), _convolution),
     **dict.fromkeys((nn.ConvTranspose2d, bricks.ConvTranspose2d), _transposed_convolution),
     **dict.fromkeys((nn.Linear, bricks.Linear, BinaryLinear), _linear),
     nn.MultiheadAttention: _torch_attention,

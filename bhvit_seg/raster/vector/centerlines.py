@@ -13,12 +13,13 @@ from typing import Any, Callable
 
 import numpy as np
 
+from bhvit_seg.errors import load_package
 from bhvit_seg.raster.vector.features_io import (
     LabelRaster,
     LayerWriter,
     check_output,
+    check_place,
     check_sizes,
-    load,
     open_labels,
     to_map,
 )
@@ -80,12 +81,12 @@ def write_centerlines(labels: str | Path, out: str | Path, classes: Sequence[int
     """
     out = centerlines_path(out)
     check_output(out)
-    load('shapely')
-    load('skimage.morphology')
+    load_package('shapely')
+    load_package('skimage.morphology')
     check_sizes(min_length=min_length, simplify=simplify)
     with open_labels(labels) as raster:
         chosen = raster.choose(classes)
-        geodesy = Geodesy(raster.dataset.crs, raster.dataset.transform, raster.shape)
+        geodesy = check_place(raster.dataset, out)
         unit = 'm' if geodesy.known else 'px'
         writer = LayerWriter(out, LAYER, 'LineString', {
             'class_id': np.int32, 'class': object, f'length_{unit}': np.float64,

@@ -5,7 +5,6 @@ Polygons and centre lines share it, so that names, colours and coordinate system
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import warnings
@@ -13,12 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.errors import UserError, first_line, load_package
 from bhvit_seg.fileio import write_atomically
 from bhvit_seg.raster.opening import class_names, open_raster
 
@@ -36,19 +34,6 @@ ROUNDING = 0.01
 DECIMALS = 7
 METRES_PER_DEGREE = 111_000
 SQLITE = b'SQLite format 3\0'
-
-
-def load(name: str) -> ModuleType:
-    """Import a package of the extras that vector output needs.
-
-    Raises:
-        UserError: It is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(f'vector output needs the package {name}, which is missing: '
-                        "pip install 'bhvit_seg[raster,vector]'") from error
 
 
 @dataclass(frozen=True)
@@ -162,7 +147,31 @@ def check_output(out: Path) -> None:
     if out.suffix.lower() not in DRIVERS:
         raise UserError(f'{out} has no suffix of a vector format: give one of '
                         f'{", ".join(DRIVERS)}')
-    load('pyogrio')
+    load_package('pyogrio')
+
+
+def check_place(dataset: DatasetReader, out: Path) -> Geodesy:
+    """Check that features of a raster (open dataset) can be expressed in the format of a file.
+
+    Raises:
+        UserError: GeoJSON cannot express where they lie, or pyproj is missing.
+    """
+    from bhvit_seg.raster.vector.geodesy import Geodesy
+
+    geodesy = Geodesy(dataset.crs, dataset.transform, dataset.shape)
+    if DRIVERS[out.suffix.lower()] == 'GeoJSON' and (not geodesy.located or geodesy.has_pole):
+        if geodesy.located:
+            obstacle = 'a pole in it'
+        elif geodesy.known:
+            obstacle = ('a CRS of another body' if geodesy.sides else
+                        'a local CRS, which does not say where on Earth it is')
+        elif dataset.gcps[0]:
+            obstacle = 'ground control points only, which gdalwarp turns into a CRS and a transform'
+        else:
+            obstacle = 'a CRS without a transform' if dataset.crs else 'no CRS'
+        raise UserError(f'{dataset.name} has {obstacle}, but GeoJSON ({out.name}) is in longitude '
+                        'and latitude on WGS 84: give a name that ends in .gpkg or .fgb')
+    return geodesy
 
 
 def check_sizes(**sizes: float | None) -> None:
@@ -201,11 +210,10 @@ class LayerWriter:
         geometry_type: OGR's name of the geometries' type.
         fields: Type of each field.
         labels: The raster that the features are of.
-        geodesy: Its measures.
+        geodesy: Its measures, see :func:`check_place`.
 
     Raises:
-        UserError: The raster has no place on Earth that GeoJSON could express; or the file is the
-            raster itself, or a GeoPackage that another program has open.
+        UserError: The file is the raster itself, or a GeoPackage that another program has open.
     """
 
     def __init__(self, out: Path, layer: str, geometry_type: str,
@@ -217,10 +225,6 @@ class LayerWriter:
         if out.exists() and os.path.exists(labels.path) and os.path.samefile(out, labels.path):
             raise UserError(f'{out} is the map that features are to be made of: give another name')
         if self._driver == 'GeoJSON':
-            if not geodesy.located or geodesy.has_pole:
-                raise UserError(f'{labels.path} has {_obstacle(labels, geodesy)}, but GeoJSON '
-                                f'({out.name}) is in longitude and latitude on WGS 84: give a name '
-                                'that ends in .gpkg or .fgb')
             rounding = ROUNDING * geodesy.pixel_side / METRES_PER_DEGREE
             decimals = max(DECIMALS, int(np.ceil(-np.log10(rounding))))
             self._options = {'RFC7946': 'YES', 'COORDINATE_PRECISION': str(decimals)}
@@ -279,18 +283,6 @@ class LayerWriter:
             reason = getattr(error, 'strerror', None) or first_line(error)
             raise UserError(f'cannot write {self._out}: {reason}; make room there, or give a name '
                             'that can be written to') from error
-
-
-def _obstacle(labels: LabelRaster, geodesy: Geodesy) -> str:
-    """Return why features of a raster cannot be written in longitude and latitude."""
-    if geodesy.located:
-        return 'a pole in it'
-    if geodesy.known:
-        return ('a CRS of another body' if geodesy.sides else
-                'a local CRS, which does not say where on Earth it is')
-    if labels.dataset.gcps[0]:
-        return 'ground control points only, which gdalwarp turns into a CRS and a transform'
-    return 'a CRS without a transform' if labels.dataset.crs else 'no CRS'
 
 
 def _check_closed(path: Path) -> None:

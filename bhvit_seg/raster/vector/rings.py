@@ -58,10 +58,11 @@ def trace_rings(strips: Iterable[np.ndarray], width: int) -> Rings:
         last_row, top = rows[-1:].copy(), top + len(strip)
     offsets = np.cumsum([0, *(len(part.regions) for part in parts)])
     runs = _Runs(*map(np.concatenate, zip(*(
-        part._replace(following=part.following + offset)
+        part._replace(following=part.following + np.int32(offset))
         for part, offset in zip(parts, offsets)))))
+    del parts
     _link(runs)
-    return _close(runs)
+    return _close(runs.regions, runs.points, runs.following)
 
 
 def ring_areas(points: np.ndarray, starts: np.ndarray) -> np.ndarray:
@@ -81,7 +82,7 @@ class _Runs(NamedTuple):
         regions: (n,) the region on the right hand.
         points: (n, 2, 2) int32, (column, row) of the start and the end.
         turns: (n, 2) int8, how the outline comes to the start, and goes on from the end.
-        following: (n,) index of the run that comes next, where the outline goes straight on.
+        following: (n,) int32, index of the run that comes next, where the outline goes straight on.
     """
 
     regions: np.ndarray
@@ -122,7 +123,8 @@ def _find_runs(rows: np.ndarray, top: int) -> list[_Runs]:
                           np.where(straight[own] == region[own], STRAIGHT, if_none))
                  for _, diagonal, straight, if_own, if_none in (start, end)]
         return _Runs(region[own], np.stack([start[0][own], end[0][own]], axis=1),
-                     np.stack(turns, axis=1).astype(np.int8), np.arange(len(own)) + step)
+                     np.stack(turns, axis=1).astype(np.int8),
+                     np.arange(len(own), dtype=np.int32) + np.int32(step))
 
     runs = [
         bound(south, (left, north_west, south_west, WEST_UP, EAST_DOWN),
@@ -137,18 +139,19 @@ def _find_runs(rows: np.ndarray, top: int) -> list[_Runs]:
                                 & (region != south))
         runs.append(_Runs(region[passed], np.stack([points[passed]] * 2, axis=1),
                           np.tile(np.array(turns, np.int8), (len(passed), 1)),
-                          np.arange(len(passed))))
+                          np.arange(len(passed), dtype=np.int32)))
     return runs
 
 
 def _link(runs: _Runs) -> None:
     """Find what follows each run by a vertical edge."""
     run, end = np.nonzero(runs.turns != STRAIGHT)
-    turns = runs.turns[run, end].astype(np.int64)
-    column, row = runs.points[run, end].astype(np.int64).T
-    side, downward = turns // 2, turns % 2
+    side, downward = np.divmod(runs.turns[run, end], 2)
     # Upward before downward: one vertical edge may end where the next begins.
-    order = np.argsort((2 * column + side) << 33 | row << 1 | downward)
+    key = runs.points[run, end, 0].astype(np.int64) * 2 + side << 33
+    key |= runs.points[run, end, 1].astype(np.int64) << 1 | downward
+    order = np.argsort(key)
+    del end, key
     upper, lower = order[::2], order[1::2]
     assert downward[upper].all() and not downward[lower].any()
     # Southward with the region to the west, northward with the region to the east.
@@ -157,26 +160,29 @@ def _link(runs: _Runs) -> None:
     runs.following[run[source]] = run[target]
 
 
-def _close(runs: _Runs) -> Rings:
-    """Put runs that follow each other together to rings."""
-    if not len(runs.regions):
+def _close(regions: np.ndarray, points: np.ndarray, following: np.ndarray) -> Rings:
+    """Put runs together to rings, see :class:`_Runs`."""
+    if not len(regions):
         return Rings(np.empty((0, 2), np.int32), np.empty(0, np.int64), np.empty(0, np.int32))
     # Of each ring the run with the lowest index is the first; jumps get twice as long each time.
-    first, jump = np.arange(len(runs.following)), runs.following
+    own = np.arange(len(following), dtype=np.int32)
+    first, jump = own, following
     while True:
         lower = np.minimum(first, first[jump])
         if (lower == first).all():
             break
         first, jump = lower, jump[jump]
-    is_last = runs.following == first
-    jump = np.where(is_last, np.arange(len(first)), runs.following)
-    to_last = (~is_last).astype(np.int64)
+    is_last = following == first
+    jump = np.where(is_last, own, following)
+    to_last = (~is_last).astype(np.int32)
     while not is_last[jump].all():
         to_last += to_last[jump]
         jump = jump[jump]
     order = np.lexsort((-to_last, first))
+    del jump, to_last, is_last
 
-    points = runs.points[order].reshape(-1, 2)
+    points = points[order].reshape(-1, 2)
+    regions = regions[first[order]]
     ring = np.repeat(first[order], 2)
     begins = np.append(True, ring[1:] != ring[:-1])
     starts = np.flatnonzero(begins)
@@ -184,7 +190,7 @@ def _close(runs: _Runs) -> Rings:
     before[starts] = np.append(starts[1:], len(points)) - 1
     changed = (points != points[before]).any(axis=1)
     starts = np.cumsum(np.append(0, changed))[starts]
-    points, regions = points[changed], runs.regions[first[order]][np.flatnonzero(begins) // 2]
+    points, regions = points[changed], regions[np.flatnonzero(begins) // 2]
     # Rings in the order of their regions, outer ones first.
     order = np.lexsort((ring_areas(points, starts) < 0, regions))
     sizes = np.diff(starts, append=len(points))[order]

@@ -14,21 +14,20 @@ from typing import Any, Callable
 
 import numpy as np
 
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, load_package
 from bhvit_seg.raster.vector.features_io import (
     LayerWriter,
     check_output,
+    check_place,
     check_sizes,
-    load,
     open_labels,
     to_map,
 )
-from bhvit_seg.raster.vector.geodesy import Geodesy
 from bhvit_seg.raster.vector.regions import Regions
 from bhvit_seg.raster.vector.rings import Rings, trace_rings
 
 LAYER = 'polygons'
-POLYGONS_AT_ONCE = 100_000
+POLYGONS_AT_ONCE = 10_000
 
 
 def write_vectors(labels: str | Path, out: str | Path, *, min_area: float | None = None,
@@ -66,8 +65,8 @@ def write_vectors(labels: str | Path, out: str | Path, *, min_area: float | None
     """
     out = Path(out)
     check_output(out)
-    shapely = load('shapely')
-    load('skimage.measure')
+    shapely = load_package('shapely')
+    load_package('skimage.measure')
     check_sizes(min_area=min_area, min_pixels=min_pixels, simplify=simplify)
     if min_area is not None and min_pixels is not None:
         raise UserError(f'min_area={min_area} and min_pixels={min_pixels} are both given: give one '
@@ -77,7 +76,7 @@ def write_vectors(labels: str | Path, out: str | Path, *, min_area: float | None
                         f"{shapely.__version__}: pip install -U 'bhvit_seg[vector]' on Python 3.10 "
                         'or later, or leave simplify out')
     with open_labels(labels) as raster:
-        geodesy = Geodesy(raster.dataset.crs, raster.dataset.transform, raster.shape)
+        geodesy = check_place(raster.dataset, out)
         if min_area is not None and not geodesy.known:
             raise UserError(f'{raster.path} has no CRS, so min_area={min_area} m² cannot be '
                             'measured: give min_pixels, or a raster with a CRS')

@@ -11,6 +11,7 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from bhvit_seg.errors import UserError
+from bhvit_seg.evaluation.complexity import count_complexity
 from bhvit_seg.models.backbones.efficientnet_lite import EfficientNetLite, output_channels
 
 # Parameters: those of tf_efficientnet_lite* less head and classifier (1,693,160 and 1,734,120).
@@ -39,13 +40,13 @@ def randomized(arch: str = 'lite0', **kwargs) -> EfficientNetLite:
     return model.eval()
 
 
-def plain(model: EfficientNetLite, x: torch.Tensor) -> list[torch.Tensor]:
-    """The network by its tensors alone, in TensorFlow's words: SAME padding, eps of 1e-3."""
+def plain(model: EfficientNetLite, x: torch.Tensor) -> tuple[list[torch.Tensor], int]:
+    """Maps and multiply-accumulates by the tensors alone: SAME padding, eps of 1e-3."""
     values = [v for n, v in model.state_dict().items() if not n.endswith('num_batches_tracked')]
-    position = 0
+    position = products = 0
 
     def unit(x, stride=1, act=True):
-        nonlocal position
+        nonlocal position, products
         weight, gamma, beta, mean, var = values[position:position + 5]
         position += 5
         kernel = weight.shape[2]
@@ -53,6 +54,7 @@ def plain(model: EfficientNetLite, x: torch.Tensor) -> list[torch.Tensor]:
         x = F.pad(x, (total[1] // 2, total[1] - total[1] // 2,
                       total[0] // 2, total[0] - total[0] // 2))
         x = F.conv2d(x, weight, stride=stride, groups=x.shape[1] // weight.shape[1])
+        products += x.numel() * weight[0].numel()
         x = (x - mean.view(1, -1, 1, 1)) / (var.view(1, -1, 1, 1) + 1e-3).sqrt()
         x = x * gamma.view(1, -1, 1, 1) + beta.view(1, -1, 1, 1)
         return x.clamp(0, 6) if act else x
@@ -66,7 +68,7 @@ def plain(model: EfficientNetLite, x: torch.Tensor) -> list[torch.Tensor]:
             x = x + inside if block else inside
         maps.append(x)
     assert position == len(values)
-    return [maps[i] for i in (1, 2, 4, 6)]
+    return [maps[i] for i in (1, 2, 4, 6)], products
 
 
 @pytest.mark.parametrize('arch', PUBLISHED)
@@ -80,8 +82,16 @@ def test_parameters_and_channels_are_those_published(arch):
 @torch.no_grad()
 def test_maps_are_those_of_the_plain_version(size):
     model, image = randomized(), torch.randn(2, 3, *size)
-    for got, expected in zip(model(image), plain(model, image)):
+    for got, expected in zip(model(image), plain(model, image)[0]):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_all_products_are_counted():
+    complexity = count_complexity(EfficientNetLite(), (50, 64))
+    assert not complexity.unknown
+    assert sum(layer.flops for layer in complexity.layers) == plain(
+        randomized(), torch.zeros(1, 3, 50, 64))[1]
 
 
 @torch.no_grad()
