@@ -68,7 +68,7 @@ def check_config(cfg: Config, split: str = 'train') -> tuple[list[str], list[str
     problems = [*head_problems(model, split == 'train'), *window_problems(model)]
     warnings: list[str] = []
     problems += backend_problems(cfg)
-    if split == 'train':
+    if split == 'train' and cfg.get('train_cfg'):  # a part from _base_ has data alone
         problems += [*validation_problems(cfg), *device_problems(cfg), *unlabelled_problems(cfg)]
         warnings += [*favoured_warnings(cfg), *schedule_warnings(cfg)]
     return problems, warnings
