@@ -55,6 +55,7 @@ class BuildEngine(build_ext):
         for path in {regular, inplace} if self.inplace else {regular}:
             path.unlink(missing_ok=True)
             if BuildEngine.failure:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(BuildEngine.failure + '\n', encoding='utf-8')
 
     def build_extension(self, extension: Extension) -> None:

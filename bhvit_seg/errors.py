@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import importlib
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Callable
 
 BAD_INPUT = 2
@@ -74,6 +76,20 @@ def sentence_of(error: BaseException) -> str:
         if error.errno in DISK_ERRORS:
             return error.strerror
     return ''
+
+
+def load_package(name: str) -> ModuleType:
+    """Import an optional package, such as ``'skimage.measure'``.
+
+    Raises:
+        UserError: It is not installed; the message names its extra.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        from bhvit_seg.extras import missing_package
+
+        raise UserError(missing_package(name)) from error
 
 
 # What explain_interrupt has been told. The outermost counts: it knows which command was typed.

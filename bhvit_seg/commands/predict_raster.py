@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bhvit_seg.commands.model_arguments import add_model_arguments, check_model_arguments
-from bhvit_seg.errors import UserError, explain_interrupt
+from bhvit_seg.errors import UserError, explain_interrupt, load_package
 
 if TYPE_CHECKING:
     from bhvit_seg.raster.outputs import OutputPaths
@@ -203,10 +203,8 @@ def check_vector_packages() -> None:
     Raises:
         UserError: A package is missing.
     """
-    from bhvit_seg.raster.vector.features_io import load
-
     for package in ('pyogrio', 'pyproj', 'shapely', 'skimage.measure'):
-        load(package)
+        load_package(package)
 
 
 def check_vectors(args: argparse.Namespace, classes: Sequence[str], rasters: Iterable[str]

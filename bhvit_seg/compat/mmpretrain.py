@@ -13,8 +13,7 @@ import warnings
 import bhvit_seg.compat.openmmlab  # noqa: F401
 from bhvit_seg.compat.openmmlab import StackError
 from bhvit_seg.errors import first_line
-
-EXTRA = 'pretrain'
+from bhvit_seg.extras import install_line, missing_package
 
 
 def require_mmpretrain() -> None:
@@ -30,13 +29,12 @@ def require_mmpretrain() -> None:
                 importlib.import_module(name)
         except ModuleNotFoundError as error:
             raise StackError(
-                f'configs of classifiers need {error.name}: pip install "bhvit_seg[{EXTRA}]", '
-                'beside the packages for training') from error
+                f'configs of classifiers need mmpretrain: {missing_package(error.name)}') from error
         except (ImportError, AssertionError, AttributeError, OSError, RuntimeError) as error:
             # mmpretrain asserts versions of mmcv and mmengine.
             raise StackError(
-                f'mmpretrain is installed but does not import ({first_line(error)}): pip install '
-                f'"bhvit_seg[{EXTRA}]" installs what fits') from error
+                f'mmpretrain is installed but does not import ({first_line(error)}): '
+                f'{install_line("pretrain")} installs what fits') from error
 
 
 require_mmpretrain()

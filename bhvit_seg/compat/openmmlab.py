@@ -22,7 +22,7 @@ from typing import Any, Callable
 
 from bhvit_seg.compat.torchvision import import_torchvision
 from bhvit_seg.errors import UserError, first_line
-from bhvit_seg.extras import install_line
+from bhvit_seg.extras import missing_package
 
 # In the order in which they need each other; the subpackages are those that are noisy.
 STACK = ('torch', 'mmengine', 'mmcv', 'mmseg', 'mmseg.models', 'mmseg.datasets')
@@ -55,8 +55,8 @@ def require_mm_stack() -> None:
                     import_torchvision()
             except ModuleNotFoundError as error:
                 raise StackError(
-                    f'bhvit_seg needs {error.name} for training and testing: {install_line()} '
-                    '(`bhvit-seg doctor` tells what else is missing)') from error
+                    f'{missing_package(error.name)} (`bhvit-seg doctor` tells what else is missing)'
+                ) from error
             except (ImportError, AssertionError, AttributeError, OSError) as error:
                 # mmseg asserts the version of mmcv; compiled ops miss symbols of another torch.
                 raise StackError(

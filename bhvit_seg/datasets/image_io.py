@@ -27,6 +27,7 @@ from bhvit_seg.datasets.decoder_messages import (
     gdal_damage_as_error,
 )
 from bhvit_seg.errors import UserError
+from bhvit_seg.extras import missing_package
 from bhvit_seg.fileio import write_atomically
 
 try:
@@ -302,8 +303,8 @@ def _read_tiff_with_pillow(content: bytes, path: str, kind: str) -> _Tiff:
         return _Tiff(values, None, None, True)
     samples = tags.get(TIFF_SAMPLES, 1)
     if samples not in (1, 3) or samples != values.shape[2]:
-        raise UserError(f'{kind} {path} has {samples} bands, which are read with rasterio: '
-                        "pip install 'bhvit_seg[raster]', or save it as .npy")
+        raise UserError(f'{kind} {path} has {samples} bands: save it as .npy, or install '
+                        f'rasterio ({missing_package("rasterio")})')
     nodata = tags.get(TIFF_GDAL_NODATA)
     # Pillow gives 32 bits for other integers too.
     return _Tiff(values.astype(f'{SAMPLE_FORMATS[sample_format]}{bits // 8}'),

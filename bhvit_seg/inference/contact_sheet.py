@@ -1,4 +1,4 @@
-"""Contact sheets: image, truth and prediction side by side, to be looked at."""
+"""Contact sheets: images, ground truth and predictions side by side."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BACKGROUND, TEXT = (255, 255, 255), (30, 30, 30)
 
 @dataclass
 class SheetRow:
-    """Pictures of one row, RGB arrays ``(H, W, 3)`` of one size, and a line about them or each."""
+    """Pictures of one row, RGB arrays ``(H, W, 3)`` of one size; a caption for all or for each."""
 
     pictures: Sequence[np.ndarray]
     caption: str | Sequence[str]
@@ -31,7 +31,7 @@ def write_contact_sheet(path: str | Path, titles: Sequence[str], rows: Sequence[
         path: The file to write.
         titles: What each column shows.
         rows: At least one row; each has a picture for every title.
-        headline: What stands above all.
+        headline: Text above the table.
     """
     font = ImageFont.load_default(13)
     height, width = rows[0].pictures[0].shape[:2]

@@ -1,4 +1,4 @@
-"""What labels images, whatever computes: torch from a checkpoint, the engine from a packed model.
+"""The interface of predictors: torch with a checkpoint, or the engine with a packed model.
 
 Windows of image files and of rasters go through the same two methods, ``scores`` and ``label``;
 ``predict`` is both of them, for an image in one piece. Channels are in the order red, green, blue,
@@ -46,7 +46,7 @@ class Predictor:
     Args:
         meta: What the model says about itself, see :func:`bhvit_seg.native.packed_meta.describe`.
         fill: A value for each channel that means nothing to the model.
-        digest: What tells the model from others.
+        digest: Identifies the model and its settings.
 
     Attributes:
         name: What the model is called.

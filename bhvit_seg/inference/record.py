@@ -42,7 +42,7 @@ class Job:
 
 def list_jobs(names: Mapping[Path, Path], out: Path, lidar: str | Path | None,
               options: Mapping[str, Any]) -> list[Job]:
-    """Say for each image what is read and written."""
+    """Return for each image what is read and written."""
     jobs = []
     for image, name in names.items():
         raster = None
@@ -56,7 +56,7 @@ def list_jobs(names: Mapping[Path, Path], out: Path, lidar: str | Path | None,
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """Return what tells a file from others and from what it was before."""
+    """Return what identifies a version of a file: path, size in bytes and time of change."""
     described: dict[str, Any] = {'path': os.path.abspath(path)}
     with contextlib.suppress(OSError):
         status = path.stat()
@@ -65,7 +65,7 @@ def describe_file(path: Path) -> dict[str, Any]:
 
 
 def check_outputs(jobs: Sequence[Job], out: Path, others: Sequence[str | Path]) -> None:
-    """See that nothing that is written is also read.
+    """Check that no output is an input.
 
     Raises:
         UserError: An output is an input.
@@ -81,9 +81,9 @@ def check_outputs(jobs: Sequence[Job], out: Path, others: Sequence[str | Path]) 
 
 def update_record(out: Path, jobs: Sequence[Job], weights: str, opacity: float | None,
                   overwrite: bool) -> list[Job]:
-    """Note in ``out`` what its predictions are of, and return what is left to predict.
+    """Record in ``out`` what its predictions are of, and return what is left to predict.
 
-    Predictions of what was there before, such as an older version of an image, are removed.
+    Outdated predictions, such as those of an older version of an image, are removed.
 
     Args:
         out: The output folder.
@@ -94,7 +94,7 @@ def update_record(out: Path, jobs: Sequence[Job], weights: str, opacity: float |
 
     Raises:
         UserError: ``out`` holds predictions of another model or other images under the names that
-            are to be written, or files of which nothing is known.
+            are to be written, or files whose origin is unknown.
     """
     record = read_record(out / RECORD, overwrite)
     models, images = record['models'], record['images']
@@ -164,7 +164,7 @@ def files_of(out: Path, name: str, entry: Mapping[str, Any] | None) -> list[Path
 
 def check_entry(out: Path, job: Job, wanted: Sequence[Path], entry: Mapping[str, Any] | None
                 ) -> None:
-    """See that what is there under the names of a job may be replaced.
+    """Check that files under the names of a job may be replaced.
 
     Raises:
         UserError: It is the prediction of another image, or of unknown origin.

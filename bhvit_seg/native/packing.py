@@ -134,7 +134,7 @@ def pack_model(model: nn.Module,
         model: The segmentor.
         out: The file to write.
         meta: What the file is to say besides arithmetic.
-        images: ``(H, W, C)``, red first, to verify with; none: nothing is verified.
+        images: ``(H, W, C)``, red first, to verify with. Without images nothing is verified.
         precision: How full-precision parts are stored: ``'16'`` or ``'32'`` bits, or ``'auto'``:
             16 where that changes no label of ``images``.
         threads: How many threads the engine verifies with.

@@ -11,8 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from bhvit_seg.datasets.decoder_messages import gdal_damage_as_error
-from bhvit_seg.errors import UserError, first_line
-from bhvit_seg.extras import missing_package
+from bhvit_seg.errors import UserError, first_line, load_package
 from bhvit_seg.inference.inputs import Kind, kind_of
 
 if TYPE_CHECKING:
@@ -29,11 +28,7 @@ def load_rasterio() -> ModuleType:
     Raises:
         UserError: It is not installed.
     """
-    try:
-        import rasterio
-    except ImportError as error:
-        raise UserError(missing_package('rasterio')) from error
-    return rasterio
+    return load_package('rasterio')
 
 
 def open_quietly(path: str | Path, *args: Any, **kwargs: Any) -> Any:

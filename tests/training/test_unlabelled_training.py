@@ -15,6 +15,8 @@ from mmseg.registry import MODELS
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.segmentors import DistillationSegmentor
 from bhvit_seg.models.weights import load_checkpoint_safely
+from bhvit_seg.training.config import load_config
+from bhvit_seg.training.config_check import check_config
 from bhvit_seg.training.train import train
 
 MODEL = dict(
@@ -107,6 +109,18 @@ def test_killed_and_resumed_equals_undisturbed(config, taught, tmp_path, monkeyp
     assert losses == resumed and len(set(losses)) == 6
 
 
-def test_unlabelled_images_need_a_teacher(config, tmp_path):
-    with pytest.raises(UserError, match='EncoderDecoder has no teacher'):
+def test_unlabelled_images_need_a_teacher_and_the_loop_that_keeps_their_share(
+        config, taught, tmp_path):
+    with pytest.raises(UserError, match='PartlyLabelledDataset.*EncoderDecoder has no teacher'):
         train(config(), work_dir=tmp_path / 'work')
+    cfg = load_config(config(**taught))
+    assert check_config(cfg) == ([], [])
+    cfg.train_cfg.type = 'IterBasedTrainLoop'
+    problem, = check_config(cfg)[0]
+    assert 'train_cfg.type is IterBasedTrainLoop' in problem
+    cfg = load_config(config())
+    cfg.train_dataloader.dataset = cfg.train_dataloader.dataset.dataset
+    assert check_config(cfg) == ([], [])
+    cfg.train_dataloader.dataset.pipeline[1].keep_unlabelled = True
+    problem, = check_config(cfg)[0]
+    assert 'LoadAerialAnnotations' in problem and 'no teacher' in problem

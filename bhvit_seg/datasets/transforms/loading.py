@@ -106,8 +106,8 @@ class LoadAerialAnnotations(BaseTransform):
 class LoadLidarChannels(BaseTransform):
     """Append the channels of the raster ``lidar_path`` to ``img``, which becomes float32.
 
-    Stands right after the loading of the image, so that every later step moves all channels
-    alike; values stay as in the file (metres, counts) and are normalised by the data
+    Place it right after the loading of the image, so that every later step treats all channels
+    the same way; values stay as in the file (metres, counts) and are normalised by the data
     preprocessor.
 
     Args:

@@ -13,13 +13,13 @@ from typing import Any, Callable
 
 import numpy as np
 
+from bhvit_seg.errors import load_package
 from bhvit_seg.raster.vector.features_io import (
     LabelRaster,
     LayerWriter,
     check_output,
     check_place,
     check_sizes,
-    load,
     open_labels,
     to_map,
 )
@@ -81,8 +81,8 @@ def write_centerlines(labels: str | Path, out: str | Path, classes: Sequence[int
     """
     out = centerlines_path(out)
     check_output(out)
-    load('shapely')
-    load('skimage.morphology')
+    load_package('shapely')
+    load_package('skimage.morphology')
     check_sizes(min_length=min_length, simplify=simplify)
     with open_labels(labels) as raster:
         chosen = raster.choose(classes)

@@ -5,7 +5,6 @@ Polygons and centre lines share it, so that names, colours and coordinate system
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import warnings
@@ -13,20 +12,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.errors import UserError, first_line, load_package
 from bhvit_seg.fileio import write_atomically
 from bhvit_seg.raster.opening import class_names, open_raster
+from bhvit_seg.raster.vector.geodesy import Geodesy
 
 if TYPE_CHECKING:
     from affine import Affine
     from rasterio.io import DatasetReader
-
-    from bhvit_seg.raster.vector.geodesy import Geodesy
 
 DRIVERS = {'.gpkg': 'GPKG', '.geojson': 'GeoJSON', '.fgb': 'FlatGeobuf'}
 # Several arrays of 8 bytes a pixel are made of a strip.
@@ -36,19 +33,6 @@ ROUNDING = 0.01
 DECIMALS = 7
 METRES_PER_DEGREE = 111_000
 SQLITE = b'SQLite format 3\0'
-
-
-def load(name: str) -> ModuleType:
-    """Import a package of the extras that vector output needs.
-
-    Raises:
-        UserError: It is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(f'vector output needs the package {name}, which is missing: '
-                        "pip install 'bhvit_seg[raster,vector]'") from error
 
 
 @dataclass(frozen=True)
@@ -162,7 +146,7 @@ def check_output(out: Path) -> None:
     if out.suffix.lower() not in DRIVERS:
         raise UserError(f'{out} has no suffix of a vector format: give one of '
                         f'{", ".join(DRIVERS)}')
-    load('pyogrio')
+    load_package('pyogrio')
 
 
 def check_place(dataset: DatasetReader, out: Path) -> Geodesy:
@@ -171,8 +155,6 @@ def check_place(dataset: DatasetReader, out: Path) -> Geodesy:
     Raises:
         UserError: GeoJSON cannot express where they lie, or pyproj is missing.
     """
-    from bhvit_seg.raster.vector.geodesy import Geodesy
-
     geodesy = Geodesy(dataset.crs, dataset.transform, dataset.shape)
     if DRIVERS[out.suffix.lower()] == 'GeoJSON' and (not geodesy.located or geodesy.has_pole):
         if geodesy.located:

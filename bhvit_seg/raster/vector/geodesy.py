@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bhvit_seg.raster.vector.features_io import load
+from bhvit_seg.errors import load_package
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -68,7 +68,7 @@ class Geodesy:
             self._set_ellipsoid(crs, shape)
 
     def _set_ellipsoid(self, crs: CRS, shape: Sequence[int]) -> None:
-        pyproj = load('pyproj')
+        pyproj = load_package('pyproj')
         system = pyproj.CRS.from_wkt(crs.to_wkt())
         geod = system.get_geod()
         if geod is None:

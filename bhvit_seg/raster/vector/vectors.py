@@ -14,13 +14,12 @@ from typing import Any, Callable
 
 import numpy as np
 
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, load_package
 from bhvit_seg.raster.vector.features_io import (
     LayerWriter,
     check_output,
     check_place,
     check_sizes,
-    load,
     open_labels,
     to_map,
 )
@@ -66,8 +65,8 @@ def write_vectors(labels: str | Path, out: str | Path, *, min_area: float | None
     """
     out = Path(out)
     check_output(out)
-    shapely = load('shapely')
-    load('skimage.measure')
+    shapely = load_package('shapely')
+    load_package('skimage.measure')
     check_sizes(min_area=min_area, min_pixels=min_pixels, simplify=simplify)
     if min_area is not None and min_pixels is not None:
         raise UserError(f'min_area={min_area} and min_pixels={min_pixels} are both given: give one '

@@ -47,10 +47,6 @@ class DatasetCheckHook(Hook):
         model, dataset = model_of(runner), runner.train_dataloader.dataset
         if hasattr(model, 'check_classes'):
             model.check_classes(dataset.metainfo['classes'])
-        elif getattr(dataset, 'unlabelled', None) is not None:
-            raise UserError(f'the training set has images without labels, and the '
-                            f'{type(model).__name__} has no teacher to label them: set model.type '
-                            'to DistillationSegmentor with a model.teacher, or leave them out')
         self._check(runner, 'train', runner.train_dataloader)
         if runner.val_loop is not None:
             self.before_val(runner)
