@@ -205,10 +205,8 @@ def test_values_that_are_not_finite_are_refused():
 def shrunken(config):
     """The model of a config with one block a stage, so that building takes no time."""
     model = Config.fromfile(str(config)).model
-    small = dict(depths=(1, 1, 1, 1), channels=(64, 128, 256, 512),
-                 mlp_channels=(64, 128, 256, 512), num_heads=(1, 1, 4, 8))
-    assert model.backbone.arch in ('tiny', 'small')
-    model.backbone.arch = small
+    arch = ARCHITECTURES[model.backbone.arch]
+    model.backbone.arch = dict(arch, depths=(1, 1, 1, 1), mlp_channels=arch['channels'])
     return MODELS.build(model).eval()
 
 
