@@ -14,7 +14,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +115,12 @@ class Journal:
             write_bytes(self._path(index), content)
         self.done.add(index)
 
-    def load(self, index: int) -> dict[str, np.ndarray]:
-        """Return the arrays of a block that is done.
+    def load(self, index: int, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Return arrays of a block that is done.
+
+        Args:
+            index: The block.
+            names: Those of the arrays to load, where the block has them. Defaults to all.
 
         Raises:
             UserError: It was damaged or deleted since; it no longer counts as done.
@@ -124,7 +128,7 @@ class Journal:
         path = self._path(index)
         try:
             with np.load(path) as arrays:
-                return dict(arrays)
+                return {name: arrays[name] for name in names or arrays if name in arrays}
         except _DAMAGE as error:
             self.done.discard(index)
             with contextlib.suppress(OSError):

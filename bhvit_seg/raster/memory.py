@@ -13,6 +13,8 @@ from bhvit_seg.raster.writing import OutputOptions
 # Blocks are whole tiles of the file that is written.
 TILE = OutputOptions().tile
 _UNITS = {'': 1, 'k': 1 << 10, 'm': 1 << 20, 'g': 1 << 30, 't': 1 << 40}
+# What GDAL takes beside its cache while it makes overviews.
+OVERVIEWS = 32 << 20
 _LEAST_CACHE, _MOST_CACHE = 16 << 20, 512 << 20
 
 
@@ -94,9 +96,10 @@ def memory_of(grid: Grid, demand: Demand, width: int) -> int:
     # float32: the rows that blending accumulates and returns, and those of two blocks.
     scores = (4 * (demand.classes + 1) * (width // cell + 3)
               * (5 * (rows // cell + 3) + 3 * (window_rows // cell)))
-    # Of a block and of the writer's stripe, each with copies on the way to the file.
+    # Copies of a block on its way to the journal. The writers' last stripe, the parts of the next
+    # one, these joined, and what is being written.
     probabilities = demand.classes * demand.probability
-    results = rows * (3 * width * (2 + probabilities) + 2 * grid.width * (1 + probabilities))
+    results = rows * (3 * width * (2 + probabilities) + 4 * grid.width * (1 + probabilities))
     return pixels + scores + results
 
 

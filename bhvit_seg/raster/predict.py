@@ -27,7 +27,7 @@ from bhvit_seg.inference.windows import Grid, Window, cut_blocks, lay_grid
 from bhvit_seg.raster.identity import describe_run, digests, is_finished
 from bhvit_seg.raster.journal import PLAN, Journal
 from bhvit_seg.raster.mapping import Statistics
-from bhvit_seg.raster.memory import Demand, block_size, reading_cache, resident_memory
+from bhvit_seg.raster.memory import OVERVIEWS, Demand, block_size, reading_cache, resident_memory
 from bhvit_seg.raster.outputs import IDENTITY_TAG, OutputPaths, check_outputs, probabilities_path
 from bhvit_seg.raster.progress import WorkProgress
 from bhvit_seg.raster.reading import RasterSource, ReadOptions
@@ -193,10 +193,11 @@ def plan_blocks(journal: Journal, grid: Grid, demand: Demand, work: WorkChoices,
     if work.max_memory is None:
         limit = (DEFAULT_MEMORY - cache) // work.workers
     elif work.scheduler is not None or work.workers == 1:
-        limit = work.max_memory - cache - resident_memory()
+        limit = work.max_memory - cache - OVERVIEWS - resident_memory()
     else:
         # Every worker loads what this process has loaded.
-        limit = (work.max_memory - cache - resident_memory()) // work.workers - resident_memory()
+        limit = (work.max_memory - cache - OVERVIEWS - resident_memory()) // work.workers
+        limit -= resident_memory()
     size = block_size(grid, demand, limit)
     write_json(path, {'block': size})
     return size
@@ -275,20 +276,17 @@ class _BlockBuffer:
 
     def labels(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield first row and labels ``(rows, width)`` of all stripes, from the top down."""
-        for top, parts in self._stripes():
-            yield top, np.concatenate([part['labels'] for part in parts], axis=1)
+        for top, stripe in self._stripes('labels'):
+            yield top, stripe['labels']
 
     def probabilities(self) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
         """Yield first row, probabilities ``(classes, rows, width)`` and mask of all stripes."""
-        for top, parts in self._stripes():
-            valid = (np.concatenate([part['valid'] for part in parts], axis=1)
-                     if 'valid' in parts[0] else None)
-            yield top, np.concatenate([part['probabilities'] for part in parts], axis=2), valid
+        for top, stripe in self._stripes('probabilities', 'valid'):
+            yield top, stripe['probabilities'], stripe.get('valid')
 
-    def _stripes(self) -> Iterator[tuple[int, list[dict[str, np.ndarray]]]]:
-        """Yield first row and blocks of all stripes, from the top down."""
-        tops = sorted({block.top for block in self._blocks})
-        for top in tops:
+    def _stripes(self, *names: str) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Yield first row and arrays of all stripes, from the top down."""
+        for top in sorted({block.top for block in self._blocks}):
             indices = [index for index, block in enumerate(self._blocks) if block.top == top]
             with self._change:
                 self._change.wait_for(
@@ -296,5 +294,10 @@ class _BlockBuffer:
                 if self._given_up:
                     raise _GivenUpError
             start = time.perf_counter()
-            yield top, [self.journal.load(index) for index in indices]
+            parts = [self.journal.load(index, names) for index in indices]
+            stripe = {name: np.concatenate([part[name] for part in parts], axis=-1)
+                      for name in parts[0]}
+            # The next ones need the memory.
+            del parts
+            yield top, stripe
             self.writing += time.perf_counter() - start

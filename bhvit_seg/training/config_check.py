@@ -68,7 +68,7 @@ def check_config(cfg: Config, split: str = 'train') -> tuple[list[str], list[str
     problems = [*head_problems(model, split == 'train'), *window_problems(model)]
     warnings: list[str] = []
     problems += backend_problems(cfg)
-    if split == 'train':
+    if split == 'train' and cfg.get('train_cfg'):  # a part from _base_ has data alone
         problems += [*validation_problems(cfg), *device_problems(cfg), *unlabelled_problems(cfg)]
         warnings += [*favoured_warnings(cfg), *schedule_warnings(cfg)]
     return problems, warnings
@@ -126,7 +126,8 @@ def loss_problems(path: str, head: Mapping, classes: int, channels: int) -> Iter
 
 def favoured_warnings(cfg: Config) -> Iterator[str]:
     """Classes that crops are to favour and that do not exist."""
-    classes = max((head.get('num_classes') or 0 for _, head in heads_of(cfg.model)), default=0)
+    heads = heads_of(cfg.get('model') or {})
+    classes = max((head.get('num_classes') or 0 for _, head in heads), default=0)
     for node in dataset_nodes(cfg.get('train_dataloader'), 'favoured_classes'):
         absent = [label for label in node['favoured_classes'] if label >= classes > 0]
         if absent:
@@ -139,7 +140,7 @@ def unlabelled_problems(cfg: Config) -> Iterator[str]:
     mixed = list(dataset_nodes(cfg.get('train_dataloader'), 'unlabelled'))
     kept = [node for node in dataset_nodes(cfg.get('train_dataloader'), 'keep_unlabelled')
             if node['keep_unlabelled']]
-    if (mixed or kept) and not cfg.model.get('teacher'):
+    if (mixed or kept) and 'model' in cfg and not cfg.model.get('teacher'):
         yield (f'the {type_name((mixed or kept)[0])} of train_dataloader brings ground without '
                f'labels, and the {type_name(cfg.model)} has no teacher to label it: set '
                'model.type to DistillationSegmentor with a model.teacher, or leave it out')

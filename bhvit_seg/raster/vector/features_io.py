@@ -19,12 +19,11 @@ import numpy as np
 from bhvit_seg.errors import UserError, first_line, load_package
 from bhvit_seg.fileio import write_atomically
 from bhvit_seg.raster.opening import class_names, open_raster
+from bhvit_seg.raster.vector.geodesy import Geodesy
 
 if TYPE_CHECKING:
     from affine import Affine
     from rasterio.io import DatasetReader
-
-    from bhvit_seg.raster.vector.geodesy import Geodesy
 
 DRIVERS = {'.gpkg': 'GPKG', '.geojson': 'GeoJSON', '.fgb': 'FlatGeobuf'}
 # Several arrays of 8 bytes a pixel are made of a strip.
@@ -156,8 +155,6 @@ def check_place(dataset: DatasetReader, out: Path) -> Geodesy:
     Raises:
         UserError: GeoJSON cannot express where they lie, or pyproj is missing.
     """
-    from bhvit_seg.raster.vector.geodesy import Geodesy
-
     geodesy = Geodesy(dataset.crs, dataset.transform, dataset.shape)
     if DRIVERS[out.suffix.lower()] == 'GeoJSON' and (not geodesy.located or geodesy.has_pole):
         if geodesy.located:
