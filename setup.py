@@ -83,9 +83,11 @@ class BuildEngine(build_ext):
 
 def describe(error: BaseException) -> str:
     """Return one line about a failed compilation; of a long command line the compiler's name."""
-    failed = error if hasattr(error, 'cmd') else error.__cause__
-    if isinstance(failed, subprocess.CalledProcessError):
-        return f'{failed.cmd[0]} ended with status {failed.returncode}'
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, subprocess.CalledProcessError):
+            return f'{cause.cmd[0]} ended with status {cause.returncode}'
+        cause = cause.__cause__ or cause.__context__
     return ' '.join(str(error).split()) or type(error).__name__
 
 

@@ -22,7 +22,7 @@ from rasterio.windows import Window
 from bhvit_seg.errors import UserError, command
 from bhvit_seg.fileio import make_output_folder, write_json
 from bhvit_seg.inference.packed_predictor import PackedPredictor
-from bhvit_seg.inference.predictor import ModelSource
+from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.raster.memory import parse_memory
 from bhvit_seg.raster.predict import MapReport, WindowChoices, WorkChoices, map_raster
 

@@ -15,7 +15,7 @@ from bhvit_seg.errors import UserError
 from bhvit_seg.evaluation.test import test
 from bhvit_seg.inference.contact_sheet import SheetRow, write_contact_sheet
 from bhvit_seg.inference.prediction import predict_files
-from bhvit_seg.inference.predictor import ModelSource
+from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.native import PackedSegmentor, instruction_sets
 from bhvit_seg.native.packing import ExportReport, export_packed
 from bhvit_seg.training.train import train

@@ -17,6 +17,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from bhvit_seg.compat.doctor import examine, render
 
-    diagnosis = examine()
+    diagnosis = examine(instruction_sets)
     print(render(diagnosis))
     return 1 if diagnosis.problems else 0
+
+
+def instruction_sets() -> list[str]:
+    """Return the instruction sets that the engine can use here.
+
+    Raises:
+        UserError: The engine is not built.
+    """
+    from bhvit_seg import native
+
+    return native.instruction_sets()

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError('--threads is of packed models: give --packed, or set OMP_NUM_THREADS for '
                         'torch')
     from bhvit_seg.inference.prediction import predict_files
-    from bhvit_seg.inference.predictor import ModelSource
+    from bhvit_seg.inference.source import ModelSource
 
     options = {}
     if args.cfg_options:

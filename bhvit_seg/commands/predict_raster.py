@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
 
     load_rasterio()
     from bhvit_seg.inference.inputs import find_rasters
-    from bhvit_seg.inference.predictor import ModelSource
+    from bhvit_seg.inference.source import ModelSource
     from bhvit_seg.raster.memory import parse_memory
     from bhvit_seg.raster.outputs import check_outputs, plan_outputs
     from bhvit_seg.raster.predict import WindowChoices, WorkChoices, map_raster

@@ -16,6 +16,7 @@ import sys
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Callable
 
 import bhvit_seg
 from bhvit_seg.errors import UserError
@@ -79,12 +80,17 @@ class Diagnosis:
     remedy: str = ''
 
 
-def examine() -> Diagnosis:
-    """Look at the interpreter, the processor, the engine and the packages."""
+def examine(instruction_sets: Callable[[], list[str]]) -> Diagnosis:
+    """Look at the interpreter, the processor, the engine and the packages.
+
+    Args:
+        instruction_sets: Returns those that the engine can use here; raises a ``UserError`` where
+            the engine is not built.
+    """
     flags = ' '.join(cpu_flags()) or 'no vector instructions known'
     found = Diagnosis(f'bhvit_seg {bhvit_seg.__version__}, Python {platform.python_version()}, '
                       f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {flags}')
-    engine_remedy = examine_engine(found)
+    engine_remedy = examine_engine(found, instruction_sets)
     installed = {name: owners(name) for name in STACKS['mm']}
     clobbered = [name for name, distributions in installed.items() if len(distributions) > 1]
     stack = 'openmmlab' if any(
@@ -110,15 +116,13 @@ def examine() -> Diagnosis:
     return found
 
 
-def examine_engine(found: Diagnosis) -> str:
+def examine_engine(found: Diagnosis, instruction_sets: Callable[[], list[str]]) -> str:
     """Add the engine to the tasks; return the remedy, or '' if it works."""
     name = 'the engine of packed models'
     if import_failure('numpy'):
         found.tasks.append(Task(name, 'NumPy does not import', False))
         found.problems.append('NumPy, which everything needs, is not installed or does not import')
         return 'pip install numpy'
-    from bhvit_seg.native import instruction_sets
-
     try:
         found.tasks.append(Task(name, ', '.join(instruction_sets()), True))
         return ''

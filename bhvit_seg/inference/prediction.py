@@ -18,8 +18,9 @@ from bhvit_seg.errors import UserError, explain_interrupt, find_user_error, firs
 from bhvit_seg.inference.blending import Blender
 from bhvit_seg.inference.inputs import find_images
 from bhvit_seg.inference.pictures import write_overlay
-from bhvit_seg.inference.predictor import LoadedImage, ModelSource, Predictor
+from bhvit_seg.inference.predictor import LoadedImage, Predictor
 from bhvit_seg.inference.record import Job, check_outputs, list_jobs, update_record
+from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.windows import lay_grid
 
 OVERLAP = 0.25

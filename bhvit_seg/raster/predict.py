@@ -22,7 +22,8 @@ import rasterio
 
 from bhvit_seg.errors import explain_interrupt
 from bhvit_seg.fileio import write_json
-from bhvit_seg.inference.predictor import ModelSource, Predictor
+from bhvit_seg.inference.predictor import Predictor
+from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.windows import Grid, Window, cut_blocks, lay_grid
 from bhvit_seg.raster.identity import describe_run, digests, is_finished
 from bhvit_seg.raster.journal import PLAN, Journal

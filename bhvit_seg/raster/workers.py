@@ -23,7 +23,8 @@ import rasterio
 
 from bhvit_seg.errors import UserError, first_line
 from bhvit_seg.extras import missing_package
-from bhvit_seg.inference.predictor import ModelSource, Predictor
+from bhvit_seg.inference.predictor import Predictor
+from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.windows import Grid, Window
 from bhvit_seg.raster.journal import encode_block
 from bhvit_seg.raster.mapping import Statistics, map_run, windows_of_run

@@ -15,6 +15,7 @@ from typing import Any
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
+from mmengine.utils import import_modules_from_strings
 
 from bhvit_seg.errors import UserError, find_user_error, first_line
 from bhvit_seg.shipped import find_config
@@ -60,7 +61,8 @@ def load_config(path: str | Path,
     Raises:
         UserError: The file is missing or broken, a key is unknown, the folder is missing.
     """
-    import bhvit_seg.modules  # noqa: F401  (registers our classes, whatever the config imports)
+    # as custom_imports of a config does: registers our classes, whatever the config imports
+    import_modules_from_strings('bhvit_seg.modules')
 
     path = find_config(path)
     try:

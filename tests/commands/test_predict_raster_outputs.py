@@ -272,7 +272,7 @@ def test_linked_folders_are_mapped(predict, write_raster, tmp_path):
 def test_an_archive_exchanged_meanwhile_is_another_raster(map_model, write_raster, tmp_path,
                                                           monkeypatch):
     from bhvit_seg.errors import UserError
-    from bhvit_seg.inference.predictor import ModelSource
+    from bhvit_seg.inference.source import ModelSource
     from bhvit_seg.raster import predict as predict_room
 
     address = f'/vsizip/{tmp_path}/flight.zip/a.tif'

@@ -7,6 +7,7 @@ import pytest
 
 import bhvit_seg.native
 from bhvit_seg import extras
+from bhvit_seg.commands.doctor import instruction_sets
 from bhvit_seg.compat import doctor
 
 
@@ -24,7 +25,7 @@ def distributions(monkeypatch):
 
         monkeypatch.setattr(importlib.metadata, 'version', version)
         monkeypatch.setattr(doctor, 'import_failure', lambda name: dict(failures).get(name, ''))
-        return doctor.examine()
+        return doctor.examine(instruction_sets)
 
     return pretend
 
@@ -41,7 +42,7 @@ def test_either_stack_is_well(stack, distributions):
 
 
 def test_this_environment_is_well(engine):
-    found = doctor.examine()
+    found = doctor.examine(instruction_sets)
     assert found.problems == []
     assert 'engine' in found.tasks[0].name and 'serial' in found.tasks[0].found
     training = next(task for task in found.tasks if 'train' in task.name)

@@ -13,7 +13,7 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from bhvit_seg.inference.prediction import predict_files
-from bhvit_seg.inference.predictor import ModelSource
+from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.shipped import find_config
 from bhvit_seg.training.config import load_config
 

@@ -21,7 +21,7 @@ from bhvit_seg.errors import UserError
 from bhvit_seg.inference.inputs import find_images
 from bhvit_seg.inference.packed_predictor import PackedPredictor, label_resized, resize
 from bhvit_seg.inference.prediction import predict_files
-from bhvit_seg.inference.predictor import ModelSource
+from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.torch_predictor import TorchPredictor
 from bhvit_seg.native.packing import export_packed, pack_model
 

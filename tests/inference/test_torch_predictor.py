@@ -11,7 +11,7 @@ from PIL import Image
 
 from bhvit_seg.datasets.synthetic import generate_scene
 from bhvit_seg.inference.prediction import predict_files, predict_in_windows
-from bhvit_seg.inference.predictor import ModelSource
+from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.torch_predictor import TorchPredictor
 
 SLIDE = {'model.test_cfg.mode': 'slide', 'model.test_cfg.crop_size': (48, 64),

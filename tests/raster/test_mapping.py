@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from raster.scenes import CLASSES, PALETTE, paint
 
-from bhvit_seg.inference.predictor import ModelSource
+from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.windows import lay_grid
 from bhvit_seg.raster.predict import WindowChoices, map_raster
 

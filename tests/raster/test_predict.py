@@ -16,7 +16,7 @@ from native.segmentors import write_experiment
 from raster.scenes import CLASSES, PALETTE, paint
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.inference.predictor import ModelSource
+from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.windows import lay_grid
 from bhvit_seg.native import PackedSegmentor
 from bhvit_seg.raster import predict, workers

@@ -7,7 +7,7 @@ import pytest
 import rasterio
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.inference.predictor import ModelSource
+from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.raster.predict import WindowChoices, WorkChoices, map_raster
 from bhvit_seg.raster.reading import ReadOptions
 

@@ -1,0 +1,67 @@
+"""Where a model comes from, and how it is loaded: by torch or by the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bhvit_seg.errors import UserError
+from bhvit_seg.inference.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from; can be sent to another process and loaded there.
+
+    Attributes:
+        packed: A packed model; else ``config`` and ``checkpoint``.
+        config: The config file.
+        checkpoint: The weights.
+        device: Where torch computes. Defaults to a GPU if there is one.
+        threads: How many threads compute. Defaults to the cores that the process may use.
+        cfg_options: Settings that override the config's, by dotted key.
+    """
+
+    packed: str | Path | None = None
+    config: str | Path | None = None
+    checkpoint: str | Path | None = None
+    device: str | None = None
+    threads: int | None = None
+    cfg_options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> str:
+        """The file that the weights are in."""
+        return str(self.checkpoint if self.packed is None else self.packed)
+
+    @property
+    def files(self) -> list[str]:
+        """The files that are given."""
+        return [str(file) for file in (self.packed, self.config, self.checkpoint) if file]
+
+    def load(self, windows: bool = True) -> Predictor:
+        """Load the model.
+
+        Args:
+            windows: Whether scores of windows have to be joined, as in the mapping of rasters.
+
+        Raises:
+            UserError: It cannot be loaded, or cannot do that.
+        """
+        if self.packed is not None:
+            from bhvit_seg.inference.packed_predictor import PackedPredictor
+
+            model = PackedPredictor(self.packed, self.threads)
+        else:
+            from bhvit_seg.inference.torch_predictor import TorchPredictor
+
+            model = TorchPredictor(self.config, self.checkpoint, self.device, self.cfg_options,
+                                   self.threads)
+        if windows and model.cell is None:
+            raise UserError(
+                f'the scores of {self.weights} depend on the size of the image '
+                f'({"align_corners=True" if self.packed else "of its decode head"}), so that '
+                'windows of a raster cannot be joined: give '
+                + ('its --config and --checkpoint instead' if self.packed else 'another model'))
+        return model
