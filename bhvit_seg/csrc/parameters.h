@@ -29,7 +29,7 @@ struct Affine {
   Aligned<float> scale, bias;
 };
 
-// A learned map for tokens, stretched to the size of the map it is added to.
+// A learned map for tokens, resized to the size of the map it is added to.
 struct Position {
   int size;
   Aligned<float> values;  // [channels][size][size]

@@ -13,8 +13,8 @@ Planes<T> take_planes(Arena& arena, int height, int width, int planes) {
 void fill_position(const Position& position, const Map& map) {
   std::vector<float> plane(static_cast<size_t>(map.height) * map.width);
   for (int c = 0; c < map.planes; ++c) {
-    stretch(position.values.data() + static_cast<size_t>(c) * position.size * position.size,
-            position.size, map.height, map.width, plane.data());
+    resize_bicubic(position.values.data() + static_cast<size_t>(c) * position.size * position.size,
+                   position.size, map.height, map.width, plane.data());
     for (int y = 0; y < map.height; ++y)
       std::copy_n(plane.data() + static_cast<size_t>(y) * map.width, map.width, map.at(y, c, 0));
   }
@@ -94,7 +94,7 @@ void Plan::lay_out_stage(const Parameters& parameters, int s, Arena& arena) {
   stage.sums = {stage.window_sums, vectors, first, arch.window, stage.cells_across, w};
   const uint64_t size = static_cast<uint64_t>(channels) * stage.cell_stride;
   stage.pooled_context = arena.take<float>(stage.groups * size);
-  stage.shares = arena.take<float>(static_cast<uint64_t>(cells) * channels);
+  stage.contexts = arena.take<float>(static_cast<uint64_t>(cells) * channels);
 }
 
 void Plan::lay_out_head(const Parameters& parameters, Arena& arena) {

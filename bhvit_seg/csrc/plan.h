@@ -1,5 +1,5 @@
 // Everything that depends on the size of the image alone, worked out once: sizes of maps, one
-// block of memory cut into them, stretched position embeddings, tables for enlarging.
+// block of memory cut into them, resized position embeddings, tables for upsampling.
 #pragma once
 
 #include <vector>
@@ -29,7 +29,7 @@ struct StagePlan {
   WindowSums sums;
   int32_t* window_sums;   // the same memory
   float* pooled_context;  // [groups][channels][cell_stride]
-  float* shares;          // [cells][channels]: what pooled contexts add to their cells' tokens
+  float* contexts;        // [cells][channels]: what pooled contexts add to their cells' tokens
   int cell_stride;
 
   int cells() const { return cells_down * cells_across; }

@@ -52,7 +52,7 @@ Resize::Resize(int from_height, int from_width, int height, int width, bool alig
   }
 }
 
-void stretch(const float* values, int size, int height, int width, float* out) {
+void resize_bicubic(const float* values, int size, int height, int width, float* out) {
   if (height == size && width == size) {
     std::copy(values, values + static_cast<size_t>(size) * size, out);
     return;

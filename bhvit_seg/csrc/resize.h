@@ -1,4 +1,4 @@
-// Where the values of an enlarged map lie between those of the smaller one, as torch's
+// Where the values of an upsampled map lie between those of the smaller one, as torch's
 // interpolate has it.
 #pragma once
 
@@ -16,7 +16,7 @@ class Resize {
   Resize() = default;
   Resize(int from_height, int from_width, int height, int width, bool align_corners);
 
-  Enlargement view() const {
+  Upsampling view() const {
     return {y0_.data(), y1_.data(), y_weight_.data(), base_.data(),
             x0_.data(), x1_.data(), x_weight_.data()};
   }
@@ -31,6 +31,6 @@ class Resize {
 
 // Stretches values [size][size] bicubically to [height][width] (a = -0.75, corners not aligned),
 // as a published position embedding is; copies them where the sizes are equal.
-void stretch(const float* values, int size, int height, int width, float* out);
+void resize_bicubic(const float* values, int size, int height, int width, float* out);
 
 }  // namespace bhvit

@@ -116,7 +116,7 @@ def check_exportable(model: nn.Module) -> None:
         raise UserError(f'the head takes the maps {tuple(head.in_index)} of the backbone\'s '
                         f'{backbone.out_indices}: only all four stages in order can be packed')
     if getattr(head, 'interpolate_mode', 'bilinear') != 'bilinear':
-        raise UserError(f'the head enlarges maps with interpolate_mode={head.interpolate_mode!r}: '
+        raise UserError(f'the head upsamples maps with interpolate_mode={head.interpolate_mode!r}: '
                         "only 'bilinear' can be packed")
     if head.out_channels == 1:
         raise UserError('the head has one output channel and a threshold (out_channels=1): only '

@@ -160,16 +160,16 @@ void test_mix_context(const Pair& k, Random& random) {
     const WindowSums sums = {all.data() + kLanes, vectors, first, size, across, width};
     const Filled<OutputChannel> context(channels, random);
     const Filled<float> balance(channels, random), threshold(channels, random);
-    const Filled<float> rest(channels * kTileLanes, random), shares(cells * channels, random);
+    const Filled<float> rest(channels * kTileLanes, random), contexts(cells * channels, random);
     const ContextMixer mixer = {channels, context.data(), balance.data(), threshold.data()};
     const Tokens tokens = some_tokens(height, width, kTileLanes, random);
     Report::context("%s mix_context map %dx%d channels %d size %d tokens %d+%d", k.other.name,
                     height, width, channels, size, tokens.token, tokens.count);
     Twin<float> mixed(channels * kTileLanes, random);
     Twin<uint32_t> bits(channels / 32 * kTileLanes, random);
-    k.serial.mix_context(mixer, sums, rest.data(), shares.data(), tokens, mixed.serial.data(),
+    k.serial.mix_context(mixer, sums, rest.data(), contexts.data(), tokens, mixed.serial.data(),
                          bits.serial.data());
-    k.other.mix_context(mixer, sums, rest.data(), shares.data(), tokens, mixed.other.data(),
+    k.other.mix_context(mixer, sums, rest.data(), contexts.data(), tokens, mixed.other.data(),
                         bits.other.data());
     mixed.expect_equal("mixed", channels, kTileLanes, tokens.count);
     bits.expect_equal("bits", channels / 32, kTileLanes, tokens.count);

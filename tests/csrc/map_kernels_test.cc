@@ -1,4 +1,4 @@
-// Kernels between maps and tiles, and those that enlarge maps. Maps that are written are compared
+// Kernels between maps and tiles, and those that upsample maps. Maps that are written are compared
 // whole: pads and borders, too.
 #include <cmath>
 #include <vector>
@@ -104,34 +104,34 @@ void test_pool_rows(const Pair& k, Random& random) {
   });
 }
 
-// A size to enlarge to: what is wider than a vector has to grow, as in the engine.
-int enlarged(int size, Random& random) {
+// A size to upsample to: what is wider than a vector has to grow, as in the engine.
+int upsampled(int size, Random& random) {
   return size <= kLanes ? random.between(1, 5 * size) : random.between(2 * size - 1, 5 * size);
 }
 
-void test_enlarge(const Pair& k, Random& random) {
+void test_upsample(const Pair& k, Random& random) {
   for_sizes([&](int height, int width) {
-    const int to_height = enlarged(height, random), to_width = enlarged(width, random);
+    const int to_height = upsampled(height, random), to_width = upsampled(width, random);
     const int channels = random.one_of(kChannels), stride = random.one_of(kStrides);
     const TwinMap map(height, width, channels, random);
     const Resize resize(height, width, to_height, to_width, random.below(2));
     for (int tile = 0; tile < div_up(to_width, kLanes); ++tile) {
       const int y = random.below(to_height);
-      Report::context("%s enlarge_tile map %dx%d to %dx%d channels %d row %d tile %d", k.other.name,
-                      height, width, to_height, to_width, channels, y, tile);
+      Report::context("%s upsample_tile map %dx%d to %dx%d channels %d row %d tile %d",
+                      k.other.name, height, width, to_height, to_width, channels, y, tile);
       Twin<float> out(channels * stride, random);
-      k.serial.enlarge_tile(map.serial_map, channels, resize.view(), y, tile, out.serial.data(),
+      k.serial.upsample_tile(map.serial_map, channels, resize.view(), y, tile, out.serial.data(),
+                             stride);
+      k.other.upsample_tile(map.other_map, channels, resize.view(), y, tile, out.other.data(),
                             stride);
-      k.other.enlarge_tile(map.other_map, channels, resize.view(), y, tile, out.other.data(),
-                           stride);
       out.expect_equal("tile");
     }
   });
 }
 
-void test_enlarge_and_pack(const Pair& k, Random& random) {
+void test_upsample_and_pack(const Pair& k, Random& random) {
   for_sizes([&](int height, int width) {
-    const int to_height = enlarged(height, random), to_width = enlarged(width, random);
+    const int to_height = upsampled(height, random), to_width = upsampled(width, random);
     const int channels = random.one_of(kChannels), stride = random.one_of(kStrides);
     const TwinMap map(height, width, channels, random);
     const Filled<float> bias(channels, random);
@@ -140,14 +140,14 @@ void test_enlarge_and_pack(const Pair& k, Random& random) {
     for (int tile = 0; tile < tiles; ++tile) {
       const int most = tiles - tile < stride / kLanes ? tiles - tile : stride / kLanes;
       const int vectors = random.between(1, most);
-      Report::context("%s enlarge_and_pack map %dx%d to %dx%d channels %d row %d tiles %d+%d",
+      Report::context("%s upsample_and_pack map %dx%d to %dx%d channels %d row %d tiles %d+%d",
                       k.other.name, height, width, to_height, to_width, channels, y, tile, vectors);
       Twin<uint32_t> bits(channels / 32 * stride, random);
       Twin<float> means(channels / kAveraged * stride, random);
-      k.serial.enlarge_and_pack(map.serial_map, channels, resize.view(), y, tile, vectors,
-                                bias.data(), bits.serial.data(), means.serial.data(), stride);
-      k.other.enlarge_and_pack(map.other_map, channels, resize.view(), y, tile, vectors,
-                               bias.data(), bits.other.data(), means.other.data(), stride);
+      k.serial.upsample_and_pack(map.serial_map, channels, resize.view(), y, tile, vectors,
+                                 bias.data(), bits.serial.data(), means.serial.data(), stride);
+      k.other.upsample_and_pack(map.other_map, channels, resize.view(), y, tile, vectors,
+                                bias.data(), bits.other.data(), means.other.data(), stride);
       bits.expect_equal("bits");
       means.expect_equal("means");
     }
@@ -195,8 +195,8 @@ void test_map_kernels(const Pair& kernels, Random& random) {
   test_add(kernels, random);
   test_load_patches(kernels, random);
   test_pool_rows(kernels, random);
-  test_enlarge(kernels, random);
-  test_enlarge_and_pack(kernels, random);
+  test_upsample(kernels, random);
+  test_upsample_and_pack(kernels, random);
   test_labels(kernels, random);
 }
 

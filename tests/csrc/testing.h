@@ -226,7 +226,7 @@ struct Pair {
 };
 
 constexpr int kWidths[] = {1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 32, 33, 50, 64, 65};
-constexpr int kMostHeight = 9;
+constexpr int kMaxHeight = 9;
 constexpr int kChannels[] = {32, 64, 96, 128};
 constexpr int kStrides[] = {kLanes, 2 * kLanes, 3 * kLanes};
 
@@ -234,7 +234,7 @@ constexpr int kStrides[] = {kLanes, 2 * kLanes, 3 * kLanes};
 template <typename Test>
 void for_sizes(const Test& test) {
   for (int width : kWidths)
-    for (int height = 1; height <= kMostHeight; ++height) test(height, width);
+    for (int height = 1; height <= kMaxHeight; ++height) test(height, width);
 }
 
 // Up to `most` tokens of a map from anywhere on.

@@ -48,7 +48,7 @@ class PlainEngine:
     def labels(self, image: np.ndarray) -> np.ndarray:
         """Map an image ``(H, W, C)`` to labels ``(H, W)``."""
         logits = self.logits(image).transpose(1, 2, 0)
-        return self.enlarge(logits, image.shape[:2]).argmax(2).astype(np.uint8)
+        return self.upsample(logits, image.shape[:2]).argmax(2).astype(np.uint8)
 
     # ------------------------------------------------------------------------- shared steps
 
@@ -90,7 +90,7 @@ class PlainEngine:
         return np.maximum((at + self.dtype.type(0.5)) * self.dtype.type(source / target)
                           - self.dtype.type(0.5), 0)
 
-    def enlarge(self, x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def upsample(self, x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Stretch a map ``(H, W, C)`` bilinearly to ``size``."""
         for axis in (0, 1):
             at = self.sizes(x.shape[axis], size[axis])
@@ -101,7 +101,7 @@ class PlainEngine:
         return x
 
     def position(self, name: str, shape: tuple[int, int]) -> np.ndarray:
-        """The embedding ``(H, W, C)``, stretched bicubically with a = −0.75."""
+        """The embedding ``(H, W, C)``, resized bicubically with a = −0.75."""
         x = self[name].transpose(1, 2, 0)
         for axis in (0, 1):
             source, target = x.shape[axis], shape[axis]
@@ -270,7 +270,7 @@ class PlainEngine:
         return self.prelu(out, self[f'{name}.slope']) + self[f'{name}.shift']
 
     def segformer_head(self, maps: list[np.ndarray]) -> np.ndarray:
-        parts = [self.enlarge(self.conv_module(x, f'head.conv{i}'), maps[0].shape[:2])
+        parts = [self.upsample(self.conv_module(x, f'head.conv{i}'), maps[0].shape[:2])
                  for i, x in enumerate(maps)]
         return self.conv_module(np.concatenate(parts, 2), 'head.fusion')
 
@@ -290,12 +290,12 @@ class PlainEngine:
         parts = [top]
         for k, side in enumerate(self['head.pool_scales']):
             pooled = self.conv_module(self.average(top, int(side)), f'head.psp{k}')
-            parts.append(self.enlarge(pooled, top.shape[:2]))
+            parts.append(self.upsample(pooled, top.shape[:2]))
         laterals = [self.conv_module(maps[i], f'head.lateral{i}') for i in range(3)]
         laterals.append(self.conv_module(np.concatenate(parts, 2), 'head.bottleneck', 3))
         for i in (2, 1, 0):
-            laterals[i] = laterals[i] + self.enlarge(laterals[i + 1], laterals[i].shape[:2])
+            laterals[i] = laterals[i] + self.upsample(laterals[i + 1], laterals[i].shape[:2])
         outs = [self.conv_module(laterals[i], f'head.fpn{i}', 3) for i in range(3)]
         outs.append(laterals[3])
-        outs = [self.enlarge(out, maps[0].shape[:2]) for out in outs]
+        outs = [self.upsample(out, maps[0].shape[:2]) for out in outs]
         return self.conv_module(np.concatenate(outs, 2), 'head.fpn_bottleneck', 3)

@@ -117,7 +117,7 @@ def test_file_holds_the_tensors_rounded_once(tmp_path):
     tensors = fold_segmentor(build_segmentor(head='BinaryUPerHead'))
     write_packed(tmp_path / 'model.bhv', tensors, {'name': 'mini'})
     stored, meta = read_packed(tmp_path / 'model.bhv')
-    assert meta == {'name': 'mini'} and list(stored) == list(tensors)
+    assert meta == {'name': 'mini'} and set(stored) == set(tensors)
     for name, array in tensors.items():
         rounded = array.astype(np.float32) if array.dtype == np.float64 else array
         assert stored[name].dtype == rounded.dtype and np.array_equal(stored[name], rounded)
@@ -205,10 +205,8 @@ def test_values_that_are_not_finite_are_refused():
 def shrunken(config):
     """The model of a config with one block a stage, so that building takes no time."""
     model = Config.fromfile(str(config)).model
-    small = dict(depths=(1, 1, 1, 1), channels=(64, 128, 256, 512),
-                 mlp_channels=(64, 128, 256, 512), num_heads=(1, 1, 4, 8))
-    assert model.backbone.arch in ('tiny', 'small')
-    model.backbone.arch = small
+    arch = ARCHITECTURES[model.backbone.arch]
+    model.backbone.arch = dict(arch, depths=(1, 1, 1, 1), mlp_channels=arch['channels'])
     return MODELS.build(model).eval()
 
 

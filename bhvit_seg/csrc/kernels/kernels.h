@@ -97,8 +97,8 @@ struct MultiScaleConvolution {
   const float *out_scale, *out_bias;
 };
 
-// Rows and columns between which a value of an enlarged map lies.
-struct Enlargement {
+// Rows and columns between which a value of an upsampled map lies.
+struct Upsampling {
   const int* y0;  // [height]; the other is y1
   const int* y1;
   const float* y_weight;  // of y1
@@ -229,25 +229,25 @@ struct Kernels {
   // One head in one window. Bits are those of queries, keys and values, from `first_word` on.
   void (*attend)(const Attention& head, const TokenBits (&bits)[3], int first_word,
                  const Window& window, const HeadContext& to, float* scratch);
-  // rest, mixed: [channels][kTileLanes], bits: [channels / 32][kTileLanes], shares:
+  // rest, mixed: [channels][kTileLanes], bits: [channels / 32][kTileLanes], contexts:
   // [cells][channels].
   void (*mix_context)(const ContextMixer& mixer, const WindowSums& sums, const float* rest,
-                      const float* shares, Tokens tokens, float* mixed, uint32_t* bits);
+                      const float* contexts, Tokens tokens, float* mixed, uint32_t* bits);
 
   // Maximum and sum of scale * x + bias over the rows [y0, y1) of one channel: [width] each.
   void (*pool_rows)(const Map& map, int channel, int y0, int y1, float scale, float bias,
                     float* highest, float* sum);
 
-  // A row's tile of an enlarged map: [channels][stride] for 16 columns from 16 * column_tile.
-  void (*enlarge_tile)(const Map& map, int channels, const Enlargement& to, int y, int column_tile,
-                       float* tile, int stride);
+  // A row's tile of an upsampled map: [channels][stride] for 16 columns from 16 * column_tile.
+  void (*upsample_tile)(const Map& map, int channels, const Upsampling& to, int y, int column_tile,
+                        float* tile, int stride);
   // The same for `vectors` tiles from `column_tile` on, of which only what pack_and_average makes
   // of them is kept.
-  void (*enlarge_and_pack)(const Map& map, int channels, const Enlargement& to, int y,
-                           int column_tile, int vectors, const float* bias, uint32_t* bits,
-                           float* means, int stride);
+  void (*upsample_and_pack)(const Map& map, int channels, const Upsampling& to, int y,
+                            int column_tile, int vectors, const float* bias, uint32_t* bits,
+                            float* means, int stride);
   // Labels of the rows [y_begin, y_end), all between the same two rows of logits.
-  void (*label_rows)(const Map& logits, int classes, const Enlargement& to, int y_begin, int y_end,
+  void (*label_rows)(const Map& logits, int classes, const Upsampling& to, int y_begin, int y_end,
                      int width, uint8_t* labels, ptrdiff_t labels_stride);
 
   // What the processor can do at best, for profiles: products per call of a loop on registers.

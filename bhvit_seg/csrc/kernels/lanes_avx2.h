@@ -35,9 +35,9 @@ BHVIT_INLINE M below(int n) {
   return {_mm256_cmpgt_epi32(limit, lane),
           _mm256_cmpgt_epi32(limit, _mm256_add_epi32(lane, _mm256_set1_epi32(8)))};
 }
-BHVIT_INLINE M either(M x, M y) { BHVIT_BOTH(M, _mm256_or_si256); }
-BHVIT_INLINE M both(M x, M y) { BHVIT_BOTH(M, _mm256_and_si256); }
-BHVIT_INLINE M invert(M x) {
+BHVIT_INLINE M or_(M x, M y) { BHVIT_BOTH(M, _mm256_or_si256); }
+BHVIT_INLINE M and_(M x, M y) { BHVIT_BOTH(M, _mm256_and_si256); }
+BHVIT_INLINE M not_(M x) {
   const __m256i ones = _mm256_set1_epi32(-1);
   return {_mm256_xor_si256(x.a, ones), _mm256_xor_si256(x.b, ones)};
 }
@@ -57,7 +57,7 @@ BHVIT_INLINE void store_first(float* p, F x, int n) {
   _mm256_maskstore_ps(p, m.a, x.a);
   _mm256_maskstore_ps(p + 8, m.b, x.b);
 }
-BHVIT_INLINE F spread(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+BHVIT_INLINE F broadcast(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 BHVIT_INLINE F add(F x, F y) { BHVIT_BOTH(F, _mm256_add_ps); }
 BHVIT_INLINE F subtract(F x, F y) { BHVIT_BOTH(F, _mm256_sub_ps); }
 BHVIT_INLINE F multiply(F x, F y) { BHVIT_BOTH(F, _mm256_mul_ps); }
@@ -65,14 +65,14 @@ BHVIT_INLINE F divide(F x, F y) { BHVIT_BOTH(F, _mm256_div_ps); }
 BHVIT_INLINE F fma(F x, F y, F z) {
   return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
 }
-BHVIT_INLINE F square_root(F x) { BHVIT_EACH(F, _mm256_sqrt_ps); }
-BHVIT_INLINE F larger(F x, F y) { BHVIT_BOTH(F, _mm256_max_ps); }
-BHVIT_INLINE F smaller(F x, F y) { BHVIT_BOTH(F, _mm256_min_ps); }
-BHVIT_INLINE M at_least(F x, F y) {
+BHVIT_INLINE F sqrt(F x) { BHVIT_EACH(F, _mm256_sqrt_ps); }
+BHVIT_INLINE F max(F x, F y) { BHVIT_BOTH(F, _mm256_max_ps); }
+BHVIT_INLINE F min(F x, F y) { BHVIT_BOTH(F, _mm256_min_ps); }
+BHVIT_INLINE M greater_equal(F x, F y) {
   return {float_bits(_mm256_cmp_ps(x.a, y.a, _CMP_GE_OQ)),
           float_bits(_mm256_cmp_ps(x.b, y.b, _CMP_GE_OQ))};
 }
-BHVIT_INLINE M above(F x, F y) {
+BHVIT_INLINE M greater(F x, F y) {
   return {float_bits(_mm256_cmp_ps(x.a, y.a, _CMP_GT_OQ)),
           float_bits(_mm256_cmp_ps(x.b, y.b, _CMP_GT_OQ))};
 }
@@ -80,7 +80,9 @@ BHVIT_INLINE F select(M m, F yes, F no) {
   return {_mm256_blendv_ps(no.a, yes.a, float_mask(m.a)),
           _mm256_blendv_ps(no.b, yes.b, float_mask(m.b))};
 }
-BHVIT_INLINE F prelu(F x, F slope) { return select(above(x, spread(0.0f)), x, multiply(x, slope)); }
+BHVIT_INLINE F prelu(F x, F slope) {
+  return select(greater(x, broadcast(0.0f)), x, multiply(x, slope));
+}
 BHVIT_INLINE __m256 permute_half(F x, __m256i lanes) {
   const __m256 low = _mm256_permutevar8x32_ps(x.a, lanes);
   const __m256 high = _mm256_permutevar8x32_ps(x.b, lanes);
@@ -89,7 +91,7 @@ BHVIT_INLINE __m256 permute_half(F x, __m256i lanes) {
 BHVIT_INLINE F permute(F x, U lanes) {
   return {permute_half(x, lanes.a), permute_half(x, lanes.b)};
 }
-BHVIT_INLINE F look_up(F table, U index) { return permute(table, index); }  // index modulo 16
+BHVIT_INLINE F lookup(F table, U index) { return permute(table, index); }  // index modulo 16
 BHVIT_INLINE void load_pairs(const float* p, F& even, F& odd) {
   const F first = load(p), second = load(p + 16);
   const auto split = [](__m256 x, __m256 y, __m256& e, __m256& o) {
@@ -122,11 +124,11 @@ BHVIT_INLINE U load(const uint32_t* p) { return load_words(p); }
 BHVIT_INLINE U load(const int32_t* p) { return load_words(p); }
 BHVIT_INLINE void store(uint32_t* p, U x) { store_words(p, x); }
 BHVIT_INLINE void store(int32_t* p, U x) { store_words(p, x); }
-BHVIT_INLINE U spread(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
-BHVIT_INLINE U spread(uint32_t x) { return spread(static_cast<int32_t>(x)); }
-BHVIT_INLINE U exclusive_or(U x, U y) { BHVIT_BOTH(U, _mm256_xor_si256); }
-BHVIT_INLINE U bit_and(U x, U y) { BHVIT_BOTH(U, _mm256_and_si256); }
-BHVIT_INLINE U bit_or(U x, U y) { BHVIT_BOTH(U, _mm256_or_si256); }
+BHVIT_INLINE U broadcast(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+BHVIT_INLINE U broadcast(uint32_t x) { return broadcast(static_cast<int32_t>(x)); }
+BHVIT_INLINE U xor_(U x, U y) { BHVIT_BOTH(U, _mm256_xor_si256); }
+BHVIT_INLINE U and_(U x, U y) { BHVIT_BOTH(U, _mm256_and_si256); }
+BHVIT_INLINE U or_(U x, U y) { BHVIT_BOTH(U, _mm256_or_si256); }
 BHVIT_INLINE U shift_left(U x, int n) {
   const __m128i by = _mm_cvtsi32_si128(n);
   return {_mm256_sll_epi32(x.a, by), _mm256_sll_epi32(x.b, by)};
@@ -139,8 +141,8 @@ BHVIT_INLINE U shift_left_2(U x) { return {_mm256_slli_epi32(x.a, 2), _mm256_sll
 BHVIT_INLINE U add(U x, U y) { BHVIT_BOTH(U, _mm256_add_epi32); }
 BHVIT_INLINE U subtract(U x, U y) { BHVIT_BOTH(U, _mm256_sub_epi32); }
 BHVIT_INLINE U as_words(M m) { return {m.a, m.b}; }
-BHVIT_INLINE U add_where(M m, U x, U y) { return add(x, bit_and(as_words(m), y)); }
-BHVIT_INLINE U or_where(M m, U x, U bits) { return bit_or(x, bit_and(as_words(m), bits)); }
+BHVIT_INLINE U add_where(M m, U x, U y) { return add(x, and_(as_words(m), y)); }
+BHVIT_INLINE U or_where(M m, U x, U bits) { return or_(x, and_(as_words(m), bits)); }
 BHVIT_INLINE U select(M m, U yes, U no) {
   return {_mm256_blendv_epi8(no.a, yes.a, m.a), _mm256_blendv_epi8(no.b, yes.b, m.b)};
 }
@@ -163,13 +165,13 @@ BHVIT_INLINE void store_bytes(uint8_t* p, U x, int n) {
 // Counts set bits of words, lane by lane: a table lookup for each nibble, summed in bytes.
 class Counter {
  public:
-  static constexpr int kMost = 31;  // 31 words of at most 8 bits a byte fit a byte
+  static constexpr int kMaxWords = 31;  // 31 words of at most 8 bits a byte fit a byte
   BHVIT_INLINE Counter() : a_(_mm256_setzero_si256()), b_(_mm256_setzero_si256()) {}
   BHVIT_INLINE void add_bits(U x) {
     a_ = _mm256_add_epi8(a_, bytes(x.a));
     b_ = _mm256_add_epi8(b_, bytes(x.b));
   }
-  BHVIT_INLINE void add_differences(U a, U b) { add_bits(exclusive_or(a, b)); }
+  BHVIT_INLINE void add_differences(U a, U b) { add_bits(xor_(a, b)); }
   // Counting that goes on from `sum`; finish takes the same.
   BHVIT_INLINE void start(U) {}
   BHVIT_INLINE U finish(U sum) const { return add(sum, read()); }

@@ -32,9 +32,9 @@ BHVIT_INLINE M below(int n) {
   const int32x4_t lane = vreinterpretq_s32_u32(vld1q_u32(first)), limit = vdupq_n_s32(n);
   BHVIT_EACH(M, vcgtq_s32(limit, vaddq_s32(lane, vdupq_n_s32(4 * i))));
 }
-BHVIT_INLINE M either(M x, M y) { BHVIT_EACH(M, vorrq_u32(x.v[i], y.v[i])); }
-BHVIT_INLINE M both(M x, M y) { BHVIT_EACH(M, vandq_u32(x.v[i], y.v[i])); }
-BHVIT_INLINE M invert(M x) { BHVIT_EACH(M, vmvnq_u32(x.v[i])); }
+BHVIT_INLINE M or_(M x, M y) { BHVIT_EACH(M, vorrq_u32(x.v[i], y.v[i])); }
+BHVIT_INLINE M and_(M x, M y) { BHVIT_EACH(M, vandq_u32(x.v[i], y.v[i])); }
+BHVIT_INLINE M not_(M x) { BHVIT_EACH(M, vmvnq_u32(x.v[i])); }
 BHVIT_INLINE bool any(M x) {
   return vmaxvq_u32(vorrq_u32(vorrq_u32(x.v[0], x.v[1]), vorrq_u32(x.v[2], x.v[3]))) != 0;
 }
@@ -54,23 +54,25 @@ BHVIT_INLINE void store_first(float* p, F x, int n) {
   store(all, x);
   for (int i = 0; i < n; ++i) p[i] = all[i];
 }
-BHVIT_INLINE F spread(float x) { BHVIT_EACH(F, vdupq_n_f32(x)); }
+BHVIT_INLINE F broadcast(float x) { BHVIT_EACH(F, vdupq_n_f32(x)); }
 BHVIT_INLINE F add(F x, F y) { BHVIT_EACH(F, vaddq_f32(x.v[i], y.v[i])); }
 BHVIT_INLINE F subtract(F x, F y) { BHVIT_EACH(F, vsubq_f32(x.v[i], y.v[i])); }
 BHVIT_INLINE F multiply(F x, F y) { BHVIT_EACH(F, vmulq_f32(x.v[i], y.v[i])); }
 BHVIT_INLINE F divide(F x, F y) { BHVIT_EACH(F, vdivq_f32(x.v[i], y.v[i])); }
 BHVIT_INLINE F fma(F x, F y, F z) { BHVIT_EACH(F, vfmaq_f32(z.v[i], x.v[i], y.v[i])); }
-BHVIT_INLINE F square_root(F x) { BHVIT_EACH(F, vsqrtq_f32(x.v[i])); }
-BHVIT_INLINE F larger(F x, F y) {
+BHVIT_INLINE F sqrt(F x) { BHVIT_EACH(F, vsqrtq_f32(x.v[i])); }
+BHVIT_INLINE F max(F x, F y) {
   BHVIT_EACH(F, vbslq_f32(vcgtq_f32(x.v[i], y.v[i]), x.v[i], y.v[i]));
 }
-BHVIT_INLINE F smaller(F x, F y) {
+BHVIT_INLINE F min(F x, F y) {
   BHVIT_EACH(F, vbslq_f32(vcltq_f32(x.v[i], y.v[i]), x.v[i], y.v[i]));
 }
-BHVIT_INLINE M at_least(F x, F y) { BHVIT_EACH(M, vcgeq_f32(x.v[i], y.v[i])); }
-BHVIT_INLINE M above(F x, F y) { BHVIT_EACH(M, vcgtq_f32(x.v[i], y.v[i])); }
+BHVIT_INLINE M greater_equal(F x, F y) { BHVIT_EACH(M, vcgeq_f32(x.v[i], y.v[i])); }
+BHVIT_INLINE M greater(F x, F y) { BHVIT_EACH(M, vcgtq_f32(x.v[i], y.v[i])); }
 BHVIT_INLINE F select(M m, F yes, F no) { BHVIT_EACH(F, vbslq_f32(m.v[i], yes.v[i], no.v[i])); }
-BHVIT_INLINE F prelu(F x, F slope) { return select(above(x, spread(0.0f)), x, multiply(x, slope)); }
+BHVIT_INLINE F prelu(F x, F slope) {
+  return select(greater(x, broadcast(0.0f)), x, multiply(x, slope));
+}
 BHVIT_INLINE F permute(F x, U lanes) {
   uint8x16x4_t table;
   for (int i = 0; i < 4; ++i) table.val[i] = vreinterpretq_u8_f32(x.v[i]);
@@ -104,16 +106,16 @@ BHVIT_INLINE void store(uint32_t* p, U x) {
 BHVIT_INLINE void store(int32_t* p, U x) {
   for (int i = 0; i < 4; ++i) vst1q_s32(p + 4 * i, vreinterpretq_s32_u32(x.v[i]));
 }
-BHVIT_INLINE U spread(uint32_t x) { BHVIT_EACH(U, vdupq_n_u32(x)); }
-BHVIT_INLINE U spread(int32_t x) { return spread(static_cast<uint32_t>(x)); }
-BHVIT_INLINE U exclusive_or(U x, U y) { BHVIT_EACH(U, veorq_u32(x.v[i], y.v[i])); }
-BHVIT_INLINE U bit_and(U x, U y) { BHVIT_EACH(U, vandq_u32(x.v[i], y.v[i])); }
-BHVIT_INLINE U bit_or(U x, U y) { BHVIT_EACH(U, vorrq_u32(x.v[i], y.v[i])); }
+BHVIT_INLINE U broadcast(uint32_t x) { BHVIT_EACH(U, vdupq_n_u32(x)); }
+BHVIT_INLINE U broadcast(int32_t x) { return broadcast(static_cast<uint32_t>(x)); }
+BHVIT_INLINE U xor_(U x, U y) { BHVIT_EACH(U, veorq_u32(x.v[i], y.v[i])); }
+BHVIT_INLINE U and_(U x, U y) { BHVIT_EACH(U, vandq_u32(x.v[i], y.v[i])); }
+BHVIT_INLINE U or_(U x, U y) { BHVIT_EACH(U, vorrq_u32(x.v[i], y.v[i])); }
 BHVIT_INLINE U shift_left(U x, int n) { BHVIT_EACH(U, vshlq_u32(x.v[i], vdupq_n_s32(n))); }
 BHVIT_INLINE U shift_right(U x, int n) { BHVIT_EACH(U, vshlq_u32(x.v[i], vdupq_n_s32(-n))); }
 BHVIT_INLINE U shift_left_2(U x) { BHVIT_EACH(U, vshlq_n_u32(x.v[i], 2)); }
-BHVIT_INLINE F look_up(F table, U index) {  // index modulo 16
-  return permute(table, bit_and(index, spread(15u)));
+BHVIT_INLINE F lookup(F table, U index) {  // index modulo 16
+  return permute(table, and_(index, broadcast(15u)));
 }
 BHVIT_INLINE U add(U x, U y) { BHVIT_EACH(U, vaddq_u32(x.v[i], y.v[i])); }
 BHVIT_INLINE U subtract(U x, U y) { BHVIT_EACH(U, vsubq_u32(x.v[i], y.v[i])); }
@@ -146,7 +148,7 @@ BHVIT_INLINE void store_bytes(uint8_t* p, U x, int n) {
 // Counts set bits of words, lane by lane, in bytes.
 class Counter {
  public:
-  static constexpr int kMost = 31;  // 31 words of at most 8 bits a byte fit a byte
+  static constexpr int kMaxWords = 31;  // 31 words of at most 8 bits a byte fit a byte
   BHVIT_INLINE Counter() {
     for (auto& bytes : sum_) bytes = vdupq_n_u8(0);
   }
@@ -155,7 +157,7 @@ class Counter {
       sum_[i] = vaddq_u8(sum_[i], vcntq_u8(vreinterpretq_u8_u32(x.v[i])));
     }
   }
-  BHVIT_INLINE void add_differences(U a, U b) { add_bits(exclusive_or(a, b)); }
+  BHVIT_INLINE void add_differences(U a, U b) { add_bits(xor_(a, b)); }
   // Counting that goes on from `sum`; finish takes the same.
   BHVIT_INLINE void start(U) {}
   BHVIT_INLINE U finish(U sum) const { return add(sum, read()); }

@@ -262,14 +262,14 @@ void pool_rows(const Map& map, int channel, int y0, int y1, float scale, float b
   }
 }
 
-float enlarge(const float* row, const Enlargement& to, int x) {
+float upsample(const float* row, const Upsampling& to, int x) {
   row += to.base[x / kLanes];
   const float a = row[to.x0[x]];
   return fused(to.x_weight[x], row[to.x1[x]] - a, a);
 }
 
-void enlarge_tile(const Map& map, int channels, const Enlargement& to, int y, int column_tile,
-                  float* tile, int stride) {
+void upsample_tile(const Map& map, int channels, const Upsampling& to, int y, int column_tile,
+                   float* tile, int stride) {
   for (int c = 0; c < channels; ++c)
     for (int lane = 0; lane < kLanes; ++lane) {
       const int x = column_tile * kLanes + lane;
@@ -283,23 +283,23 @@ void enlarge_tile(const Map& map, int channels, const Enlargement& to, int y, in
     }
 }
 
-void enlarge_and_pack(const Map& map, int channels, const Enlargement& to, int y, int column_tile,
-                      int vectors, const float* bias, uint32_t* bits, float* means, int stride) {
+void upsample_and_pack(const Map& map, int channels, const Upsampling& to, int y, int column_tile,
+                       int vectors, const float* bias, uint32_t* bits, float* means, int stride) {
   std::vector<float> tile(static_cast<size_t>(channels) * stride);
   for (int v = 0; v < vectors; ++v)
-    enlarge_tile(map, channels, to, y, column_tile + v, tile.data() + v * kLanes, stride);
+    upsample_tile(map, channels, to, y, column_tile + v, tile.data() + v * kLanes, stride);
   pack_and_average(tile.data(), stride, channels, vectors, bias, bits, means);
 }
 
-void label_rows(const Map& logits, int classes, const Enlargement& to, int y_begin, int y_end,
+void label_rows(const Map& logits, int classes, const Upsampling& to, int y_begin, int y_end,
                 int width, uint8_t* labels, ptrdiff_t stride) {
   for (int y = y_begin; y < y_end; ++y)
     for (int x = 0; x < width; ++x) {
       float best = -HUGE_VALF;
       int label = 0;
       for (int c = 0; c < classes; ++c) {
-        const float a = enlarge(logits.at(to.y0[y], c, 0), to, x);
-        const float b = enlarge(logits.at(to.y1[y], c, 0), to, x);
+        const float a = upsample(logits.at(to.y0[y], c, 0), to, x);
+        const float b = upsample(logits.at(to.y1[y], c, 0), to, x);
         const float value = fused(to.y_weight[y], b - a, a);
         if (value > best) {
           best = value;
@@ -330,9 +330,9 @@ int64_t busy_multiply(int rounds, float* sink) {
 
 extern const Kernels kSerialKernels;
 const Kernels kSerialKernels = {
-    "serial",     load_tile,        store_tile,     add_map,    pack_tile,    pack_and_average,
-    gelu_tile,    multiply,         load_patches,   mlp,        multi_scale,  convolve,
-    accumulate,   project,          project_tokens, attend,     mix_context,  pool_rows,
-    enlarge_tile, enlarge_and_pack, label_rows,     busy_count, busy_multiply};
+    "serial",      load_tile,         store_tile,     add_map,    pack_tile,    pack_and_average,
+    gelu_tile,     multiply,          load_patches,   mlp,        multi_scale,  convolve,
+    accumulate,    project,           project_tokens, attend,     mix_context,  pool_rows,
+    upsample_tile, upsample_and_pack, label_rows,     busy_count, busy_multiply};
 
 }  // namespace bhvit

@@ -110,7 +110,7 @@ void attend(const Attention& head, const TokenBits (&bits)[3], int first_word, c
 }
 
 void mix_context(const ContextMixer& mixer, const WindowSums& sums, const float* rest,
-                 const float* shares, Tokens tokens, float* mixed, uint32_t* bits) {
+                 const float* contexts, Tokens tokens, float* mixed, uint32_t* bits) {
   for (int lane = 0; lane < tokens.count; ++lane) {
     const int y = (tokens.token + lane) / sums.width, x = (tokens.token + lane) % sums.width;
     const int left = x / sums.size * sums.size;
@@ -122,7 +122,7 @@ void mix_context(const ContextMixer& mixer, const WindowSums& sums, const float*
       const ptrdiff_t vector = static_cast<ptrdiff_t>(cell) * sums.vectors + token / kLanes;
       const int32_t sum = sums.data[(vector * mixer.channels + c) * kLanes + token % kLanes];
       const float w = activate(mixer.context[c], sum, rest[at]);
-      mixed[at] = fused(mixer.balance[c], w, shares[cell * mixer.channels + c]);
+      mixed[at] = fused(mixer.balance[c], w, contexts[cell * mixer.channels + c]);
       uint32_t& word = bits[c / 32 * kTileLanes + lane];
       if (c % 32 == 0) word = 0;
       if (mixed[at] >= mixer.threshold[c]) word |= 1u << (c % 32);

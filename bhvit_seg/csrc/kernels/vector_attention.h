@@ -21,7 +21,7 @@ BHVIT_INLINE void normalize_tokens(const TokenProjections& layer, const Map& map
   for_parts(tokens, [&](int lane, Tokens part)
                         BHVIT_HERE { vectors[lane / kLanes] = join_tokens(map, part); });
 
-  const F count = spread(static_cast<float>(channels));
+  const F count = broadcast(static_cast<float>(channels));
   F sums[4][T], mean[T], factor[T];
   const auto for_sums = [&](const auto& body) BHVIT_HERE {
     repeat<4 * T>([&](int i) BHVIT_HERE { body(i / T, i % T); });
@@ -29,38 +29,39 @@ BHVIT_INLINE void normalize_tokens(const TokenProjections& layer, const Map& map
   const auto mean_of_sums = [&](int t) BHVIT_HERE {
     return divide(add(add(sums[0][t], sums[1][t]), add(sums[2][t], sums[3][t])), count);
   };
-  for_sums([&](int i, int t) BHVIT_HERE { sums[i][t] = spread(0.0f); });
+  for_sums([&](int i, int t) BHVIT_HERE { sums[i][t] = broadcast(0.0f); });
   for (int c = 0; c < channels; c += 4)
     for_sums([&](int i, int t) BHVIT_HERE {
       F x = vectors[t].read((c + i) * map.plane);
-      if (layer.in_scale) x = fma(x, spread(layer.in_scale[c + i]), spread(layer.in_bias[c + i]));
+      if (layer.in_scale)
+        x = fma(x, broadcast(layer.in_scale[c + i]), broadcast(layer.in_bias[c + i]));
       store(tile + (c + i) * L + t * kLanes, x);
       sums[i][t] = add(sums[i][t], x);
     });
   repeat<T>([&](int t) BHVIT_HERE { mean[t] = mean_of_sums(t); });
-  for_sums([&](int i, int t) BHVIT_HERE { sums[i][t] = spread(0.0f); });
+  for_sums([&](int i, int t) BHVIT_HERE { sums[i][t] = broadcast(0.0f); });
   for (int c = 0; c < channels; c += 4)
     for_sums([&](int i, int t) BHVIT_HERE {
       const F centred = subtract(load(tile + (c + i) * L + t * kLanes), mean[t]);
       sums[i][t] = fma(centred, centred, sums[i][t]);
     });
   repeat<T>([&](int t) BHVIT_HERE {
-    factor[t] = divide(spread(1.0f), square_root(add(mean_of_sums(t), spread(layer.epsilon))));
+    factor[t] = divide(broadcast(1.0f), sqrt(add(mean_of_sums(t), broadcast(layer.epsilon))));
   });
   for (int word = 0; word < channels / 32; ++word) {
     U packed[3][T];
     for (auto& row : packed)
-      for (auto& x : row) x = spread(0u);
+      for (auto& x : row) x = broadcast(0u);
     for (int i = 0; i < 32; ++i) {
       const int c = 32 * word + i;
-      const F weight = spread(layer.norm_weight[c]), bias = spread(layer.norm_bias[c]);
+      const F weight = broadcast(layer.norm_weight[c]), bias = broadcast(layer.norm_bias[c]);
       repeat<T>([&](int t) BHVIT_HERE {
         float* at = tile + c * L + t * kLanes;
         const F h = fma(multiply(subtract(load(at), mean[t]), factor[t]), weight, bias);
         store(at, h);
         repeat<3>([&](int p) BHVIT_HERE {
-          packed[p][t] = or_where(at_least(h, spread(layer.parts[p].input_threshold[c])),
-                                  packed[p][t], spread(kBits[i]));
+          packed[p][t] = or_where(greater_equal(h, broadcast(layer.parts[p].input_threshold[c])),
+                                  packed[p][t], broadcast(kBits[i]));
         });
       });
     }
@@ -89,12 +90,13 @@ void project_token_vectors(const TokenProjections& layer, const Map& map, Tokens
       count_differences<T, kOutputs>(bits + p * words * L, L,
                                      weights_of(layer.parts[p].weights, first, words), words, acc);
       for_block<T>([&](int o, int t) BHVIT_HERE {
-        const F x = add(fma(to_float(acc[o][t]), spread(channel[o].scale), spread(channel[o].bias)),
-                        load(h + o * L + t * kLanes));
-        const F y = prelu(x, spread(channel[o].slope));
+        const F x =
+            add(fma(to_float(acc[o][t]), broadcast(channel[o].scale), broadcast(channel[o].bias)),
+                load(h + o * L + t * kLanes));
+        const F y = prelu(x, broadcast(channel[o].slope));
         float* at = to + o * kTileLanes + t * kLanes;
         store(at, p ? add(load(at), y) : y);
-        packed[p].set(first, o, t, at_least(y, spread(channel[o].threshold)));
+        packed[p].set(first, o, t, greater_equal(y, broadcast(channel[o].threshold)));
       });
     });
     for (int p = 0; p < 3; ++p) packed[p].flush(first, out + p * words * kTileLanes, kTileLanes);
@@ -152,16 +154,16 @@ BHVIT_INLINE F softmax_terms(const Attention& head, const uint32_t* queries, con
                              float* terms) {
   const int words = Words ? Words : head.head_words;
   const F fine = load(head.powers[0]), middle = load(head.powers[1]), coarse = load(head.powers[2]);
-  F sums[2] = {spread(0.0f), spread(0.0f)};
+  F sums[2] = {broadcast(0.0f), broadcast(0.0f)};
   const ptrdiff_t stride = keys.stride;
   const uint32_t* key = keys.words;
   const auto add_term = [&](F& sum) BHVIT_HERE {
     Counter differences;
     for (int w = 0; w < words; ++w)
-      differences.add_bits(exclusive_or(load(queries + w * stride), spread(key[w * stride])));
+      differences.add_bits(xor_(load(queries + w * stride), broadcast(key[w * stride])));
     const U p = differences.read();
-    F term = multiply(look_up(fine, p), look_up(middle, shift_right(p, 4)));
-    if (Long) term = multiply(term, look_up(coarse, shift_right(p, 8)));
+    F term = multiply(lookup(fine, p), lookup(middle, shift_right(p, 4)));
+    if (Long) term = multiply(term, lookup(coarse, shift_right(p, 8)));
     sum = add(sum, term);
     store(terms, term);
     terms += kLanes;
@@ -178,24 +180,24 @@ BHVIT_INLINE F softmax_terms(const Attention& head, const uint32_t* queries, con
 // Levels of keys: bit j of a word of `low` and `high` counts once and twice.
 BHVIT_INLINE void quantize(const float* terms, int number, F factor, F zero_point, uint32_t* low,
                            uint32_t* high) {
-  const F zero = spread(0.0f), three = spread(3.0f);
+  const F zero = broadcast(0.0f), three = broadcast(3.0f);
   const auto level = [&](int j) {
     const F x = fma(load(terms + j * kLanes), factor, zero_point);
-    return round_to_words(smaller(larger(x, zero), three));
+    return round_to_words(min(max(x, zero), three));
   };
-  const U even_bits = spread(0x55555555u), odd_bits = spread(0xaaaaaaaau);
+  const U even_bits = broadcast(0x55555555u), odd_bits = broadcast(0xaaaaaaaau);
   for (int from = 0; from < number; from += 32, low += kLanes, high += kLanes) {
     const int count = number - from < 32 ? number - from : 32;
     // two bits a key, those of even and odd keys apart
-    U even = spread(0u), odd = spread(0u);
+    U even = broadcast(0u), odd = broadcast(0u);
     int j = count - 1;
     if (count % 2) even = level(from + j--);
     for (; j > 0; j -= 2) {
-      even = bit_or(shift_left_2(even), level(from + j - 1));
-      odd = bit_or(shift_left_2(odd), level(from + j));
+      even = or_(shift_left_2(even), level(from + j - 1));
+      odd = or_(shift_left_2(odd), level(from + j));
     }
-    store(low, bit_or(bit_and(even, even_bits), shift_left(bit_and(odd, even_bits), 1)));
-    store(high, bit_or(shift_right(bit_and(even, odd_bits), 1), bit_and(odd, odd_bits)));
+    store(low, or_(and_(even, even_bits), shift_left(and_(odd, even_bits), 1)));
+    store(high, or_(shift_right(and_(even, odd_bits), 1), and_(odd, odd_bits)));
   }
 }
 
@@ -203,12 +205,13 @@ BHVIT_INLINE void quantize(const float* terms, int number, F factor, F zero_poin
 template <int N>
 BHVIT_INLINE void sum_values(const uint32_t* low, const uint32_t* high, const uint32_t* values,
                              int words, int channels, int32_t* out) {
-  constexpr int kMost = Counter::kMost / 3;  // words whose levels may be counted before reading
+  constexpr int kMaxWords =
+      Counter::kMaxWords / 3;  // words whose levels may be counted before reading
   if (N) words = N;
   const auto weigh = [&](auto&& word) {
-    U sum = spread(0u);
-    for (int from = 0; from < words; from += kMost) {
-      const int to = words - from < kMost ? words : from + kMost;
+    U sum = broadcast(0u);
+    for (int from = 0; from < words; from += kMaxWords) {
+      const int to = words - from < kMaxWords ? words : from + kMaxWords;
       Counter count;
       for (int w = from; w < to; ++w) count.add_bits(word(high, w));
       count.twice();
@@ -220,7 +223,7 @@ BHVIT_INLINE void sum_values(const uint32_t* low, const uint32_t* high, const ui
   const U levels = weigh([](const uint32_t* plane, int w) { return load(plane + w * kLanes); });
   for (int c = 0; c < channels; ++c, values += words) {
     const U positive = weigh([&](const uint32_t* plane, int w) {
-      return bit_and(load(plane + w * kLanes), spread(values[w]));
+      return and_(load(plane + w * kLanes), broadcast(values[w]));
     });
     store(out + c * kLanes, subtract(add(positive, positive), levels));
   }
@@ -235,8 +238,8 @@ BHVIT_INLINE void attend_vector(const Attention& head, const uint32_t* queries, 
                 : head.head_words == 1 ? softmax_terms<1, false>(head, queries, keys, terms)
                 : head.head_words < 8  ? softmax_terms<0, false>(head, queries, keys, terms)
                                        : softmax_terms<0, true>(head, queries, keys, terms);
-  quantize(terms, keys.number, divide(spread(head.level_scale), sum), spread(head.zero_point), low,
-           high);
+  quantize(terms, keys.number, divide(broadcast(head.level_scale), sum), broadcast(head.zero_point),
+           low, high);
   const auto run = words == 1   ? sum_values<1>
                    : words == 2 ? sum_values<2>
                    : words == 3 ? sum_values<3>
@@ -277,18 +280,19 @@ void attend(const Attention& head, const TokenBits (&bits)[3], int first_word, c
   }
 }
 
-// Where a vector of tokens finds the sums of the windows it lies in, and the shares of their cells.
+// Where a vector of tokens finds the sums of the windows it lies in, and the contexts of their
+// cells.
 class WindowRuns {
  public:
-  WindowRuns(const WindowSums& windows, const float* shares, int channels, Tokens tokens) {
+  WindowRuns(const WindowSums& windows, const float* contexts, int channels, Tokens tokens) {
     const int size = windows.size;
     for (int lane = 0; lane < tokens.count;) {
       const int y = (tokens.token + lane) / windows.width;
       const int x = (tokens.token + lane) % windows.width, left = x / size * size;
       const int columns = windows.width - left < size ? windows.width - left : size;
       const int cell = y / size * windows.across + x / size;
-      where_[number_] = invert(below(lane));
-      shares_[number_++] = shares + static_cast<ptrdiff_t>(cell) * channels;
+      where_[number_] = not_(below(lane));
+      contexts_[number_++] = contexts + static_cast<ptrdiff_t>(cell) * channels;
       int token = windows.first + y % size * columns + x - left;
       for (int end = lane + left + columns - x; lane < end && lane < kLanes;) {
         const ptrdiff_t vector = static_cast<ptrdiff_t>(cell) * windows.vectors + token / kLanes;
@@ -301,15 +305,15 @@ class WindowRuns {
   }
   BHVIT_INLINE U sum(int channel) const { return sums_.read(channel * kLanes); }
   BHVIT_INLINE F share(int channel) const {
-    F x = spread(shares_[0][channel]);
-    for (int i = 1; i < number_; ++i) x = select(where_[i], spread(shares_[i][channel]), x);
+    F x = broadcast(contexts_[0][channel]);
+    for (int i = 1; i < number_; ++i) x = select(where_[i], broadcast(contexts_[i][channel]), x);
     return x;
   }
 
  private:
   Joined<int32_t> sums_;
   int number_ = 0;
-  const float* shares_[kLanes];
+  const float* contexts_[kLanes];
   M where_[kLanes];
 };
 
@@ -318,15 +322,16 @@ BHVIT_INLINE void mix_vectors(const ContextMixer& mixer, const float* rest,
                               const WindowRuns (&runs)[T], float* mixed, uint32_t* bits) {
   for (int word = 0; word < mixer.channels / 32; ++word, bits += kTileLanes) {
     U packed[T];
-    for (auto& x : packed) x = spread(0u);
+    for (auto& x : packed) x = broadcast(0u);
     for (int i = 0; i < 32; ++i) {
       const int c = 32 * word + i;
       repeat<T>([&](int t) BHVIT_HERE {
         const int at = c * kTileLanes + t * kLanes;
         const F w = activate(mixer.context[c], runs[t].sum(c), load(rest + at));
-        const F m = fma(spread(mixer.balance[c]), w, runs[t].share(c));
+        const F m = fma(broadcast(mixer.balance[c]), w, runs[t].share(c));
         store(mixed + at, m);
-        packed[t] = or_where(at_least(m, spread(mixer.threshold[c])), packed[t], spread(kBits[i]));
+        packed[t] = or_where(greater_equal(m, broadcast(mixer.threshold[c])), packed[t],
+                             broadcast(kBits[i]));
       });
     }
     for (int t = 0; t < T; ++t) store(bits + t * kLanes, packed[t]);
@@ -334,10 +339,10 @@ BHVIT_INLINE void mix_vectors(const ContextMixer& mixer, const float* rest,
 }
 
 void mix_context(const ContextMixer& mixer, const WindowSums& sums, const float* rest,
-                 const float* shares, Tokens tokens, float* mixed, uint32_t* bits) {
+                 const float* contexts, Tokens tokens, float* mixed, uint32_t* bits) {
   const auto runs_of = [&](int lane) {
     const int left = tokens.count - lane;
-    return WindowRuns(sums, shares, mixer.channels,
+    return WindowRuns(sums, contexts, mixer.channels,
                       {tokens.token + lane, left < kLanes ? left : kLanes});
   };
   if (tokens.vectors() == 2) {

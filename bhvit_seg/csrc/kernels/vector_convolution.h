@@ -12,7 +12,7 @@ namespace {
 
 BHVIT_INLINE U load_tap(const TapRows& taps, int tap, int plane, int x) {
   const uint32_t* row = taps.rows[tap];
-  return row ? load(row + plane * taps.plane + x) : spread(0u);
+  return row ? load(row + plane * taps.plane + x) : broadcast(0u);
 }
 
 // Words of all groups for one vector of outputs: [groups][words][stride].
@@ -34,26 +34,25 @@ BHVIT_INLINE void gather_words(const Convolution& layer, const TapRows& taps, in
       if (g % 2) continue;
       uint32_t* odd = to + layer.words * stride;
       const int plane = g / 2;
-      const U low = spread(0xffffu), high = spread(0xffff0000u);
+      const U low = broadcast(0xffffu), high = broadcast(0xffff0000u);
       for (int tap = 0; tap < number; tap += 2, to += stride, odd += stride) {
         const U first = load_tap(taps, tap, plane, x);
-        const U second = tap + 1 < number ? load_tap(taps, tap + 1, plane, x) : spread(0u);
-        store(to, bit_or(bit_and(first, low), shift_left(second, 16)));
-        store(odd, bit_or(shift_right(first, 16), bit_and(second, high)));
+        const U second = tap + 1 < number ? load_tap(taps, tap + 1, plane, x) : broadcast(0u);
+        store(to, or_(and_(first, low), shift_left(second, 16)));
+        store(odd, or_(shift_right(first, 16), and_(second, high)));
       }
       continue;
     }
     const int fields = 32 / inputs, shift = g * inputs % 32;  // of a group in the map's word
-    const U field = spread((1u << inputs) - 1);
-    U word = spread(0u);
+    const U field = broadcast((1u << inputs) - 1);
+    U word = broadcast(0u);
     for (int tap = 0; tap < number; ++tap) {
       const U bits = load_tap(taps, tap, g * inputs / 32, x);
-      word =
-          bit_or(word, shift_left(bit_and(shift_right(bits, shift), field), tap % fields * inputs));
+      word = or_(word, shift_left(and_(shift_right(bits, shift), field), tap % fields * inputs));
       if (tap % fields == fields - 1 || tap == number - 1) {
         store(to, word);
         to += stride;
-        word = spread(0u);
+        word = broadcast(0u);
       }
     }
   }
@@ -69,7 +68,7 @@ struct Outside {
       columns[kx] = x < taps.first[kx] || x + T * kLanes > taps.last[kx];
       for (int t = 0; t < T; ++t) {
         const int from = x + t * kLanes;
-        lanes[kx][t] = either(below(taps.first[kx] - from), invert(below(taps.last[kx] - from)));
+        lanes[kx][t] = or_(below(taps.first[kx] - from), not_(below(taps.last[kx] - from)));
       }
     }
   }
@@ -81,8 +80,9 @@ template <int N, int T, int O>
 BHVIT_INLINE void accumulate_block(const Convolution& layer, int state, const Outside<T>& outside,
                                    const uint32_t* gathered, int output, U (&acc)[O][T]) {
   const int32_t* start = layer.border.start + state * layer.outputs + output;
-  repeat<O>([&](int o)
-                BHVIT_HERE { repeat<T>([&](int t) BHVIT_HERE { acc[o][t] = spread(start[o]); }); });
+  repeat<O>([&](int o) BHVIT_HERE {
+    repeat<T>([&](int t) BHVIT_HERE { acc[o][t] = broadcast(start[o]); });
+  });
   const int words = N ? N : layer.words;
   count_differences<T, O, N>(gathered, T * kLanes, weights_of(layer.weights, output, words), words,
                              acc);
@@ -92,7 +92,7 @@ BHVIT_INLINE void accumulate_block(const Convolution& layer, int state, const Ou
     if (!outside.columns[kx]) continue;
     repeat<O>([&](int o) BHVIT_HERE {
       repeat<T>([&](int t) BHVIT_HERE {
-        acc[o][t] = add_where(outside.lanes[kx][t], acc[o][t], spread(missing[o]));
+        acc[o][t] = add_where(outside.lanes[kx][t], acc[o][t], broadcast(missing[o]));
       });
     });
   }
@@ -116,7 +116,7 @@ void multi_scale_vectors(const MultiScaleConvolution& layer, const TapRows* taps
   for (int output = 0; output < shape.outputs; output += O) {
     const uint32_t* group = gathered + output / of_group * words * L;
     F total[O][T];
-    repeat<O * T>([&](int i) BHVIT_HERE { total[i / T][i % T] = spread(0.0f); });
+    repeat<O * T>([&](int i) BHVIT_HERE { total[i / T][i % T] = broadcast(0.0f); });
 #pragma GCC unroll 1
     for (int d = 0; d < 3; ++d) {
       U acc[O][T];
@@ -124,8 +124,8 @@ void multi_scale_vectors(const MultiScaleConvolution& layer, const TapRows* taps
                           group + d * shape.groups * words * L, output, acc);
       const BranchChannel* channels = layer.branches[d].channels + output;
       repeat<O>([&](int o) BHVIT_HERE {
-        const F scale = spread(channels[o].scale), bias = spread(channels[o].bias);
-        const F slope = spread(channels[o].slope);
+        const F scale = broadcast(channels[o].scale), bias = broadcast(channels[o].bias);
+        const F slope = broadcast(channels[o].slope);
         repeat<T>([&](int t) BHVIT_HERE {
           total[o][t] = add(total[o][t], prelu(fma(to_float(acc[o][t]), scale, bias), slope));
         });
@@ -133,8 +133,8 @@ void multi_scale_vectors(const MultiScaleConvolution& layer, const TapRows* taps
     }
     float* row = map.at(y, output, x);
     repeat<O>([&](int o) BHVIT_HERE {
-      const F scale = spread(layer.out_scale[output + o]),
-              bias = spread(layer.out_bias[output + o]);
+      const F scale = broadcast(layer.out_scale[output + o]),
+              bias = broadcast(layer.out_bias[output + o]);
       repeat<T>([&](int t) BHVIT_HERE {
         float* at = row + o * map.plane + t * kLanes;
         const int count = map.width - x - t * kLanes;
@@ -198,7 +198,7 @@ void convolve_tile(const Convolution& layer, const OutputChannel* outputs, const
     for_block<1>([&](int o, int t) BHVIT_HERE {
       const OutputChannel& p = outputs[first + o];
       const F y = activate(p, acc[o][t], past.at(o, 0));
-      store(out + (first + o) * kLanes, fma(y, spread(p.post_scale), spread(p.post_bias)));
+      store(out + (first + o) * kLanes, fma(y, broadcast(p.post_scale), broadcast(p.post_bias)));
     });
   });
 }

@@ -6,10 +6,10 @@
 #include "kernels.h"
 #include "vector_attention.h"
 #include "vector_convolution.h"
-#include "vector_enlarge.h"
 #include "vector_mlp.h"
 #include "vector_products.h"
 #include "vector_tiles.h"
+#include "vector_upsample.h"
 
 namespace bhvit {
 namespace BHVIT_ISA {
@@ -19,8 +19,8 @@ int64_t busy_count(int rounds, uint32_t* sink) {
   constexpr int kTogether = kTokens == 2 ? 8 : 2;
   U a = load(sink), weights[kTogether], sums[kTogether];
   for (int i = 0; i < kTogether; ++i) {
-    weights[i] = add(a, spread(i));
-    sums[i] = spread(0u);
+    weights[i] = add(a, broadcast(i));
+    sums[i] = broadcast(0u);
   }
   for (int from = 0; from < rounds; from += 16) {
     Counter counters[kTogether];
@@ -39,7 +39,7 @@ int64_t busy_count(int rounds, uint32_t* sink) {
 
 int64_t busy_multiply(int rounds, float* sink) {
   constexpr int kTogether = kTokens == 2 ? 16 : 6;
-  const F a = load(sink), b = spread(0.5f);
+  const F a = load(sink), b = broadcast(0.5f);
   F sums[kTogether];
   for (auto& sum : sums) sum = a;
   for (int k = 0; k < rounds; ++k) {
@@ -53,10 +53,10 @@ int64_t busy_multiply(int rounds, float* sink) {
 
 constexpr Kernels make_kernels(const char* name) {
   return {
-      name,         load_tile,        store_tile,     add_map,    pack_tile,    pack_and_average,
-      gelu_tile,    multiply_tile,    load_patches,   mlp,        multi_scale,  convolve,
-      accumulate,   project,          project_tokens, attend,     mix_context,  pool_rows,
-      enlarge_tile, enlarge_and_pack, label_rows,     busy_count, busy_multiply};
+      name,          load_tile,         store_tile,     add_map,    pack_tile,    pack_and_average,
+      gelu_tile,     multiply_tile,     load_patches,   mlp,        multi_scale,  convolve,
+      accumulate,    project,           project_tokens, attend,     mix_context,  pool_rows,
+      upsample_tile, upsample_and_pack, label_rows,     busy_count, busy_multiply};
 }
 
 }  // namespace

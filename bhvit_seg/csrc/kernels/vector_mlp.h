@@ -24,10 +24,10 @@ BHVIT_INLINE void hidden_layer(const Mlp& mlp, const uint32_t* bits, const float
     const BitChannel* h = mlp.hidden_channels + first;
     const float* shortcut = normed + wrapped * L;
     for_block<T>([&](int o, int t) BHVIT_HERE {
-      const F y = add(fma(to_float(acc[o][t]), spread(h[o].scale), spread(h[o].bias)),
+      const F y = add(fma(to_float(acc[o][t]), broadcast(h[o].scale), broadcast(h[o].bias)),
                       load(shortcut + o * L + t * kLanes));
-      const F p = prelu(y, spread(h[o].slope));
-      words.set(first, o, t, at_least(p, spread(h[o].threshold)));
+      const F p = prelu(y, broadcast(h[o].slope));
+      words.set(first, o, t, greater_equal(p, broadcast(h[o].threshold)));
       // a constant where blocks have whole pools
       const int place = R && R <= kOutputs ? o % kPool : (first + o) % ratio;
       pool[t] = place ? add(pool[t], p) : p;
@@ -46,8 +46,8 @@ BHVIT_INLINE void output_layer(const Mlp& mlp, const uint32_t* hidden_bits, cons
                                const float* shifted, float* const (&out)[T], ptrdiff_t stride,
                                const Binarizer& next, uint32_t* out_bits) {
   constexpr int L = T * kLanes;
-  const F zero = spread(0.0f);
-  const F share = spread(1.0f / static_cast<float>(mlp.hidden / mlp.channels));
+  const F zero = broadcast(0.0f);
+  const F share = broadcast(1.0f / static_cast<float>(mlp.hidden / mlp.channels));
   Words<T> words;
   for_outputs<T>(
       hidden_bits, L, mlp.hidden, mlp.weights2, mlp.channels, [&](int first, auto& acc) BHVIT_HERE {
@@ -58,14 +58,15 @@ BHVIT_INLINE void output_layer(const Mlp& mlp, const uint32_t* hidden_bits, cons
         for (int t = 0; t < T; ++t) to[t] = out[t] + first * stride;
         for_block<T>([&](int o, int t) BHVIT_HERE {
           const int at = o * L + t * kLanes;
-          F y = fma(to_float(acc[o][t]), spread(p[o].scale), spread(p[o].bias));
-          y = prelu(fma(load(past + at), share, y), spread(p[o].slope));
-          const F x = fma(y, spread(p[o].post_scale), load(sum + at));
+          F y = fma(to_float(acc[o][t]), broadcast(p[o].scale), broadcast(p[o].bias));
+          y = prelu(fma(load(past + at), share, y), broadcast(p[o].slope));
+          const F x = fma(y, broadcast(p[o].post_scale), load(sum + at));
           store(to[t] + o * stride, x);
           if (Next)
             words.set(first, o, t,
-                      at_least(fma(x, spread(next.scale[first + o]), spread(next.bias[first + o])),
-                               zero));
+                      greater_equal(
+                          fma(x, broadcast(next.scale[first + o]), broadcast(next.bias[first + o])),
+                          zero));
         });
         if (Next) words.flush(first, out_bits, L);
       });
@@ -103,17 +104,17 @@ BHVIT_INLINE void shift_run(const Mlp& mlp, const Run& run, int first, ptrdiff_t
       __builtin_prefetch(below2 + at + kAhead);
       __builtin_prefetch(out + at, 1);
       const F x = load(centre + at);
-      F sum = fma(x, spread(taps[0]), spread(outputs[c].post_bias));
-      sum = fma(load(above1 + at), spread(taps[1]), sum);
-      sum = fma(load(below1 + at), spread(taps[2]), sum);
-      sum = fma(load(above2 + at), spread(taps[3]), sum);
-      sum = fma(load(below2 + at), spread(taps[4]), sum);
+      F sum = fma(x, broadcast(taps[0]), broadcast(outputs[c].post_bias));
+      sum = fma(load(above1 + at), broadcast(taps[1]), sum);
+      sum = fma(load(below1 + at), broadcast(taps[2]), sum);
+      sum = fma(load(above2 + at), broadcast(taps[3]), sum);
+      sum = fma(load(below2 + at), broadcast(taps[4]), sum);
       const Neighbours beside(centre + at, x);
-      sum = fma(beside.before1, spread(taps[5]), sum);
-      sum = fma(beside.after1, spread(taps[6]), sum);
-      sum = fma(beside.before2, spread(taps[7]), sum);
-      sums[v] = fma(beside.after2, spread(taps[8]), sum);
-      inputs[v] = fma(x, spread(scale[c]), spread(bias[c]));
+      sum = fma(beside.before1, broadcast(taps[5]), sum);
+      sum = fma(beside.after1, broadcast(taps[6]), sum);
+      sum = fma(beside.before2, broadcast(taps[7]), sum);
+      sums[v] = fma(beside.after2, broadcast(taps[8]), sum);
+      inputs[v] = fma(x, broadcast(scale[c]), broadcast(bias[c]));
     });
     repeat<N>([&](int v) BHVIT_HERE {
       const int at = v * kLanes;

@@ -17,7 +17,7 @@ BHVIT_INLINE void add_word(const uint32_t* activations, const uint32_t* weights,
   U a[T];
   repeat<T>([&](int t) BHVIT_HERE { a[t] = load(activations + t * kLanes); });
   repeat<O>([&](int o) BHVIT_HERE {
-    const U w = spread(weights[o]);
+    const U w = broadcast(weights[o]);
     repeat<T>([&](int t) BHVIT_HERE { counters[o][t].add_differences(a[t], w); });
   });
 }
@@ -28,9 +28,9 @@ BHVIT_INLINE void add_word(const uint32_t* activations, const uint32_t* weights,
 template <int T, int O, int N = 0>
 BHVIT_INLINE void count_differences(const uint32_t* activations, int stride,
                                     const uint32_t* weights, int words, U (&acc)[O][T]) {
-  static_assert(N <= Counter::kMost, "a counter overflows");
-  for (int from = 0; from < words; from += Counter::kMost) {
-    const int to = words - from < Counter::kMost ? words : from + Counter::kMost;
+  static_assert(N <= Counter::kMaxWords, "a counter overflows");
+  for (int from = 0; from < words; from += Counter::kMaxWords) {
+    const int to = words - from < Counter::kMaxWords ? words : from + Counter::kMaxWords;
     Counter counters[O][T];
     repeat<O>([&](int o) BHVIT_HERE {
       repeat<T>([&](int t) BHVIT_HERE { counters[o][t].start(acc[o][t]); });
@@ -57,7 +57,7 @@ BHVIT_INLINE const uint32_t* weights_of(const uint32_t* weights, int first, int 
 
 template <int T>
 BHVIT_INLINE void start_sums(int inputs, U (&acc)[kOutputs][T]) {
-  const U start = spread(-half(inputs));
+  const U start = broadcast(-half(inputs));
   for_block<T>([&](int o, int t) BHVIT_HERE { acc[o][t] = start; });
 }
 
@@ -82,7 +82,7 @@ class Words {
   BHVIT_INLINE Words() { clear(); }
   // Bit `o` behind output `first` of a word, first a multiple of kOutputs.
   BHVIT_INLINE void set(int first, int o, int t, M where) {
-    words_[t] = or_where(where, words_[t], spread(kBits[first % 32 + o]));
+    words_[t] = or_where(where, words_[t], broadcast(kBits[first % 32 + o]));
   }
   // After kOutputs outputs: writes the word they end, if they end one, to out[word][stride].
   BHVIT_INLINE void flush(int first, uint32_t* out, int stride) {
@@ -93,7 +93,7 @@ class Words {
 
  private:
   BHVIT_INLINE void clear() {
-    for (auto& word : words_) word = spread(0u);
+    for (auto& word : words_) word = broadcast(0u);
   }
   U words_[T];
 };
@@ -107,7 +107,7 @@ class Shortcut {
       : stride_(stride),
         ratio_(Average ? channels / outputs : 1),
         tile_(tile + first * ratio_ % channels * stride),
-        share_(spread(1.0f / static_cast<float>(ratio_))) {}
+        share_(broadcast(1.0f / static_cast<float>(ratio_))) {}
   BHVIT_INLINE F at(int o, int lane) const {
     if (!Average) return load(tile_ + o * stride_ + lane);
     const float* from = tile_ + o * ratio_ * stride_ + lane;
@@ -123,8 +123,8 @@ class Shortcut {
 };
 
 BHVIT_INLINE F activate(const OutputChannel& p, U acc, F shortcut) {
-  const F y = add(fma(to_float(acc), spread(p.scale), spread(p.bias)), shortcut);
-  return prelu(y, spread(p.slope));
+  const F y = add(fma(to_float(acc), broadcast(p.scale), broadcast(p.bias)), shortcut);
+  return prelu(y, broadcast(p.slope));
 }
 
 template <int T, bool Average>
@@ -137,7 +137,8 @@ void project_tile(const uint32_t* bits, int inputs, const uint32_t* weights,
     float* __restrict to = out + first * stride;
     for_block<T>([&](int o, int t) BHVIT_HERE {
       const F y = activate(p[o], acc[o][t], past.at(o, t * kLanes));
-      store(to + o * stride + t * kLanes, fma(y, spread(p[o].post_scale), spread(p[o].post_bias)));
+      store(to + o * stride + t * kLanes,
+            fma(y, broadcast(p[o].post_scale), broadcast(p[o].post_bias)));
     });
   });
 }

@@ -14,12 +14,12 @@ namespace {
 constexpr int kAhead = kTileLanes;
 
 BHVIT_INLINE F exp2_lanes(F x) {
-  const F rounded = subtract(add(x, spread(kRound)), spread(kRound));
+  const F rounded = subtract(add(x, broadcast(kRound)), broadcast(kRound));
   const F f = subtract(x, rounded);
-  F p = spread(kExp2[6]);
-  for (int i = 5; i >= 0; --i) p = fma(p, f, spread(kExp2[i]));
+  F p = broadcast(kExp2[6]);
+  for (int i = 5; i >= 0; --i) p = fma(p, f, broadcast(kExp2[i]));
   // rounded + kRound has the integer in its low bits
-  const U exponent = shift_left(as_words(add(rounded, spread(kRound))), 23);
+  const U exponent = shift_left(as_words(add(rounded, broadcast(kRound))), 23);
   return as_floats(add(as_words(p), exponent));
 }
 
@@ -31,7 +31,7 @@ class Joined {
   // `from`: where the run's first token lies, in whose lane the run before ends.
   BHVIT_INLINE void add(const T* from, int lane) {
     from_[number_] = from - lane;
-    where_[number_++] = invert(below(lane));
+    where_[number_++] = not_(below(lane));
   }
   BHVIT_INLINE auto read(ptrdiff_t offset) const {
     auto x = load(from_[0] + offset);
@@ -73,7 +73,7 @@ void load_tile(const Map& map, int channels, Tokens tokens, const float* scale, 
     for (int c = 0; c < channels; ++c) {
       joined.prefetch(c * map.plane + kAhead);
       F x = joined.read(c * map.plane);
-      if (scale) x = fma(x, spread(scale[c]), spread(bias[c]));
+      if (scale) x = fma(x, broadcast(scale[c]), broadcast(bias[c]));
       store(tile + c * stride + lane, x);
     }
   });
@@ -126,15 +126,16 @@ void add_map(const Map& map, int channels, Tokens tokens, float* tile, int strid
 
 void pack_tile(const float* tile, int stride, int channels, int vectors, const float* scale,
                const float* bias, uint32_t* bits) {
-  const F zero = spread(0.0f);
+  const F zero = broadcast(0.0f);
   for (int word = 0; word < channels / 32; ++word) {
     for (int v = 0; v < vectors; ++v) {
-      U packed = spread(0u);
+      U packed = broadcast(0u);
       for (int i = 0; i < 32; ++i) {
         const int c = 32 * word + i;
         const F x = load(tile + c * stride + v * kLanes);
-        const F y = scale ? fma(x, spread(scale[c]), spread(bias[c])) : add(x, spread(bias[c]));
-        packed = or_where(at_least(y, zero), packed, spread(kBits[i]));
+        const F y =
+            scale ? fma(x, broadcast(scale[c]), broadcast(bias[c])) : add(x, broadcast(bias[c]));
+        packed = or_where(greater_equal(y, zero), packed, broadcast(kBits[i]));
       }
       store(bits + word * stride + v * kLanes, packed);
     }
@@ -142,17 +143,18 @@ void pack_tile(const float* tile, int stride, int channels, int vectors, const f
 }
 
 void gelu_tile(float* tile, int stride, int channels, int vectors) {
-  const F zero = spread(0.0f), end = spread(kErfcEnd), one = spread(1.0f), half = spread(0.5f);
+  const F zero = broadcast(0.0f), end = broadcast(kErfcEnd), one = broadcast(1.0f),
+          half = broadcast(0.5f);
   for (int c = 0; c < channels; ++c) {
     for (int v = 0; v < vectors; ++v) {
       float* at = tile + c * stride + v * kLanes;
       const F x = load(at);
-      const F size = larger(x, subtract(zero, x));
-      const F u = select(above(size, end), end, size);
-      F p = spread(kErfc[10]);
-      for (int i = 9; i >= 0; --i) p = fma(p, u, spread(kErfc[i]));
+      const F size = max(x, subtract(zero, x));
+      const F u = select(greater(size, end), end, size);
+      F p = broadcast(kErfc[10]);
+      for (int i = 9; i >= 0; --i) p = fma(p, u, broadcast(kErfc[i]));
       const F tail = multiply(half, exp2_lanes(subtract(zero, multiply(u, p))));
-      store(at, multiply(x, select(above(x, zero), subtract(one, tail), tail)));
+      store(at, multiply(x, select(greater(x, zero), subtract(one, tail), tail)));
     }
   }
 }
@@ -168,13 +170,13 @@ BHVIT_INLINE void multiply_column(const float* tile, int stride, int inputs, con
         const int to = inputs - from < kPartialSum ? inputs : from + kPartialSum;
         F acc[kOutputs][T];
         for (auto& row : acc)
-          for (auto& x : row) x = spread(0.0f);
+          for (auto& x : row) x = broadcast(0.0f);
         for (int k = from; k < to; ++k) {
           F a[T];
           for (int t = 0; t < T; ++t) a[t] = load(tile + k * stride + t * kLanes);
 #pragma GCC unroll 8
           for (int o = 0; o < kOutputs; ++o) {
-            const F w = spread(weights[k * kBlock + part + o]);
+            const F w = broadcast(weights[k * kBlock + part + o]);
             for (int t = 0; t < T; ++t) acc[o][t] = fma(a[t], w, acc[o][t]);
           }
         }
@@ -183,7 +185,7 @@ BHVIT_INLINE void multiply_column(const float* tile, int stride, int inputs, con
           const int output = block + part + o;
           for (int t = 0; t < T; ++t) {
             float* at = out + output * out_stride + t * kLanes;
-            store(at, add(from ? load(at) : spread(bias[output]), acc[o][t]));
+            store(at, add(from ? load(at) : broadcast(bias[output]), acc[o][t]));
           }
         }
       }
@@ -201,7 +203,7 @@ void multiply_tile(const float* tile, int stride, int inputs, int vectors, const
 
 void load_patches(const Map& map, int channels, int y, int x, const float* scale, const float* bias,
                   float* tile, int stride) {
-  const F zero = spread(0.0f);
+  const F zero = broadcast(0.0f);
   for (int ky = 0; ky < 2; ++ky) {
     float* taps[2] = {tile + 2 * ky * channels * stride, tile + (2 * ky + 1) * channels * stride};
     const bool inside = 2 * y + ky < map.height;
@@ -211,7 +213,7 @@ void load_patches(const Map& map, int channels, int y, int x, const float* scale
       F even = zero, odd = zero;
       if (inside) {
         load_pairs(map.at(2 * y + ky, c, 2 * x), even, odd);
-        const F s = spread(scale[c]), b = spread(bias[c]);
+        const F s = broadcast(scale[c]), b = broadcast(bias[c]);
         even = fma(even, s, b);
         odd = select(odd_inside, fma(odd, s, b), zero);
       }
@@ -223,13 +225,13 @@ void load_patches(const Map& map, int channels, int y, int x, const float* scale
 
 void pool_rows(const Map& map, int channel, int y0, int y1, float scale, float bias, float* highest,
                float* sum) {
-  const F s = spread(scale), b = spread(bias);
+  const F s = broadcast(scale), b = broadcast(bias);
   for (int x = 0; x < map.width; x += kLanes) {
     const int count = map.width - x < kLanes ? map.width - x : kLanes;
     F most = fma(load(map.at(y0, channel, x)), s, b), total = most;
     for (int y = y0 + 1; y < y1; ++y) {
       const F v = fma(load(map.at(y, channel, x)), s, b);
-      most = larger(v, most);
+      most = max(v, most);
       total = add(total, v);
     }
     store_first(highest + x, most, count);

@@ -115,7 +115,7 @@ void run_attention(const Run& run, const MsmhaParameters& mixer, const StagePlan
       // u + balance * (w - u) + shift is balance * w and this
       const float part = (1.0f - mixer.window_balance[c]) / static_cast<float>(cells);
       for (int i = 0; i < cells; ++i)
-        plan.shares[static_cast<size_t>(i) * channels + c] =
+        plan.contexts[static_cast<size_t>(i) * channels + c] =
             part * total[i] + mixer.context_shift[c];
     }
   });
@@ -130,7 +130,7 @@ void run_output_projection(const Run& run, const MsmhaParameters& mixer, const S
     float* mixed = scratch;
     float* out = mixed + channels * kTileLanes;
     uint32_t* bits = reinterpret_cast<uint32_t*>(out + channels * kTileLanes);
-    k.mix_context(mixer.mixer, plan.sums, rest_of(plan, piece), plan.shares, tokens, mixed, bits);
+    k.mix_context(mixer.mixer, plan.sums, rest_of(plan, piece), plan.contexts, tokens, mixed, bits);
     k.project(bits, channels, mixer.output.weights.data(), mixer.output.outputs.data(), channels,
               mixed, channels, kTileLanes, vectors, out);
     k.store_tile(out, kTileLanes, channels, plan.x, tokens, true, true);

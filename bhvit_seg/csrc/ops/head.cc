@@ -58,13 +58,14 @@ void run_neighbourhood(const Run& run, const char* name, const BinaryModule& mod
   });
 }
 
-// Adds or writes the enlarged map `from` to `to`.
-void run_enlarge(const Run& run, const Map& from, const Resize& resize, const Map& to, bool add) {
+// Adds or writes the upsampled map `from` to `to`.
+void run_upsampling(const Run& run, const Map& from, const Resize& resize, const Map& to,
+                    bool add) {
   const int columns = div_up(to.width, kLanes);
-  const Enlargement view = resize.view();
-  run.region("enlarge", to.height * columns, [&](int piece, float* scratch) {
+  const Upsampling view = resize.view();
+  run.region("upsample", to.height * columns, [&](int piece, float* scratch) {
     const int y = piece / columns, tile = piece % columns, x = tile * kLanes;
-    run.kernels.enlarge_tile(from, from.planes, view, y, tile, scratch, kLanes);
+    run.kernels.upsample_tile(from, from.planes, view, y, tile, scratch, kLanes);
     run.kernels.store_tile(scratch, kLanes, from.planes, to,
                            {y * to.width + x, std::min(kLanes, to.width - x)}, add, false);
   });
@@ -106,9 +107,9 @@ void run_segformer(const Run& run) {
                    tile + channels * kTileLanes);
     k.pack_and_average(tile, kTileLanes, channels, vectors, bias, bits, means);
     for (int s = 1; s < kStages; ++s)
-      k.enlarge_and_pack(plan.levels[s], channels, plan.from_stage[s].view(), y, x / kLanes,
-                         vectors, bias + s * channels, bits + s * channels / 32 * kTileLanes,
-                         means + s * channels / kAveraged * kTileLanes, kTileLanes);
+      k.upsample_and_pack(plan.levels[s], channels, plan.from_stage[s].view(), y, x / kLanes,
+                          vectors, bias + s * channels, bits + s * channels / 32 * kTileLanes,
+                          means + s * channels / kAveraged * kTileLanes, kTileLanes);
     k.project(bits, inputs, head.fusion.convolution.weights.data(), head.fusion.outputs.data(),
               channels, means, channels, kTileLanes, vectors, fused);
     k.multiply(fused, kTileLanes, channels, vectors, classifier.weights.data(),
@@ -162,23 +163,24 @@ void run_uper(const Run& run) {
   for (size_t i = 0; i < head.pool_scales.size(); ++i) {
     run_squares(run, last, plan.squares[i]);
     run_pointwise(run, "pyramid", head.pooled[i], nullptr, plan.squares[i], plan.pooled[i]);
-    run_enlarge(run, plan.pooled[i], plan.from_square[i],
-                slice(plan.pyramid, last.planes + static_cast<int>(i) * channels, channels), false);
+    run_upsampling(run, plan.pooled[i], plan.from_square[i],
+                   slice(plan.pyramid, last.planes + static_cast<int>(i) * channels, channels),
+                   false);
   }
   run_neighbourhood(run, "bottleneck", head.bottleneck, plan.pyramid, plan.pyramid_bits,
                     plan.levels[3]);
   for (int s = 0; s + 1 < kStages; ++s)
     run_pointwise(run, "laterals", head.levels[s], &out[s], plan.stages[s].x, plan.levels[s]);
   for (int s = kStages - 2; s >= 0; --s)
-    run_enlarge(run, plan.levels[s + 1], plan.from_above[s], plan.levels[s], true);
+    run_upsampling(run, plan.levels[s + 1], plan.from_above[s], plan.levels[s], true);
   for (int s = 0; s < kStages; ++s) {
     const Map place = slice(plan.joined, s * channels, channels);
     if (s + 1 < kStages)
       run_neighbourhood(run, "fpn", head.fpn[s], plan.levels[s], plan.level_bits[s],
                         s ? plan.outputs[s] : place);
     if (s)
-      run_enlarge(run, s + 1 < kStages ? plan.outputs[s] : plan.levels[s], plan.from_stage[s],
-                  place, false);
+      run_upsampling(run, s + 1 < kStages ? plan.outputs[s] : plan.levels[s], plan.from_stage[s],
+                     place, false);
   }
   run_neighbourhood(run, "fpn bottleneck", head.fusion, plan.joined, plan.joined_bits, plan.top);
   run_classifier(run, plan.top);
@@ -196,7 +198,7 @@ void run_head(const Run& run) {
 void run_labels(const Run& run, uint8_t* labels) {
   const Plan& plan = run.plan;
   const auto& runs = plan.to_labels.runs();
-  const Enlargement view = plan.to_labels.view();
+  const Upsampling view = plan.to_labels.view();
   run.region("labels", static_cast<int>(runs.size()) - 1, [&](int piece, float*) {
     run.kernels.label_rows(plan.logits, run.parameters.arch.classes, view, runs[piece],
                            runs[piece + 1], plan.width,

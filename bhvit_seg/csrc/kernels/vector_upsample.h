@@ -1,4 +1,4 @@
-// Enlarged maps, and labels of enlarged logits: a part of vector_kernels.h.
+// Upsampled maps, and labels of upsampled logits: a part of vector_kernels.h.
 #pragma once
 
 #include <math.h>
@@ -10,31 +10,31 @@ namespace bhvit {
 namespace BHVIT_ISA {
 namespace {
 
-constexpr int kMostClasses = 256;  // labels are bytes
+constexpr int kMaxClasses = 256;  // labels are bytes
 
-// Sixteen columns of an enlarged row.
+// Sixteen columns of an upsampled row.
 struct Columns {
   U left, right;
   F weight;
   Columns() = default;
-  BHVIT_INLINE Columns(const Enlargement& to, int tile)
+  BHVIT_INLINE Columns(const Upsampling& to, int tile)
       : left(load(to.x0 + tile * kLanes)),
         right(load(to.x1 + tile * kLanes)),
         weight(load(to.x_weight + tile * kLanes)) {}
-  BHVIT_INLINE F enlarge(F source) const {
+  BHVIT_INLINE F upsample(F source) const {
     const F a = permute(source, left);
     return fma(weight, subtract(permute(source, right), a), a);
   }
 };
 
-// Both source rows of one row of an enlarged map.
+// Both source rows of one row of an upsampled map.
 class Rows {
  public:
-  BHVIT_INLINE Rows(const Map& map, const Enlargement& to, int y)
+  BHVIT_INLINE Rows(const Map& map, const Upsampling& to, int y)
       : top_(map.at(to.y0[y], 0, 0)),
         bottom_(map.at(to.y1[y], 0, 0)),
         plane_(map.plane),
-        weight_(spread(to.y_weight[y])) {}
+        weight_(broadcast(to.y_weight[y])) {}
   // Values between the rows, from a column on.
   BHVIT_INLINE F at(int channel, int x) const {
     const float* top = top_ + channel * plane_ + x;
@@ -53,12 +53,12 @@ class Rows {
   const F weight_;
 };
 
-void enlarge_tile(const Map& map, int channels, const Enlargement& to, int y, int column_tile,
-                  float* tile, int stride) {
+void upsample_tile(const Map& map, int channels, const Upsampling& to, int y, int column_tile,
+                   float* tile, int stride) {
   const Columns columns(to, column_tile);
   const Rows rows(map, to, y);
   const int x = to.base[column_tile];
-  for (int c = 0; c < channels; ++c) store(tile + c * stride, columns.enlarge(rows.at(c, x)));
+  for (int c = 0; c < channels; ++c) store(tile + c * stride, columns.upsample(rows.at(c, x)));
 }
 
 // Bits of values + bias and means of kAveraged adjacent ones; value(channel, vector) is called once
@@ -66,22 +66,22 @@ void enlarge_tile(const Map& map, int channels, const Enlargement& to, int y, in
 template <int T, typename Value>
 BHVIT_INLINE void pack_values(int channels, const float* bias, uint32_t* bits, float* means,
                               int stride, Value&& value) {
-  const F zero = spread(0.0f), share = spread(1.0f / kAveraged);
+  const F zero = broadcast(0.0f), share = broadcast(1.0f / kAveraged);
   for (int word = 0; word < channels / 32; ++word, bits += stride) {
     U packed[T];
-    for (auto& bits_of : packed) bits_of = spread(0u);
+    for (auto& bits_of : packed) bits_of = broadcast(0u);
     for (int i = 0; i < 32; i += kAveraged, means += stride) {
       F sum[T];
 #pragma GCC unroll 4
       for (int j = 0; j < kAveraged; ++j) {
         const int c = 32 * word + i + j;
-        const U bit = spread(kBits[i + j]);
-        const F shift = spread(bias[c]);
+        const U bit = broadcast(kBits[i + j]);
+        const F shift = broadcast(bias[c]);
 #pragma GCC unroll 2
         for (int t = 0; t < T; ++t) {
           const F x = value(c, t);
           sum[t] = j ? add(sum[t], x) : x;
-          packed[t] = or_where(at_least(add(x, shift), zero), packed[t], bit);
+          packed[t] = or_where(greater_equal(add(x, shift), zero), packed[t], bit);
         }
       }
       for (int t = 0; t < T; ++t) store(means + t * kLanes, multiply(sum[t], share));
@@ -100,8 +100,8 @@ void pack_and_average(const float* tile, int stride, int channels, int vectors, 
   });
 }
 
-void enlarge_and_pack(const Map& map, int channels, const Enlargement& to, int y, int column_tile,
-                      int vectors, const float* bias, uint32_t* bits, float* means, int stride) {
+void upsample_and_pack(const Map& map, int channels, const Upsampling& to, int y, int column_tile,
+                       int vectors, const float* bias, uint32_t* bits, float* means, int stride) {
   const Rows rows(map, to, y);
   for_vectors(vectors, [&](int v, auto size) {
     const int lane = v * kLanes, first = column_tile + v;
@@ -109,7 +109,7 @@ void enlarge_and_pack(const Map& map, int channels, const Enlargement& to, int y
     Columns columns[T];
     for (int t = 0; t < T; ++t) columns[t] = Columns(to, first + t);
     pack_values<T>(channels, bias, bits + lane, means + lane, stride, [&](int c, int t) {
-      return columns[t].enlarge(rows.at(c, to.base[first + t]));
+      return columns[t].upsample(rows.at(c, to.base[first + t]));
     });
   });
 }
@@ -122,34 +122,34 @@ struct LogitRows {
 
 // Classes that can have the highest value somewhere between two rows and `columns` of logits, of
 // which there are at most 16: those that in some cell of four logits reach the highest of all
-// classes' minima. An enlarged value lies between its four logits, but for rounding.
+// classes' minima. An upsampled value lies between its four logits, but for rounding.
 BHVIT_INLINE int find_candidates(const LogitRows& rows, int classes, int columns, int* candidates) {
   uint32_t beside[kLanes];
   for (int i = 0; i < kLanes; ++i) beside[i] = i + 1 < columns ? i + 1 : i;
   const U next = load(beside);
-  F reached = spread(-HUGE_VALF), top_squares = spread(0.0f), bottom_squares = top_squares;
+  F reached = broadcast(-HUGE_VALF), top_squares = broadcast(0.0f), bottom_squares = top_squares;
   const float *top = rows.top, *bottom = rows.bottom;
   for (int c = 0; c < classes; ++c, top += rows.plane, bottom += rows.plane) {
     __builtin_prefetch(bottom + 2 * kLanes);
-    const F a = load(top), b = load(bottom), least = smaller(a, b);
-    reached = larger(smaller(least, permute(least, next)), reached);
+    const F a = load(top), b = load(bottom), least = min(a, b);
+    reached = max(min(least, permute(least, next)), reached);
     top_squares = fma(a, a, top_squares);
     bottom_squares = fma(b, b, bottom_squares);
   }
   // Values are off by less than 7 roundings of the largest logit, 2^-24 of it each, and two values
   // are compared. Where a logit is infinite or none, so is the sum, and every class is a candidate.
   const F squares = add(top_squares, bottom_squares);
-  const F largest = square_root(add(squares, permute(squares, next)));
-  const F bound = subtract(reached, fma(largest, spread(0x1p-20f), spread(1e-30f)));
+  const F largest = sqrt(add(squares, permute(squares, next)));
+  const F bound = subtract(reached, fma(largest, broadcast(0x1p-20f), broadcast(1e-30f)));
   const M cells = below(columns > 1 ? columns - 1 : 1);
   int number = 0;
   top = rows.top;
   bottom = rows.bottom;
   for (int c = 0; c < classes; ++c, top += rows.plane, bottom += rows.plane) {
-    const F most = larger(load(top), load(bottom));
-    const M beaten = above(bound, larger(most, permute(most, next)));
+    const F most = max(load(top), load(bottom));
+    const M beaten = greater(bound, max(most, permute(most, next)));
     candidates[number] = c;
-    number += any(both(invert(beaten), cells));
+    number += any(and_(not_(beaten), cells));
   }
   return number;
 }
@@ -157,38 +157,38 @@ BHVIT_INLINE int find_candidates(const LogitRows& rows, int classes, int columns
 // Labels of R rows from y on and of a tile of columns, out of candidate classes.
 template <int R>
 BHVIT_INLINE void label_tile(const LogitRows& rows, const int* candidates, int number,
-                             const Enlargement& to, int y, int tile, int count, uint8_t* labels,
+                             const Upsampling& to, int y, int tile, int count, uint8_t* labels,
                              ptrdiff_t stride) {
   const Columns columns(to, tile);
   F weights[R], best[R];
   U label[R];
   for (int r = 0; r < R; ++r) {
-    weights[r] = spread(to.y_weight[y + r]);
-    best[r] = spread(-HUGE_VALF);
-    label[r] = spread(0u);
+    weights[r] = broadcast(to.y_weight[y + r]);
+    best[r] = broadcast(-HUGE_VALF);
+    label[r] = broadcast(0u);
   }
   for (int i = 0; i < number; ++i) {
     const ptrdiff_t plane = candidates[i] * rows.plane;
-    const F a = columns.enlarge(load(rows.top + plane));
-    const F difference = subtract(columns.enlarge(load(rows.bottom + plane)), a);
-    const U name = spread(candidates[i]);
+    const F a = columns.upsample(load(rows.top + plane));
+    const F difference = subtract(columns.upsample(load(rows.bottom + plane)), a);
+    const U name = broadcast(candidates[i]);
     for (int r = 0; r < R; ++r) {
       const F value = fma(weights[r], difference, a);
-      const M better = above(value, best[r]);
-      best[r] = larger(value, best[r]);
+      const M better = greater(value, best[r]);
+      best[r] = max(value, best[r]);
       label[r] = select(better, name, label[r]);
     }
   }
   for (int r = 0; r < R; ++r) store_bytes(labels + r * stride, label[r], count);
 }
 
-void label_rows(const Map& logits, int classes, const Enlargement& to, int y_begin, int y_end,
+void label_rows(const Map& logits, int classes, const Upsampling& to, int y_begin, int y_end,
                 int width, uint8_t* labels, ptrdiff_t stride) {
   const int tiles = div_up(width, kLanes);
   const auto last_column = [&](int tile) {
     return to.base[tile] + static_cast<int>(to.x1[tile * kLanes + kLanes - 1]);
   };
-  int candidates[kMostClasses];
+  int candidates[kMaxClasses];
   for (int tile = 0; tile < tiles;) {
     // tiles whose columns of logits fit a vector share their candidates
     const int first = tile, base = to.base[tile];
