@@ -70,12 +70,12 @@ def check_outputs(jobs: Sequence[Job], out: Path, others: Sequence[str | Path]) 
     Raises:
         UserError: An output is an input.
     """
-    read = {Path(path).resolve() for path in others}
+    read = {os.path.realpath(path) for path in others}
     for job in jobs:
-        read |= {Path(file['path']).resolve()
+        read |= {os.path.realpath(file['path'])
                  for file in (job.identity['source'], job.identity['lidar']) if file}
     for path in (out / RECORD, *(path for job in jobs for path in (job.labels, job.overlay))):
-        if path.resolve() in read:
+        if os.path.realpath(path) in read:
             raise UserError(f'{path} would be written, but it is an input: give another --out')
 
 
