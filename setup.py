@@ -219,7 +219,8 @@ setup(
     python_requires='>=3.9',
     packages=find_packages(include=['bhvit_seg', 'bhvit_seg.*']),
     package_data={'bhvit_seg': ['py.typed'], 'bhvit_seg.raster': ['page.html']},
-    install_requires=['numpy'],
+    # Without more, `predict-raster --packed` needs rasterio alone.
+    install_requires=['filelock', 'numpy'],
     extras_require=EXTRAS,
     entry_points={'console_scripts': ['bhvit-seg = bhvit_seg.__main__:main']},
     classifiers=[

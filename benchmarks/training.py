@@ -137,7 +137,7 @@ def benchmark_training(config: str | Path,
                        cfg_options: dict[str, Any] | None = None) -> dict[str, dict[str, float]]:
     """Measure a training step and an evaluation pass of a config and its full-precision twin.
 
-    The two take turns in one process, so that what else the machine does hits both alike; the
+    The two take turns in one process, so that other load on the machine affects both equally; the
     peak memory of each is measured in a process of its own.
 
     Args:

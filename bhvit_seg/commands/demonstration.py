@@ -95,11 +95,11 @@ def _compare_cost(config: str | Path, checkpoint: Path, report: ExportReport, im
     samples = [trained.load(image) for image in images]
     inputs = [{key: [sample[key]] for key in ('inputs', 'data_samples')} for sample in samples]
     arrays = [np.asarray(Image.open(image).convert('RGB')) for image in images]
-    contestants = {'torch': (trained.model.test_step, inputs),
-                   'packed': (segmentor.predict, arrays)}
-    shortest = dict.fromkeys(contestants, float('inf'))
+    timed = {'torch': (trained.model.test_step, inputs),
+             'packed': (segmentor.predict, arrays)}
+    shortest = dict.fromkeys(timed, float('inf'))
     for turn in range(TIMED_ROUNDS * len(images)):
-        for name, (run, given) in contestants.items():
+        for name, (run, given) in timed.items():
             begin = time.perf_counter()
             run(given[turn % len(images)])
             shortest[name] = min(shortest[name], time.perf_counter() - begin)

@@ -16,7 +16,6 @@ from bhvit_seg.errors import UserError, explain_interrupt, load_package
 if TYPE_CHECKING:
     from bhvit_seg.raster.outputs import OutputPaths
 
-VECTOR_SUFFIXES = ('.gpkg', '.geojson', '.fgb')
 DESCRIPTION = ('Maps rasters of any size: a label GeoTIFF with the CRS, transform and size of its '
                'raster. An interrupted run continues when the same command is given again.')
 EXAMPLES = (
@@ -178,6 +177,8 @@ def check_arguments(args: argparse.Namespace) -> None:
     Raises:
         UserError: They do not.
     """
+    from bhvit_seg.raster.vector.features_io import DRIVERS
+
     check_model_arguments(args)
     if args.workers < 1:
         raise UserError(f'--workers is {args.workers}: give at least 1')
@@ -190,9 +191,9 @@ def check_arguments(args: argparse.Namespace) -> None:
             if getattr(args, name) is not None:
                 raise UserError(f'--{name.replace("_", "-")} is about vectors: give the file to '
                                 'write them to with --vector')
-    elif Path(args.vector).suffix.lower() not in VECTOR_SUFFIXES:
+    elif Path(args.vector).suffix.lower() not in DRIVERS:
         raise UserError(f'--vector {args.vector} has no known suffix: expected one of '
-                        f'{", ".join(VECTOR_SUFFIXES)}')
+                        f'{", ".join(DRIVERS)}')
     if args.preview is not None and Path(args.preview).suffix.lower() != '.png':
         raise UserError(f'--preview {args.preview}: expected a name that ends in .png')
 

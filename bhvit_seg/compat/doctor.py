@@ -36,7 +36,7 @@ SAME_FOLDERS = {'mmcv': ('mmcv-lite', 'mmcv-full', 'onedl-mmcv-lite')}
 # By extra: what it is for, and what is imported, in the order in which they need each other.
 TASKS = {
     'predict': ('predict --packed', ('cv2', 'PIL')),
-    'raster': ('predict-raster --packed, score-raster', ('rasterio',)),
+    'raster': ('predict-raster --packed, score-raster', ('rasterio', 'filelock')),
     'vector': ('predict-raster --vector', ('pyogrio', 'shapely', 'scipy', 'skimage')),
     'dask': ('predict-raster --scheduler', ('distributed',)),
     'mm': ('train, test, export, predict --checkpoint',

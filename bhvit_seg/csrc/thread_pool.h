@@ -4,7 +4,7 @@
 // takes the next piece when it is done with one, so a thread that another process holds up delays
 // only its own piece. Between layers threads wait in a short, bounded spin, since the next layer
 // is microseconds away, and sleep after it, since a spinning thread on a busy machine takes the
-// core from whoever would do the work.
+// core from a thread that has work.
 #pragma once
 
 #include <atomic>

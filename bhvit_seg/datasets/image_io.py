@@ -110,6 +110,8 @@ def read_pixels(path: str, color_type: str = 'color', backend_args: dict | None 
                 raise _no_colours(path, f'{image.dtype} values in each of its bands'
                                   if image.dtype != np.uint8 else '2 bands')
             image = np.repeat(image, 3, 2) if image.shape[2] == 1 else image[..., :3]
+    elif colour and _png_has_16_bits(content):
+        raise _no_colours(path, 'uint16 values in each of its bands')
     elif colour and _png_has_alpha(content):
         image = _decode_with_pillow(content, path, 'image', 'RGBA', upright=True)
         image, gaps = image[..., :3], image[..., 3] == 0
@@ -250,6 +252,10 @@ def _read_bytes(path: str, kind: str, backend_args: dict | None) -> bytes:
     return content
 
 
+def _png_has_16_bits(content: bytes) -> bool:
+    return content[:PNG_BITS_AT + 1].endswith(b'\x10') and content.startswith(PNG_SIGNATURE)
+
+
 def _png_has_alpha(content: bytes) -> bool:
     """Whether a PNG is transparent anywhere, by a channel of its own or by a colour."""
     return content.startswith(PNG_SIGNATURE) and (
@@ -342,9 +348,6 @@ def _open_with_pillow(content: bytes, path: str, kind: str) -> Iterator[Image.Im
 
 def _decode_with_opencv(content: bytes, path: str, kind: str, color_type: str) -> np.ndarray:
     """Decode a picture to (H, W, C), red first."""
-    if (color_type == 'color' and content.startswith(PNG_SIGNATURE)
-            and content[PNG_BITS_AT] == 16):
-        raise _no_colours(path, 'uint16 values in each of its bands')
     reason = ''
     if content.startswith(PNG_SIGNATURE):
         with _open_with_pillow(content, path, kind) as image:

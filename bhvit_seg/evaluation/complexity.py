@@ -28,12 +28,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.models.attention import BooleanAttentionQuantizer
+from bhvit_seg.models.attention import ATTENTION_QUANTIZERS
 from bhvit_seg.models.backbones.binary_vit import BinaryViTBlock
 from bhvit_seg.models.embeddings import Downsampling, PositionEmbedding
 from bhvit_seg.models.layers import BinaryConv2d, BinaryLinear, LayerScale, RPReLU
 from bhvit_seg.models.mlp import BinaryMLP, ShiftBranches
-from bhvit_seg.models.quantizers import AttentionQuantizer, GroupSuperpositionQuantizer
 from bhvit_seg.models.token_mixers import MSGDC, MSMHA
 from bhvit_seg.models.tokens import tile
 
@@ -41,9 +40,6 @@ BITS_OF_AN_OP = 64
 FLOAT_BYTES = 4
 # Packed weights of an output fill whole words.
 WORD_BITS = 32
-# Boolean matrices that an attention matrix is a sum of; each is multiplied with the values.
-BOOLEAN_MATRICES = {AttentionQuantizer: 3, GroupSuperpositionQuantizer: 3,
-                    BooleanAttentionQuantizer: 1}
 # Offsets of the shift branches in a map: itself, and two in each of four directions.
 SHIFT_TAPS = 9
 
@@ -162,7 +158,7 @@ def _attention(layer: MSMHA | BinaryViTBlock, sets: Sequence[tuple[int, int]],
     macs = channels * sum(count * tokens**2 for count, tokens in sets)
     if not layer.binary:
         return Products(flops=2 * macs)
-    return Products(bops=macs * (1 + BOOLEAN_MATRICES[type(layer.quantizer)]))
+    return Products(bops=macs * (1 + layer.quantizer.boolean_matrices))
 
 
 def _windows(layer: MSMHA, args: Sequence[Any], out: Tensor) -> Counts:
@@ -207,7 +203,7 @@ COUNTERS: dict[type, Counter] = {
 ELEMENTWISE: set[type] = {
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.LayerNorm, nn.GroupNorm,
     nn.InstanceNorm2d, nn.PReLU, bricks.Scale, bricks.LayerScale, RPReLU, LayerScale,
-    PositionEmbedding, Downsampling, *BOOLEAN_MATRICES,
+    PositionEmbedding, Downsampling, *ATTENTION_QUANTIZERS.values(),
 }
 
 

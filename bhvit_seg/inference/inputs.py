@@ -7,10 +7,11 @@ A file on disk is a ``Path``; an address of GDAL, such as ``/vsizip//data/flight
 from __future__ import annotations
 
 import enum
+import fnmatch
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bhvit_seg.errors import UserError
@@ -160,13 +161,34 @@ def _search(given: str, kind: Kind, out: Path, suffixes: Sequence[str]
                         'is written would be read by the next run: give another one')
     # What is written around the inputs, rather than among them, is no input.
     may_hold_out = out not in root.resolve().parents
-    for match in [given] if kind is Kind.FOLDER else glob.glob(given, recursive=True):
+    for match in [given] if kind is Kind.FOLDER else _matches(given, root, out):
         for path in map(Path, _walk(match, out) if os.path.isdir(match) else [match]):
             if path.suffix.lower() not in suffixes or path.name.startswith('.'):
                 continue
-            resolved = path.resolve()
+            # Unlike Path.resolve also of a link to itself, which is told when its turn comes.
+            resolved = Path(os.path.realpath(path))
             if not may_hold_out or out not in (resolved, *resolved.parents):
                 yield path, path.relative_to(root)
+
+
+def _matches(pattern: str, root: Path, out: Path) -> Iterable[str]:
+    """Return the files and folders of a pattern below its part without wildcards."""
+    tail = Path(pattern).parts[len(root.parts):]
+    if '**' not in tail:
+        return glob.glob(pattern)
+    # glob would follow links back upwards, again and again.
+    return (path for path in _walk(str(root), out)
+            if _fits(Path(path).parts[len(root.parts):], tail))
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path, or a folder above it, matches a pattern; ``**`` stands for any folders."""
+    if not pattern:
+        return True
+    if pattern[0] == '**':
+        return any(_fits(parts[skipped:], pattern[1:]) for skipped in range(len(parts) + 1))
+    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and (
+        _fits(parts[1:], pattern[1:]))
 
 
 def _walk(folder: str, out: Path, above: tuple[str, ...] = ()) -> Iterator[str]:
@@ -182,7 +204,7 @@ def _walk(folder: str, out: Path, above: tuple[str, ...] = ()) -> Iterator[str]:
     for entry in entries:
         if entry.name.startswith('.'):
             continue
-        if entry.is_dir():
+        if os.path.isdir(entry.path):  # entry.is_dir() raises where a link leads to itself
             yield from _walk(entry.path, out, (*above, real))
         else:
             # Broken links, too: what cannot be read is to be told.

@@ -19,7 +19,13 @@ from bhvit_seg.inference.blending import Blender
 from bhvit_seg.inference.inputs import find_images
 from bhvit_seg.inference.pictures import write_overlay
 from bhvit_seg.inference.predictor import LoadedImage, Predictor
-from bhvit_seg.inference.record import Job, check_outputs, list_jobs, update_record
+from bhvit_seg.inference.record import (
+    Job,
+    check_outputs,
+    list_jobs,
+    note_written,
+    update_record,
+)
 from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.windows import lay_grid
 
@@ -98,10 +104,11 @@ def predict_files(inputs: Sequence[str | Path],
     todo = update_record(Path(out), jobs, source.weights, opacity if overlay else None, overwrite)
     left = {job.name for job in todo}
     report.skipped = [job.image for job in jobs if job.name not in left]
-    in_windows, dark = [], []
-    with explain_interrupt(lambda: (
+    in_windows, dark, done = [], [], []
+    with contextlib.ExitStack() as stack, explain_interrupt(lambda: (
             f'{len(report.written)} of {len(todo)} images are predicted in {out}; the same command '
             'continues')):
+        stack.callback(lambda: done and note_written(Path(out), done))
         for job in with_progress(todo):
             try:
                 image = model.load(
@@ -118,6 +125,7 @@ def predict_files(inputs: Sequence[str | Path],
                     sentence if str(job.image) in sentence else f'{job.image}: {sentence}')
             else:
                 report.written.append(job.image)
+                done.append(job.name)
                 in_windows += [job.image] if sides is not None and window is None else []
                 dark += [job.image] if is_too_dark(image, model) else []
     if in_windows:

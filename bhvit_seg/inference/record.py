@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,12 +70,12 @@ def check_outputs(jobs: Sequence[Job], out: Path, others: Sequence[str | Path]) 
     Raises:
         UserError: An output is an input.
     """
-    read = {Path(path).resolve() for path in others}
+    read = {os.path.realpath(path) for path in others}
     for job in jobs:
-        read |= {Path(file['path']).resolve()
+        read |= {os.path.realpath(file['path'])
                  for file in (job.identity['source'], job.identity['lidar']) if file}
     for path in (out / RECORD, *(path for job in jobs for path in (job.labels, job.overlay))):
-        if path.resolve() in read:
+        if os.path.realpath(path) in read:
             raise UserError(f'{path} would be written, but it is an input: give another --out')
 
 
@@ -117,21 +117,55 @@ def update_record(out: Path, jobs: Sequence[Job], weights: str, opacity: float |
         suffix = job.image.suffix
         before = name[:-len(suffix)] if name.endswith(suffix) else name + suffix
         if before in images and images[before]['source']['path'] == job.identity['source']['path']:
+            check_unchanged(out, before, images[before], overwrite)
             stale += files_of(out, before, images.pop(before))
-        same = entry == {**job.identity, 'opacity': entry and entry['opacity']} and not overwrite
+        written = (entry or {}).get('written')
+        same = not overwrite and entry is not None and {**entry, 'written': written} == {
+            **job.identity, 'opacity': entry['opacity'], 'written': written}
         shown = entry['opacity'] if same else None
         if not same:
             stale += files_of(out, name, entry) + (wanted if overwrite else [])
         elif opacity not in (None, shown):
             stale += files_of(out, name, entry)[1:]
         if not same or opacity not in (None, shown) or not all(path.exists() for path in wanted):
+            check_unchanged(out, name, entry, overwrite)
             todo.append(job)
-        images[name] = {**job.identity, 'opacity': shown if opacity is None else opacity}
+            written = None
+        images[name] = {**job.identity, 'opacity': shown if opacity is None else opacity,
+                        'written': written}
     make_output_folder(out, '--out')
     for path in stale:
         path.unlink(missing_ok=True)
     write_json(out / RECORD, record)
     return todo
+
+
+def note_written(out: Path, names: Iterable[str]) -> None:
+    """Record size and time of label maps, so that those corrected by hand are told later."""
+    record = read_record(out / RECORD, overwrite=True)
+    for name in names:
+        record['images'][name]['written'] = stamp_of(out / 'labels' / f'{name}.png')
+    write_json(out / RECORD, record)
+
+
+def stamp_of(path: Path) -> list[int]:
+    """Return size in bytes and time of change of a file."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def check_unchanged(out: Path, name: str, entry: Mapping[str, Any] | None, overwrite: bool) -> None:
+    """Check that a label map that is to be replaced is as it was written.
+
+    Raises:
+        UserError: It was changed.
+    """
+    path = out / 'labels' / f'{name}.png'
+    # Without a stamp: of a run that was killed.
+    written = (entry or {}).get('written')
+    if not overwrite and written and path.exists() and stamp_of(path) != written:
+        raise UserError(f'{path} was changed after it was predicted, and would be replaced: give '
+                        'another --out, or --overwrite')
 
 
 def read_record(path: Path, overwrite: bool) -> dict[str, dict]:

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .quantizers import binarize_activation
+from .quantizers import AttentionQuantizer, GroupSuperpositionQuantizer, binarize_activation
 
 
 class BooleanAttentionQuantizer(nn.Module):
@@ -26,6 +26,8 @@ class BooleanAttentionQuantizer(nn.Module):
     Args:
         num_heads: Number of heads; each has a bias and a scale.
     """
+
+    boolean_matrices = 1
 
     def __init__(self, num_heads: int) -> None:
         super().__init__()
@@ -41,6 +43,11 @@ class BooleanAttentionQuantizer(nn.Module):
         heads_last = (keys * matrix).transpose(1, 3)
         bits = binarize_activation(heads_last, self.bias.to(matrix.dtype)).transpose(1, 3)
         return (bits + 1) * (self.scale / (2 * keys)).view(-1, 1, 1)
+
+
+# By the value of `attention` in a config.
+ATTENTION_QUANTIZERS = {'qd': AttentionQuantizer, 'gsb': GroupSuperpositionQuantizer,
+                        'boolean': BooleanAttentionQuantizer}
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, sizes: list[tuple[int, int]],

@@ -217,6 +217,9 @@ class AttentionQuantizer(nn.Module):
         num_heads: Number of heads.
     """
 
+    # Boolean matrices whose sum a quantized matrix is; each is multiplied with the values.
+    boolean_matrices = 3
+
     def __init__(self, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -249,9 +252,15 @@ class AttentionQuantizer(nn.Module):
 
 
 class GroupSuperpositionQuantizer(nn.Module):
-    """GSB with its three learned scalars; see :func:`quantize_attention_gsb`."""
+    """GSB with its three learned scalars; see :func:`quantize_attention_gsb`.
 
-    def __init__(self) -> None:
+    Args:
+        num_heads: Unused: all heads share the scalars.
+    """
+
+    boolean_matrices = 3
+
+    def __init__(self, num_heads: int) -> None:
         super().__init__()
         self.c1 = nn.Parameter(torch.tensor(0.005))
         self.c2 = nn.Parameter(torch.tensor(1.0))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import BooleanAttentionQuantizer, attend
+from .attention import ATTENTION_QUANTIZERS, attend
 from .fused import prelu
 from .layers import (
     BinaryConv2d,
@@ -21,7 +21,6 @@ from .layers import (
     normalize,
     shift_and_binarize,
 )
-from .quantizers import AttentionQuantizer, GroupSuperpositionQuantizer
 from .tokens import MapShape, Windows, tile, to_rows
 
 
@@ -112,10 +111,7 @@ class MSMHA(nn.Module):
         self.key = _Projection(channels, norm_cfg, rectify, binary)
         self.value = _Projection(channels, norm_cfg, rectify, binary)
         self.bit_bias = nn.Parameter(torch.zeros(3, channels))
-        self.quantizer = None
-        if binary:
-            self.quantizer = {'qd': AttentionQuantizer, 'boolean': BooleanAttentionQuantizer,
-                              'gsb': lambda _: GroupSuperpositionQuantizer()}[attention](num_heads)
+        self.quantizer = ATTENTION_QUANTIZERS[attention](num_heads) if binary else None
         self.context_norm = build_token_norm(norm_cfg, channels)
         self.context_act = RPReLU(channels)
         self.window_balance = nn.Parameter(torch.full((channels,), 0.5)) if multi_scale else None

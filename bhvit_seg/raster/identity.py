@@ -27,7 +27,7 @@ from bhvit_seg.errors import UserError
 from bhvit_seg.inference.inputs import address_name, files_behind
 from bhvit_seg.inference.predictor import Predictor
 from bhvit_seg.inference.windows import Grid
-from bhvit_seg.raster.opening import open_quietly
+from bhvit_seg.raster.opening import open_quietly, paths_read
 from bhvit_seg.raster.outputs import IDENTITY_TAG
 from bhvit_seg.raster.reading import RasterSource
 from bhvit_seg.raster.writing import OutputOptions
@@ -61,8 +61,8 @@ def fingerprint(source: RasterSource) -> dict[str, Any]:
     """
     with open_quietly(source.path) as dataset:
         # Statistics and overviews are written beside a raster by whoever looks at it.
-        paths = sorted(path for path in {source.path, *dataset.files}
-                       if not path.endswith(('.aux.xml', '.ovr')))
+        paths = [path for path in paths_read(source.path)
+                 if not path.endswith(('.aux.xml', '.ovr'))]
         by_path = [list(_marks_of(path)) for path in paths]
         marks = sum(by_path, [])
         if not all(by_path):

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import html
+import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from bhvit_seg.datasets.decoder_messages import gdal_damage_as_error
 from bhvit_seg.errors import UserError, first_line, load_package
-from bhvit_seg.inference.inputs import Kind, kind_of
+from bhvit_seg.inference.inputs import Kind, files_behind, kind_of
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 # A map's band has a tag for each class, its name.
 CLASS_TAG = 'CLASS_'
+_VRT = b'<VRTDataset'
+_SOURCE = re.compile('<Source(?:Filename|Dataset)[^>]*>([^<]+)<')
 _told: set[tuple[str, str]] = set()
 
 
@@ -43,7 +48,7 @@ def open_quietly(path: str | Path, *args: Any, **kwargs: Any) -> Any:
         return load_rasterio().open(path, *args, **kwargs)
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_raster(path: str | Path, expected: str = 'a whole raster') -> Iterator[DatasetReader]:
     """Open a raster for reading.
 
@@ -61,7 +66,7 @@ def open_raster(path: str | Path, expected: str = 'a whole raster') -> Iterator[
         yield dataset
 
 
-@contextmanager
+@contextlib.contextmanager
 def named_failure(path: str | Path, expected: str = 'a whole raster') -> Iterator[None]:
     """Report what GDAL cannot read under the name of the file.
 
@@ -79,7 +84,7 @@ def named_failure(path: str | Path, expected: str = 'a whole raster') -> Iterato
         raise UserError(f'cannot read {path} ({reason}): give {expected}') from error
 
 
-@contextmanager
+@contextlib.contextmanager
 def named_warnings(path: str | Path) -> Iterator[None]:
     """Print GDAL's warnings with the name of the file, each once.
 
@@ -92,6 +97,40 @@ def named_warnings(path: str | Path) -> Iterator[None]:
         if (str(path), text) not in _told:
             _told.add((str(path), text))
             print(f'note: GDAL says of {path}: {text}', file=sys.stderr)
+
+
+def paths_read(path: str | os.PathLike) -> list[str]:
+    """Return the paths and addresses that GDAL reads for a raster, itself included.
+
+    GDAL names the files of a VRT, but neither those of the VRTs among them, nor parts of files
+    such as ``GPKG:tiles.gpkg:summer``. What cannot be opened has no others.
+    """
+    left = [os.fspath(path)]
+    with contextlib.suppress(load_rasterio().errors.RasterioError), open_quietly(path) as dataset:
+        left += dataset.files
+    found: dict[str, None] = {}
+    while left:
+        each = left.pop()
+        if each not in found:
+            found[each] = None
+            left += _sources_of_vrt(each)
+    return sorted(found)
+
+
+def _sources_of_vrt(path: str) -> Iterator[str]:
+    """Yield the sources that are on disk of a file that is a VRT."""
+    try:
+        with open(path, 'rb') as file:
+            content = file.read(len(_VRT) + 64)
+            content = content + file.read() if _VRT in content else b''
+    except (OSError, ValueError):
+        return
+    for source in _SOURCE.findall(content.decode(errors='replace')):
+        source = html.unescape(source).strip()
+        for place in (os.path.join(os.path.dirname(path), source), source):
+            if files_behind(place):
+                yield place
+                break
 
 
 def class_names(dataset: DatasetReader) -> dict[int, str]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import write_text
 from bhvit_seg.inference.inputs import files_behind
 from bhvit_seg.raster.journal import IDENTITY, folder_of
-from bhvit_seg.raster.opening import load_rasterio, open_quietly
+from bhvit_seg.raster.opening import load_rasterio, open_quietly, paths_read
 
 # A map's tag that says which run it is of, see bhvit_seg.raster.identity.
 IDENTITY_TAG = 'BHVIT_SEG_RUN'
@@ -109,8 +110,8 @@ def check_outputs(plans: Mapping[Path | str, OutputPaths], others: Iterable[str 
         UserError: An output is an input, a folder, another output, or a file that this package
             did not write for this map.
     """
-    inputs = {_key(file): file for raster in plans for file in _files_read(raster)}
-    inputs.update({_key(file): file for path in others for file in files_behind(path)})
+    read = [*(path for raster in plans for path in paths_read(raster)), *others]
+    inputs = {_key(file): file for path in read for file in files_behind(path)}
     owners: dict[object, Path | str] = {}
     for raster, plan in plans.items():
         for path in (*_all_of(plan), folder_of(plan.labels)):
@@ -124,8 +125,7 @@ def check_outputs(plans: Mapping[Path | str, OutputPaths], others: Iterable[str 
             owners[key] = raster
             if path.is_dir() and path != folder_of(plan.labels):
                 raise UserError(f'{path} is a folder: give the name of the file to write')
-        if plan.vector is not None:
-            check_geopackage(plan.vector)
+        _check_geopackages(plan, overwrite)
         if not overwrite:
             _refuse_strangers(plan)
         _check_journal(folder_of(plan.labels))
@@ -138,15 +138,6 @@ def same_file(one: str | os.PathLike, other: str | os.PathLike) -> bool:
 
 def _all_of(plan: OutputPaths) -> list[Path]:
     return [*plan.rasters, *map(sidecar_of, plan.rasters), *plan.companions]
-
-
-def _files_read(raster: str | os.PathLike) -> Iterator[Path]:
-    """Yield the files on disk that reading a raster reads."""
-    yield from files_behind(raster)
-    # A file that is not a raster is refused elsewhere, with a reason.
-    with contextlib.suppress(load_rasterio().errors.RasterioError), open_quietly(raster) as dataset:
-        for file in dataset.files:
-            yield from files_behind(file)
 
 
 def _key(path: Path) -> object:
@@ -171,16 +162,16 @@ def _refuse_strangers(plan: OutputPaths) -> None:
     for path in plan.rasters:
         if os.path.lexists(path) and not _is_map(path):
             raise _stranger(path)
+        sidecar = sidecar_of(path)
+        if os.path.lexists(sidecar) and _read_sidecar(path) is None:
+            raise _stranger(sidecar)
     ours = notes_of(plan.labels)
     for path in plan.companions:
         if not os.path.lexists(path) or _is_noted(path, ours.get(_name(plan.labels, path))):
             continue
-        if path.suffix.lower() != '.gpkg':
+        # Those are checked by their layers; a link to nothing is none.
+        if path.suffix.lower() != '.gpkg' or not path.is_file():
             raise _stranger(path)
-        for layer in _layers_taken(plan, path):
-            raise UserError(f'{path} has a layer {layer} already, which was not written for '
-                            f'{plan.labels}: give another --vector, or --overwrite to replace '
-                            'that layer')
 
 
 def _stranger(path: Path) -> UserError:
@@ -196,28 +187,48 @@ def _is_map(path: Path) -> bool:
         return False
 
 
-def check_geopackage(path: Path) -> None:
-    """Refuse an existing ``.gpkg`` file that is not a GeoPackage: layers cannot be added."""
+def _check_geopackages(plan: OutputPaths, overwrite: bool) -> None:
+    """Refuse existing GeoPackages that layers cannot be written into, or unasked may not be."""
     from bhvit_seg.raster.vector.features_io import SQLITE
 
-    if path.suffix.lower() == '.gpkg' and path.is_file():
+    ours = notes_of(plan.labels)
+    for layer, path in zip(LAYERS, (plan.vector, plan.centerlines)):
+        if path is None or path.suffix.lower() != '.gpkg' or not path.is_file():
+            continue
         with open(path, 'rb') as file:
             if file.read(len(SQLITE)) != SQLITE:
                 raise UserError(f'{path} is there already and is not a GeoPackage: give another '
                                 '--vector')
+        layers, others = _tables_of(path)
+        taken = [name for name in others if name.lower() == layer]
+        if taken:
+            raise UserError(f'{path} has {taken[0]} already, which is not a layer {layer} that '
+                            'could be replaced: give another --vector')
+        known = _is_noted(path, ours.get(_name(plan.labels, path)))
+        if layer in layers and not known and not overwrite:
+            raise UserError(f'{path} has a layer {layer} already, which was not written for '
+                            f'{plan.labels}: give another --vector, or --overwrite to replace '
+                            'that layer')
 
 
-def _layers_taken(plan: OutputPaths, path: Path) -> list[str]:
-    """Return the layers of a GeoPackage that would be replaced."""
+def _tables_of(path: Path) -> tuple[set[str], set[str]]:
+    """Return the layers of a GeoPackage, and its other tables and views, such as those of tiles.
+
+    Of a layer whose name differs only in case SQLite makes no second one.
+    """
     import pyogrio
 
     try:
         found = {name for name, _ in pyogrio.list_layers(path)}
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError):
         # Without layers, such as one of tiles alone.
-        return []
-    return [layer for layer, file in zip(LAYERS, (plan.vector, plan.centerlines))
-            if file == path and layer in found]
+        found = set()
+    tables: set[str] = set()
+    with contextlib.closing(sqlite3.connect(f'{path.absolute().as_uri()}?mode=ro', uri=True)
+                            ) as database, contextlib.suppress(sqlite3.Error):
+        tables = {name for name, in database.execute('SELECT name FROM sqlite_master')}
+    layers = found & set(LAYERS)
+    return layers, (found | tables) - layers
 
 
 def _check_journal(folder: Path) -> None:
@@ -231,26 +242,30 @@ def _check_journal(folder: Path) -> None:
                         'holds something else: move it away, or give another output')
 
 
+def _read_sidecar(raster: Path) -> ElementTree.Element | None:
+    """Return what GDAL keeps beside a raster; None where that is nothing, or not of GDAL."""
+    try:
+        root = ElementTree.parse(sidecar_of(raster)).getroot()
+    except (OSError, ElementTree.ParseError):
+        return None
+    return root if root.tag == 'PAMDataset' else None
+
+
 def notes_of(labels: Path) -> dict[str, list[str]]:
     """Return the notes about the companions of a map, by their paths relative to its folder.
 
     A note is a digest of the options that the file was made with and, once it is complete, its size
     and time of change.
     """
-    try:
-        root = ElementTree.parse(sidecar_of(labels)).getroot()
-    except (OSError, ElementTree.ParseError):
-        return {}
-    return {entry.get('key', ''): (entry.text or '').split(' ')
+    root = _read_sidecar(labels)
+    return {} if root is None else {entry.get('key', ''): (entry.text or '').split(' ')
             for entry in root.iterfind(f"Metadata[@domain='{_DOMAIN}']/MDI")}
 
 
 def write_notes(labels: Path, files: Sequence[Path], made_by: str, finished: bool) -> None:
     """Note that companions are being written, or are complete; see :func:`notes_of`."""
-    sidecar = sidecar_of(labels)
-    try:
-        root = ElementTree.parse(sidecar).getroot()
-    except (OSError, ElementTree.ParseError):
+    root = _read_sidecar(labels)
+    if root is None:
         root = ElementTree.Element('PAMDataset')
     domain = root.find(f"Metadata[@domain='{_DOMAIN}']")
     if domain is None:
@@ -264,7 +279,7 @@ def write_notes(labels: Path, files: Sequence[Path], made_by: str, finished: boo
         entry.text = ' '.join([made_by, *([str(status.st_size), str(status.st_mtime_ns)]
                                           if status else [])])
     ElementTree.indent(root)
-    write_text(sidecar, ElementTree.tostring(root, encoding='unicode') + '\n')
+    write_text(sidecar_of(labels), ElementTree.tostring(root, encoding='unicode') + '\n')
 
 
 def is_whole(labels: Path, file: Path, made_by: str) -> bool:

@@ -190,7 +190,7 @@ def facts(dataset: DatasetReader) -> Iterator[tuple[str, str]]:
     for term, values in zip(('West–east', 'South–north'), corners):
         yield term, f'{min(values):.{digits}f} to {max(values):.{digits}f}'
     if find_spec('pyproj') is None:
-        yield 'Scale', "needs pyproj: pip install 'bhvit_seg[raster]'"
+        yield 'Scale', 'needs pyproj: pip install pyproj'
     place = centre(dataset)
     if place:
         longitude, latitude = place

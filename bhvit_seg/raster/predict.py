@@ -162,9 +162,12 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
         buffer = _BlockBuffer(journal, blocks)
         tags = {path: {IDENTITY_TAG: digest, 'MODEL': model.name}
                 for path, digest in wanted.items()}
-        writers = [lambda: write_labels(
-            out, source, buffer.labels(), model.classes, model.palette, output, tags[out])]
-        if probabilities_out is not None:
+        writers = []
+        # A finished one, which may have been corrected by hand, stays.
+        if work.overwrite or not out.exists():
+            writers.append(lambda: write_labels(
+                out, source, buffer.labels(), model.classes, model.palette, output, tags[out]))
+        if probabilities_out is not None and (work.overwrite or not probabilities_out.exists()):
             writers.append(lambda: write_probabilities(
                 probabilities_out, source, buffer.probabilities(), model.classes, probabilities,
                 output, tags[probabilities_out]))

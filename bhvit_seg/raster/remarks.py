@@ -20,6 +20,7 @@ SAMPLES, SIDE = 3, 64
 # Of 255: a range in which values differ by fewer grey levels was meant for other values.
 FEWEST_LEVELS = 8
 ORIENTATION = 0x0112
+TIFF_DRIVERS = ('GTiff', 'COG')
 
 
 def find_remarks(source: RasterSource) -> Iterator[str]:
@@ -48,7 +49,7 @@ def _band_order(source: RasterSource, dataset: rasterio.io.DatasetReader) -> Ite
 def _orientation(source: RasterSource, dataset: rasterio.io.DatasetReader) -> Iterator[str]:
     """Look for a tag that says how viewers should turn the image: GDAL and maps leave it as is."""
     value = dataset.tags().get('EXIF_Orientation')
-    if value is None and dataset.driver in ('GTiff', 'COG', 'PNG', 'WEBP'):
+    if value is None and dataset.driver in (*TIFF_DRIVERS, 'PNG', 'WEBP'):
         # GDAL reports it for JPEG only. Pillow reads the header; its limits are on decoding.
         with contextlib.suppress(Exception), warnings.catch_warnings():
             from PIL import Image
@@ -57,9 +58,11 @@ def _orientation(source: RasterSource, dataset: rasterio.io.DatasetReader) -> It
             with Image.open(files_behind(source.path)[0]) as image:
                 value = image.getexif().get(ORIENTATION)
     if value is not None and str(value) not in ('0', '1'):
-        yield (f'{source.path} has the EXIF orientation {value}, which viewers and `bhvit-seg '
-               'predict` apply; it is mapped as its pixels are stored: turn the file first, with '
-               '`exiftran -a` for one, if it should be seen as viewers show it')
+        # Of a TIFF file the stored pixels are predicted, too.
+        who = 'viewers' if dataset.driver in TIFF_DRIVERS else 'viewers and `bhvit-seg predict`'
+        yield (f'{source.path} has the EXIF orientation {value}, which {who} apply; it is mapped '
+               'as its pixels are stored: turn the file first, with `exiftran -a` for one, if it '
+               'should be seen as viewers show it')
 
 
 def _values(source: RasterSource) -> Iterator[str]:

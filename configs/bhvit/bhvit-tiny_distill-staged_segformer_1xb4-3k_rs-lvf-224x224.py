@@ -1,7 +1,7 @@
 # Begins from the twin that teaches it: 40 % of training with binary activations and real weights,
-# 50 % with binary weights, regularized in the end, 10 % with the latent weights at rest. Each stage
-# begins with a learning rate of its own. Another checkpoint of the twin is named with --cfg-options
-# model.teacher.checkpoint=... default_hooks.training_stages.warm_start=...
+# 50 % with binary weights, regularized in the end, 10 % with frozen signs of the weights. Each
+# stage begins with a learning rate of its own. Another checkpoint of the twin is named with
+# --cfg-options model.teacher.checkpoint=... default_hooks.training_stages.warm_start=...
 _base_ = './bhvit-tiny_distill_segformer_1xb4-3k_rs-lvf-224x224.py'
 
 optim_wrapper = dict(constructor='LatentWeightOptimWrapperConstructor')

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 import zipfile
@@ -106,6 +108,10 @@ def test_sources_masks_and_the_model_are_inputs(refused, write_raster, tmp_path,
     tile = write_raster((40, 50), name='tile.tif')
     copy(tile, tmp_path / 'mosaic.vrt', driver='VRT')
     assert 'tile.tif' in refused('mosaic.vrt', 'tile.tif', '--overwrite')
+    # GDAL does not name the sources of a source.
+    mosaic = (tmp_path / 'mosaic.vrt').read_text()
+    (tmp_path / 'outer.vrt').write_text(mosaic.replace('>tile.tif<', '>mosaic.vrt<'))
+    assert 'tile.tif' in refused('outer.vrt', 'tile.tif', '--overwrite')
     packed = tmp_path / 'packed.tif'
     shutil.copy(map_model(), packed)
     before = packed.read_bytes()
@@ -117,7 +123,8 @@ def test_sources_masks_and_the_model_are_inputs(refused, write_raster, tmp_path,
 
 @pytest.mark.parametrize('there, options', [
     ('notes.html', ['--preview', 'notes.png']), ('notes.png', ['--preview', 'notes.png']),
-    ('m.tif', []), ('m_probabilities.tif', ['--probabilities']),
+    ('m.tif', []), ('m.tif.aux.xml', []), ('m_probabilities.tif.aux.xml', ['--probabilities']),
+    ('m_probabilities.tif', ['--probabilities']),
     ('plan.geojson', ['--vector', 'plan.geojson']), ('plan.fgb', ['--vector', 'plan.fgb']),
     ('plan_centerlines.fgb', ['--vector', 'plan.fgb', '--centerlines'])])
 def test_files_that_were_not_written_for_the_map_are_kept(there, options, refused, predict,
@@ -128,7 +135,7 @@ def test_files_that_were_not_written_for_the_map_are_kept(there, options, refuse
     line = refused('image.tif', 'm.tif', *options)
     assert there in line and '--overwrite' in line
     assert predict('image.tif', 'm.tif', *options, '--overwrite') == 0
-    assert b'mine' != (tmp_path / there).read_bytes()
+    assert not (tmp_path / there).exists() or b'mine' != (tmp_path / there).read_bytes()
 
 
 def test_layers_of_a_geopackage_are_kept(refused, predict, write_raster, tmp_path):
@@ -153,6 +160,48 @@ def test_layers_of_a_geopackage_are_kept(refused, predict, write_raster, tmp_pat
     assert predict('image.tif', 'm.tif', '--vector', 'other.gpkg') == 0
     assert {name for name, _ in pyogrio.list_layers(tmp_path / 'other.gpkg')} == {
         'wells', 'polygons'}
+
+
+@pytest.mark.parametrize('overwrite', [[], ['--overwrite']])
+@pytest.mark.parametrize('sql', [
+    'CREATE TABLE {} (a INTEGER)', 'CREATE VIEW {} AS SELECT * FROM wells'])
+@pytest.mark.parametrize('name', ['Polygons', 'CENTERLINES'])
+def test_tables_that_a_layer_cannot_replace_are_found_before_the_work(
+        name, sql, overwrite, refused, write_raster, tmp_path):
+    pyogrio = pytest.importorskip('pyogrio')
+    write_raster((40, 50))
+    pyogrio.raw.write(tmp_path / 'project.gpkg', np.array([], object), [], [], layer='wells',
+                      driver='GPKG', geometry_type='Point', crs='EPSG:32632')
+    with contextlib.closing(sqlite3.connect(tmp_path / 'project.gpkg')) as database:
+        database.execute(sql.format(name))
+        database.commit()
+    line = refused('image.tif', 'm.tif', '--vector', 'project.gpkg', '--centerlines', *overwrite)
+    assert f'project.gpkg has {name}' in line
+
+
+def test_tiles_under_the_name_of_a_layer_are_kept(refused, tmp_path):
+    pytest.importorskip('pyogrio')
+    png(tmp_path, 'field.png')
+    rasters.write_raster(tmp_path / 'tiles.gpkg', paint((40, 50), 3, 1), driver='GPKG',
+                         RASTER_TABLE='polygons', crs='EPSG:32632',
+                         transform=rasterio.Affine(2, 0, 4e5, 0, -2, 5e6))
+    assert 'has polygons' in refused('field.png', 'm.tif', '--vector', 'tiles.gpkg', '--overwrite')
+
+
+def test_a_map_corrected_by_hand_stays_when_probabilities_are_added(predict, write_raster,
+                                                                    tmp_path):
+    write_raster((60, 70))
+    assert predict('image.tif', 'm.tif') == 0
+    with rasterio.open('m.tif', 'r+') as dataset:
+        dataset.write(np.full((1, 60, 70), 2, np.uint8))
+    before = (tmp_path / 'm.tif').read_bytes()
+    assert predict('image.tif', 'm.tif', '--probabilities') == 0
+    assert (tmp_path / 'm.tif').read_bytes() == before
+    with rasterio.open('m_probabilities.tif') as dataset:
+        assert dataset.count == 3 and dataset.read().max() > 100
+    assert predict('image.tif', 'm.tif', '--probabilities', '--overwrite') == 0
+    with rasterio.open('m.tif') as dataset:
+        assert len(np.unique(dataset.read())) == 3
 
 
 def test_folders_in_the_way_are_named(refused, write_raster, tmp_path):

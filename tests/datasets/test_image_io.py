@@ -257,6 +257,11 @@ def test_more_than_8_bits_are_not_colours(tmp_path, picture, suffix, channels):
     assert says_one_sentence(error, path)
     assert (read_pixels(path, 'unchanged')[0] == deep).all()
     assert (read_raster(path)[0] == deep).all()
+    # Neither with alpha.
+    path = write(tmp_path / f'alpha{suffix}', np.dstack([*[deep] * (3 // channels), deep[..., :1]]))
+    with pytest.raises(UserError, match=r'alpha.*16.*unchanged'):
+        read_image(path)
+    assert read_pixels(path, 'unchanged')[0].dtype == np.uint16
 
 
 def zero(content, first, stop):

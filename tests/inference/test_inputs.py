@@ -115,12 +115,16 @@ def test_linked_folders_are_searched_as_training_searches_them(find, tmp_path):
     (tmp_path / 'link').symlink_to(data)
     assert sorted(map(str, find([tmp_path / 'link'], tmp_path / 'out').values())) == names
     assert len(find([str(tmp_path / 'lin*')], tmp_path / 'out')) == 7
+    assert sorted(map(str, find([f'{data}/**/*.png'], tmp_path / 'out').values())) == names
+    assert sorted(map(str, find([f'{data}/**/far'], tmp_path / 'out').values())) == names[3:]
+    assert len(find([f'{data}/**'], tmp_path / 'out')) == 7
 
 
 def test_a_broken_link_is_not_passed_over(tmp_path):
     touch(tmp_path / 'data', 'a.png')
     (tmp_path / 'data' / 'gone.png').symlink_to(tmp_path / 'nowhere.png')
-    assert len(find_images([tmp_path / 'data'], tmp_path / 'out')) == 2
+    (tmp_path / 'data' / 'loop.png').symlink_to('loop.png')
+    assert len(find_images([tmp_path / 'data'], tmp_path / 'out')) == 3
 
 
 ADDRESSES = {

@@ -167,6 +167,43 @@ def test_options_are_part_of_what_a_prediction_is(source, tmp_path):
     assert run(overwrite=True)
 
 
+@pytest.mark.parametrize('change', ['options', 'image', 'neighbour', 'interrupted'])
+def test_a_label_map_corrected_by_hand_is_not_replaced(source, tmp_path, monkeypatch, change):
+    image, options = draw(tmp_path / 'in' / 'a.png', 0), {}
+    label = tmp_path / 'out' / 'labels' / 'a.png'
+    if change == 'interrupted':
+        draw(tmp_path / 'in' / 'b.png', 1)
+        load = BrightModel.load
+
+        def stop(self, image, lidar=None):
+            if image.name == 'b.png':
+                raise KeyboardInterrupt
+            return load(self, image, lidar)
+
+        monkeypatch.setattr(BrightModel, 'load', stop)
+        with pytest.raises(KeyboardInterrupt):
+            predict_files([tmp_path / 'in'], source, tmp_path / 'out')
+        monkeypatch.undo()
+    else:
+        predict_files([tmp_path / 'in'], source, tmp_path / 'out')
+    Image.fromarray(np.full((4, 4), 1, np.uint8)).save(label)
+    before = label.read_bytes()
+    # As long as nothing else is asked for, it stays without a word.
+    assert image not in predict_files([tmp_path / 'in'], source, tmp_path / 'out').written
+    if change == 'image':
+        draw(image, 2)
+        os.utime(image, ns=(1, 1))
+    elif change == 'neighbour':
+        draw(tmp_path / 'in' / 'a.bmp', 3)
+    else:
+        options = {'opacity': 0.3}
+    with pytest.raises(UserError, match=r'labels/a\.png was changed'):
+        predict_files([tmp_path / 'in'], source, tmp_path / 'out', **options)
+    assert label.read_bytes() == before
+    predict_files([tmp_path / 'in'], source, tmp_path / 'out', overwrite=True, **options)
+    assert not label.exists() or label.read_bytes() != before
+
+
 def test_other_weights_are_not_mixed_in(tmp_path):
     first, second = draw(tmp_path / 'a.png', 0), draw(tmp_path / 'b.png', 1)
     predict_files([first], Source('one.pth'), tmp_path / 'out')

@@ -43,6 +43,14 @@ def test_files_and_those_they_refer_to(tmp_path):
     assert print_of(path) == first
     os.utime(tile, ns=(1, 1))
     assert print_of(path) != first
+    # GDAL does not name sources of sources.
+    (tmp_path / 'deep').mkdir()
+    outer = tmp_path / 'deep' / 'outer.vrt'
+    outer.write_text(path.read_text().replace('>tile.tif<', '>../mosaic.vrt<'))
+    second = print_of(outer)
+    assert {name for name, *_ in second['files']} == {'outer.vrt', 'mosaic.vrt', 'tile.tif'}
+    os.utime(tile, ns=(2, 2))
+    assert print_of(outer) != second
 
 
 def archive(path: Path, *members: Path) -> None:

@@ -45,6 +45,7 @@ def test_an_orientation_is_told(tmp_path, suffix):
         found = remarks_on(path)
         assert len(found) == count
         assert not found or f'{path} has the EXIF orientation {orientation}' in found[0]
+        assert not found or ('predict' in found[0]) == (suffix != 'tif')
 
 
 @pytest.mark.parametrize('dtype, scale, value_range, told', [

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bhvit_seg.errors import UserError
+from bhvit_seg.extras import install_line
 
 from .exports import FOLDED, Exports
 
@@ -43,8 +44,8 @@ class Baseline:
             try:
                 importlib.import_module(package)
             except ImportError:
-                return (f'{self.name} is left out: {package} is not installed '
-                        f'(pip install "bhvit_seg[{EXTRA}]")')
+                return (f'{self.name} is left out: {package} is not installed: '
+                        f'{install_line(EXTRA)}')
         return None
 
     def build(self, exports: Exports, threads: int) -> Callable[[np.ndarray], np.ndarray]:

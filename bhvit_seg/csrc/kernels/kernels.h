@@ -54,7 +54,7 @@ struct Mlp {
   const float* taps;             // [channels][9]: centre, dy -1 +1 -2 +2, dx -1 +1 -2 +2
 };
 
-// Bits of scale * x + bias >= 0, for whoever convolves a map next.
+// Bits of scale * x + bias >= 0, for the convolution that follows.
 struct Binarizer {
   const float *scale, *bias;
 };

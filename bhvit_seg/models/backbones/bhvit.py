@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bhvit_seg.errors import UserError
 
+from ..attention import ATTENTION_QUANTIZERS
 from ..embeddings import Downsampling, PatchEmbedding
 from ..layers import build_token_norm, normalize
 from ..mlp import BinaryMLP, ShiftBranches
@@ -197,7 +198,7 @@ class BHViT(BaseModule):
         arch = _checked_arch(arch)
         for name, value, choices in (
                 ('downsampling', downsampling, ('full_precision', 'binary')),
-                ('attention', attention, ('qd', 'gsb', 'boolean')),
+                ('attention', attention, tuple(ATTENTION_QUANTIZERS)),
                 ('token_mixers', token_mixers, tuple(TOKEN_MIXERS)),
                 ('convolution', convolution, tuple(CONVOLUTIONS)),
                 ('attention_span', attention_span, ('multi_scale', 'window', 'global')),

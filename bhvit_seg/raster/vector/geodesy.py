@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from rasterio.crs import CRS
 
 LARGEST_DISTORTION = 0.01
-# Areas are computed at this many rows and columns and interpolated between them.
+# Areas are computed at this many rows and columns and interpolated between them, unless the raster
+# reaches beyond the Earth, as those of whole hemispheres do: then for each pixel.
 NODES = 65
 # The Earth's radius in metres, and the relative deviation that ellipsoids of the Earth may have.
 EARTH, EARTH_TOLERANCE = 6378137.0, 0.01
@@ -62,7 +63,7 @@ class Geodesy:
         self.located = self.has_pole = False
         self.sides: tuple[float, float] | None = None
         self.metres_per_pixel = self._linear * (crs.units_factor[1] if self.known else 1.0)
-        self._geod = None
+        self._geod = self._nodes = None
         self._by_row = False
         if self.known:
             self._set_ellipsoid(crs, shape)
@@ -87,8 +88,7 @@ class Geodesy:
         from_middle = np.abs(nodes - (shape[1] / 2, shape[0] / 2)).sum(axis=1)
         middle = steps[np.where(finite, from_middle, np.inf).argmin()]
         self.sides = tuple(np.linalg.norm(middle, axis=0).tolist())
-        steps[~finite] = 0
-        areas = np.linalg.norm(np.cross(steps[..., 0], steps[..., 1]), axis=1)
+        areas = _spanned(steps)
         is_plain = crs.is_geographic and not system.is_derived
         self.has_pole = not is_plain and self._find_pole(shape)
         if not crs.is_geographic:
@@ -101,7 +101,8 @@ class Geodesy:
         # The same vectors in the plane that they span.
         self.metres_per_pixel = np.linalg.qr(middle)[1]
         self._by_row = bool(is_plain and not self._linear[0, 1] and not self._linear[1, 0])
-        self._nodes = rows, columns, areas.reshape(NODES, NODES), 3 if finite.all() else 1
+        if finite.all():
+            self._nodes = rows, columns, areas.reshape(NODES, NODES)
 
     @property
     def pixel_area(self) -> float:
@@ -123,16 +124,22 @@ class Geodesy:
         middles = np.arange(rows.start, rows.stop) + 0.5
         if self._by_row:
             return self._row_areas(middles)[:, None]
-        if self._geod is not None:
+        if self._geod is not None and self._nodes is not None:
             return self._spline(middles, np.arange(width) + 0.5)
+        if self._geod is not None:
+            columns = np.arange(width) + 0.5
+            return np.stack([self.areas_at(np.stack(np.broadcast_arrays(columns, row), axis=1))
+                             for row in middles])
         return np.array([[self.pixel_area]])
 
     def areas_at(self, points: np.ndarray) -> np.ndarray:
         """Return the areas of pixels around points in square metres (or map units)."""
         if self._by_row:
             return self._row_areas(points[:, 1])
-        if self._geod is not None:
+        if self._geod is not None and self._nodes is not None:
             return self._spline.ev(points[:, 1], points[:, 0])
+        if self._geod is not None:
+            return _spanned(self._steps(points))
         return np.full(len(points), self.pixel_area)
 
     def length(self, points: np.ndarray) -> float:
@@ -168,8 +175,7 @@ class Geodesy:
         """Areas of pixels by row and column of their middles."""
         from scipy.interpolate import RectBivariateSpline
 
-        rows, columns, areas, degree = self._nodes
-        return RectBivariateSpline(rows, columns, areas, kx=degree, ky=degree)
+        return RectBivariateSpline(*self._nodes)
 
     def _degrees(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return longitudes and latitudes in degrees; not finite where there are none."""
@@ -188,3 +194,10 @@ class Geodesy:
         with np.errstate(invalid='ignore'):
             steps = places[..., 1::2] - places[..., ::2]
         return np.moveaxis(steps, 0, 1)
+
+
+def _spanned(steps: np.ndarray) -> np.ndarray:
+    """Return the areas of pixels by their steps (n, 3, 2); 0 where there are none."""
+    with np.errstate(invalid='ignore'):
+        areas = np.linalg.norm(np.cross(steps[..., 0], steps[..., 1]), axis=1)
+    return np.where(np.isfinite(areas), areas, 0)

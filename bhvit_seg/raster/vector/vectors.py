@@ -73,8 +73,8 @@ def write_vectors(labels: str | Path, out: str | Path, *, min_area: float | None
                         'of them')
     if simplify is not None and not hasattr(shapely, 'coverage_simplify'):
         raise UserError(f'simplify={simplify} needs shapely 2.1 or later, here is '
-                        f"{shapely.__version__}: pip install -U 'bhvit_seg[vector]' on Python 3.10 "
-                        'or later, or leave simplify out')
+                        f'{shapely.__version__}: pip install "shapely>=2.1" on Python 3.10 or '
+                        'later, or leave simplify out')
     with open_labels(labels) as raster:
         geodesy = check_place(raster.dataset, out)
         if min_area is not None and not geodesy.known:

@@ -19,16 +19,13 @@ from mmseg.registry import HOOKS
 from torch import nn
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.models.attention import BooleanAttentionQuantizer
+from bhvit_seg.models.attention import ATTENTION_QUANTIZERS
 from bhvit_seg.models.layers import binary_layers, latent_weights, set_binary_weights
-from bhvit_seg.models.quantizers import AttentionQuantizer, GroupSuperpositionQuantizer
 from bhvit_seg.models.weights import check_fit, load_checkpoint_safely, state_dict_of
 from bhvit_seg.training.optim import latent_groups
 from bhvit_seg.training.runner import model_of
 from bhvit_seg.training.schedule import ScheduledHook, Stage
 
-ATTENTION_QUANTIZERS = (AttentionQuantizer, BooleanAttentionQuantizer,
-                        GroupSuperpositionQuantizer)
 PARTS_OF_TRAINING = ('auxiliary_head.', 'feature_loss.')
 
 
@@ -169,7 +166,7 @@ def load_twin(model: nn.Module, path: str | Path) -> None:
     """
     state_dict = state_dict_of(load_checkpoint_safely(path))
     for name, module in model.named_modules():
-        if isinstance(module, ATTENTION_QUANTIZERS):
+        if isinstance(module, tuple(ATTENTION_QUANTIZERS.values())):
             for key, value in module.state_dict(prefix=f'{name}.').items():
                 state_dict.setdefault(key, value)
     for key, value in model.state_dict().items():

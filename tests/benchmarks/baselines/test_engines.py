@@ -50,8 +50,7 @@ def test_other_networks_label_as_they_do_in_torch(exports, network):
 
 def test_a_missing_package_names_the_extra():
     baseline = Baseline('other', 'other', 'none:none', ('no_such_package',), 'fp32')
-    assert baseline.missing() == ('other is left out: no_such_package is not installed '
-                              '(pip install "bhvit_seg[benchmark]")')
+    assert 'no_such_package' in baseline.missing() and '[benchmark]' in baseline.missing()
 
 
 def test_unknown_baselines_are_refused():
