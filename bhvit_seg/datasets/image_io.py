@@ -32,7 +32,7 @@ from bhvit_seg.fileio import write_atomically
 
 try:
     import cv2
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 except ModuleNotFoundError as error:
     raise UserError(f'reading image files needs {error.name}: pip install opencv-python-headless '
                     'pillow') from error
@@ -48,7 +48,9 @@ TIFF_GDAL_NODATA = 42113
 TIFF_STORED_PHOTOMETRICS = (1, 2, 6)  # grey from black on, RGB, YCbCr (which is decoded to RGB)
 SAMPLE_FORMATS = {1: 'u', 2: 'i', 3: 'f'}
 PILLOW_MODES = {'1': 'L', **dict.fromkeys(('RGBA', 'RGBX', 'CMYK', 'YCbCr', 'LAB'), 'RGB')}
-PNG_BITS_AT, PNG_COLOUR_TYPE_AT, PNG_ALPHA = 24, 25, (4, 6)
+PNG_BITS_AT, PNG_COLOUR_TYPE_AT, PNG_ALPHA = 24, 25, (b'\x04', b'\x06')
+# RFC 9649: the flags of an extended file, and the end of the sizes in a lossless one
+WEBP_FLAGS_AT, WEBP_ALPHA = {b'VP8X': 20, b'VP8L': 24}, 0x10
 COLOUR_FLAGS = {
     'color': cv2.IMREAD_COLOR,
     'unchanged': cv2.IMREAD_UNCHANGED,
@@ -106,17 +108,21 @@ def read_pixels(path: str, color_type: str = 'color', backend_args: dict | None 
         else:
             gaps = _find_gaps(image, tiff.nodata, tiff.alpha if colour else None)
         if colour:
+            if image.shape[2] == 2 and tiff.alpha == 1:
+                image = image[..., :1]
             if image.dtype != np.uint8 or image.shape[2] == 2:
                 raise _no_colours(path, f'{image.dtype} values in each of its bands'
                                   if image.dtype != np.uint8 else '2 bands')
             image = np.repeat(image, 3, 2) if image.shape[2] == 1 else image[..., :3]
     elif colour and _png_has_16_bits(content):
         raise _no_colours(path, 'uint16 values in each of its bands')
-    elif colour and _png_has_alpha(content):
+    elif colour and _has_alpha(content):
         image = _decode_with_pillow(content, path, 'image', 'RGBA', upright=True)
         image, gaps = image[..., :3], image[..., 3] == 0
     else:
         image = _decode_with_opencv(content, path, 'image', color_type)
+    if image.dtype.kind not in 'uif':
+        raise UserError(f'image {path} has {image.dtype} values: save it as integers or floats')
     return _fill(np.ascontiguousarray(image), gaps)
 
 
@@ -256,11 +262,14 @@ def _png_has_16_bits(content: bytes) -> bool:
     return content[:PNG_BITS_AT + 1].endswith(b'\x10') and content.startswith(PNG_SIGNATURE)
 
 
-def _png_has_alpha(content: bytes) -> bool:
-    """Whether a PNG is transparent anywhere, by a channel of its own or by a colour."""
-    return content.startswith(PNG_SIGNATURE) and (
-        content[PNG_COLOUR_TYPE_AT] in PNG_ALPHA
-        or b'tRNS' in content[:content.find(b'IDAT')])
+def _has_alpha(content: bytes) -> bool:
+    """Whether a PNG or WebP is transparent anywhere, by a channel of its own or by a colour."""
+    if content.startswith(PNG_SIGNATURE):
+        return content[PNG_COLOUR_TYPE_AT:][:1] in PNG_ALPHA or (
+            b'tRNS' in content[:content.find(b'IDAT')])
+    kind = content[12:16] if content.startswith(b'RIFF') and content[8:12] == b'WEBP' else b''
+    flags = content[WEBP_FLAGS_AT[kind]:][:1] if kind in WEBP_FLAGS_AT else b''
+    return bool(flags and flags[0] & WEBP_ALPHA)
 
 
 class _Tiff(NamedTuple):
@@ -340,6 +349,8 @@ def _open_with_pillow(content: bytes, path: str, kind: str) -> Iterator[Image.Im
             warnings.simplefilter('ignore')
             with Image.open(io.BytesIO(content)) as image:
                 yield image
+    except UnidentifiedImageError as error:  # its message is the address of the bytes
+        raise _undecodable(path, kind) from error
     except (OSError, SyntaxError, ValueError) as error:
         raise _undecodable(path, kind, str(error)) from error
     finally:

@@ -52,7 +52,7 @@ def read_file(path: str | os.PathLike) -> bytes:
                         'bhvit-seg export wrote')
     name = os.fsdecode(path)
     try:
-        with open(name, 'rb') as file:
+        with open(name, 'rb', opener=_open_at_once) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise UserError(f'the packed model {name} is not a regular file: give the path of '
@@ -67,6 +67,11 @@ def read_file(path: str | os.PathLike) -> bytes:
         reason = getattr(error, 'strerror', None) or error
         raise UserError(f'the packed model {name!r} cannot be read ({reason}): give the path of a '
                         'file that bhvit-seg export wrote') from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a named pipe without a writer too, which would block."""
+    return os.open(path, flags | getattr(os, 'O_NONBLOCK', 0))
 
 
 def check_isa(isa: str | None) -> str:

@@ -137,6 +137,9 @@ class PackedSegmentor:
         Raises:
             UserError: The logits are not such an array, or have values that are not finite.
         """
+        if np.ma.is_masked(logits):
+            raise UserError(f'the logits have {np.ma.count_masked(logits)} masked values: fill '
+                            'them, for example with logits.filled(0)')
         if not isinstance(logits, np.ndarray) or logits.dtype.kind not in 'fiu':
             raise UserError(f'the logits are {_describe(logits)}: give a NumPy array (classes, h, '
                             'w) of numbers')
@@ -215,7 +218,11 @@ def _load_again(kind: type[PackedSegmentor], path: str, threads: int | None, isa
 def _contiguous(array: np.ndarray, dtype: type) -> np.ndarray:
     # what float32 cannot hold becomes infinite, which the engine reports with its place
     with np.errstate(over='ignore'):
-        return np.ascontiguousarray(array, dtype)
+        try:
+            return np.ascontiguousarray(array, dtype)
+        except MemoryError as error:
+            raise UserError(f'an array of the shape {array.shape} does not fit into the memory: '
+                            'give a smaller one') from error
 
 
 def _describe(value: Any) -> str:

@@ -389,3 +389,32 @@ def test_real_geotiffs_agree_with_rasterio(data_root):
         else:
             assert (gaps == ~valid).all(), path
             assert np.allclose(image[gaps], bands[..., :3][valid].mean(axis=0), atol=0.5), path
+
+
+@pytest.mark.parametrize('name, options', [
+    ('a.webp', {'lossless': True, 'exact': True}), ('a.png', {}), ('a.tif', {}),
+    ('grey.tif', {}), ('grey.png', {}), ('extended.webp', {'quality': 100, 'exact': True})])
+def test_transparent_pixels_have_no_data_in_any_format(tmp_path, picture, name, options):
+    pytest.importorskip('rasterio')
+    if name.startswith('grey'):
+        picture = np.repeat(picture[..., :1], 3, 2)
+    alpha = np.full(picture.shape[:2], 255, np.uint8)
+    alpha[2:5, 3:9] = 0
+    image = Image.fromarray(np.dstack([picture, alpha]))
+    (image.convert('LA') if name.startswith('grey') else image).save(tmp_path / name, **options)
+    colours, gaps = read_pixels(str(tmp_path / name))
+    assert np.array_equal(gaps, alpha == 0) and colours.shape == picture.shape
+    if 'quality' not in options:
+        assert np.array_equal(colours[~gaps], picture[~gaps])
+    image.convert('RGB').save(tmp_path / name, **options)
+    assert read_pixels(str(tmp_path / name))[1] is None
+
+
+def test_complex_values_are_no_image(tmp_path, picture):
+    rasterio = pytest.importorskip('rasterio')
+    path = tmp_path / 'radar.tif'
+    with rasterio.open(path, 'w', driver='GTiff', height=9, width=8, count=2,
+                       dtype='complex64') as dataset:
+        dataset.write(np.ones((2, 9, 8), np.complex64))
+    with pytest.raises(UserError, match='radar.tif has complex64'):
+        read_pixels(str(path), 'unchanged')

@@ -261,3 +261,20 @@ def test_import_is_light():
             '"mmseg", "cv2", "PIL", "rich") if name in sys.modules])')
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert (run.returncode, run.stdout.strip()) == (0, '[]'), run.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='this system has no named pipes')
+def test_named_pipe_is_refused_at_once(engine, tmp_path):
+    os.mkfifo(tmp_path / 'pipe.bhv')
+    with pytest.raises(UserError, match='pipe.bhv is not a regular file'):
+        PackedSegmentor(tmp_path / 'pipe.bhv')
+
+
+def test_arrays_beyond_the_memory_and_masked_logits_are_refused(engine, packed):
+    model = PackedSegmentor(packed('mini'))
+    for image in (np.broadcast_to(np.uint8(0), (2**21, 2**21, 3)),
+                  np.broadcast_to(np.float64(0), (2**40, 8, 3))):
+        with pytest.raises(UserError, match='memory'):
+            model.predict(image)
+    with pytest.raises(UserError, match='18 masked'):
+        model.label(np.ma.masked_all((2, 3, 3)))
