@@ -80,6 +80,9 @@ def require_folders(cfg, split: str = 'train') -> None:
     loader = cfg.get(f'{split}_dataloader')
     if not loader:
         raise UserError(f'the config has no {split}_dataloader: choose another split')
+    if not loader.get('dataset'):
+        raise UserError(f'{split}_dataloader of the config has no dataset: describe one, or set '
+                        f'{split}_dataloader to None')
     for dataset in _dataset_configs(loader['dataset']):
         root = dataset.get('data_root')
         if root and not fileio.isdir(root):

@@ -16,6 +16,7 @@ import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
+from torch import nn
 
 from bhvit_seg.errors import UserError, find_user_error, first_line
 from bhvit_seg.shipped import find_config
@@ -28,6 +29,10 @@ OPTIONAL_SETTINGS = {
 }
 SPLITS = ('train', 'val', 'test')
 IOU_METRICS = ('IoUMetric', 'PerClassMetric')
+STEPS = ('train_step', 'val_step', 'test_step')
+BUILDERS = ('from_cfg', 'build_optim_wrapper', 'build_param_scheduler')
+RUNNER = inspect.getfile(Runner)
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:
@@ -129,12 +134,13 @@ def listed(config: Any, path: str) -> Iterator[tuple[str, dict]]:
         yield path, config
     else:
         for number, part in enumerate(config or ()):
-            yield f'{path}.{number}', part
+            if isinstance(part, dict):
+                yield f'{path}.{number}', part
 
 
 def type_name(config: dict) -> str:
     """The name of the class that a config names, without the scope that a registry adds."""
-    kind = config.get('type', '')
+    kind = config.get('type', '') if isinstance(config, dict) else ''
     return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
 
 
@@ -213,28 +219,56 @@ def work_dir_of(cfg: Config, path: str | Path, work_dir: str | Path | None) -> s
 def explain_config_errors() -> Iterator[None]:
     """Turn what the registries raise about a wrong config into a :class:`UserError`.
 
-    Covers parts without a type, classes that are not registered and arguments that a class does
-    not take or lacks. Anything else passes unchanged.
+    Covers what is raised while a part of the config is built, and what the model raises on a batch
+    in a library's code; an error of our own code passes unchanged, as does all else.
     """
     try:
         yield
-    except (KeyError, TypeError) as error:
-        if find_user_error(error):
+    except Exception as error:
+        sentence = None if find_user_error(error) else config_fault(error)
+        if sentence is None:
             raise
-        message = str(error.args[0]) if error.args else ''
-        unknown = re.match(r'(\S+) is not in the (\S+) registry', message)
-        if unknown:
-            name, registry = unknown.groups()
-            raise UserError(
-                f'{name} in the config is not in the {registry} registry: check its spelling, '
-                'and that custom_imports names the module that registers it') from error
-        untyped = re.search(r'must contain the key "type", but got (.*)', message)
-        if untyped:
-            raise UserError(f'a part of the config has no type and cannot be built: '
-                            f'{untyped.group(1)}') from error
-        wrong = re.search(r'(unexpected keyword argument|missing \d+ required)', message)
-        building = any(frame.name.startswith('build')
-                       for frame in traceback.extract_tb(error.__traceback__))
-        if wrong and building:
-            raise UserError(f'the config does not fit: {message}') from error
-        raise
+        raise UserError(sentence) from error
+
+
+def config_fault(error: Exception) -> str | None:
+    """Return what an error says about the config, or None if that is not where it comes from."""
+    if isinstance(error, (OSError, ModuleNotFoundError, MemoryError)):
+        return None
+    message = ' '.join(str(error.args[0]).split()) if error.args else ''
+    unknown = re.match(r'(\S+) is not in the (.+?) registry', message)
+    if unknown:
+        name, registry = unknown.groups()
+        return (f'{name} in the config is not in the {registry} registry: check its spelling, '
+                'and that custom_imports names the module that registers it')
+    untyped = re.search(r'must contain the key "type", but got (.*)', message)
+    if untyped:
+        return f'a part of the config has no type and cannot be built: {untyped.group(1)}'
+    calls = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if re.search(r'(unexpected keyword argument|missing \d+ required)', message) and any(
+            frame.f_code.co_name.startswith('build') for frame in calls):
+        return f'the config does not fit: {message}'
+    last = calls[-1]
+    if Path(last.f_code.co_filename).is_relative_to(PACKAGE):
+        return None
+    line = traceback.extract_tb(error.__traceback__)[-1].line
+    reason = f'{type(error).__name__}: {message or line}'
+    if any(frame.f_code.co_name in STEPS for frame in calls):
+        modules = [frame.f_locals['self'] for frame in calls
+                   if isinstance(frame.f_locals.get('self'), nn.Module)]
+        if not modules:
+            return None
+        names = {module: name for name, module in modules[0].named_modules()}
+        named = next((module for module in reversed(modules) if names.get(module)), modules[0])
+        path = f'model.{names[named]}' if names[named] else 'model'
+        return (f'{path} ({type(named).__name__}) fails on a batch of images: '
+                f'{reason}; correct its settings in the config, or those of the parts around it')
+    built = [frame.f_locals.get('cfg') for frame in calls
+             if frame.f_code.co_name == 'build_from_cfg']
+    if built:
+        what = type_name(built[-1]) or repr(built[-1])
+        return f'{what} cannot be built as the config describes it: {reason}'
+    if any(frame.f_code.co_name in BUILDERS and frame.f_code.co_filename == RUNNER
+           for frame in calls):
+        return f'no training or test can be built from the config: {reason}'
+    return None

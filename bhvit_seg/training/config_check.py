@@ -69,8 +69,10 @@ def check_config(cfg: Config, split: str = 'train') -> tuple[list[str], list[str
     warnings: list[str] = []
     problems += backend_problems(cfg)
     if split == 'train' and cfg.get('train_cfg'):  # a part from _base_ has data alone
-        problems += [*validation_problems(cfg), *device_problems(cfg), *unlabelled_problems(cfg)]
-        warnings += [*favoured_warnings(cfg), *schedule_warnings(cfg)]
+        lengths = list(length_problems(cfg))
+        problems += [*lengths, *validation_problems(cfg), *device_problems(cfg),
+                     *unlabelled_problems(cfg)]
+        warnings += [*favoured_warnings(cfg), *(() if lengths else schedule_warnings(cfg))]
     return problems, warnings
 
 
@@ -87,6 +89,12 @@ def head_problems(model: Mapping, training: bool) -> Iterator[str]:
         if classes is None:
             continue
         channels = head.get('out_channels') or classes
+        if not isinstance(classes, int) or classes < 1:
+            yield f'{path}.num_classes is {classes!r}: expected the number of classes, from 2'
+            continue
+        if channels != classes and (channels, classes) != (1, 2):
+            yield (f'{path}.out_channels is {channels!r} for {classes} classes: leave it out, or '
+                   'set it to 1 for two classes and a loss with use_sigmoid=True')
         if classes == 1:
             yield (f'{path}.num_classes is 1: a network that knows one class has nothing to tell '
                    'it from, learns nothing and scores 100 %; name the background as a class '
@@ -96,13 +104,22 @@ def head_problems(model: Mapping, training: bool) -> Iterator[str]:
 
 
 def loss_problems(path: str, head: Mapping, classes: int, channels: int) -> Iterator[str]:
-    losses = list(listed(head.get('loss_decode'), f'{path}.loss_decode'))
+    losses = list(listed(head.get('loss_decode', {}), f'{path}.loss_decode'))
+    if not losses:
+        yield (f'{path}.loss_decode is {head["loss_decode"]!r}: expected a dict, or a list of '
+               "dicts, such as dict(type='WeightedCrossEntropyLoss')")
     for name, loss in losses:
+        if 'loss' not in loss.get('loss_name', 'loss'):
+            yield (f'{name}.loss_name is {loss["loss_name"]!r}, and only what has "loss" in its '
+                   f'name is trained on: set it to loss_{loss["loss_name"]}')
         kind = type_name(loss)
         weights = loss.get('class_weight')
         softmax = kind == 'WeightedCrossEntropyLoss'
         expected = classes if softmax else channels
-        if isinstance(weights, (list, tuple)) and len(weights) != expected:
+        if not (weights is None or isinstance(weights, str) or are_weights(weights)):
+            yield (f'{name}.class_weight is {weights!r}: expected one number for each class, none '
+                   'of them negative and not all 0, or None')
+        elif isinstance(weights, (list, tuple)) and len(weights) != expected:
             yield (f'{name}.class_weight has {len(weights)} values for {expected} classes: give '
                    f'one for each, such as `bhvit-seg check-dataset` prints, or {name}.'
                    'class_weight=None')
@@ -122,6 +139,13 @@ def loss_problems(path: str, head: Mapping, classes: int, channels: int) -> Iter
     elif channels == 1:
         yield (f'{path}.sampler.thresh is {sampler["thresh"]}, a probability of a softmax, and '
                f'{path}.out_channels is 1: leave out_channels out, or the sampler')
+
+
+def are_weights(values: Any) -> bool:
+    """Tell whether values are numbers that losses may be weighted with."""
+    return isinstance(values, (list, tuple)) and all(
+        isinstance(value, (int, float)) and 0 <= value < math.inf for value in values
+    ) and (not values or any(values))
 
 
 def favoured_warnings(cfg: Config) -> Iterator[str]:
@@ -183,6 +207,32 @@ def backend_problems(cfg: Config) -> Iterator[str]:
                    f'installed: pip install {package}, or leave the backend out')
 
 
+def length_problems(cfg: Config) -> Iterator[str]:
+    """Lengths and intervals that are no numbers of iterations, and schedules that are none."""
+    length = cfg.train_cfg.get('max_iters')
+    counts = {f'train_cfg.{name}': cfg.train_cfg[name] for name in ('max_iters', 'val_interval')
+              if cfg.train_cfg.get(name) is not None}
+    for path, scheduler in schedulers_of(cfg.get('param_scheduler')):
+        counts.update({f'{path}.{name}': scheduler[name] for name in ('end', 'T_max', 'total_steps')
+                       if scheduler.get(name) is not None})
+        steps = scheduler.get('total_steps')
+        if isinstance(steps, int) and isinstance(length, int) and 0 < steps < length and (
+                not scheduler.get('by_epoch', True)):
+            yield (f'{path}.total_steps is {steps} and train_cfg.max_iters {length}: '
+                   f'{type_name(scheduler)} refuses further steps; set {path}.total_steps='
+                   f'{length}')
+    loader = cfg.get('train_dataloader') or {}
+    if type_name(cfg.train_cfg) == 'EpochBasedTrainLoop' and (
+            type_name(loader.get('sampler')) == 'InfiniteSampler'):
+        yield ('train_cfg.type is EpochBasedTrainLoop, and the InfiniteSampler of '
+               'train_dataloader.sampler never ends an epoch: set train_dataloader.sampler.type='
+               'DefaultSampler')
+    for name, count in counts.items():
+        if not isinstance(count, (int, float)) or not (count == math.inf or (
+                count > 0 and count == int(count))):
+            yield f'{name} is {count!r}: expected a whole number from 1'
+
+
 def validation_problems(cfg: Config) -> Iterator[str]:
     """A validation that is described in part, or scores nothing that a best checkpoint goes by."""
     parts = {name: cfg.get(name) for name in ('val_dataloader', 'val_cfg', 'val_evaluator')}
@@ -225,8 +275,8 @@ def schedulers_of(config: Any, path: str = 'param_scheduler') -> Iterator[tuple[
     elif isinstance(config, Mapping):
         for name, part in config.items():
             yield from schedulers_of(part, f'{path}.{name}')
-    else:
-        for number, part in enumerate(config or ()):
+    elif isinstance(config, (list, tuple)):
+        for number, part in enumerate(config):
             yield from schedulers_of(part, f'{path}.{number}')
 
 

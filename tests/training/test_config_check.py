@@ -38,6 +38,18 @@ def no_gpu(monkeypatch):
     ([OHEM.format(', thresh=0.6'), LOSS.format('CrossEntropyLoss', 'use_sigmoid=True'),
       "model['decode_head'].update(out_channels=1)"], ['sampler.thresh is 0.6']),
     ([OHEM.format(''), LOSS.format('CLDiceLoss', '')], ['(CLDiceLoss)', 'sampler.thresh']),
+    ([LOSS.format('CrossEntropyLoss', 'class_weight={0: 1., 1: 2.}')],
+     ['model.decode_head.loss_decode.class_weight is {0: 1.0, 1: 2.0}']),
+    ([LOSS.format('FocalLoss', 'class_weight=[-1., 1.]')], ['class_weight is [-1.0, 1.0]']),
+    ([LOSS.format('DiceLoss', "class_weight=[float('nan'), 1.]")], ['class_weight is [nan, 1.0]']),
+    ([LOSS.format('WeightedCrossEntropyLoss', 'class_weight=[0., 0.]')], ['is [0.0, 0.0]']),
+    ([LOSS.format('CrossEntropyLoss', "loss_name='ce'")], ["loss_name is 'ce'", 'loss_ce']),
+    (["model['decode_head'].update(loss_decode='DiceLoss')"], ["loss_decode is 'DiceLoss'"]),
+    (["model['decode_head'].update(loss_decode=[])"], ['model.decode_head.loss_decode is []']),
+    (["model['decode_head'].update(num_classes='2')"], ["num_classes is '2'"]),
+    (["model['decode_head'].update(num_classes=-3)"], ['num_classes is -3']),
+    (["model['decode_head'].update(num_classes=4, out_channels=1)"],
+     ['out_channels is 1 for 4 classes']),
     (["model['test_cfg'] = dict(mode='slide', crop_size=(32, 32))"],
      ['model.test_cfg.stride is None']),
     (["model['test_cfg'] = dict(mode='slide')"], ['model.test_cfg.crop_size is None', '1 more']),
@@ -51,6 +63,15 @@ def no_gpu(monkeypatch):
      ['visualizer.vis_backends.1', 'pip install tensorboard']),
     (["visualizer = dict(vis_backends=[dict(type='WandbVisBackend')])"], ['pip install wandb']),
     (["optim_wrapper.update(type='AmpOptimWrapper')"], ['optim_wrapper.type=OptimWrapper']),
+    (["train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=1)"],
+     ['train_dataloader.sampler.type=DefaultSampler']),
+    (['train_cfg.update(max_iters=0)'], ['train_cfg.max_iters is 0']),
+    (["train_cfg.update(max_iters='9')"], ["train_cfg.max_iters is '9'"]),
+    (['train_cfg.update(val_interval=-1)'], ['train_cfg.val_interval is -1']),
+    (['train_cfg.update(val_interval=2.5)'], ['train_cfg.val_interval is 2.5']),
+    (["param_scheduler[0].update(end='12')"], ["param_scheduler.0.end is '12'"]),
+    (["param_scheduler = [dict(type='OneCycleLR', eta_max=1, total_steps=5, by_epoch=False)]"],
+     ['param_scheduler.0.total_steps=12']),
     (['val_evaluator = None'], ['val_dataloader and val_cfg but no val_evaluator']),
     (["val_evaluator.update(format_only=True, output_dir='out')"], ["save_best='mIoU'"]),
     (["default_hooks['checkpoint'].update(save_best='mIou')"], ["save_best is 'mIou'", 'mIoU']),
@@ -191,3 +212,29 @@ def test_loaders_without_workers_lose_what_only_workers_have(tiny_config):
 def test_samplers_and_one_channel_train(lines, tiny_config, tmp_path):
     lines += ['train_cfg.update(max_iters=1, val_interval=1)']
     assert train(tiny_config(*lines), work_dir=tmp_path).iter == 1
+
+
+@pytest.mark.parametrize('line, words', [
+    (LOSS.format('LovaszLoss', ''), ['LovaszLoss', 'per_image']),
+    (LOSS.format('CrossEntropyLoss', "reduction='avg'"),
+     ['model.decode_head.loss_decode (CrossEntropyLoss)', 'avg']),
+    (LOSS.format('SiLogLoss', ''), ['model.decode_head.loss_decode (SiLogLoss)', 'ignore_index']),
+    (OHEM.format(', thresh=0.7').replace('50', '0'), ['OHEMPixelSampler', 'min_kept > 1']),
+    ("model['decode_head'].update(sampler=dict(type='OHEMSampler'))", ['OHEMSampler', 'registry']),
+    ("model['decode_head'].update(sampler='OHEM')", ["'OHEM'"]),
+    ("param_scheduler = [dict(power=0.9)]", ["'power'"]),
+    ("param_scheduler = 'PolyLR'", ['param_scheduler', "'str'"]),
+    ("optim_wrapper.update(optimizer=None)", ['OptimWrapper']),
+    ("custom_hooks[0].update(priority='TOP')", ['TOP']),
+    ("val_dataloader.pop('dataset')", ['val_dataloader', 'no dataset']),
+    ("model['test_cfg'] = None", ['model (EncoderDecoder)']),
+    ("model['decode_head'].update(dropout_ratio=2)", ['FCNHead', 'but got 2']),
+    ("model['decode_head'].update(in_index=9)", ['model.decode_head (FCNHead)', 'range']),
+    ("model['decode_head'].update(in_channels=7)",
+     ['model.decode_head.convs.0.conv (Conv2d)', '7 channels']),
+])
+def test_what_a_library_refuses_names_the_part_of_the_config(line, words, tiny_config, tmp_path):
+    with pytest.raises(UserError) as error:
+        train(tiny_config(line), work_dir=tmp_path / 'work')
+    assert '\n' not in str(error.value)
+    assert all(word in str(error.value) for word in words), str(error.value)
