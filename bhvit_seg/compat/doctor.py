@@ -37,7 +37,7 @@ SAME_FOLDERS = {'mmcv': ('mmcv-lite', 'mmcv-full', 'onedl-mmcv-lite')}
 TASKS = {
     'predict': ('predict --packed', ('cv2', 'PIL')),
     'raster': ('predict-raster --packed, score-raster', ('rasterio', 'filelock')),
-    'vector': ('predict-raster --vector', ('pyogrio', 'shapely', 'scipy', 'skimage')),
+    'vector': ('predict-raster --vector', ('pyogrio', 'pyproj', 'shapely', 'scipy', 'skimage')),
     'dask': ('predict-raster --scheduler', ('distributed',)),
     'mm': ('train, test, export, predict --checkpoint',
            ('torch', 'cv2', 'mmengine', 'mmcv', 'mmseg')),

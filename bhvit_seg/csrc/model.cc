@@ -10,7 +10,7 @@
 namespace bhvit {
 namespace {
 
-constexpr size_t kMaxPlans = 4;  // sizes that images alternate between without planning anew
+constexpr size_t kMaxPlans = 4;  // sizes that images alternate between without planning again
 constexpr int kMaxThreads = 256;
 constexpr int64_t kMaxPixels = int64_t{1} << 30;
 

@@ -60,7 +60,7 @@ def fingerprint(source: RasterSource) -> dict[str, Any]:
     checksum of blocks spread over the raster.
     """
     with open_quietly(source.path) as dataset:
-        # Statistics and overviews are written beside a raster by whoever looks at it.
+        # Viewers write statistics and overviews beside a raster.
         paths = [path for path in paths_read(source.path)
                  if not path.endswith(('.aux.xml', '.ovr'))]
         by_path = [list(_marks_of(path)) for path in paths]
