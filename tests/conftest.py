@@ -17,12 +17,9 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import pytest
 
-# yapf, which mmengine imports, writes a cache of its grammar when it is first imported: once here,
-# before the processes of pytest-xdist would do so at the same moment.
 with contextlib.suppress(ImportError):
-    import yapf.yapflib.yapf_api  # noqa: F401
-
-with contextlib.suppress(ImportError):
+    # Its first import writes a cache of its grammar: here, before the processes of pytest-xdist
+    # would do so at the same moment.
     from yapf.yapflib import yapf_api
 
     # mmengine formats the text of a config for each log and checkpoint, which takes longer than
