@@ -357,7 +357,7 @@ def test_an_archive_exchanged_meanwhile_is_another_raster(map_model, write_raste
 @pytest.mark.parametrize('workers', [1, 2])
 def test_ctrl_c_says_what_is_kept(workers, map_model, write_raster, start_tool, tmp_path):
     """As a terminal sends it: to the workers, too, which end without a word."""
-    write_raster((1100, 700), name='large.tif')
+    write_raster((8000, 700), name='large.tif')
     process = start_tool('tools/predict_raster.py', tmp_path / 'large.tif', tmp_path / 'm.tif',
                          '--packed', map_model(), '--threads', '1', '--workers', workers,
                          '--overlap', '0.5')
