@@ -357,13 +357,13 @@ def test_an_archive_exchanged_meanwhile_is_another_raster(map_model, write_raste
 @pytest.mark.parametrize('workers', [1, 2])
 def test_ctrl_c_says_what_is_kept(workers, map_model, write_raster, start_tool, tmp_path):
     """As a terminal sends it: to the workers, too, which end without a word."""
-    write_raster((8000, 700), name='large.tif')
+    write_raster((16000, 400), name='large.tif')  # more runs of blocks than workers
     process = start_tool('tools/predict_raster.py', tmp_path / 'large.tif', tmp_path / 'm.tif',
                          '--packed', map_model(), '--threads', '1', '--workers', workers,
                          '--overlap', '0.5')
     limit = time.monotonic() + 240
     while time.monotonic() < limit and process.poll() is None:
-        if list(tmp_path.glob('.m.tif.work/*.npz')):
+        if list(tmp_path.glob('.m.tif.work/[!.]*.npz')):
             break
         time.sleep(0.01)
     children = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True,
@@ -373,4 +373,4 @@ def test_ctrl_c_says_what_is_kept(workers, map_model, write_raster, start_tool, 
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert 'blocks of' in err and 'are kept' in err and len(err.strip().splitlines()) == 1
-    assert not (tmp_path / 'm.tif').exists() and list(tmp_path.glob('.m.tif.work/*.npz'))
+    assert not (tmp_path / 'm.tif').exists() and list(tmp_path.glob('.m.tif.work/[!.]*.npz'))
