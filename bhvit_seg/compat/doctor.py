@@ -229,7 +229,8 @@ def cpu_flags() -> list[str]:
 def render(found: Diagnosis) -> str:
     """Lay out a diagnosis for the terminal."""
     width = max(len(task.name) for task in found.tasks)
-    good, bad = ('✓', '-') if 'utf' in (sys.stdout.encoding or '').lower() else ('+', '-')
+    encoding = getattr(sys.stdout, 'encoding', None) or ''  # closed: sys.stdout is None
+    good, bad = ('✓', '-') if 'utf' in encoding.lower() else ('+', '-')
     lines = [found.system, '']
     for task in found.tasks:
         lines.append(f'{good if task.works else bad} {task.name:<{width}}  {task.found}')

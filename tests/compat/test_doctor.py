@@ -126,3 +126,8 @@ def test_old_python_is_told(distributions, monkeypatch, engine):
     training = distributions().tasks[-1]
     assert not training.works and 'Python 3.10' in training.found
     assert 'PYTHON=' in distributions(failures={'mmcv': 'missing'}).remedy
+
+
+def test_a_closed_output_is_no_failure(distributions, monkeypatch, engine):
+    monkeypatch.setattr(sys, 'stdout', None)
+    assert '✓' not in doctor.render(distributions())
