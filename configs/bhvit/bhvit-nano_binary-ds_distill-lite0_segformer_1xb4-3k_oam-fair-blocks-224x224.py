@@ -7,7 +7,8 @@ model = dict(
     teacher=dict(
         config='{{ fileDirname }}/../baselines/'
                'efficientnet-lite0_fpn_1xb4-3k_oam-fair-blocks-224x224.py',
-        checkpoint='work_dirs/efficientnet-lite0_fpn_1xb4-3k_oam-fair-blocks-224x224/iter_3000.pth'))
+        checkpoint='work_dirs/efficientnet-lite0_fpn_1xb4-3k_oam-fair-blocks-224x224/'
+                   'iter_3000.pth'))
 splits = '{{ fileDirname }}/../splits/oam-fair-blocks_'
 everywhere = dict(img_path='images', seg_map_path='labels')
 train_dataloader = dict(dataset=dict(data_prefix=everywhere, ann_file=splits + 'train.txt'))
