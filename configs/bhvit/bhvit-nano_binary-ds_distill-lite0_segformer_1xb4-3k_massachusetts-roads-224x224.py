@@ -5,5 +5,7 @@ model = dict(
     type='DistillationSegmentor',
     distillation_weight=0.5,
     teacher=dict(
-        config='{{ fileDirname }}/../baselines/efficientnet-lite0_fpn_1xb4-3k_massachusetts-roads-224x224.py',
-        checkpoint='work_dirs/efficientnet-lite0_fpn_1xb4-3k_massachusetts-roads-224x224/iter_3000.pth'))
+        config='{{ fileDirname }}/../baselines/'
+               'efficientnet-lite0_fpn_1xb4-3k_massachusetts-roads-224x224.py',
+        checkpoint='work_dirs/efficientnet-lite0_fpn_1xb4-3k_massachusetts-roads-224x224/'
+                   'iter_3000.pth'))
