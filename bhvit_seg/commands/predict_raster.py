@@ -274,7 +274,7 @@ def describe(report) -> str:
 
 def write_companions(raster: str, plan: OutputPaths, args: argparse.Namespace) -> None:
     """Write polygons, centre lines, picture and page of a finished map, unless they are there."""
-    from bhvit_seg.raster.outputs import is_whole, write_notes
+    from bhvit_seg.raster.outputs import is_ours, write_notes
 
     options = {name: getattr(args, name) for name in (
         'classes', 'min_area', 'min_pixels', 'simplify', 'centerlines', 'bands', 'no_alpha')}
@@ -287,7 +287,7 @@ def write_companions(raster: str, plan: OutputPaths, args: argparse.Namespace) -
             if not files:
                 continue
             listing = ' and '.join(map(str, files))
-            if all(is_whole(plan.labels, file, made_by) for file in files):
+            if all(is_ours(plan.labels, file, made_by) for file in files):
                 print(f'{listing}: already there')
                 continue
             write_notes(plan.labels, files, made_by, finished=False)

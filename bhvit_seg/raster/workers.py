@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 import rasterio
 
@@ -60,17 +60,14 @@ class Job:
     probabilities: str | None
     cache: int
 
+    def count_windows(self, runs: Iterable[Sequence[int]]) -> int:
+        """Return how many windows runs of blocks have."""
+        return sum(len(rows) * len(columns) for rows, columns in (
+            windows_of_run(self.grid, [self.blocks[index] for index in run]) for run in runs))
 
-@dataclass(frozen=True)
-class FinishedBlock:
-    """A mapped block.
 
-    Attributes:
-        index: Which of the job's.
-        content: ``labels``, and ``probabilities`` and ``valid`` where there are any, encoded by
-            :func:`~bhvit_seg.raster.journal.encode_block`.
-        statistics: Counts and times.
-    """
+class FinishedBlock(NamedTuple):
+    """Which block of a job was mapped, and its arrays by ``encode_block``."""
 
     index: int
     content: bytes
@@ -99,12 +96,6 @@ def cut_runs(blocks: Sequence[Window], missing: Collection[int], workers: int = 
     return sorted(runs, key=lambda run: (blocks[run[0]].top, blocks[run[0]].left))
 
 
-def count_windows(job: Job, runs: Iterable[Sequence[int]]) -> int:
-    """Return how many windows runs of blocks have."""
-    return sum(len(rows) * len(columns) for rows, columns in (
-        windows_of_run(job.grid, [job.blocks[index] for index in run]) for run in runs))
-
-
 def run_here(job: Job, runs: Sequence[Sequence[int]], model: Predictor,
              on_windows: Callable[[int], None]) -> Iterator[FinishedBlock]:
     """Map runs of blocks in this process."""
@@ -112,12 +103,7 @@ def run_here(job: Job, runs: Sequence[Sequence[int]], model: Predictor,
         statistics = Statistics()
         finished = map_run(job.source, model, job.grid, [job.blocks[index] for index in run],
                            job.probabilities, statistics, on_windows)
-        for index, block in zip(run, finished):
-            arrays = {'labels': block.labels}
-            if block.probabilities is not None:
-                arrays['probabilities'] = block.probabilities
-                if block.valid is not None:
-                    arrays['valid'] = block.valid
+        for index, arrays in zip(run, finished):
             yield FinishedBlock(index, encode_block(arrays), statistics.take())
 
 
@@ -139,10 +125,9 @@ def run_in_processes(job: Job, runs: Sequence[Sequence[int]], workers: int,
                     done, _ = wait(futures, return_when=FIRST_COMPLETED)
                     for future in done:
                         finished = future.result()
-                        run = futures.pop(future)
-                        waiting.remove(run)
+                        waiting.remove(run := futures.pop(future))
                         deaths = 0
-                        on_windows(count_windows(job, [run]))
+                        on_windows(job.count_windows([run]))
                         yield from finished
         except BrokenProcessPool as error:
             deaths += 1
@@ -197,11 +182,7 @@ def _begin_worker(pipe: Connection) -> None:
 
 @contextlib.contextmanager
 def cluster(scheduler: str) -> Iterator[distributed.Client]:
-    """Yield a client of a Dask cluster.
-
-    Raises:
-        UserError: ``distributed`` is not installed, or no scheduler answers.
-    """
+    """Yield a client of a Dask cluster, or raise a UserError that says what is missing."""
     try:
         import distributed
     except ModuleNotFoundError as error:
@@ -229,8 +210,11 @@ def run_on_cluster(job: Job, runs: Sequence[Sequence[int]], client: distributed.
     try:
         for future in distributed.as_completed(list(futures), loop=client.loop):
             finished = future.result()
-            on_windows(count_windows(job, [futures.pop(future)]))
+            on_windows(job.count_windows([futures.pop(future)]))
             yield from finished
+    except OSError as error:
+        raise UserError(f'the Dask scheduler was lost ({first_line(error)}): finished blocks are '
+                        'kept, and the same command continues from there') from error
     except distributed.KilledWorker as error:
         raise UserError(f'workers of the cluster were killed repeatedly over {job.source.path}, '
                         'most often for lack of memory: give less --max-memory') from error

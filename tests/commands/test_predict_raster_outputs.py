@@ -65,9 +65,9 @@ def test_pictures_of_a_folder_are_not_replaced_by_previews(refused, tmp_path):
     assert 'shots' in refused('shots', 'shots', '--preview', 'look.png')
     # Neither where the files are named one by one, nor through a link to the folder.
     line = refused('shots/one.png', 'shots/two.png', 'shots', '--preview', 'look.png')
-    assert 'shots/one.png' in line and 'is the input' in line
+    assert 'shots/one.png' in line and 'is an input' in line
     (tmp_path / 'link').symlink_to('shots')
-    assert 'is the input' in refused('shots/one.png', 'shots/two.png', 'link', '--preview', 'x.png')
+    assert 'is an input' in refused('shots/one.png', 'shots/two.png', 'link', '--preview', 'x.png')
 
 
 @pytest.mark.parametrize('overwrite', [[], ['--overwrite']])
@@ -86,9 +86,9 @@ def test_no_output_is_an_input(refused, write_raster, tmp_path, make, overwrite)
         (tmp_path / 'sub').mkdir()
         names['png'] = 'sub/../field.png'
     folder = 'maps/' if make in ('symlink', 'hardlink') else ''
-    assert 'is the input' in refused('field.png', 'm.tif', '--preview', names['png'], *overwrite)
+    assert 'is an input' in refused('field.png', 'm.tif', '--preview', names['png'], *overwrite)
     line = refused('road_probabilities.tif', f'{folder}road.tif', '--probabilities', *overwrite)
-    assert f'{folder}road_probabilities.tif' in line and 'is the input' in line
+    assert f'{folder}road_probabilities.tif' in line and 'is an input' in line
 
 
 def test_the_file_that_a_table_is_in_is_an_input(refused, tmp_path):
@@ -99,7 +99,7 @@ def test_the_file_that_a_table_is_in_is_an_input(refused, tmp_path):
         APPEND_SUBDATASET='YES')
     for given in ('squares.gpkg', 'GPKG:squares.gpkg:june', f'GPKG:{tmp_path}/squares.gpkg:june'):
         line = refused(given, 'm.tif', '--vector', 'squares.gpkg', '--overwrite')
-        assert 'squares.gpkg' in line and 'is the input' in line
+        assert 'squares.gpkg' in line and 'is an input' in line
 
 
 def test_sources_masks_and_the_model_are_inputs(refused, write_raster, tmp_path, map_model):

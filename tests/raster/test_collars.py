@@ -16,8 +16,8 @@ from bhvit_seg.errors import UserError
 rasterio = pytest.importorskip('rasterio', reason="needs pip install 'bhvit_seg[raster]'")
 
 from bhvit_seg.inference.windows import Window  # noqa: E402
-from bhvit_seg.raster import collar_search  # noqa: E402
-from bhvit_seg.raster.collar_search import flood  # noqa: E402
+from bhvit_seg.raster import collars  # noqa: E402
+from bhvit_seg.raster.collars import flood  # noqa: E402
 from bhvit_seg.raster.reading import RasterSource, ReadOptions  # noqa: E402
 
 
@@ -307,14 +307,14 @@ def snake(size: int) -> np.ndarray:
     dict(tiled=True, blockxsize=32, blockysize=16), dict(blockysize=3), dict(blockysize=320)])
 @pytest.mark.parametrize('chunk', [16, 50, 1024])
 def test_the_collar_does_not_depend_on_how_it_is_searched(tmp_path, monkeypatch, layout, chunk):
-    monkeypatch.setattr(collar_search, 'CHUNK', chunk)
+    monkeypatch.setattr(collars, 'CHUNK', chunk)
     bands = snake(320)
     path = write(tmp_path / 'snake.tif', bands, **layout)
     np.testing.assert_array_equal(valid_of(path), bands[0] > 0)
 
 
 def test_only_where_the_collar_leads_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(collar_search, 'CHUNK', 64)
+    monkeypatch.setattr(collars, 'CHUNK', 64)
     bands = image(640, 640)
     bands[:, :200, :300] = 0
     path = write(tmp_path / 'corner.tif', bands, tiled=True, blockxsize=64, blockysize=64)

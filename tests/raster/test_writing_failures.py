@@ -117,15 +117,13 @@ def test_a_full_disk(tmp_path, cog):
 
 def test_bits_that_turn_are_found(tmp_path, labels, monkeypatch):
     """Also where the file's structure is whole."""
-    read_back = writing._Writer._read_back
-
-    def damage_first(writer, levels):
-        content = bytearray(writer._path.read_bytes())
+    def damage(file):
+        path, = tmp_path.glob('.map.*.tif')
+        content = bytearray(path.read_bytes())
         content[len(content) // 3] ^= 4
-        writer._path.write_bytes(content)
-        read_back(writer, levels)
+        path.write_bytes(content)
 
-    monkeypatch.setattr(writing._Writer, '_read_back', damage_first)
+    monkeypatch.setattr(writing.os, 'fsync', damage)
     with pytest.raises(UserError, match='rows 512 to 1024 are not read as written|cannot write'):
         write_labels(tmp_path / 'map.tif', place(), stripes(labels), CLASSES, PALETTE,
                      OutputOptions(compress='none'))
