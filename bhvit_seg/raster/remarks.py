@@ -24,11 +24,7 @@ TIFF_DRIVERS = ('GTiff', 'COG')
 
 
 def find_remarks(source: RasterSource) -> Iterator[str]:
-    """Yield sentences about what may be meant otherwise than it is read.
-
-    Raises:
-        UserError: A part of the raster cannot be read.
-    """
+    """Yield sentences about what may be meant otherwise than it is read."""
     with open_quietly(source.path) as dataset:
         yield from _band_order(source, dataset)
         yield from _orientation(source, dataset)
