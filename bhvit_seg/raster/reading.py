@@ -22,6 +22,7 @@ from bhvit_seg.errors import UserError
 from bhvit_seg.inference.windows import Window
 from bhvit_seg.raster.collars import COLOURS, Collar, find_collar, make_colour
 from bhvit_seg.raster.opening import load_rasterio, named_failure, open_quietly
+from bhvit_seg.raster.resampling import resample
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -50,6 +51,8 @@ class ReadOptions:
             ordinary band.
         eight_bit: Whether the model was trained on 8-bit images, so that it needs a
             ``value_range`` for rasters of other types.
+        resolution: Metres a pixel to resample to, see :mod:`bhvit_seg.raster.resampling`;
+            defaults to the raster's own pixels.
 
     Raises:
         UserError: A value is out of range.
@@ -64,6 +67,7 @@ class ReadOptions:
     value_range: tuple[float, float] | None = None
     alpha: bool = True
     eight_bit: bool = True
+    resolution: float | None = None
 
     def __post_init__(self) -> None:
         assert len(self.fill) == self.channels
@@ -73,6 +77,9 @@ class ReadOptions:
         if not 0 <= self.border_tolerance <= 127:
             raise UserError(f'--border-tolerance {self.border_tolerance} is out of range: give a '
                             'number from 0 to 127, such as 10')
+        if self.resolution is not None and not 0 < self.resolution < math.inf:
+            raise UserError(f'--resolution {self.resolution} is not a length: give metres, such as '
+                            '0.5')
         if self.value_range is not None:
             low, high = self.value_range
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
@@ -148,7 +155,8 @@ class RasterSource:
         # A forked process has its parent's handle, with which it must not read or close.
         if self._handle is None or self._process != os.getpid():
             with named_failure(self.path, 'what GDAL opens, such as GeoTIFF, VRT or PNG'):
-                self._handle, self._process = open_quietly(self.path), os.getpid()
+                self._handle = resample(open_quietly(self.path), self.options)
+            self._process = os.getpid()
         return self._handle
 
     def _common_type(self) -> np.dtype:
