@@ -214,37 +214,11 @@ def test_folders_in_the_way_are_named(refused, write_raster, tmp_path):
     assert 'e.tif.aux.xml is a folder' in refused('image.tif', 'e.tif')
 
 
-def test_what_stands_where_blocks_are_kept_stays(refused, write_raster, tmp_path):
-    write_raster((40, 50))
-    (tmp_path / '.m.tif.work').mkdir()
-    (tmp_path / '.m.tif.work' / 'diary.txt').write_text('mine')
-    assert '.m.tif.work' in refused('image.tif', 'm.tif', '--overwrite')
-    (tmp_path / '.n.tif.work').write_text('mine')
-    assert '.n.tif.work' in refused('image.tif', 'n.tif', '--restart')
-
-
-def test_outputs_of_one_run_are_different_files(refused, write_raster, tmp_path, monkeypatch):
-    from bhvit_seg.raster import outputs
-
+def test_outputs_of_one_run_are_different_files(refused, write_raster):
     write_raster((40, 50), name='a.tif')
     write_raster((40, 50), name='a_probabilities.tif', seed=1)
     line = refused('a.tif', 'a_probabilities.tif', 'maps', '--probabilities')
     assert 'maps/a_probabilities.tif would be written twice' in line
-    # On a disk that tells no capital letters from small ones, A.tif and a.tif are one file.
-    (tmp_path / 'x').mkdir()
-    write_raster((40, 50), name='x/B.tif')
-    write_raster((40, 50), name='b.tif')
-    monkeypatch.setattr(outputs, '_ignores_case', lambda folder: True)
-    assert 'would be written twice' in refused('x/B.tif', 'b.tif', 'maps')
-
-
-def test_a_folder_that_ignores_case_is_recognized(tmp_path, monkeypatch):
-    from bhvit_seg.raster import outputs
-
-    (tmp_path / 'maps').mkdir()
-    assert not outputs._ignores_case(tmp_path / 'maps' / 'deeper')
-    (tmp_path / 'MAPS').symlink_to('maps')
-    assert outputs._ignores_case(tmp_path / 'maps' / 'deeper')
 
 
 def test_a_repeated_command_makes_what_is_missing_and_keeps_what_was_changed(
@@ -316,42 +290,6 @@ def test_linked_folders_are_mapped(predict, write_raster, tmp_path):
     assert predict('near', 'maps') == 0
     assert sorted(str(path.relative_to('maps')) for path in Path('maps').rglob('*.tif')) == [
         'b.tif', 'link/a.tif']
-
-
-def test_an_archive_exchanged_meanwhile_is_another_raster(map_model, write_raster, tmp_path,
-                                                          monkeypatch):
-    from bhvit_seg.errors import UserError
-    from bhvit_seg.inference.source import ModelSource
-    from bhvit_seg.raster import predict as predict_room
-
-    address = f'/vsizip/{tmp_path}/flight.zip/a.tif'
-
-    def exchange(seed):
-        write_raster((600, 70), name='a.tif', seed=seed, compress=None)
-        with zipfile.ZipFile(tmp_path / 'flight.zip', 'w') as archive:
-            archive.write(tmp_path / 'a.tif', 'a.tif')
-        os.utime(tmp_path / 'flight.zip', ns=(3, 3))
-
-    def run():
-        source = ModelSource(packed=str(map_model()), threads=1)
-        return predict_room.map_raster(address, tmp_path / 'm.tif', source, source.load())
-
-    exchange(0)
-    real = predict_room.Journal.store
-
-    def store_one(self, index, content):
-        real(self, index, content)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(predict_room.Journal, 'store', store_one)
-    with pytest.raises(KeyboardInterrupt):
-        run()
-    monkeypatch.undo()
-    exchange(1)
-    with pytest.raises(UserError, match='raster.files'):
-        run()
-    exchange(0)
-    assert run().resumed == 1
 
 
 @pytest.mark.parametrize('workers', [1, 2])

@@ -136,27 +136,11 @@ def test_a_folder_that_cannot_be_made(tmp_path, labels):
         write_labels(tmp_path / 'file' / 'map.tif', place(), stripes(labels), CLASSES, PALETTE)
 
 
-def test_an_output_that_is_a_folder(tmp_path, labels):
-    (tmp_path / 'map.tif').mkdir()
-    with pytest.raises(UserError, match='map.tif is a folder: give the name of the file'):
-        write_labels(tmp_path / 'map.tif', place(), stripes(labels), CLASSES, PALETTE)
-    assert names_in(tmp_path) == ['map.tif']
-
-
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
 def test_a_folder_that_cannot_be_written_to(tmp_path, labels):
     tmp_path.chmod(0o500)
     with pytest.raises(UserError, match='cannot write .*: Permission denied'):
         write_labels(tmp_path / 'map.tif', place(), stripes(labels), CLASSES, PALETTE)
-
-
-def test_without_rasterio_the_extra_is_named(tmp_path, labels, monkeypatch):
-    source = place()
-    for name in [name for name in sys.modules if name.split('.')[0] == 'rasterio']:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, 'rasterio', None)
-    with pytest.raises(UserError, match=r'bhvit_seg\[raster\]'):
-        write_labels(tmp_path / 'map.tif', source, stripes(labels), CLASSES, PALETTE)
 
 
 KILLED = """
