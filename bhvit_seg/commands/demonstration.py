@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from bhvit_seg.datasets.synthetic import write_dataset
 from bhvit_seg.errors import UserError
 from bhvit_seg.evaluation.test import test
-from bhvit_seg.inference.contact_sheet import SheetRow, write_contact_sheet
+from bhvit_seg.fileio import write_atomically
 from bhvit_seg.inference.prediction import predict_files
 from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.native import PackedSegmentor, instruction_sets
@@ -24,6 +25,7 @@ from bhvit_seg.training.trained import TrainedSegmentor
 N_TRAIN, N_VAL, SIZE = 160, 24, 256
 SHOWN = 4
 TIMED_ROUNDS = 5
+MARGIN, HEADER = 8, 26
 _COLOURS = np.array([(25, 25, 25), (255, 255, 255)], np.uint8)
 _AGREEMENT = np.array([[(25, 25, 25), (230, 60, 50)],     # truth background: right, invented
                        [(60, 120, 240), (255, 255, 255)]], np.uint8)  # truth road: missed, right
@@ -76,7 +78,9 @@ def run_demo(config: str | Path, folder: str | Path) -> Path:
         headline += f'; {comparison}'
         print(comparison)
     sheet = folder / 'contact_sheet.png'
-    _draw(sheet, images, data, predictions, headline)
+    write_contact_sheet(sheet, headline, (
+        'image', 'truth', *predictions, 'agreement (red: invented, blue: missed)'),
+        [_row(image, data, predictions) for image in images])
     print(f'\nroad IoU {road["IoU"]:.2f} %, mIoU {scores["summary"]["mIoU"]:.2f} %')
     print(f'look at {sheet}')
     return sheet
@@ -94,9 +98,8 @@ def _compare_cost(config: str | Path, checkpoint: Path, report: ExportReport, im
     segmentor = PackedSegmentor(report.path, torch.get_num_threads())
     samples = [trained.load(image) for image in images]
     inputs = [{key: [sample[key]] for key in ('inputs', 'data_samples')} for sample in samples]
-    arrays = [np.asarray(Image.open(image).convert('RGB')) for image in images]
     timed = {'torch': (trained.model.test_step, inputs),
-             'packed': (segmentor.predict, arrays)}
+             'packed': (segmentor.predict, [_pixels(image) for image in images])}
     shortest = dict.fromkeys(timed, float('inf'))
     for turn in range(TIMED_ROUNDS * len(images)):
         for name, (run, given) in timed.items():
@@ -109,19 +112,37 @@ def _compare_cost(config: str | Path, checkpoint: Path, report: ExportReport, im
             f'{1e3 * shortest["torch"]:.0f} ms in torch ({segmentor.threads} threads)')
 
 
-def _draw(sheet: Path, images: list[Path], data: Path, predictions: dict[str, Path],
-          headline: str) -> None:
-    rows = []
-    for image in images:
-        truth = np.asarray(Image.open(data / 'annotations' / 'val' / image.name))
-        labels = [np.asarray(Image.open(folder / 'labels' / image.name))
-                  for folder in predictions.values()]
-        last = labels[-1]
-        both = ((truth == 1) & (last == 1)).sum()
-        either = ((truth == 1) | (last == 1)).sum()
-        rows.append(SheetRow(
-            [np.asarray(Image.open(image).convert('RGB')), _COLOURS[truth],
-             *(_COLOURS[each] for each in labels), _AGREEMENT[truth, last]],
-            f'{image.stem}: road IoU {100 * both / max(either, 1):.1f} %'))
-    write_contact_sheet(sheet, ('image', 'truth', *predictions,
-                                'agreement (red: invented, blue: missed)'), rows, headline)
+def _pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert('RGB'))
+
+
+def _row(image: Path, data: Path, predictions: dict[str, Path]) -> tuple[str, list[np.ndarray]]:
+    """Return the caption and the pictures of an image's row of the contact sheet."""
+    truth = np.asarray(Image.open(data / 'annotations' / 'val' / image.name))
+    labels = [np.asarray(Image.open(folder / 'labels' / image.name))
+              for folder in predictions.values()]
+    both, either = ((truth & labels[-1]) == 1).sum(), ((truth | labels[-1]) == 1).sum()
+    return (f'{image.stem}: road IoU {100 * both / max(either, 1):.1f} %',
+            [_pixels(image), *(_COLOURS[each] for each in (truth, *labels)),
+             _AGREEMENT[truth, labels[-1]]])
+
+
+def write_contact_sheet(path: Path, headline: str, titles: Sequence[str],
+                        rows: Sequence[tuple[str, Sequence[np.ndarray]]]) -> None:
+    """Write a PNG of captioned rows of pictures, RGB ``(H, W, 3)`` of one size, under titles."""
+    font, colour = ImageFont.load_default(13), (30, 30, 30)
+    height, width = rows[0][1][0].shape[:2]
+    lefts = [MARGIN + column * (width + MARGIN) for column in range(len(titles))]
+    sheet = Image.new('RGB', (lefts[-1] + width + MARGIN,
+                              2 * HEADER + len(rows) * (height + HEADER) + MARGIN), 'white')
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, 6), headline, colour, font)
+    for left, title in zip(lefts, titles):
+        draw.text((left, HEADER + 6), title, colour, font)
+    for index, (caption, pictures) in enumerate(rows):
+        top = 2 * HEADER + index * (height + HEADER)
+        for left, picture in zip(lefts, pictures):
+            sheet.paste(Image.fromarray(picture), (left, top))
+        draw.text((MARGIN, top + height + 4), caption, colour, font)
+    with write_atomically(path) as partial:
+        sheet.save(partial)

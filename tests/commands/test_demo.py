@@ -11,7 +11,7 @@ from PIL import Image
 import bhvit_seg.native
 from bhvit_seg.commands import demonstration
 from bhvit_seg.commands.demo import CONFIG
-from bhvit_seg.inference.contact_sheet import HEADER, MARGIN, SheetRow, write_contact_sheet
+from bhvit_seg.commands.demonstration import HEADER, MARGIN, write_contact_sheet
 from bhvit_seg.shipped import find_config
 
 
@@ -21,9 +21,9 @@ def sheet_size(columns):
 
 def test_contact_sheet_shows_each_picture_in_its_place(tmp_path):
     colours = [[(255, 0, 0), (0, 255, 0)], [(0, 0, 255), (9, 9, 9)]]
-    rows = [SheetRow([np.full((40, 60, 3), colour, np.uint8) for colour in row], 'caption')
+    rows = [("caption", [np.full((40, 60, 3), colour, np.uint8) for colour in row])
             for row in colours]
-    write_contact_sheet(tmp_path / 'sheet.png', ('left', 'right'), rows, 'headline')
+    write_contact_sheet(tmp_path / "sheet.png", "headline", ("left", "right"), rows)
     sheet = np.asarray(Image.open(tmp_path / 'sheet.png'))
     for i, row in enumerate(colours):
         for j, colour in enumerate(row):
