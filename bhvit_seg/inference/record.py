@@ -130,20 +130,16 @@ def update_record(out: Path, jobs: Sequence[Job], weights: str, opacity: float |
         if before in images and images[before]['source']['path'] == source:
             check_unchanged(out, before, images[before], overwrite)
             stale += files_of(out, before, images.pop(before))
-        same = not overwrite and entry is not None and all(
-            entry.get(key) == value for key, value in job.identity.items())
-        shown = entry['opacity'] if same else None
-        written = entry.get('written') if same else None
+        same = (not overwrite and entry is not None and opacity in (None, entry['opacity'])
+                and all(entry.get(key) == value for key, value in job.identity.items()))
+        if same and all(path.exists() for path in wanted):
+            continue
+        check_unchanged(out, name, entry, overwrite)
+        todo.append(job)
         if not same:
             stale += known + (wanted if overwrite else [])
-        elif opacity not in (None, shown):
-            stale += known[1:]
-        if not same or opacity not in (None, shown) or not all(path.exists() for path in wanted):
-            check_unchanged(out, name, entry, overwrite)
-            todo.append(job)
-            written = None
-        images[name] = {**job.identity, 'opacity': shown if opacity is None else opacity,
-                        'written': written}
+        images[name] = {**job.identity, 'opacity': entry['opacity'] if same else opacity,
+                        'written': None}
     make_output_folder(out, '--out')
     for path in stale:
         path.unlink(missing_ok=True)
