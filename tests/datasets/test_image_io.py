@@ -163,10 +163,10 @@ def test_other_output_on_stderr_passes(capfd):
 def test_rasters_keep_values_dtype_and_nodata(tmp_path, dtype, channels):
     raster = (np.random.default_rng(0).random((5, 6, channels)) * 200 - 50).astype(dtype)
     np.save(tmp_path / 'a.npy', raster)
-    path = write_tiff(tmp_path / 'a.tif', raster.transpose(2, 0, 1), nodata=7,
+    tiff = write_tiff(tmp_path / 'a.tif', raster.transpose(2, 0, 1), nodata=7,
                       photometric='MINISBLACK')
-    for path, declared in ((str(tmp_path / 'a.npy'), None), (path, 7)):
-        read, nodata = read_raster(path)
+    for path, declared in ((tmp_path / 'a.npy', None), (tiff, 7)):
+        read, nodata = read_raster(str(path))
         assert nodata == declared and read.dtype == raster.dtype and (read == raster).all()
 
 
