@@ -205,6 +205,26 @@ def tiny_data(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(scope='session')
+def ade20k_like(tmp_path_factory) -> Path:
+    """Two images of 150 classes and other pixels, 0, for training and for validation, in the layout
+    of ADE20K: JPEG, and masks of rectangles whose colour in the image depends on their class."""
+    import cv2
+    import numpy as np
+
+    root, rng = tmp_path_factory.mktemp('ade20k'), np.random.default_rng(0)
+    palette = rng.integers(0, 256, (151, 3), dtype=np.uint8)
+    for split in ('training', 'validation'):
+        for folder in ('images', 'annotations'):
+            (root / folder / split).mkdir(parents=True)
+        for number in range(2):
+            mask = rng.integers(0, 151, (6, 8), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+            for name, pixels in ((f'images/{split}/{number}.jpg', palette[mask]),
+                                 (f'annotations/{split}/{number}.png', mask)):
+                assert cv2.imwrite(str(root / name), pixels)
+    return root
+
+
 @pytest.fixture
 def tiny_config(tiny_data, tmp_path) -> Callable[..., Path]:
     """A function that writes the tiny experiment, with more lines at its end, and names it."""
