@@ -252,12 +252,14 @@ def describe(report) -> str:
     """Return a line or two about a map."""
     if report.existed:
         return f'{report.out} is there already'
+    from bhvit_seg.raster.mapping import STEPS
+
     done = report.statistics
     resumed = f', {report.resumed} blocks from before' if report.resumed else ''
-    spent = ', '.join(f'{step} {seconds:.1f} s' for step, seconds in
-                      [*done.seconds.items(), ('writing', report.writing)])
-    return (f'{report.out}: {done.computed} windows in {report.seconds:.1f} s, {done.empty} '
-            f'without data{resumed}\n  {spent} (reading overlaps with the rest)')
+    spent = ', '.join([*(f'{step} {done[step]:.1f} s' for step in STEPS),
+                       f'writing {report.writing:.1f} s'])
+    return (f'{report.out}: {done["computed"]} windows in {report.seconds:.1f} s, {done["empty"]} '
+            f'without data{resumed}\n  {spent} (reading and writing overlap with the rest)')
 
 
 def write_companions(raster: str, plan: OutputPaths, args: argparse.Namespace) -> None:

@@ -8,9 +8,9 @@ computed the same way whichever blocks are computed with it.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Callable, NamedTuple
 
 import numpy as np
@@ -25,34 +25,6 @@ NODATA = 255
 STEPS = ('reading', 'waiting for reading', 'model', 'blending', 'labels')
 
 
-@dataclass
-class Statistics:
-    """Counts and times of a run.
-
-    Attributes:
-        computed: Windows that the model computed.
-        empty: Windows without a valid pixel.
-        seconds: Time by step.
-    """
-
-    computed: int = 0
-    empty: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
-
-    def add(self, other: Statistics) -> None:
-        """Add those of another run."""
-        self.computed += other.computed
-        self.empty += other.empty
-        for step, seconds in other.seconds.items():
-            self.seconds[step] += seconds
-
-    def take(self) -> Statistics:
-        """Return what was counted since the last call."""
-        taken = Statistics(self.computed, self.empty, self.seconds)
-        self.computed, self.empty, self.seconds = 0, 0, dict.fromkeys(STEPS, 0.0)
-        return taken
-
-
 def windows_of_run(grid: Grid, blocks: Sequence[Window]) -> tuple[range, range]:
     """Return the rows and columns of windows whose scores decide the pixels of adjacent blocks."""
     first, _, left, right = grid.cells_of(blocks[0])
@@ -61,7 +33,7 @@ def windows_of_run(grid: Grid, blocks: Sequence[Window]) -> tuple[range, range]:
 
 
 def map_run(source: RasterSource, model: Predictor, grid: Grid, blocks: Sequence[Window],
-            probabilities: str | None = None, statistics: Statistics | None = None,
+            probabilities: str | None = None, statistics: Counter | None = None,
             on_windows: Callable[[int], None] = lambda count: None
             ) -> Iterator[dict[str, np.ndarray]]:
     """Map vertically adjacent blocks of the same columns.
@@ -75,7 +47,8 @@ def map_run(source: RasterSource, model: Predictor, grid: Grid, blocks: Sequence
         blocks: The blocks, from the top down without gaps.
         probabilities: Also return the softmax of the upsampled scores, as ``'uint8'`` or
             ``'float16'``.
-        statistics: Counts and times are added to it.
+        statistics: The windows that were ``computed`` and those that are ``empty``, without a valid
+            pixel, and seconds by :data:`STEPS` are added to it.
         on_windows: Called with the number of windows finished since the last call.
 
     Yields:
@@ -87,7 +60,7 @@ def map_run(source: RasterSource, model: Predictor, grid: Grid, blocks: Sequence
     Raises:
         UserError: A part of the raster cannot be read.
     """
-    statistics = statistics or Statistics()
+    statistics = Counter() if statistics is None else statistics
     cell = grid.cell
     first_cell, _, left, right = grid.cells_of(blocks[0])
     last_cell = grid.cells_of(blocks[-1])[1]
@@ -115,12 +88,12 @@ def map_run(source: RasterSource, model: Predictor, grid: Grid, blocks: Sequence
                 middle = time.perf_counter()
                 for j, values in zip(chosen, scores):
                     blender.add(i, j, values)
-                statistics.seconds['model'] += middle - start
-                statistics.seconds['blending'] += time.perf_counter() - middle
+                statistics['model'] += middle - start
+                statistics['blending'] += time.perf_counter() - middle
             wanted = [j for j in group if j in columns]
             computed = len(set(wanted).intersection(chosen))
-            statistics.computed += computed
-            statistics.empty += len(wanted) - computed
+            statistics['computed'] += computed
+            statistics['empty'] += len(wanted) - computed
             on_windows(len(wanted))
         if source.has_nodata and waiting:
             new = max(0, waiting[0].top + len(valid) - strip.at.top)
@@ -145,8 +118,8 @@ def map_run(source: RasterSource, model: Predictor, grid: Grid, blocks: Sequence
                 arrays['labels'][~here] = NODATA
                 if probabilities is not None:
                     arrays['valid'] = here
-            statistics.seconds['blending'] += middle - start
-            statistics.seconds['labels'] += time.perf_counter() - middle
+            statistics['blending'] += middle - start
+            statistics['labels'] += time.perf_counter() - middle
             yield arrays
 
 
@@ -172,7 +145,7 @@ class _Strip(NamedTuple):
 
 
 def _read_strips(source: RasterSource, grid: Grid, rows: range, columns: range,
-                 statistics: Statistics) -> Iterator[_Strip]:
+                 statistics: Counter) -> Iterator[_Strip]:
     """Yield strips; each row of pixels is read once, and the next strip meanwhile."""
     cell = grid.cell
     left = grid.lefts[columns[0]] - cell
@@ -186,7 +159,7 @@ def _read_strips(source: RasterSource, grid: Grid, rows: range, columns: range,
         if known:
             pixels = np.concatenate([before.pixels[-known:], pixels])
             valid = np.concatenate([before.valid[-known:], valid])
-        statistics.seconds['reading'] += time.perf_counter() - start
+        statistics['reading'] += time.perf_counter() - start
         return _Strip(at, pixels, valid)
 
     with ThreadPoolExecutor(1) as executor:
@@ -194,7 +167,7 @@ def _read_strips(source: RasterSource, grid: Grid, rows: range, columns: range,
         for i in rows:
             start = time.perf_counter()
             strip = pending.result()
-            statistics.seconds['waiting for reading'] += time.perf_counter() - start
+            statistics['waiting for reading'] += time.perf_counter() - start
             if i + 1 < rows.stop:
                 pending = executor.submit(read, i + 1, strip)
             yield strip

@@ -1,8 +1,8 @@
 """Maps a raster: one georeferenced raster in, one georeferenced label raster out.
 
 Any available worker maps blocks. Finished blocks are kept in a journal beside the output, and the
-labels are written from the top down as blocks arrive, then the probabilities. An interrupted run
-continues from the journal and gives the same pixels.
+labels are written from the top down while others are mapped, then the probabilities. An
+interrupted run continues from the journal and gives the same pixels.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +26,6 @@ from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.windows import Grid, Window, cut_blocks, lay_grid
 from bhvit_seg.raster.identity import describe_run, digests, is_finished
 from bhvit_seg.raster.journal import PLAN, Journal
-from bhvit_seg.raster.mapping import Statistics
 from bhvit_seg.raster.memory import OVERVIEWS, Demand, block_size, reading_cache, resident_memory
 from bhvit_seg.raster.outputs import IDENTITY_TAG, OutputPaths, check_outputs, probabilities_path
 from bhvit_seg.raster.progress import WorkProgress
@@ -47,15 +47,10 @@ DEFAULT_MEMORY = 2 << 30
 
 @dataclass(frozen=True)
 class WindowChoices:
-    """Placement of windows.
+    """Placement of windows."""
 
-    Attributes:
-        size: Height and width in pixels. Defaults to the training crop.
-        overlap: The fraction of a window that its neighbour also covers.
-    """
-
-    size: tuple[int, int] | None = None
-    overlap: float = 0.25
+    size: tuple[int, int] | None = None  # height and width in pixels; default: the training crop
+    overlap: float = 0.25  # the fraction of a window that its neighbour also covers
 
 
 @dataclass(frozen=True)
@@ -87,9 +82,10 @@ class MapReport:
         probabilities: The raster of probabilities, if one was requested.
         existed: Whether the map existed already.
         resumed: Number of blocks finished by an interrupted run.
-        statistics: Windows, and seconds by step, of this run, summed over processes.
-        writing: Seconds in which stripes were written; overviews and the check of the file come
-            after them.
+        statistics: Windows ``computed`` and ``empty``, and seconds by step, of this run, summed over
+            processes.
+        writing: Seconds in which the run waited for stripes to be written; overviews and the check
+            of the file come after them.
         seconds: Seconds in total.
     """
 
@@ -97,7 +93,7 @@ class MapReport:
     probabilities: Path | None
     existed: bool = False
     resumed: int = 0
-    statistics: Statistics = field(default_factory=Statistics)
+    statistics: Counter = field(default_factory=Counter)
     writing: float = 0.0
     seconds: float = 0.0
 
@@ -235,7 +231,7 @@ class _Stripes:
             while not self.journal.done.issuperset(indices):
                 block = next(self.finished)
                 self.journal.store(block.index, block.content)
-                self.report.statistics.add(block.statistics)
+                self.report.statistics.update(block.statistics)
             start = time.perf_counter()
             parts = [self.journal.load(index, names) for index in indices]
             stripe = {name: np.concatenate([part[name] for part in parts], axis=-1)

@@ -13,6 +13,7 @@ import os
 import pickle
 import signal
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -27,7 +28,7 @@ from bhvit_seg.inference.predictor import Predictor
 from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.windows import Grid, Window
 from bhvit_seg.raster.journal import encode_block
-from bhvit_seg.raster.mapping import Statistics, map_run, windows_of_run
+from bhvit_seg.raster.mapping import map_run, windows_of_run
 from bhvit_seg.raster.reading import RasterSource
 
 if TYPE_CHECKING:
@@ -42,23 +43,14 @@ LONGEST_RUN = 8
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs.
-
-    Attributes:
-        source: The raster.
-        model: The model.
-        grid: Where windows lie.
-        blocks: All blocks of the raster.
-        probabilities: As in :func:`~bhvit_seg.raster.mapping.map_run`.
-        cache: Bytes of decoded pixels that GDAL may keep in each process.
-    """
+    """What a worker needs; ``map_run`` explains it."""
 
     source: RasterSource
     model: ModelSource
     grid: Grid
     blocks: tuple[Window, ...]
     probabilities: str | None
-    cache: int
+    cache: int  # bytes of decoded pixels that GDAL may keep in each process
 
     def count_windows(self, runs: Iterable[Sequence[int]]) -> int:
         """Return how many windows runs of blocks have."""
@@ -71,18 +63,12 @@ class FinishedBlock(NamedTuple):
 
     index: int
     content: bytes
-    statistics: Statistics
+    statistics: Counter
 
 
 def cut_runs(blocks: Sequence[Window], missing: Collection[int], workers: int = 1
              ) -> list[list[int]]:
-    """Join vertically adjacent missing blocks, which share windows, to runs.
-
-    Args:
-        blocks: All blocks.
-        missing: Which of them are to be mapped.
-        workers: Between how many the runs are divided.
-    """
+    """Join vertically adjacent missing blocks, which share windows, to runs for some workers."""
     longest = len(blocks) if workers == 1 else min(LONGEST_RUN, -(-len(missing) // workers))
     runs: list[list[int]] = []
     for index in sorted(missing, key=lambda index: (blocks[index].left, blocks[index].top)):
@@ -100,20 +86,17 @@ def run_here(job: Job, runs: Sequence[Sequence[int]], model: Predictor,
              on_windows: Callable[[int], None]) -> Iterator[FinishedBlock]:
     """Map runs of blocks in this process."""
     for run in runs:
-        statistics = Statistics()
+        statistics: Counter = Counter()
         finished = map_run(job.source, model, job.grid, [job.blocks[index] for index in run],
                            job.probabilities, statistics, on_windows)
         for index, arrays in zip(run, finished):
-            yield FinishedBlock(index, encode_block(arrays), statistics.take())
+            yield FinishedBlock(index, encode_block(arrays), statistics.copy())
+            statistics.clear()
 
 
 def run_in_processes(job: Job, runs: Sequence[Sequence[int]], workers: int,
                      on_windows: Callable[[int], None]) -> Iterator[FinishedBlock]:
-    """Map runs of blocks in other processes of this machine.
-
-    Raises:
-        UserError: Processes die repeatedly, or what :func:`run_here` raises.
-    """
+    """Map runs of blocks in other processes of this machine, which are replaced if they die."""
     waiting = [list(run) for run in runs]
     deaths = 0
     while waiting:
@@ -198,11 +181,7 @@ def cluster(scheduler: str) -> Iterator[distributed.Client]:
 
 def run_on_cluster(job: Job, runs: Sequence[Sequence[int]], client: distributed.Client,
                    on_windows: Callable[[int], None]) -> Iterator[FinishedBlock]:
-    """Map runs of blocks on the workers of a Dask cluster.
-
-    Raises:
-        UserError: Workers die repeatedly, or what :func:`run_here` raises there.
-    """
+    """Map runs of blocks on the workers of a Dask cluster, which are replaced if they die."""
     import distributed
 
     futures = {client.submit(_map_whole_run, job, run, pure=False, retries=ATTEMPTS - 1): run

@@ -17,6 +17,7 @@ import os
 import xml.etree.ElementTree as ElementTree
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,16 +191,18 @@ class _Writer:
             self._creation['nbits'] = profile['nbits']
         self._profile = {**_georeference(source), **profile, **self._creation}
         self._next = 0
+        self._pending: Future[None] = Future()
+        self._pending.set_result(None)
         self._written: list[tuple[int, int, int]] = []
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
-        """Open the file for writing."""
+        """Open the file; a thread writes rows, while the next ones are made."""
         height, width = self._size
-        with load_rasterio().Env(GDAL_TIFF_INTERNAL_MASK=True), open_quietly(
-                self._first, 'w', driver='GTiff', height=height, width=width,
-                **self._profile) as self.dataset:
+        with open_quietly(self._first, 'w', driver='GTiff', height=height, width=width,
+                          **self._profile) as self.dataset, ThreadPoolExecutor(1) as self._executor:
             yield
+            self._pending.result()
 
     def describe(self, text: str, tags: Mapping[str, Any] | None) -> None:
         """Write the tags of the file."""
@@ -211,17 +214,23 @@ class _Writer:
 
     def write(self, top: int, bands: np.ndarray, valid: np.ndarray | None = None) -> None:
         """Write the next rows, ``(bands, rows, width)``; without nodata their mask too."""
-        tile, (height, width) = self._options.tile, self._size
-        rows = bands.shape[1]
-        window = ((top, top + rows), (0, width))
-        assert top == self._next and bands.shape[2] == width
-        assert rows % tile == 0 or top + rows == height
-        self.dataset.write(bands, window=window)
-        if 'nodata' not in self._profile:
-            self.dataset.write_mask(np.full((rows, width), True) if valid is None else valid,
-                                    window=window)
-        self._written.append((top, rows, zlib.crc32(np.ascontiguousarray(bands))))
+        rows, width = bands.shape[1:]
+        assert top == self._next and width == self._size[1]
+        assert rows % self._options.tile == 0 or top + rows == self._size[0]
+        if 'nodata' not in self._profile and valid is None:
+            valid = np.full((rows, width), True)
+        self._pending.result()
+        self._pending = self._executor.submit(self._write, top, bands, valid)
         self._next += rows
+
+    def _write(self, top: int, bands: np.ndarray, mask: np.ndarray | None) -> None:
+        rows, width = bands.shape[1:]
+        window = ((top, top + rows), (0, width))
+        self.dataset.write(bands, window=window)
+        if mask is not None:
+            with load_rasterio().Env(GDAL_TIFF_INTERNAL_MASK=True):
+                self.dataset.write_mask(mask, window=window)
+        self._written.append((top, rows, zlib.crc32(np.ascontiguousarray(bands))))
 
     def finish(self, resampling: str) -> None:
         """Add overviews, lay the file out as asked for, and read it back."""

@@ -78,7 +78,7 @@ def pairs_of_maps(draw) -> tuple[np.ndarray, np.ndarray]:
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture],
-          max_examples=60)
+          max_examples=40)
 @given(maps=pairs_of_maps(), ignore_nodata=st.booleans())
 def test_scores_are_those_of_pixels_counted_one_by_one(maps, ignore_nodata, tmp_path, monkeypatch):
     monkeypatch.setattr(scoring, 'WINDOW', (3, 5))
@@ -173,15 +173,6 @@ def test_rasters_that_do_not_say_where_they_lie_are_taken_as_they_are(other, tmp
     assert [str(warning.message) for warning in recwarn] == []
 
 
-def test_unknown_id_is_found_in_any_window(tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, 'WINDOW', (3, 5))
-    ids = np.zeros((8, 12), np.uint8)
-    labels = write(tmp_path / 'l.tif', ids)
-    ids[7, 11] = 9
-    with pytest.raises(UserError, match='the id 9 at row 7, column 11,'):
-        score_raster(write(tmp_path / 'p.tif', ids, names=NAMES), labels)
-
-
 IDS = np.array([[0, 1], [2, 1]], np.uint8)
 
 
@@ -223,16 +214,3 @@ def test_missing_and_foreign_files_are_named(tmp_path):
             score_raster(prediction, tmp_path / name)
         with pytest.raises(UserError, match=words):
             score_raster(tmp_path / name, prediction)
-
-
-def test_damaged_part_of_a_file_is_named(tmp_path):
-    ids = np.random.default_rng(0).integers(0, 3, (1024, 64), np.uint8)
-    prediction = write(tmp_path / 'p.tif', ids, names=NAMES, compress='deflate', blockysize=64)
-    labels = tmp_path / 'l.tif'
-    content = bytearray(prediction.read_bytes())
-    middle = len(content) * 7 // 10
-    content[middle:middle + 400] = bytes(400)
-    labels.write_bytes(content)
-    with pytest.raises(UserError, match='l.tif cannot be read at rows 512 to 1023') as error:
-        score_raster(prediction, labels)
-    assert 'See previous exception' not in str(error.value)
