@@ -99,12 +99,8 @@ def make_colour(name: str, dtype: np.dtype, tolerance: float,
 class Collar:
     """The collar of one raster, as a map of squares; small, and can be pickled.
 
-    Attributes:
-        height: Rows of the raster.
-        width: Columns of the raster.
-        colours: Those it has; none where there is no collar.
-        packed: Which squares belong to it, a bit each, with a ring of squares outside the raster:
-            ``(rows + 2, ceil((columns + 2) / 8))`` uint8.
+    ``packed`` says which squares belong to it, a bit each, with a ring of squares outside the
+    raster: ``(rows + 2, ceil((columns + 2) / 8))`` uint8.
     """
 
     height: int
@@ -185,17 +181,10 @@ def _close(collar: np.ndarray) -> np.ndarray:
 
 
 def find_collar(source: RasterSource, colours: Iterable[Colour], only_frequent: bool) -> Collar:
-    """Find the collar of any of some colours.
+    """Find the collar of any of some colours; each part of the raster is read at most once.
 
-    Memory is two bytes for each square and colour.
-
-    Args:
-        source: The raster; each part is read at most once.
-        colours: The colours.
-        only_frequent: Drop colours that few of the outermost pixels have exactly.
-
-    Raises:
-        UserError: The raster cannot be read.
+    Memory is two bytes for each square and colour. With ``only_frequent`` colours are dropped that
+    few of the outermost pixels have exactly.
     """
     height, width = source.height, source.width
     # With a ring of squares outside the raster, where lines of outermost pixels are repeated.
@@ -272,12 +261,7 @@ def _begin(passable: np.ndarray) -> np.ndarray:
 
 
 def flood(passable: np.ndarray, reached: np.ndarray) -> None:
-    """Spread ``reached`` over the 4-connected parts of ``passable`` that it touches, in place.
-
-    Args:
-        passable: ``(h, w)`` bool.
-        reached: ``(h, w)`` bool, within ``passable``.
-    """
+    """Spread ``reached`` over the 4-connected parts of ``passable`` that it touches, in place."""
     before = -1
     while before != (before := np.count_nonzero(reached)):
         for step in (1, -1):

@@ -128,11 +128,7 @@ class Journal:
                 self.done.add(index)
 
     def store(self, index: int, content: bytes) -> None:
-        """Keep a block that :func:`encode_block` made.
-
-        Raises:
-            UserError: The disk is full or cannot be written to.
-        """
+        """Keep a block that :func:`encode_block` made."""
         with _reported(self.folder):
             write_bytes(self._path(index), content)
         self.done.add(index)

@@ -18,11 +18,7 @@ OVERVIEWS = 32 << 20
 
 
 def parse_memory(text: str) -> int:
-    """Return the bytes that a size such as ``1500M``, ``1.5GB`` or ``2GiB`` means.
-
-    Raises:
-        UserError: It is not a size.
-    """
+    """Return the bytes that a size such as ``1500M``, ``1.5GB`` or ``2GiB`` means."""
     match = re.fullmatch(r'(\d+(?:\.\d*)?)\s*([kmgt]?)(?:i?b)?', text.strip(), re.IGNORECASE)
     if not match or not float(match[1]):
         raise UserError(f'--max-memory {text} is not a size: give one such as 1500M or 2GB')
@@ -50,15 +46,10 @@ class Demand(NamedTuple):
 
 
 def block_size(grid: Grid, demand: Demand, limit: int) -> tuple[int, int]:
-    """Return height and width of the largest blocks whose work fits into memory.
+    """Return height and width of the largest blocks whose work fits into ``limit`` bytes.
 
-    Args:
-        grid: Where windows lie.
-        demand: What a pixel takes.
-        limit: Bytes, in addition to the model and everything else in memory already.
-
-    Raises:
-        UserError: Not even the narrowest blocks fit.
+    These are in addition to the model and everything else in memory already. Where not even the
+    narrowest blocks fit, a UserError says how much is missing.
     """
     width = -(-grid.width // TILE) * TILE
     while (needed := memory_of(grid, demand, width)) > limit:

@@ -29,23 +29,14 @@ LAYERS = ('polygons', 'centerlines')
 
 @dataclass(frozen=True)
 class OutputPaths:
-    """The files of one map.
-
-    Attributes:
-        labels: The GeoTIFF of class ids.
-        probabilities: That of probabilities, as all others None where there is none.
-        vector: The polygons.
-        centerlines: The centre lines; the polygons' file where that is a GeoPackage.
-        preview: The PNG.
-        page: The HTML file that goes with it.
-    """
+    """The files of one map; None where there is none."""
 
     labels: Path
     probabilities: Path | None = None
     vector: Path | None = None
-    centerlines: Path | None = None
+    centerlines: Path | None = None  # the file of the polygons where that is a GeoPackage
     preview: Path | None = None
-    page: Path | None = None
+    page: Path | None = None  # beside the preview
 
     @property
     def rasters(self) -> list[Path]:

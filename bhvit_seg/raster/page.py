@@ -50,17 +50,8 @@ def write_page(image: str | Path, labels: str | Path, out: str | Path, title: st
                alpha: bool = True) -> None:
     """Write a page with labels and image under a slider, a legend and the georeference.
 
-    Args:
-        image: The raster.
-        labels: Its label raster, with the colour table and class names that predictions have.
-        out: The HTML file.
-        title: The heading.
-        bands: Which bands of the image to show (from 1); by default red, green and blue.
-        max_side: Largest side of both pictures in pixels.
-        alpha: Whether a band tagged as alpha marks nodata.
-
-    Raises:
-        UserError: A raster cannot be read, they differ in size, or ``out`` cannot be written.
+    Args and errors are those of :func:`~bhvit_seg.raster.preview.write_preview`; ``out`` is the
+    HTML file, ``title`` its heading.
     """
     with open_raster(image) as source, open_raster(labels) as result:
         check_same_size(source, result)

@@ -82,8 +82,7 @@ class MapReport:
         probabilities: The raster of probabilities, if one was requested.
         existed: Whether the map existed already.
         resumed: Number of blocks finished by an interrupted run.
-        statistics: Windows ``computed`` and ``empty``, and seconds by step, of this run, summed over
-            processes.
+        statistics: Windows ``computed`` and ``empty``, and seconds by step, of all processes.
         writing: Seconds in which the run waited for stripes to be written; overviews and the check
             of the file come after them.
         seconds: Seconds in total.

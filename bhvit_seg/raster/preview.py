@@ -29,21 +29,13 @@ NODATA_GREY = 128
 
 @dataclass(frozen=True)
 class LabelPicture:
-    """A label raster of this package at the size of a picture.
+    """A label raster of this package at the size of a picture."""
 
-    Attributes:
-        ids: Class ids (h, w), uint8.
-        nodata: The id that stands for no class, None where there is none.
-        palette: Colour (RGB) of every id, uint8 (256, 3).
-        names: Class names by id, in the order of the ids.
-        valid: Where there is a class, bool (h, w).
-    """
-
-    ids: np.ndarray
-    nodata: int | None
-    palette: np.ndarray
-    names: dict[int, str]
-    valid: np.ndarray
+    ids: np.ndarray  # (h, w) uint8
+    nodata: int | None  # the id that stands for no class
+    palette: np.ndarray  # the colour (RGB) of every id, (256, 3) uint8
+    names: dict[int, str]  # by id, in the order of the ids
+    valid: np.ndarray  # where there is a class, (h, w) bool
 
 
 def write_preview(image: str | Path, labels: str | Path, out: str | Path, *,
@@ -152,11 +144,7 @@ def to_8_bits(band: np.ndarray, used: np.ndarray) -> np.ndarray:
 
 
 def read_labels(dataset: DatasetReader, size: tuple[int, int]) -> LabelPicture:
-    """Read the whole label raster at a smaller size, with names and colours of its ids.
-
-    Raises:
-        UserError: It has no colour table.
-    """
+    """Read the whole label raster at a smaller size; it has to have a colour table."""
     from rasterio.enums import Resampling
 
     if dataset.dtypes[0] != 'uint8' or dataset.colorinterp[0].name != 'palette':
@@ -174,13 +162,9 @@ def read_labels(dataset: DatasetReader, size: tuple[int, int]) -> LabelPicture:
 
 def encode(bands: np.ndarray, driver: str, colours: dict[int, tuple[int, ...]] | None = None,
            **options: Any) -> bytes:
-    """Return a picture as the content of a file.
+    """Return a picture, uint8 (bands, h, w), as the content of a file of GDAL's ``driver``.
 
-    Args:
-        bands: uint8 (bands, h, w).
-        driver: GDAL's name of the format.
-        colours: Colour table (RGBA) of a picture of one band.
-        options: Creation options of the driver.
+    ``colours`` is the table (RGBA) of a picture of one band, ``options`` are the driver's.
     """
     from rasterio.errors import NotGeoreferencedWarning
     from rasterio.io import MemoryFile

@@ -95,11 +95,7 @@ def score_raster(prediction: str | Path, labels: str | Path,
 
 @contextlib.contextmanager
 def open_ids(path: str | Path) -> Iterator[DatasetReader]:
-    """Open a raster of one band of whole numbers.
-
-    Raises:
-        UserError: It is none, or rasterio is missing.
-    """
+    """Open a raster of one band of whole numbers, or raise a UserError."""
     with open_raster(path, 'a label raster, as bhvit-seg predict-raster writes it') as dataset:
         if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind not in 'ui':
             raise UserError(
@@ -110,11 +106,7 @@ def open_ids(path: str | Path) -> Iterator[DatasetReader]:
 
 
 def check_same_place(predicted: DatasetReader, labelled: DatasetReader) -> None:
-    """Check that two rasters coincide, as far as both are georeferenced.
-
-    Raises:
-        UserError: They do not.
-    """
+    """Raise a UserError where two rasters do not coincide, as far as both are georeferenced."""
     if predicted.shape != labelled.shape:
         raise UserError(
             f'{labelled.name} has {labelled.height}x{labelled.width} pixels (height x width), '
@@ -138,11 +130,7 @@ def check_same_place(predicted: DatasetReader, labelled: DatasetReader) -> None:
 
 
 def read_names(dataset: DatasetReader, classes: Sequence[str] | None) -> list[str]:
-    """Return the names of the classes 0, 1, ...: those given, or those in the raster's tags.
-
-    Raises:
-        UserError: There are none, not one for each id from 0, or two are equal.
-    """
+    """Return the different names of the classes 0, 1, ...: given, or from the raster's tags."""
     names = dict(enumerate(classes)) if classes is not None else class_names(dataset)
     if classes is None and (not names or list(names) != list(range(len(names)))):
         raise UserError(f'{dataset.name} does not name its classes: give the names of the ids 0, '
@@ -156,11 +144,7 @@ def read_names(dataset: DatasetReader, classes: Sequence[str] | None) -> list[st
 
 
 def check_label_map(label_map: Mapping[int, int], classes: int, ignore: int) -> None:
-    """Check that ids are mapped to those of classes or to ``ignore``.
-
-    Raises:
-        UserError: One is not.
-    """
+    """Raise a UserError where ids are mapped to others than those of classes and ``ignore``."""
     for old, new in label_map.items():
         if not 0 <= old < IDS or not (0 <= new < classes or new == ignore):
             raise UserError(f'--label-map {old}:{new} is out of range: give an id from 0 to '
@@ -170,12 +154,8 @@ def check_label_map(label_map: Mapping[int, int], classes: int, ignore: int) -> 
 class ClassReader:
     """Reads classes 0 to ``classes - 1``, and ``classes`` where a raster has none.
 
-    Args:
-        dataset: The open raster of ids.
-        classes: How many classes there are.
-        ignore: The id that stands for none.
-        label_map: Classes of other ids, or ``ignore``; where it names ``ignore`` or the nodata
-            value itself, these are classes.
+    ``ignore`` stands for none. Where ``label_map``, of ids to classes or to ``ignore``, names
+    ``ignore`` or the nodata value itself, these are classes.
     """
 
     def __init__(self, dataset: DatasetReader, classes: int, ignore: int | None = None,
@@ -197,11 +177,7 @@ class ClassReader:
             self._table[old] = classes if new == ignore else new
 
     def read(self, window: Window) -> np.ndarray:
-        """Return the classes (height, width) of a window, int64.
-
-        Raises:
-            UserError: It cannot be read, or holds an unknown id.
-        """
+        """Return the classes (height, width) of a window, int64, or raise a UserError."""
         place = (window.top, window.bottom), (window.left, window.right)
         with named_failure(self.dataset.name, window=window):
             ids = self.dataset.read(1, window=place)

@@ -115,18 +115,10 @@ def write_probabilities(out: str | os.PathLike, source: RasterSource,
     uint8 has the scale 1/255 and a mask inside the file, since every value means something;
     float16 has the nodata value NaN, and is read as float32.
 
-    Args:
-        out: The GeoTIFF.
-        source: See :func:`write_labels`, as for the other arguments.
+    Args and errors as of :func:`write_labels`, and:
         stripes: The first row, probabilities ``(classes, rows, width)``, and which pixels are
             valid, ``(rows, width)`` bool, or None where all are.
-        classes: Names of the classes.
         dtype: ``'uint8'``, for probabilities in units of 1/255, or ``'float16'``.
-        options: How to write.
-        tags: More tags of the file.
-
-    Raises:
-        UserError: As :func:`write_labels`.
     """
     assert dtype in ('uint8', 'float16')
     in_bytes = dtype == 'uint8'

@@ -121,17 +121,6 @@ def test_an_image_without_a_collar_has_none(tmp_path):
     np.testing.assert_array_equal(valid_of(path, 'black'), bands[0] != 4)
 
 
-def test_both_colours_are_found(tmp_path):
-    bands = image(128, 160)
-    bands[:, :40] = 0
-    bands[:, 100:] = 255
-    path = write(tmp_path / 'both.tif', bands)
-    with RasterSource(path, options('auto')) as source:
-        valid = source.read(whole(source))[1]
-        assert [colour.name for colour in source.collar.colours] == ['black', 'white']
-    assert not valid[:40].any() and valid[40:100].all() and not valid[100:].any()
-
-
 def test_declared_nodata_leads_into_the_collar(tmp_path):
     bands = image(128, 128)
     bands[:, :30] = 77                   # declared
@@ -260,9 +249,9 @@ def snake(size: int) -> np.ndarray:
     return bands
 
 
-@pytest.mark.parametrize('layout', [
-    dict(tiled=True, blockxsize=32, blockysize=16), dict(blockysize=3), dict(blockysize=320)])
-@pytest.mark.parametrize('chunk', [16, 50, 1024])
+@pytest.mark.parametrize('layout, chunk', [
+    (dict(tiled=True, blockxsize=32, blockysize=16), 16), (dict(blockysize=3), 50),
+    (dict(blockysize=320), 1024)])
 def test_the_collar_does_not_depend_on_how_it_is_searched(tmp_path, monkeypatch, layout, chunk):
     monkeypatch.setattr(collars, 'CHUNK', chunk)
     bands = snake(320)

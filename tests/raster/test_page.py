@@ -261,10 +261,19 @@ def looks(seen, expected, tolerance=MAP_TOLERANCE):
 GREEN = (0, 160, 0)
 
 
-def test_keys_move_the_divider(scene, browser):
-    image, labels, out = scene
-    write_page(image, labels, out, 'Fields')
-    browser.open(out)
+@pytest.fixture
+def show(scene, browser):
+    """A function that opens the page of the scene."""
+
+    def show_page(**options):
+        write_page(*scene, 'Fields')
+        browser.open(scene[2], **options)
+
+    return show_page
+
+
+def test_keys_move_the_divider(show, browser):
+    show()
     assert divider(browser) == [50, pytest.approx(50, abs=0.2)]
     browser.press('Tab')
     assert browser.evaluate('document.activeElement.getAttribute("role")') == 'slider'
@@ -277,10 +286,8 @@ def test_keys_move_the_divider(scene, browser):
     assert_quiet(browser)
 
 
-def test_image_is_left_and_map_right_of_the_divider(scene, browser):
-    image, labels, out = scene
-    write_page(image, labels, out, 'Fields')
-    browser.open(out)
+def test_image_is_left_and_map_right_of_the_divider(show, browser):
+    show()
     assert looks(colour(browser, 0.25, 0.2), GREEN, IMAGE_TOLERANCE)
     assert looks(colour(browser, 0.75, 0.2), PALETTE[2])
     browser.press('Tab')
@@ -299,10 +306,8 @@ def test_image_is_left_and_map_right_of_the_divider(scene, browser):
 
 
 @pytest.mark.parametrize('width', [1200, 390])
-def test_pointers_move_the_divider(scene, browser, width):
-    image, labels, out = scene
-    write_page(image, labels, out, 'Fields')
-    browser.open(out, width)
+def test_pointers_move_the_divider(show, browser, width):
+    show(width=width)
     stage = browser.evaluate('stage.clientWidth')
     assert browser.evaluate('document.documentElement.scrollWidth <= innerWidth')
     browser.drag((0.5 * stage, 250), (0.8 * stage, 240))
@@ -319,10 +324,8 @@ def test_pointers_move_the_divider(scene, browser, width):
     assert_quiet(browser)
 
 
-def test_view_is_enlarged_and_moved(scene, browser):
-    image, labels, out = scene
-    write_page(image, labels, out, 'Fields')
-    browser.open(out)
+def test_view_is_enlarged_and_moved(show, browser):
+    show()
     whole = frame(browser)
     stage = browser.evaluate('[stage.clientWidth, stage.clientHeight]')
     assert whole[2] / whole[3] == pytest.approx(1.5, rel=1e-3)
@@ -349,10 +352,8 @@ def test_view_is_enlarged_and_moved(scene, browser):
 
 
 @pytest.mark.parametrize('dark', [False, True])
-def test_page_follows_the_theme(scene, browser, dark):
-    image, labels, out = scene
-    write_page(image, labels, out, 'Fields')
-    browser.open(out, dark=dark)
+def test_page_follows_the_theme(show, browser, dark):
+    show(dark=dark)
     channels = [int(value) for value in re.findall(r'\d+', browser.evaluate(
         'getComputedStyle(document.querySelector("aside")).backgroundColor'))]
     assert (max(channels) < 60) if dark else (min(channels) > 200)
