@@ -219,23 +219,21 @@ def _read(source: RasterSource, chunk: Window, squares: dict[Colour, np.ndarray]
     pixels, valid = source.decode(chunk)
     at = _ringed(source, chunk)
     lines, outermost = [], []
-    for part, first, stop, length in zip(at, chunk[:2], (chunk.bottom, chunk.right),
-                                         (source.height, source.width)):
-        lines.append(np.arange(SIDE * (part.start - 1), SIDE * (part.stop - 1)).clip(
+    for axis, (first, stop, length) in enumerate(((chunk.top, chunk.bottom, source.height),
+                                                  (chunk.left, chunk.right, source.width))):
+        lines.append(np.arange(SIDE * (at[axis].start - 1), SIDE * (at[axis].stop - 1)).clip(
             first, stop - 1) - first)
-        along = np.arange(first, stop)
-        outermost.append((along == 0) + np.int64(along == length - 1))
-    times = np.add.outer(*outermost)
-    edge = times > 0
+        outermost += [(0, axis)] * (first == 0) + [(-1, axis)] * (stop == length)
     for colour, found in squares.items():
-        hits = (pixels[edge] == colour.exact).all(axis=1)
+        for line, axis in outermost:
+            hits = (pixels.take(line, axis) == colour.exact).all(axis=1)
+            exact[colour] += int((hits if valid is None else hits & valid.take(line, axis)).sum())
         covered = colour.covers(pixels)
         if valid is not None:
-            hits &= valid[edge]
             covered |= ~valid
-        exact[colour] += int(times[edge][hits].sum())
         covered = covered[np.ix_(*lines)]
-        found[at] = covered.reshape(len(covered) // SIDE, SIDE, -1, SIDE).all(axis=(1, 3))
+        covered = covered.reshape(len(covered) // SIDE, SIDE, -1).all(axis=1)
+        found[at] = np.packbits(covered, axis=1) == 0xFF
 
 
 def _ringed(source: RasterSource, chunk: Window) -> tuple[slice, slice]:

@@ -55,13 +55,7 @@ def plan_outputs(labels: Path, probabilities: bool = False, vector: str | None =
                  ) -> OutputPaths:
     """Return the files of a map.
 
-    Args:
-        labels: The map.
-        probabilities: Whether ``<labels>_probabilities.tif`` is written.
-        vector: The file of polygons; of several maps its suffix counts, and the name is the map's.
-        centerlines: Whether centre lines are written.
-        preview: The picture, named as ``vector`` is.
-        several: Whether there are other maps.
+    Of several maps only the suffixes of ``vector`` and ``preview`` count; the name is the map's.
     """
     polygons, picture = (
         given and (labels.with_suffix(Path(given).suffix) if several else Path(given))

@@ -201,10 +201,7 @@ def centre(dataset: DatasetReader) -> tuple[float, float] | None:
 
 
 def pixel_size(dataset: DatasetReader) -> tuple[float, float] | None:
-    """Return width and height in metres on the ellipsoid of the pixel in the raster's middle.
-
-    None where they are unknown, or pyproj is missing; the page has no scale bar then.
-    """
+    """Return width and height in metres of the pixel in the raster's middle, None if unknown."""
     try:
         return Geodesy(dataset.crs, dataset.transform, dataset.shape).sides
     except UserError:

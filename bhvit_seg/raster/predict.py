@@ -57,13 +57,9 @@ class WindowChoices:
 class WorkChoices:
     """Execution options; they do not affect the output.
 
-    Attributes:
-        max_memory: Bytes that this machine's processes may hold together. Defaults to 2 GB
-            besides what this process holds already and what others need for the model.
-        workers: Processes on this machine.
-        scheduler: The address of a Dask scheduler, whose workers replace those of this machine.
-        restart: Discard the finished blocks of an interrupted run.
-        overwrite: Replace existing outputs.
+    ``max_memory`` is the bytes that this machine's processes may hold together. Defaults to 2 GB
+    besides what this process holds already and what others need for the model.
+    ``scheduler`` is the address of a Dask scheduler, whose workers replace those of this machine.
     """
 
     max_memory: int | None = None
@@ -75,24 +71,15 @@ class WorkChoices:
 
 @dataclass
 class MapReport:
-    """Result of :func:`map_raster`.
-
-    Attributes:
-        out: The label raster.
-        probabilities: The raster of probabilities, if one was requested.
-        existed: Whether the map existed already.
-        resumed: Number of blocks finished by an interrupted run.
-        statistics: Windows ``computed`` and ``empty``, and seconds by step, of all processes.
-        writing: Seconds in which the run waited for stripes to be written; overviews and the check
-            of the file come after them.
-        seconds: Seconds in total.
-    """
+    """Result of :func:`map_raster`."""
 
     out: Path
     probabilities: Path | None
-    existed: bool = False
-    resumed: int = 0
+    existed: bool = False  # before
+    resumed: int = 0  # blocks finished by an interrupted run
+    # Windows 'computed' and 'empty', and seconds by step, of all processes.
     statistics: Counter = field(default_factory=Counter)
+    # Seconds of waiting for rows to be written; overviews and the check of the file come after.
     writing: float = 0.0
     seconds: float = 0.0
 

@@ -40,15 +40,13 @@ class ReadOptions:
         channels: How many bands the model takes.
         fill: The model's input at nodata, by channel, in the values after ``value_range``.
         bands: Numbers of the bands, from 1, in the model's order; they may repeat. Defaults to
-            the first ones that are not an alpha band. An alpha band named here is an ordinary
-            band, and says nothing about where there is data.
+            the first ones that are not an alpha band. One that is named is an ordinary band.
         nodata: Takes the place of the declared nodata value; NaN: no value means no data.
         border_nodata: ``'black'``, ``'white'`` or ``'auto'``: collars of that colour have no data.
         border_tolerance: How far from the colour a collar's values may lie, of 255; see
             :func:`bhvit_seg.raster.collars.make_colour` for other types.
         value_range: The values that are mapped onto 0 and 255; what lies outside is clipped.
-        alpha: Whether a band that the file calls alpha says where there is data; else it is an
-            ordinary band.
+        alpha: Whether a band that the file calls alpha says where there is data.
         eight_bit: Whether the model was trained on 8-bit images, so that it needs a
             ``value_range`` for rasters of other types.
         resolution: Metres a pixel to resample to, see :mod:`bhvit_seg.raster.resampling`;
@@ -271,14 +269,8 @@ def choose_bands(dataset: DatasetReader, bands: Sequence[int] | None, channels: 
                  alpha: Sequence[int]) -> tuple[int, ...]:
     """Return the numbers, from 1, of the bands that are the channels of a model.
 
-    Args:
-        dataset: The raster.
-        bands: Those asked for; None: the first ones that are not an alpha band.
-        channels: How many the model takes.
-        alpha: The bands that say how opaque a pixel is.
-
-    Raises:
-        UserError: The raster has no such bands, too few, or a colour table instead of colours.
+    Those asked for or, by default, the first ones that are not among ``alpha``. A UserError says
+    that the raster has no such bands, too few, or a colour table instead of colours.
     """
     name, count = dataset.name, dataset.count
     if bands is not None:

@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Callable, NamedTuple
 
 import rasterio
 
-from bhvit_seg.errors import UserError, first_line
-from bhvit_seg.extras import missing_package
+from bhvit_seg.errors import UserError, first_line, load_package
 from bhvit_seg.inference.predictor import Predictor
 from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.windows import Grid, Window
@@ -166,10 +165,7 @@ def _begin_worker(pipe: Connection) -> None:
 @contextlib.contextmanager
 def cluster(scheduler: str) -> Iterator[distributed.Client]:
     """Yield a client of a Dask cluster, or raise a UserError that says what is missing."""
-    try:
-        import distributed
-    except ModuleNotFoundError as error:
-        raise UserError(f'--scheduler: {missing_package("distributed")}') from error
+    distributed = load_package('distributed')
     try:
         client = distributed.Client(scheduler, timeout=30, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raster.rasters import write_raster as write
 
 from bhvit_seg.errors import UserError
 
@@ -17,15 +18,6 @@ rasterio = pytest.importorskip('rasterio', reason="needs pip install 'bhvit_seg[
 from bhvit_seg.inference.windows import Window  # noqa: E402
 from bhvit_seg.raster import collars  # noqa: E402
 from bhvit_seg.raster.reading import RasterSource, ReadOptions  # noqa: E402
-
-
-def write(path: Path, bands, **options) -> Path:
-    with rasterio.open(path, 'w', 'GTiff', width=bands.shape[2], height=bands.shape[1],
-                       count=len(bands), dtype=bands.dtype, crs='EPSG:32750',
-                       transform=rasterio.Affine(1, 0, 500_000, 0, -1, 9_000_000),
-                       **options) as dataset:
-        dataset.write(bands)
-    return path
 
 
 def options(border: str | None, **given) -> ReadOptions:

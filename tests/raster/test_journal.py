@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
-from raster.disks import small_disk
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.raster.journal import Journal, encode_block
@@ -238,17 +237,3 @@ def test_a_file_that_cannot_grow(out, run_python):
     assert 'run the same command again' in message and message.count('\n') == 1
     with Journal(out, {}) as journal:
         assert journal.done == {0, 2}
-
-
-def test_a_full_disk(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, 1 << 16, np.uint8)
-    content = encode_block({'a': noise})
-    with small_disk(tmp_path / 'disk', '1m') as disk:
-        with Journal(disk / 'map.tif', {}) as journal:
-            with pytest.raises(UserError, match='cannot write .*: No space left on device'):
-                for index in range(100):
-                    journal.store(index, content)
-            done = set(journal.done)
-        assert done
-        with Journal(disk / 'map.tif', {}) as journal:
-            assert journal.done == done

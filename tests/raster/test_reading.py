@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from raster.rasters import write_raster
 
 from bhvit_seg.errors import UserError
 
@@ -29,18 +30,12 @@ HIGH, WIDE = 70, 83
 PLACE = Affine(0.5, 0.1, 400_000, 0.2, -0.4, 5_000_000)
 
 
-def write(path: Path, bands, driver='GTiff', crs='EPSG:32750', transform=PLACE, colours=None,
-          mask=None, **options) -> Path:
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', rasterio.errors.NotGeoreferencedWarning)
-        with rasterio.open(path, 'w', driver, width=bands.shape[2], height=bands.shape[1],
-                           count=len(bands), dtype=bands.dtype, crs=crs, transform=transform,
-                           **options) as dataset:
-            dataset.write(bands)
-            if colours:
-                dataset.colorinterp = [getattr(ColorInterp, name) for name in colours]
-            if mask is not None:
-                dataset.write_mask(mask)
+def write(path: Path, bands, colours=(), mask=None, **profile) -> Path:
+    write_raster(path, bands, colorinterp=[getattr(ColorInterp, name) for name in colours],
+                 **{'crs': 'EPSG:32750', 'transform': PLACE, **profile})
+    if mask is not None:
+        with rasterio.open(path, 'r+') as dataset:
+            dataset.write_mask(mask)
     return path
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import tracemalloc
-import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -10,9 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from raster.rasters import write_raster
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.raster import scoring
+from bhvit_seg.raster.opening import open_quietly
 from bhvit_seg.raster.scoring import score_raster
 
 rasterio = pytest.importorskip('rasterio', reason="needs pip install 'bhvit_seg[raster]'")
@@ -22,17 +23,12 @@ NAMES = ('land', 'road', 'water')
 PLACE = Affine(0.5, 0.1, 400_000, 0.1, -0.4, 5_000_000)
 
 
-def write(path: Path, ids, nodata=None, names=(), crs='EPSG:32750', transform=PLACE, **options
-          ) -> Path:
+def write(path: Path, ids, nodata=None, names=(), **options) -> Path:
     ids = np.asarray(ids)
-    bands = ids if ids.ndim == 3 else ids[None]
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', rasterio.errors.NotGeoreferencedWarning)
-        with rasterio.open(path, 'w', 'GTiff', width=bands.shape[2], height=bands.shape[1],
-                           count=len(bands), dtype=bands.dtype, nodata=nodata, crs=crs,
-                           transform=transform, **options) as dataset:
-            dataset.write(bands)
-            dataset.update_tags(1, **{f'CLASS_{label}': name for label, name in enumerate(names)})
+    write_raster(path, ids if ids.ndim == 3 else ids[None], nodata=nodata,
+                 **{'crs': 'EPSG:32750', 'transform': PLACE, **options})
+    with open_quietly(path, 'r+') as dataset:
+        dataset.update_tags(1, **{f'CLASS_{label}': name for label, name in enumerate(names)})
     return path
 
 

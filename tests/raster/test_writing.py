@@ -16,7 +16,6 @@ from raster.stripes import CLASSES, PALETTE, SIZE, draw_labels, names_in, place,
 
 import bhvit_seg
 from bhvit_seg.errors import UserError
-from bhvit_seg.raster import writing
 from bhvit_seg.raster.writing import (
     OutputOptions,
     creation_options,
@@ -294,14 +293,3 @@ def test_files_that_may_pass_4_gb_are_big_tiffs(tmp_path, side, magic):
                       dtype='uint8', sparse_ok=True, **creation_options(OutputOptions(), 1)):
         pass
     assert struct.unpack('<2sH', path.read_bytes()[:4]) == (b'II', magic)
-
-
-@pytest.mark.parametrize('cog', [False, True])
-def test_big_tiffs_are_written(tmp_path, labels, monkeypatch, cog):
-    monkeypatch.setattr(writing, 'creation_options',
-                        lambda *args: {**creation_options(*args), 'bigtiff': 'YES'})
-    out = tmp_path / 'map.tif'
-    write_labels(out, place(), stripes(labels), CLASSES, PALETTE, OutputOptions(cog=cog))
-    assert struct.unpack('<2sH', out.read_bytes()[:4]) == (b'II', 43)
-    with open_quietly(out) as dataset:
-        np.testing.assert_array_equal(dataset.read(1), labels)

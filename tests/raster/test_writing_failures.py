@@ -39,16 +39,6 @@ def test_a_failing_producer_leaves_nothing(tmp_path, labels):
     assert names_in(tmp_path) == ['map.tif'] and out.read_text() == 'what was there before'
 
 
-@pytest.mark.parametrize('given', [
-    lambda labels: [(0, labels[:500]), (500, labels[500:])],
-    lambda labels: [(512, labels[512:])], lambda labels: [(0, labels[:512])],
-    lambda labels: [(0, labels[:, :-1])]])
-def test_stripes_that_are_not_the_raster_are_a_bug(tmp_path, labels, given):
-    with pytest.raises(AssertionError):
-        write_labels(tmp_path / 'map.tif', place(), given(labels), CLASSES, PALETTE)
-    assert names_in(tmp_path) == []
-
-
 LIMITED = """
 import json, resource, sys
 from pathlib import Path
