@@ -23,6 +23,7 @@ class CellModel:
     classes, palette = CLASSES, PALETTE
     channels, eight_bit, fill = 3, True, (9., 9., 9.)
     window, cell, batch, resizes = (32, 32), CELL, 1, False
+    ground_sampling_distance = None
 
     def __init__(self):
         self.seen = []
