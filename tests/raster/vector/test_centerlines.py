@@ -65,7 +65,7 @@ def junctions(lines: np.ndarray) -> dict[tuple[float, float], int]:
     return {tuple(place): count for place, count in zip(places.tolist(), counts) if count > 1}
 
 
-@pytest.mark.parametrize('width', [3, 8, 15, 40])
+@pytest.mark.parametrize('width', [3, 12, 40])
 @pytest.mark.parametrize('line', [
     [(50, 100), (350, 100)], [(200, 20), (200, 180)], [(60, 40), (330, 150)],
     [(60, 170), (250, 40)]])
@@ -103,7 +103,7 @@ def test_a_t(trace):
     assert shapely.length(lines).sum() == pytest.approx(340 + 210, rel=0.01)
 
 
-@pytest.mark.parametrize('angle', [90, 70, 50])
+@pytest.mark.parametrize('angle', [90, 50])
 def test_an_x(trace, angle):
     slant = 120 * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
     middle = np.array([200, 150])
@@ -131,7 +131,7 @@ def test_a_roundabout_has_its_arms(trace):
     assert distance(lines, circle, *arms) < 4
 
 
-@pytest.mark.parametrize('shift', [0, 1, 5, 31])
+@pytest.mark.parametrize('shift', [0, 5, 31])
 def test_seams_of_tiles_leave_no_trace(trace, monkeypatch, shift):
     x = np.linspace(20, 580, 300)
     line = np.stack([x, 150 + 90 * np.sin(x / 40) + 0.05 * x], axis=1) + shift
@@ -217,9 +217,8 @@ def test_cars_and_ragged_borders_do_not_matter(trace):
 @pytest.mark.parametrize('profile, length, width', [
     (UTM, 150, 5),
     # 300 pixels of 2 m eastward; their usual side is the root of 2 m by 0.5 m.
-    ({'crs': 'EPSG:32633', 'transform': Affine(2, 0, 5e5, 0, -0.5, 5e6)}, 600, 10),
     ({'crs': 'EPSG:32633', 'transform': Affine.translation(5e5, 5e6) @ Affine.rotation(30)
-      @ Affine.scale(0.5, -0.5)}, 150, 5),
+      @ Affine.scale(2, -0.5)}, 600, 10),
     # At 60° north on WGS 84 a degree of longitude is 55,800 m.
     ({'crs': 'EPSG:4326', 'transform': Affine(1e-5, 0, 10, 0, -5e-6, 60)}, 167.4, 5.58),
     # Across the pole, and the antimeridian, at the scales of these projections there.
