@@ -30,26 +30,22 @@ def published(norm='BN', attention='qd', full_precision_downsampling=True, arch=
                           torch.randn(10)})
 
 
-@pytest.mark.parametrize('output_norm', [False, True])
-@pytest.mark.parametrize('norm', ['BN', 'LN'])
-@pytest.mark.parametrize('attention', ['qd', 'gsb'])
-@pytest.mark.parametrize('downsampling', ['full_precision', 'binary'])
+@pytest.mark.parametrize('output_norm,norm,attention,downsampling', [
+    (False, 'BN', 'qd', 'full_precision'), (True, 'LN', 'qd', 'binary'),
+    (True, 'BN', 'gsb', 'binary'), (False, 'LN', 'gsb', 'full_precision')])
 def test_every_option_loads_strictly(output_norm, norm, attention, downsampling):
     state = published(norm, attention, downsampling == 'full_precision')
     model = build(norm_cfg=dict(type=norm), attention=attention, downsampling=downsampling,
                   output_norm=output_norm)
-    model.load_state_dict(convert_checkpoint(state), strict=True)
+    converted = convert_checkpoint({f'module.{n}': t for n, t in state.items()})
+    assert converted.keys() == convert_checkpoint(state).keys()
+    assert (sum(t.numel() for n, t in state.items() if not n.startswith('classifier'))
+            == sum(t.numel() for t in converted.values()))
+    model.load_state_dict(converted, strict=True)
     assert torch.equal(model.stages[2][0].mlp.fc1.weight,
                        state['vit.encoder.layerB.0.intermediate.dense.weight'])
     if output_norm:
         assert torch.equal(model.output_norms['3'].weight, state['vit.layernorm.weight'])
-
-
-def test_no_tensor_is_lost_or_invented():
-    state = published()
-    converted = convert_checkpoint(state)
-    assert (sum(t.numel() for n, t in state.items() if not n.startswith('classifier'))
-            == sum(t.numel() for t in converted.values()))
 
 
 def test_published_sizes():
@@ -65,13 +61,7 @@ def test_published_sizes():
                                         if not n.endswith(buffers))
 
 
-def test_data_parallel_prefix_is_dropped():
-    state = published()
-    wrapped = convert_checkpoint({f'module.{n}': t for n, t in state.items()})
-    assert wrapped.keys() == convert_checkpoint(state).keys()
-
-
-@pytest.mark.parametrize('channels', [1, 2, 3, 4, 6])
+@pytest.mark.parametrize('channels', [2, 3, 6])
 def test_stem_is_inflated(channels):
     """A grey image, repeated into every channel, gives what it gives the RGB stem."""
     state = convert_checkpoint(published())
@@ -87,7 +77,7 @@ def test_stem_is_inflated(channels):
                                    rgb.patch_embed.projection.weight * 3 / channels)
 
 
-def test_position_embeddings_are_stretched():
+def test_position_embeddings_are_resized():
     model = build(pretrain_img_size=448)
     state = convert_checkpoint(published())
     state['patch_embed.position.weight'] = torch.full((1, 8, 56, 56), 0.5)
