@@ -218,7 +218,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.9',
     packages=find_packages(include=['bhvit_seg', 'bhvit_seg.*']),
-    package_data={'bhvit_seg': ['py.typed'], 'bhvit_seg.raster': ['page.html']},
+    package_data={'bhvit_seg': ['py.typed', 'zoo/*'], 'bhvit_seg.raster': ['page.html']},
     # Without more, `predict-raster --packed` needs rasterio alone.
     install_requires=['filelock', 'numpy'],
     extras_require=EXTRAS,

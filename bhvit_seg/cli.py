@@ -31,6 +31,7 @@ GROUPS = {
         'convert': 'convert a published BHViT checkpoint into weights for the backbone',
     },
     'Prediction': {
+        'models': 'list the models that come with the package, ready to use',
         'export': 'pack a trained model into one file that runs without torch',
         'predict': 'predict image files: label maps and overlays',
         'predict-raster': 'predict a georeferenced raster of any size',

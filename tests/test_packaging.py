@@ -99,7 +99,8 @@ def test_wheel_brings_configs_tools_and_types_and_no_benchmarks(sources, reposit
     setup_command(sources, 'build_py', '--build-lib', tmp_path)
     package = tmp_path / 'bhvit_seg'
     assert [path.name for path in tmp_path.iterdir()] == ['bhvit_seg']
-    assert (package / 'py.typed').is_file() and (package / 'raster' / 'page.html').is_file()
+    for name in ('py.typed', 'raster/page.html', 'zoo/index.json'):
+        assert (package / name).is_file()
     for name in ('configs', 'tools', 'model-index.yml'):
         files = {path.relative_to(repository) for path in [repository / name, *(
             repository / name).rglob('*')] if path.is_file() and '__pycache__' not in path.parts}

@@ -54,6 +54,7 @@ class Predictor:
         eight_bit: Whether it was trained on 8-bit images.
         fill: As given.
         window: Height and width of the training crop in pixels.
+        ground_sampling_distance: Metres a pixel of the training images, if it is known.
         cell: Side of the square of pixels that shares one score; None where scores depend on the
             size of the image, so that windows cannot be joined.
         batch: How many windows it computes at once.
@@ -75,6 +76,7 @@ class Predictor:
         self.reads_lidar: bool = meta['lidar'] is not None
         self.eight_bit = meta['color_type'] == 'color' and not self.reads_lidar
         self.window: tuple[int, int] = tuple(meta['window'] or DEFAULT_WINDOW)
+        self.ground_sampling_distance: float | None = meta.get('ground_sampling_distance')
         self.resizes: bool = meta['test_scale'] is not None
         self.fill = tuple(map(float, fill))
         self.digest = digest

@@ -147,6 +147,8 @@ def test_bad_input_is_one_sentence(options, words, model, tiny_data, tmp_path, m
     ([], '--packed, or --config and --checkpoint'),
     (['--config', 'x.py'], '--packed, or --config and --checkpoint'),
     (['--packed', 'x.bhv', '--checkpoint', 'x.pth'], '--packed and --checkpoint'),
+    (['--packed', 'x.bhv', '--model', 'y'], '--model y and --packed x.bhv'),
+    (['--model', 'no-such'], 'no model at no-such'),
     (['--packed', 'x.bhv', '--device', 'cpu'], '--packed and --device'),
     (['--packed', 'x.bhv', '--cfg-options', 'a=1'], '--packed and --cfg-options'),
 ])
