@@ -28,11 +28,6 @@ class FrozenTeacher:
     averaged and wrapped along with it. Copies of a student, such as its moving average, share one
     teacher.
 
-    Attributes:
-        registry: Where such models are built.
-        model: The model, None until it is loaded.
-        classes: Names of the classes it was trained on; None if its checkpoint has none.
-
     Args:
         config: Its config file, or the config of the model itself.
         checkpoint: Its checkpoint.
@@ -41,9 +36,9 @@ class FrozenTeacher:
         UserError: Neither a file nor a config of a model was given, or no checkpoint.
     """
 
-    registry: Registry
-    model: nn.Module | None = None
-    classes: Sequence[str] | None = None
+    registry: Registry  # where such models are built
+    model: nn.Module | None = None  # until it is loaded
+    classes: Sequence[str] | None = None  # that it was trained on, if its checkpoint says so
 
     def __init__(self, config: str | Path | dict, checkpoint: str | Path) -> None:
         if not checkpoint or not isinstance(checkpoint, (str, Path)):
@@ -59,11 +54,7 @@ class FrozenTeacher:
         return self
 
     def load(self, device: torch.device | str) -> None:
-        """Build the model and load its weights.
-
-        Raises:
-            UserError: Config or checkpoint is missing, damaged, or does not fit the other.
-        """
+        """Build the model and load its weights; a UserError says what is missing or damaged."""
         model = self.registry.build(self._model_config())
         meta = load_weights(model, self.checkpoint).get('meta') or {}
         self.classes = (meta.get('dataset_meta') or {}).get('classes')
@@ -104,11 +95,7 @@ class TaughtMixin:
 
     def set_teacher(self, kind: type[FrozenTeacher], teacher: dict[str, Any],
                     distillation_weight: float) -> None:
-        """Take a teacher, ``config`` and ``checkpoint``, and λ.
-
-        Raises:
-            UserError: λ is not a fraction, or ``teacher`` is something else.
-        """
+        """Take a teacher, ``config`` and ``checkpoint``, and λ; other values are a UserError."""
         if not 0 <= distillation_weight <= 1:
             raise UserError(f'model.distillation_weight is {distillation_weight}: give a share of '
                             'the loss between 0 and 1')
@@ -125,11 +112,7 @@ class TaughtMixin:
         return [share * item for item in value] if isinstance(value, list) else share * value
 
     def check_classes(self, classes: Sequence[str]) -> None:
-        """Check that the teacher has the classes of the training set, in their order.
-
-        Raises:
-            UserError: Its checkpoint names others.
-        """
+        """Raise a UserError if the teacher's classes are not ``classes`` in this order."""
         self.load_teacher()
         known = self.teacher.classes
         if known is not None and [*map(str.casefold, known)] != [*map(str.casefold, classes)]:
@@ -144,12 +127,7 @@ class TaughtMixin:
         self.load_teacher()
 
     def load_teacher(self) -> None:
-        """Load the teacher, unless it is there already.
-
-        Raises:
-            UserError: Its files are missing or do not fit each other, or it expects images that
-                are normalised otherwise.
-        """
+        """Load the teacher, unless it is there already; its inputs have to be the student's."""
         if self.teacher.model is not None:
             return
         self.teacher.load(next(self.parameters()).device)

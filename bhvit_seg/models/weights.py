@@ -29,8 +29,7 @@ def load_checkpoint_safely(path: str | Path, map_location: str = 'cpu') -> dict[
     Raises:
         UserError: There is no such file, it is not a checkpoint, is truncated, or holds code.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise UserError(f'no checkpoint at {path}: give the path of a .pth file')
     # Again: the fork, each time it loads a checkpoint, takes back what it allows for the while.
     allow_mmengine_checkpoints()
@@ -109,12 +108,8 @@ def load_backbone(backbone: nn.Module, path: str | Path, prefix: str = 'backbone
                   adapt: Callable[[dict], dict] = dict) -> None:
     """Load a file or address of a backbone, or of a model that has it under ``prefix``.
 
-    Args:
-        convert: Renames the tensors of a file that has none under ``prefix``.
-        adapt: Changes tensors whose names are those of the backbone.
-
-    Raises:
-        UserError: As for :func:`load_weights`.
+    ``convert`` renames the tensors of a file that has none under ``prefix``; ``adapt`` changes
+    tensors whose names are those of the backbone. Errors are those of :func:`load_weights`.
     """
     checkpoint = (CheckpointLoader.load_checkpoint(path, map_location='cpu') if '://' in str(path)
                   else load_checkpoint_safely(path))

@@ -60,15 +60,6 @@ def test_weight_gradient_passes_at_exactly_one():
     assert weight.grad.tolist() == [[0.5, -0.5], [0, 0]]
 
 
-def test_convolution_weights_are_scaled_per_output_channel():
-    weight = torch.randn(4, 2, 3, 3)
-    binary = binarize_weight(weight)
-    for own, latent in zip(binary, weight):
-        assert own.unique().numel() == 2
-        torch.testing.assert_close(own.abs(), latent.abs().mean().expand_as(own))
-        assert torch.equal(own > 0, latent >= latent.mean())
-
-
 def test_rectified_gradient_is_that_of_the_clamped_standardised_weights():
     weight = torch.randn(5, 16, dtype=torch.float64, requires_grad=True)
     grad = torch.randn(5, 16, dtype=torch.float64)

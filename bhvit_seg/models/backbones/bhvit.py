@@ -56,23 +56,16 @@ def _checked_arch(arch: str | dict) -> dict:
         check_choice('BHViT', 'arch', arch, tuple(ARCHITECTURES))
         return ARCHITECTURES[arch]
     keys = tuple(ARCHITECTURES['tiny'])
-    if missing := [key for key in keys if key not in arch]:
-        raise UserError(f'arch lacks {", ".join(missing)}; give depths, channels, mlp_channels '
-                        f'and num_heads, or one of {", ".join(ARCHITECTURES)}.')
-    for key, values in arch.items():
-        if key not in keys or len(values) != 4:
-            raise UserError(f'arch has {key}={values!r}; each of depths, channels, mlp_channels '
-                            'and num_heads is four numbers, one for each stage.')
+    if {*arch} != {*keys} or any(len(values) != 4 for values in arch.values()):
+        raise UserError(f'arch is {dict(arch)}; give {", ".join(keys)}, four numbers each, one '
+                        f'for each stage, or one of {", ".join(ARCHITECTURES)}.')
     before = 1
     for i, (channels, hidden, heads) in enumerate(zip(*(arch[key] for key in keys[1:])), 1):
-        if channels % 4 or hidden % channels or channels % heads:
+        if channels % 4 or channels % before or hidden % channels or channels % heads:
             raise UserError(
                 f'stage {i} of arch has channels={channels}, mlp_channels={hidden}, '
-                f'num_heads={heads}; channels must be a multiple of 4 and of num_heads, and '
-                'mlp_channels a multiple of channels.')
-        if channels % before:
-            raise UserError(f'stage {i} of arch has {channels} channels; they must be a '
-                            f'multiple of the {before} before.')
+                f'num_heads={heads}; channels must be a multiple of 4, of num_heads and of the '
+                f'{before} before, and mlp_channels a multiple of channels.')
         before = channels
     return dict(arch)
 
@@ -191,10 +184,8 @@ class BHViT(Backbone):
                 ('attention_span', attention_span, ('multi_scale', 'window', 'global')),
                 ('shifts', shifts, (True, False))):
             check_choice('BHViT', name, value, choices)
-        self.arch = arch
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
-        self.with_cp = with_cp
+        self.arch, self.frozen_stages = arch, frozen_stages
+        self.norm_eval, self.with_cp = norm_eval, with_cp
         norm_cfg = dict(norm_cfg or dict(type='BN'))
         depths, channels = arch['depths'], arch['channels']
         map_size = pretrain_img_size // 4
@@ -232,33 +223,25 @@ class BHViT(Backbone):
             self._is_init = True
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Compute feature maps.
-
-        Args:
-            image: ``(B, in_channels, H, W)``, at least 4×4 pixels.
-
-        Returns:
-            A map ``(B, C, ⌈H/s⌉, ⌈W/s⌉)`` for each of ``out_indices``, stride ``s`` = 4, 8, 16, 32.
-        """
+        """Take ``(B, in_channels, H, W)``, at least 4×4 pixels, to a map ``(B, C, ⌈H/s⌉, ⌈W/s⌉)``
+        for each of ``out_indices``, stride ``s`` = 4, 8, 16, 32."""
         self.check_image(image)
         rows, shape = self.patch_embed(image)
         outputs = []
         for i, stage in enumerate(self.stages):
             for block in stage:
-                rows = self._run(block, rows, shape)
+                if self.with_cp and rows.requires_grad:
+                    rows = checkpoint(
+                        block, rows, shape, use_reentrant=False, context_fn=lambda block=block: (
+                            contextlib.nullcontext(), _frozen_statistics(block)))
+                else:
+                    rows = block(rows, shape)
             if i in self.out_indices:
                 norm = self.output_norms[str(i)] if self.output_norms else None
                 outputs.append(shape.to_map(normalize(norm, rows) if norm else rows))
             if i < len(self.downsamplings):
                 rows, shape = self.downsamplings[i](rows, shape)
         return tuple(outputs)
-
-    def _run(self, block: Block, rows: Tensor, shape: MapShape) -> Tensor:
-        if not (self.with_cp and rows.requires_grad):
-            return block(rows, shape)
-        return checkpoint(
-            block, rows, shape, use_reentrant=False,
-            context_fn=lambda: (contextlib.nullcontext(), _frozen_statistics(block)))
 
     def check_image(self, image: Tensor) -> None:
         super().check_image(image)

@@ -175,8 +175,7 @@ def adapt_state_dict(backbone: nn.Module, state: dict[str, Tensor], prefix: str)
     A checkpoint of a classifier has the output norm of its last stage only: norms that the
     backbone lacks are dropped, norms that such a checkpoint lacks keep their values.
     """
-    stem = f'{prefix}patch_embed.projection.weight'
-    weight = state.get(stem)
+    weight = state.get(stem := f'{prefix}patch_embed.projection.weight')
     if weight is not None and weight.dim() == 4 and weight.shape[1] == 3 != backbone.in_channels:
         state[stem] = _inflate_stem(weight, backbone.in_channels)
     for name, own in backbone.state_dict().items():
@@ -196,14 +195,9 @@ def adapt_state_dict(backbone: nn.Module, state: dict[str, Tensor], prefix: str)
 
 
 def load_pretrained(backbone: nn.Module, init_cfg: dict) -> None:
-    """Load the checkpoint of ``init_cfg`` into a BHViT.
+    """Load the checkpoint of ``init_cfg`` into a BHViT; see :func:`load_backbone`.
 
-    It is a file or an address, of a backbone, a segmentor (its ``backbone.`` is taken) or a
-    published classifier.
-
-    Raises:
-        UserError: The file is missing or damaged, or tensors do not fit; the first are named
-            with the reason.
+    It is of a backbone, a segmentor (its ``backbone.`` is taken) or a published classifier.
     """
 
     def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:

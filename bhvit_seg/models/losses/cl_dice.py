@@ -46,11 +46,9 @@ class CLDiceLoss(nn.Module):
 
     With P the probabilities and L the label of a class, and S their skeletons, clDice is the
     harmonic mean of ``Σ S(P)·L / Σ S(P)`` and ``Σ S(L)·P / Σ S(L)``. Sums run over the batch, so
-    that an image without a road is no special case. It complements a cross-entropy:
+    that an image without a road is no special case. Both P and L are 0 at ignored pixels. It
+    complements a cross-entropy:
     ``loss_decode=[dict(type='WeightedCrossEntropyLoss', ...), dict(type='CLDiceLoss')]``.
-
-    Ignored pixels are neither road nor background: both P and L are 0 there before anything is
-    computed. (mmseg's ``DiceLoss`` counts label 255 as the last class.)
 
     Args:
         classes (Sequence[int]): Ids of the thin classes.
