@@ -21,7 +21,7 @@ from mmseg.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
 import bhvit_seg.models  # noqa: F401
 import bhvit_seg.modules  # noqa: F401
 import bhvit_seg.training.hooks  # noqa: F401
-from bhvit_seg.datasets.synthetic import write_ade20k_like, write_dataset
+from bhvit_seg.datasets.synthetic import write_dataset
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.backbones.efficientnet_lite import output_channels
 from bhvit_seg.models.layers import BinaryLayer
@@ -286,11 +286,11 @@ def test_exporter_refuses_baselines(network, words):
 
 
 @pytest.fixture(scope='module')
-def sets(tmp_path_factory) -> dict[int, Path]:
+def sets(tmp_path_factory, ade20k_like) -> dict[int, Path]:
     """Generated sets of the kinds that configs read, by their number of classes."""
-    roots = {classes: tmp_path_factory.mktemp(f'classes{classes}') for classes in (2, 5, 150)}
+    roots = {classes: tmp_path_factory.mktemp(f'classes{classes}') for classes in (2, 5)}
+    roots[150] = ade20k_like
     write_dataset(roots[2], n_train=2, n_val=1, size=(96, 128))
-    write_ade20k_like(roots[150], n_train=2, n_val=1)
     shutil.copytree(roots[2] / 'annotations', roots[2] / 'labels')
     shutil.copytree(roots[2] / 'images', roots[5] / 'images')
     rng = np.random.default_rng(0)

@@ -12,8 +12,10 @@ TORCH_ALONE = ('config', 'checkpoint', 'device', 'cfg_options')
 
 def add_model_arguments(parser: argparse._ActionsContainer) -> None:
     """Add the arguments that name a model."""
+    parser.add_argument('--model', metavar='NAME',
+                        help='model that `bhvit-seg models` lists, or a packed model')
     parser.add_argument('--packed', metavar='BHV', help='packed model of `bhvit-seg export`')
-    parser.add_argument('--config', help=f'instead of --packed: {CONFIG_HELP}')
+    parser.add_argument('--config', help=f'instead of a packed model: {CONFIG_HELP}')
     parser.add_argument('--checkpoint', help='checkpoint file of --config')
     parser.add_argument('--device', help='cpu, cuda, cuda:1, ... (default: a GPU if there is one)')
     parser.add_argument(
@@ -25,19 +27,26 @@ def add_model_arguments(parser: argparse._ActionsContainer) -> None:
 def check_model_arguments(args: argparse.Namespace) -> None:
     """See that either a checkpoint with its config or a packed model is given.
 
-    Sets ``args.config`` to the path of the config.
+    Sets ``args.packed`` to the file of a model given by name, ``args.config`` to that of a config.
 
     Raises:
-        UserError: Neither is, or both are, or there is no such config.
+        UserError: Neither is, or both are, or there is no such config or model.
     """
+    from bhvit_seg.shipped import find_config, find_model
+
+    packed = '--packed' if args.model is None else '--model'
+    if args.model is not None:
+        if args.packed is not None:
+            raise UserError(f'--model {args.model} and --packed {args.packed} are both given: '
+                            'leave one of them out')
+        args.packed = str(find_model(args.model))
     if args.packed is None:
         if args.config is None or args.checkpoint is None:
-            raise UserError('no model is given: expected --packed, or --config and --checkpoint')
-        from bhvit_seg.shipped import find_config
-
+            raise UserError('no model is given: expected --model, --packed, or --config and '
+                            '--checkpoint')
         args.config = str(find_config(args.config))
         return
     for name in TORCH_ALONE:
         if getattr(args, name) is not None:
-            raise UserError(f'--packed and --{name.replace("_", "-")} are given, but a packed '
+            raise UserError(f'{packed} and --{name.replace("_", "-")} are given, but a packed '
                             'model is all that its prediction takes: leave one of them out')

@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     check_model_arguments(args)
     if args.packed is None and args.threads is not None:
-        raise UserError('--threads is of packed models: give --packed, or set OMP_NUM_THREADS for '
-                        'torch')
+        raise UserError('--threads is of packed models: give --model or --packed, or set '
+                        'OMP_NUM_THREADS for torch')
     from bhvit_seg.inference.prediction import predict_files
     from bhvit_seg.inference.source import ModelSource
 

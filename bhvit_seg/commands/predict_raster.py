@@ -7,6 +7,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from bhvit_seg.commands.model_arguments import add_model_arguments, check_model_
 from bhvit_seg.errors import UserError, explain_interrupt, load_package
 
 if TYPE_CHECKING:
+    from bhvit_seg.inference.predictor import Predictor
     from bhvit_seg.raster.outputs import OutputPaths
 
 DESCRIPTION = ('Maps rasters of any size: a label GeoTIFF with the CRS, transform and size of its '
@@ -22,7 +24,7 @@ EXAMPLES = (
     'bhvit-seg predict-raster mosaic.tif roads.tif --packed model.bhv',
     'bhvit-seg predict-raster mosaic.tif roads.tif --packed model.bhv --vector roads.gpkg '
     '--preview roads.png',
-    'bhvit-seg predict-raster flights/ maps/ --packed model.bhv --cog --workers 4')
+    'bhvit-seg predict-raster flights/ maps/ --model roads-1m --resolution model --cog --workers 4')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     reading.add_argument('--value-range', type=float, nargs=2, metavar=('LOW', 'HIGH'),
                          help='values that become black and white, for rasters of more than 8 '
                               'bits and models trained on 8')
+
+    reading.add_argument('--resolution', metavar='METRES',
+                         help='resample to this ground sampling distance while reading; model: '
+                              'to that of the training images')
 
     windows = parser.add_argument_group('windows')
     windows.add_argument('--window', type=int, nargs='+', metavar='PIXELS',
@@ -150,6 +156,7 @@ def run(args: argparse.Namespace) -> int:
         check_vector_packages()
     check_outputs(plans, source.files, args.overwrite)
     model = source.load()
+    reading = replace(reading, resolution=find_resolution(args.resolution, model))
     if args.vector is not None:
         check_vectors(args, model.classes, plans)
     if model.resizes:
@@ -196,6 +203,24 @@ def check_arguments(args: argparse.Namespace) -> None:
                         f'{", ".join(DRIVERS)}')
     if args.preview is not None and Path(args.preview).suffix.lower() != '.png':
         raise UserError(f'--preview {args.preview}: expected a name that ends in .png')
+
+
+def find_resolution(given: str | None, model: Predictor) -> float | None:
+    """Return the metres a pixel that ``--resolution`` asks for.
+
+    Raises:
+        UserError: It is not a number, or the model does not know its own.
+    """
+    if given != 'model':
+        try:
+            return None if given is None else float(given)
+        except ValueError as error:
+            raise UserError(f'--resolution {given} is not a length: give metres, such as 0.5, or '
+                            '`model`') from error
+    if model.ground_sampling_distance is None:
+        raise UserError('--resolution model: the model does not say at which ground sampling '
+                        'distance it was trained: give metres')
+    return model.ground_sampling_distance
 
 
 def check_vector_packages() -> None:

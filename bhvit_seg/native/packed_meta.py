@@ -38,6 +38,7 @@ def describe(trained: TrainedSegmentor) -> dict[str, Any]:
         'classes': names[0] if names else [f'class {index}' for index in range(classes)],
         'palette': trained.palette[:classes],
         'window': find_window(trained.cfg),
+        'ground_sampling_distance': trained.cfg.get('ground_sampling_distance'),
         'channels': channels,
         'channel_order': camera + [f'{further} {index}' for index in range(channels - len(camera))],
         'color_type': find_color_type(trained.pipeline),
