@@ -218,7 +218,7 @@ def test_samplers_and_one_channel_train(lines, tiny_config, tmp_path):
     (LOSS.format('CrossEntropyLoss', "reduction='avg'"),
      ['model.decode_head.loss_decode (CrossEntropyLoss)', 'avg']),
     ("model['decode_head'].update(sampler=dict(type='OHEMSampler'))", ['OHEMSampler', 'registry']),
-    ("model['decode_head'].update(num_classes=4, out_channels=1)", ['FCNHead', 'out_channels=1']),
+    ("model['decode_head'].update(num_classes=4, out_channels=3)", ['FCNHead', 'out_channels=3']),
     ("visualizer = dict(name='other', vis_backends=[dict(type='WandbVisBackend')])",
      ['pip install wandb']),
     ("param_scheduler = [dict(power=0.9)]", ["'power'"]),
