@@ -29,8 +29,8 @@ def add_cfg_options(parser: argparse._ActionsContainer, action=OptionsAction) ->
     """Add ``--cfg-options``, which becomes a dict, or None where it is not given."""
     parser.add_argument(
         '--cfg-options', nargs='+', action=action, metavar='KEY=VALUE',
-        help='settings that override those of the config, such as '
-             'train_dataloader.batch_size=4 (lists: KEY="[a,b]")')
+        help='settings that override those of the config, such as train_dataloader.batch_size=4 or '
+             'model.backbone.window_size=8 (lists: KEY="[a,b]")')
 
 
 def add_launcher(parser: argparse._ActionsContainer) -> None:
