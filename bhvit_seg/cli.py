@@ -31,6 +31,7 @@ GROUPS = {
         'convert': 'convert a published BHViT checkpoint into weights for the backbone',
     },
     'Prediction': {
+        'models': 'list the models that come with the package, ready to use',
         'export': 'pack a trained model into one file that runs without torch',
         'predict': 'predict image files: label maps and overlays',
         'predict-raster': 'predict a georeferenced raster of any size',
@@ -53,15 +54,7 @@ def overview() -> str:
 
 
 def run_command(name: str, arguments: list[str] | None = None) -> int:
-    """Parse the arguments of one subcommand and run it.
-
-    Args:
-        name: The subcommand.
-        arguments: Its arguments. Defaults to those of the process.
-
-    Returns:
-        int: The exit status.
-    """
+    """Parse the arguments of a subcommand, by default those of the process, and run it."""
     import argparse
     import importlib
     import textwrap
@@ -77,11 +70,7 @@ def run_command(name: str, arguments: list[str] | None = None) -> int:
 
 @command
 def main(arguments: list[str] | None = None) -> int:
-    """Run ``bhvit-seg``; return the exit status.
-
-    Args:
-        arguments: What follows the name of the program. Defaults to those of the process.
-    """
+    """Run ``bhvit-seg`` with what follows the program's name; return the exit status."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ['']
     if name in ('-h', '--help', 'help'):
         print(overview())

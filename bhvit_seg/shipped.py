@@ -1,19 +1,24 @@
-"""The configs that come with the package, found by their names.
+"""The configs and packed models that come with the package, found by their names.
 
-A wheel carries them in ``bhvit_seg/.mim/configs``, where OpenMMLab's ``mim`` looks too; in a
-checkout they are in ``configs``.
+A wheel carries configs in ``bhvit_seg/.mim/configs``, where OpenMMLab's ``mim`` looks too; in a
+checkout they are in ``configs``. Models are in ``bhvit_seg/zoo``: ``index.json``, which
+``benchmarks/ship.py`` writes, and for each model a ``.bhv`` file and a card, ``.md``.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 from bhvit_seg.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parent
 # Parts and lists of configs; no command trains them.
 PARTS = ('_base_', 'suites')
+ZOO = PACKAGE / 'zoo'
 
 
 def configs_folder() -> Path:
@@ -57,3 +62,49 @@ def find_config(config: str | Path) -> Path:
     near = difflib.get_close_matches(name, config_paths(), n=3)
     raise UserError(f'no config at {config}: give the path of a file or a name that `bhvit-seg '
                     'configs` lists' + (f', such as {", ".join(near)}' if near else ''))
+
+
+def shipped_models() -> dict[str, dict[str, Any]]:
+    """Return the entry of each shipped model in the index, by its name.
+
+    An entry has ``title``, ``classes``, ``ground_sampling_distance`` (metres, or None), ``window``
+    (height and width in pixels), ``file``, ``bytes``, ``sha256``, ``config``, ``data``,
+    ``licence``, ``attribution``, and ``scores``: ``split``, ``images``, ``mIoU`` and the ``IoU`` of
+    each class in per cent.
+    """
+    return json.loads((ZOO / 'index.json').read_text('utf-8'))
+
+
+def find_model(model: str | Path) -> Path:
+    """Return the path of a packed model.
+
+    Args:
+        model: The name of a shipped model, or the path of a file.
+
+    Raises:
+        UserError: There is none, or the file of a shipped model is damaged.
+    """
+    models = shipped_models()
+    if str(model) not in models:
+        if Path(model).is_file():
+            return Path(model)
+        raise UserError(f'no model at {model}: give the path of a packed model, or a name that '
+                        f'`bhvit-seg models` lists ({", ".join(models) or "none is shipped"})')
+    path, expected = ZOO / models[str(model)]['file'], models[str(model)]['sha256']
+    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else 'none'
+    if found != expected:
+        raise UserError(f'the file {path} of the model {model} is missing or damaged (SHA-256 '
+                        f'{found} instead of {expected}): install bhvit_seg again')
+    return path
+
+
+def model_card(model: str) -> str:
+    """Return the card of a shipped model, Markdown.
+
+    Raises:
+        UserError: There is no such model.
+    """
+    if model not in shipped_models():
+        raise UserError(f'no model {model} is shipped: expected one of '
+                        f'{", ".join(shipped_models()) or "none in this version"}')
+    return (ZOO / f'{model}.md').read_text('utf-8')

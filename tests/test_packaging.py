@@ -13,27 +13,9 @@ import pytest
 import bhvit_seg
 
 
-@pytest.fixture(scope='module')
-def setup_arguments(repository):
-    """What setup.py hands to setuptools."""
-    code = ('import json, setuptools; setuptools.setup = lambda **kw: '
-            'print(json.dumps(kw, default=repr)); '
-            'exec(open("setup.py").read(), {"__file__": "setup.py", "__name__": "x"})')
-    run = subprocess.run([sys.executable, '-c', code], cwd=repository, capture_output=True,
-                         text=True, check=True)
-    import json
-    return json.loads(run.stdout)
-
-
-def test_version_is_the_package_s(setup_arguments):
-    assert setup_arguments['version'] == bhvit_seg.__version__
-
-
-def test_core_needs_two_small_packages(setup_arguments):
-    assert setup_arguments['install_requires'] == ['filelock', 'numpy']
-
-
 def test_packages_are_ours_and_complete(setup_arguments, repository):
+    assert setup_arguments['version'] == bhvit_seg.__version__
+    assert setup_arguments['install_requires'] == ['filelock', 'numpy']
     packages = setup_arguments['packages']
     assert packages and all(name.split('.')[0] == 'bhvit_seg' for name in packages)
     folders = {str(path.parent.relative_to(repository)).replace('/', '.')
@@ -99,7 +81,8 @@ def test_wheel_brings_configs_tools_and_types_and_no_benchmarks(sources, reposit
     setup_command(sources, 'build_py', '--build-lib', tmp_path)
     package = tmp_path / 'bhvit_seg'
     assert [path.name for path in tmp_path.iterdir()] == ['bhvit_seg']
-    assert (package / 'py.typed').is_file() and (package / 'raster' / 'page.html').is_file()
+    for name in ('py.typed', 'raster/page.html', 'zoo/index.json'):
+        assert (package / name).is_file()
     for name in ('configs', 'tools', 'model-index.yml'):
         files = {path.relative_to(repository) for path in [repository / name, *(
             repository / name).rglob('*')] if path.is_file() and '__pycache__' not in path.parts}

@@ -7,13 +7,15 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bhvit_seg.commands.model_arguments import add_model_arguments, check_model_arguments
+from bhvit_seg.commands.arguments import add_model, check_model
 from bhvit_seg.errors import UserError, explain_interrupt, load_package
 
 if TYPE_CHECKING:
+    from bhvit_seg.inference.predictor import Predictor
     from bhvit_seg.raster.outputs import OutputPaths
 
 DESCRIPTION = ('Maps rasters of any size: a label GeoTIFF with the CRS, transform and size of its '
@@ -22,7 +24,7 @@ EXAMPLES = (
     'bhvit-seg predict-raster mosaic.tif roads.tif --packed model.bhv',
     'bhvit-seg predict-raster mosaic.tif roads.tif --packed model.bhv --vector roads.gpkg '
     '--preview roads.png',
-    'bhvit-seg predict-raster flights/ maps/ --packed model.bhv --cog --workers 4')
+    'bhvit-seg predict-raster flights/ maps/ --model roads-1m --resolution model --cog --workers 4')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='GeoTIFF (.tif) to write; a folder for several rasters')
 
     model = parser.add_argument_group('model')
-    add_model_arguments(model)
+    add_model(model)
     model.add_argument('--threads', type=int, metavar='N',
                        help='threads of each process (default: all cores, shared by --workers)')
 
@@ -54,6 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     reading.add_argument('--value-range', type=float, nargs=2, metavar=('LOW', 'HIGH'),
                          help='values that become black and white, for rasters of more than 8 '
                               'bits and models trained on 8')
+
+    reading.add_argument('--resolution', metavar='METRES',
+                         help='resample to this ground sampling distance while reading; model: '
+                              'to that of the training images')
 
     windows = parser.add_argument_group('windows')
     windows.add_argument('--window', type=int, nargs='+', metavar='PIXELS',
@@ -127,13 +133,8 @@ def run(args: argparse.Namespace) -> int:
         from bhvit_seg.native import usable_cores
 
         threads = max(1, usable_cores() // args.workers)
-    options = {}
-    if args.cfg_options:
-        from bhvit_seg.training.config import parse_options
-
-        options = parse_options(args.cfg_options)
     source = ModelSource(absolute(args.packed), absolute(args.config), absolute(args.checkpoint),
-                         args.device, threads, options)
+                         args.device, threads, args.cfg_options)
     reading = ReadOptions(
         bands=args.bands and tuple(args.bands), nodata=args.nodata,
         border_nodata=args.border_nodata, border_tolerance=args.border_tolerance,
@@ -150,6 +151,7 @@ def run(args: argparse.Namespace) -> int:
         check_vector_packages()
     check_outputs(plans, source.files, args.overwrite)
     model = source.load()
+    reading = replace(reading, resolution=find_resolution(args.resolution, model))
     if args.vector is not None:
         check_vectors(args, model.classes, plans)
     if model.resizes:
@@ -179,7 +181,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     """
     from bhvit_seg.raster.vector.features_io import DRIVERS
 
-    check_model_arguments(args)
+    check_model(args)
     if args.workers < 1:
         raise UserError(f'--workers is {args.workers}: give at least 1')
     if args.threads is not None and args.threads < 1:
@@ -196,6 +198,24 @@ def check_arguments(args: argparse.Namespace) -> None:
                         f'{", ".join(DRIVERS)}')
     if args.preview is not None and Path(args.preview).suffix.lower() != '.png':
         raise UserError(f'--preview {args.preview}: expected a name that ends in .png')
+
+
+def find_resolution(given: str | None, model: Predictor) -> float | None:
+    """Return the metres a pixel that ``--resolution`` asks for.
+
+    Raises:
+        UserError: It is not a number, or the model does not know its own.
+    """
+    if given != 'model':
+        try:
+            return None if given is None else float(given)
+        except ValueError as error:
+            raise UserError(f'--resolution {given} is not a length: give metres, such as 0.5, or '
+                            '`model`') from error
+    if model.ground_sampling_distance is None:
+        raise UserError('--resolution model: the model does not say at which ground sampling '
+                        'distance it was trained: give metres')
+    return model.ground_sampling_distance
 
 
 def check_vector_packages() -> None:

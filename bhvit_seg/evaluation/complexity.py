@@ -23,9 +23,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.models.attention import ATTENTION_QUANTIZERS
 from bhvit_seg.models.layers import BinaryLayer
 from bhvit_seg.models.mlp import ShiftBranches
+from bhvit_seg.models.quantizers import ATTENTION_QUANTIZERS
 
 BITS_OF_AN_OP = 64
 FLOAT_BYTES = 4

@@ -44,6 +44,8 @@ def parse_meta(content: bytes, path: str, classes: int, channels: int,
                     lambda value: _is_list(value, classes, _is_colour)),
         'window': ('null, or height and width in pixels',
                    lambda value: value is None or _is_list(value, 2, _is_side)),
+        'ground_sampling_distance': ('null, or metres a pixel', lambda value: value is None or (
+            _is_number(value) and 0 < value < math.inf)),
         'channels': (f'the network\'s {channels}',
                      lambda value: _is_number(value, int) and value == channels),
         'channel_order': (f'{channels} texts, one for each channel',

@@ -40,6 +40,7 @@ def describe(trained: TrainedSegmentor) -> dict[str, Any]:
         'classes': names[0] if names else [f'class {index}' for index in range(classes)],
         'palette': trained.palette[:classes],
         'window': None if window is None else [int(side) for side in window],
+        'ground_sampling_distance': cfg.get('ground_sampling_distance'),
         'channels': channels,
         'channel_order': camera + [f'{further} {index}' for index in range(channels - len(camera))],
         'color_type': decoding[0] if decoding else 'color',

@@ -153,7 +153,7 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
             {None: 0, 'uint8': 1, 'float16': 2}[probabilities], model.batch)
         # Finds an undeclared collar, once, before the source is sent to workers.
         source.read(Window(0, 0, 1, 1))
-        for remark in find_remarks(source):
+        for remark in find_remarks(source, model.ground_sampling_distance):
             print(f'note: {remark}', file=sys.stderr)
         blocks = cut_blocks((source.height, source.width),
                             plan_blocks(journal, grid, demand, work, cache))

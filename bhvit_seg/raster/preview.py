@@ -79,8 +79,14 @@ def write_preview(image: str | Path, labels: str | Path, out: str | Path, *,
 
 
 def check_same_size(image: DatasetReader, labels: DatasetReader) -> None:
-    """Refuse a label raster of another size than the image (both open datasets)."""
-    if image.shape != labels.shape:
+    """Refuse labels of another size than the image, unless they cover the same extent."""
+    if image.shape == labels.shape:
+        return
+    corners = np.array([[each.transform * (column * each.width, row * each.height)
+                         for column, row in ((0, 0), (1, 0), (1, 1))] for each in (image, labels)])
+    tolerance = np.abs(np.diff(corners[0], axis=0)).max() / max(image.shape) / 100
+    if image.crs is None or image.crs != labels.crs or np.abs(np.diff(
+            corners, axis=0)).max() > tolerance:
         raise UserError(
             f'{labels.name} has {labels.width} × {labels.height} pixels, but {image.name} has '
             f'{image.width} × {image.height}: give the image that the map was made from')

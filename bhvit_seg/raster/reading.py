@@ -25,6 +25,7 @@ from bhvit_seg.raster.bands import alpha_bands, choose_bands, masked_bands, noda
 from bhvit_seg.raster.collar_search import find_collar
 from bhvit_seg.raster.collars import COLOURS, Collar, make_colour
 from bhvit_seg.raster.opening import load_rasterio, named_warnings, open_quietly
+from bhvit_seg.raster.resampling import resample
 
 rasterio = load_rasterio()
 RasterioError = rasterio.errors.RasterioError
@@ -50,6 +51,8 @@ class ReadOptions:
             ordinary band.
         eight_bit: Whether the model was trained on 8-bit images, so that it needs a
             ``value_range`` for rasters of other types.
+        resolution: Metres a pixel to resample to, see :mod:`bhvit_seg.raster.resampling`;
+            defaults to the raster's own pixels.
 
     Raises:
         UserError: A value is out of range.
@@ -64,6 +67,7 @@ class ReadOptions:
     value_range: tuple[float, float] | None = None
     alpha: bool = True
     eight_bit: bool = True
+    resolution: float | None = None
 
     def __post_init__(self) -> None:
         assert len(self.fill) == self.channels
@@ -73,6 +77,9 @@ class ReadOptions:
         if not 0 <= self.border_tolerance <= 127:
             raise UserError(f'--border-tolerance {self.border_tolerance} is out of range: give a '
                             'number from 0 to 127, such as 10')
+        if self.resolution is not None and not 0 < self.resolution < math.inf:
+            raise UserError(f'--resolution {self.resolution} is not a length: give metres, such as '
+                            '0.5')
         if self.value_range is not None:
             low, high = self.value_range
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
@@ -161,7 +168,7 @@ class RasterSource:
 
     def _open(self) -> rasterio.io.DatasetReader:
         try:
-            return open_quietly(self.path)
+            return resample(open_quietly(self.path), self.options)
         except RasterioError as error:
             if kind_of(self.path) in (Kind.MISSING, Kind.PATTERN):
                 raise UserError(f'no such raster: {self.path} does not exist') from error

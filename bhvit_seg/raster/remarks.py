@@ -9,22 +9,31 @@ from collections.abc import Iterator
 import numpy as np
 import rasterio
 
+from bhvit_seg.errors import UserError
 from bhvit_seg.inference.inputs import files_behind
 from bhvit_seg.inference.windows import Window
 from bhvit_seg.raster.opening import open_quietly
 from bhvit_seg.raster.reading import RasterSource
+from bhvit_seg.raster.resampling import pixel_sides
 
 COLOURS = ('red', 'green', 'blue')
 # Sampled in so many windows of so many pixels along each axis.
 SAMPLES, SIDE = 3, 64
+# Largest factor between the ground sampling distances of raster and model.
+FAR = 1.5
 # Of 255: a range in which values differ by fewer grey levels was meant for other values.
 FEWEST_LEVELS = 8
 ORIENTATION = 0x0112
 TIFF_DRIVERS = ('GTiff', 'COG')
 
 
-def find_remarks(source: RasterSource) -> Iterator[str]:
+def find_remarks(source: RasterSource, ground_sampling_distance: float | None = None
+                 ) -> Iterator[str]:
     """Yield sentences about what may be meant otherwise than it is read.
+
+    Args:
+        source: The raster.
+        ground_sampling_distance: Metres a pixel that the model was trained on, if it is known.
 
     Raises:
         UserError: A part of the raster cannot be read.
@@ -33,6 +42,7 @@ def find_remarks(source: RasterSource) -> Iterator[str]:
         yield from _band_order(source, dataset)
         yield from _orientation(source, dataset)
     yield from _values(source)
+    yield from _resolution(source, ground_sampling_distance)
 
 
 def _band_order(source: RasterSource, dataset: rasterio.io.DatasetReader) -> Iterator[str]:
@@ -85,3 +95,17 @@ def _values(source: RasterSource) -> Iterator[str]:
         yield (f'most values of {source.path} lie between {first:g} and {last:g} where it was '
                f'sampled, which --value-range {low:g} {high:g} makes {levels:.1f} of 255 grey '
                'levels: give the range that the values have')
+
+
+def _resolution(source: RasterSource, expected: float | None) -> Iterator[str]:
+    """Compare the ground sampling distance with that of the model, where both are known."""
+    sides = None
+    if expected is not None:
+        with contextlib.suppress(UserError):  # pyproj is missing, which mapping does not need
+            sides = pixel_sides(source)
+    if sides is None:
+        return
+    found = float(np.sqrt(sides[0] * sides[1]))
+    if not 1 / FAR <= found / expected <= FAR:
+        yield (f'pixels of {source.path} are {found:.3g} m wide, and the model was trained on '
+               f'pixels of {expected:g} m: --resolution model resamples the raster to that')

@@ -3,6 +3,7 @@
 _base_ = './bhvit-tiny_segformer_1xb4-3k_rs-lvf-224x224.py'
 
 data_root = 'data/massachusetts_roads'
+ground_sampling_distance = 1.0
 model = dict(decode_head=dict(loss_decode=dict(class_weight=[1.0, 3.0])))
 train_dataloader = dict(dataset=dict(
     data_root=data_root,

@@ -4,6 +4,7 @@
 _base_ = './bhvit-tiny_segformer_1xb4-3k_rs-lvf-224x224.py'
 
 data_root = 'data/oam_fair'
+ground_sampling_distance = 0.07
 metainfo = dict(classes=('background', 'building'), palette=[[70, 90, 60], [230, 60, 50]])
 train_dataloader = dict(dataset=dict(
     data_root=data_root, metainfo=metainfo,

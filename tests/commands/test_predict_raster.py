@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import rasterio
+import rasterio.warp
 from raster.scenes import PALETTE
 from rasterio.enums import ColorInterp
 
@@ -153,3 +154,33 @@ def test_near_infrared_tagged_as_alpha(map_model, write_raster, tool, tmp_path):
         expected = (dataset.read((1, 2, 3)) + colours) / 2.
     np.testing.assert_allclose(blend[:3], expected, atol=0.51)
     assert (blend[3] == 255).all()
+
+
+def test_map_at_the_model_s_resolution(map_model, write_raster, tool, sentence, tmp_path, capsys):
+    model = str(map_model(ground_sampling_distance=0.6))
+    raster, main = write_raster((150, 210)), tool(TOOL)  # 0.3 m a pixel
+    names = [tmp_path / f'{name}.tif' for name in ('own', 'resampled', 'expected', 'halved')]
+    own, resampled, expected, halved = names
+    assert main([str(raster), str(own), '--model', model, *ROOMY]) == 0
+    told = capsys.readouterr().err
+    assert ' 0.3 m' in told and ' 0.6 m' in told and told.count('note: ') == 1
+    assert main([str(raster), str(resampled), '--model', model, '--resolution', 'model',
+                 '--preview', str(tmp_path / 'look.png'), *ROOMY]) == 0
+    assert 'note: ' not in capsys.readouterr().err and (tmp_path / 'look.html').exists()
+    # As if it had been resampled before.
+    with rasterio.open(raster) as source:
+        profile = {**source.profile, 'height': 75, 'width': 105,
+                   'transform': source.transform * rasterio.Affine.scale(2)}
+        with rasterio.open(halved, 'w', **profile) as dataset:
+            for band in (1, 2, 3):
+                rasterio.warp.reproject(rasterio.band(source, band), rasterio.band(dataset, band),
+                                        resampling=rasterio.enums.Resampling.average)
+    assert main([str(halved), str(expected), '--model', model, *ROOMY]) == 0
+    with rasterio.open(resampled) as one, rasterio.open(expected) as other:
+        assert one.transform == other.transform and one.crs == other.crs
+        assert (one.read(1) == other.read(1)).mean() > 0.999
+    silent = map_model()
+    assert 'give metres' in sentence(main, raster, tmp_path / 'x.tif', '--packed', silent,
+                                     '--resolution', 'model')
+    assert '--resolution far' in sentence(main, raster, tmp_path / 'x.tif', '--packed', silent,
+                                          '--resolution', 'far')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 from raster.rasters import write_raster
 from rasterio.enums import ColorInterp
@@ -15,6 +16,18 @@ from bhvit_seg.raster.remarks import find_remarks
 def remarks_on(path, channels=3, **options) -> list[str]:
     with RasterSource(path, ReadOptions(channels, (0,) * channels, **options)) as source:
         return list(find_remarks(source))
+
+
+@pytest.mark.parametrize('distance, told', [
+    (None, False), (0.5, False), (0.7, False), (0.8, True), (0.34, False), (0.3, True)])
+def test_pixels_of_another_size_than_the_model_s(tmp_path, distance, told):
+    path = write_raster(tmp_path / 'a.tif', noise(), crs='EPSG:32632',
+                        transform=rasterio.Affine(0.5, 0, 5e5, 0, -0.5, 5e6))
+    with RasterSource(path, ReadOptions()) as source:
+        found = list(find_remarks(source, distance))
+    assert len(found) == told
+    if told:
+        assert str(path) in found[0] and ' 0.5 m' in found[0] and f' {distance} m' in found[0]
 
 
 def noise(bands=3, size=(150, 170), dtype='uint8') -> np.ndarray:

@@ -1,0 +1,38 @@
+"""``bhvit-seg models``: lists the models that are shipped."""
+
+from __future__ import annotations
+
+import argparse
+
+DESCRIPTION = (
+    'Lists the packed models that the package brings: what they find, at which ground sampling '
+    'distance, and how well on images that they have not seen. `predict` and `predict-raster` take '
+    'their names as --model. With a NAME, prints its card: data, licence, scores, failures.')
+EXAMPLES = (
+    'bhvit-seg models',
+    'bhvit-seg models roads-1m')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('name', nargs='?', metavar='NAME', help='print the card of this model')
+
+
+def run(args: argparse.Namespace) -> int:
+    from bhvit_seg.shipped import model_card, shipped_models
+
+    if args.name is not None:
+        print(model_card(args.name))
+        return 0
+    rows = [('name', 'metres a pixel', 'mean IoU', 'MB', 'what it finds')]
+    for name, entry in shipped_models().items():
+        distance = entry['ground_sampling_distance']
+        rows.append((name, '-' if distance is None else f'{distance:g}',
+                     f'{entry["scores"]["mIoU"]:.1f}', f'{entry["bytes"] / 1e6:.1f}',
+                     f'{entry["title"]} ({", ".join(entry["classes"])})'))
+    if len(rows) == 1:
+        print('no models are shipped with this version: `bhvit-seg export` packs your own')
+        return 1
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print('  '.join(f'{cell:<{width}}' for cell, width in zip(row, widths)).rstrip())
+    return 0
