@@ -180,7 +180,7 @@ def require_openvino(name: str) -> None:
     """Raise a UserError if OpenVINO or NNCF is missing."""
     import importlib.util
 
-    for package in ('onnx', 'openvino', 'nncf'):
+    for package in ('onnx', 'openvino', *['nncf'] * ('OpenVINO int8' in ENGINES)):
         if importlib.util.find_spec(package) is None:
             raise UserError(f'{name} is not binary and runs in OpenVINO, but {package} is not '
                             f'installed: {install_line(EXTRA)}')

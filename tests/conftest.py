@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
 
@@ -28,13 +31,10 @@ with contextlib.suppress(ImportError):
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# Why a test may be skipped where CI=true: the machine, the user, and data that is not in the
-# repository. Programs and packages are installed there (.ci/run), and a skip for want of one is a
-# failure. Two sets of packages are too large for that: mmpretrain (`make test-pretrain`) and the
-# engines that latency is compared with (extra `benchmark`).
+# Why a test may be skipped where CI=true: the machine, and data that is not in the repository.
+# Programs and packages are installed there (.ci/run), and a skip for want of one is a failure.
 ALLOWED_SKIPS = re.compile(
-    r'GPU|\broot\b|cannot be mounted|no real data at|no parity cases at|/dev/full|/proc|mmpretrain|'
-    r'onnx|openvino|nncf')
+    r'GPU|only root|cannot be mounted|no real data at|no parity cases at|/dev/full|/proc')
 
 
 def _fail_skips(report):
@@ -142,6 +142,39 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope='session')
+def setup_arguments() -> dict:
+    """What setup.py hands to setuptools."""
+    code = ('import json, setuptools; setuptools.setup = lambda **kw: '
+            'print(json.dumps(kw, default=repr)); '
+            'exec(open("setup.py").read(), {"__file__": "setup.py", "__name__": "x"})')
+    run = subprocess.run([sys.executable, '-c', code], cwd=REPOSITORY, capture_output=True,
+                         text=True, check=True)
+    return json.loads(run.stdout)
+
+
+@pytest.fixture
+def protected_folder() -> Iterator[Path]:
+    """A folder with a file, neither of which may be written to.
+
+    Root, who may write everywhere, has the rights of another user meanwhile, and pytest's own
+    folders are closed to that.
+    """
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / 'protected.txt').write_text('old')
+        (Path(name) / 'protected.txt').chmod(0o444)
+        os.chmod(name, 0o555)
+        if root:
+            os.setresuid(65534, 65534, 0)
+        try:
+            yield Path(name)
+        finally:
+            if root:
+                os.setresuid(0, 0, 0)
+            os.chmod(name, 0o700)
+
+
+@pytest.fixture(scope='session')
 def data_root() -> Path:
     """The folder of the real data sets; tests that ask for it are marked ``data``."""
     root = Path(os.environ.get('BHVIT_DATA') or REPOSITORY.parent / 'shared' / 'data')
@@ -169,6 +202,26 @@ def tiny_data(tmp_path_factory) -> Path:
             image[mask == 1] += 100
             assert cv2.imwrite(str(root / 'images' / split / f'{number}.png'), image)
             assert cv2.imwrite(str(root / 'annotations' / split / f'{number}.png'), mask)
+    return root
+
+
+@pytest.fixture(scope='session')
+def ade20k_like(tmp_path_factory) -> Path:
+    """Two images of 150 classes and other pixels, 0, for training and for validation, in the layout
+    of ADE20K: JPEG, and masks of rectangles whose colour in the image depends on their class."""
+    import cv2
+    import numpy as np
+
+    root, rng = tmp_path_factory.mktemp('ade20k'), np.random.default_rng(0)
+    palette = rng.integers(0, 256, (151, 3), dtype=np.uint8)
+    for split in ('training', 'validation'):
+        for folder in ('images', 'annotations'):
+            (root / folder / split).mkdir(parents=True)
+        for number in range(2):
+            mask = rng.integers(0, 151, (6, 8), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+            for name, pixels in ((f'images/{split}/{number}.jpg', palette[mask]),
+                                 (f'annotations/{split}/{number}.png', mask)):
+                assert cv2.imwrite(str(root / name), pixels)
     return root
 
 

@@ -1,4 +1,4 @@
-"""Damage that decoders of JPEG data only mention: they go on with pixels that they make up.
+"""Damage of JPEG data, which decoders only mention: they go on with pixels that they make up.
 
 Needs nothing but the standard library, and rasterio where GDAL reads.
 """
@@ -14,9 +14,11 @@ import tempfile
 import threading
 from collections.abc import Iterator
 
-_stderr_lock = threading.Lock()
 HARMLESS_BYTES = 16
+END_MARK = b'\xff\xd9'
+ZEROS = re.compile(rb'\0{32,}')
 _LIBRARY_LINE = re.compile(rb'JPEG|JPEGLib|libpng|SOS|Adobe|TIFF', re.IGNORECASE)
+_stderr_lock = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -59,20 +61,44 @@ if hasattr(os, 'register_at_fork'):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def find_jpeg_damage(lines: list[str], content: bytes) -> str | None:
-    """Return what libjpeg says about lost pixels of a JPEG file, None where it says nothing.
+def loses_pixels(message: str, content: bytes = b'') -> bool:
+    """Whether a message of libjpeg or of GDAL's JPEG decoder says that pixels are made up.
 
-    Superfluous bytes before the end mark are harmless where they are padding, all of one value;
-    else they are pixels, left over because something before them is damaged.
+    A few more bytes before the end of an image, as some cameras write them, are harmless; where
+    the ``content`` of the file is known, those of one value. Others are left over where decoding
+    went wrong.
     """
-    for line in lines:
-        superfluous = re.search(r'(\d+) extraneous bytes before marker 0xd9', line)
-        if superfluous:
-            end = content.rfind(b'\xff\xd9')
-            if len(set(content[end - int(superfluous.group(1)):end])) <= 1:
-                continue
-        if 'orrupt JPEG' in line or 'Premature end' in line:
-            return line
+    extraneous = re.search(r'(\d+) extraneous bytes before marker 0x(\w+)', message)
+    if not extraneous:
+        return 'orrupt JPEG' in message or 'Premature end' in message
+    end = content.rfind(END_MARK)
+    harmless = (len(set(content[end - int(extraneous[1]):end])) <= 1 if content
+                else int(extraneous[1]) <= HARMLESS_BYTES)
+    return extraneous[2] != 'd9' or not harmless
+
+
+def find_zeroed_part(content: bytes) -> str | None:
+    """Return what is wrong with a JPEG file of which a part has been overwritten with zeros.
+
+    Zeros are valid codes. Unless they are the one that ends a block, they stand for runs of equal
+    waves, which no picture has: the colours of a scan are interleaved, so it is enough to ask for
+    the brightness. Progressive files are not looked at.
+    """
+    first_symbols, components, at = {}, None, 2
+    with contextlib.suppress(IndexError):
+        while content[at] == 0xff and content[at + 1] != 0xda:
+            marker, length = content[at + 1], int.from_bytes(content[at + 2:at + 4], 'big')
+            segment = content[at + 4:at + 2 + length]
+            if marker in (0xc0, 0xc1):
+                components = segment[5]
+            while marker == 0xc4 and segment:  # tables of codes, the first of which is all zeros
+                first_symbols[segment[0]] = segment[17]
+                segment = segment[17 + sum(segment[1:17]):]
+            at += 2 + length
+        table = 0x10 | content[at + 6] & 0x0f  # of the first component of the scan
+        if content[at + 4] == components and first_symbols.get(table):
+            zeros = ZEROS.search(content, at, max(content.find(END_MARK, at), at))
+            return zeros and f'{len(zeros[0])} bytes from {zeros.start()} on are zero'
     return None
 
 
@@ -94,8 +120,6 @@ class _GdalListener(logging.Handler):
 def gdal_damage_as_error() -> Iterator[list[str]]:
     """Raise :class:`rasterio.errors.RasterioError` where GDAL only warns that pixels are lost.
 
-    A damaged JPEG block is not an error to GDAL: pixels that cannot be decoded are made up.
-
     Yields:
         A list that is filled with the other warnings when the block ends.
     """
@@ -113,15 +137,3 @@ def gdal_damage_as_error() -> Iterator[list[str]]:
         if loses_pixels(text):
             raise RasterioError(text)
     harmless.extend(listener.found)
-
-
-def loses_pixels(warning: str) -> bool:
-    """Whether a warning of GDAL's JPEG decoder says that pixels are made up.
-
-    Some cameras write a few more bytes before the end of an image, which is harmless. More of them,
-    or any within the image, are left over where decoding went wrong.
-    """
-    extraneous = re.search(r'(\d+) extraneous bytes before marker 0x(\w+)', warning)
-    if extraneous:
-        return int(extraneous[1]) > HARMLESS_BYTES or extraneous[2] != 'd9'
-    return 'orrupt JPEG' in warning

@@ -1,12 +1,9 @@
 """Image, mask and raster files to arrays, or one sentence that names the file.
 
-TIFF files are read by rasterio, as :mod:`bhvit_seg.raster` reads them; where it is missing, Pillow
-reads those of one or three bands. OpenCV reads PNG, JPEG, WebP and BMP files, Pillow masks and
-transparent pictures. OpenCV gives a damaged file as a picture that is grey in part; checksums of
-PNG files are therefore verified first, and what libjpeg writes to stderr is read. A JPEG has no
-checksums: damage of a few bytes after which its codes happen to fit again is not noticed.
-
-Works without torch and OpenMMLab's packages: the packed model predicts where they are missing.
+TIFF files are read by rasterio; where it is missing, Pillow reads those of one or three bands.
+OpenCV reads PNG, JPEG, WebP and BMP files, Pillow masks and transparent pictures. OpenCV gives a
+damaged file as a picture that is grey in part; checksums of PNG files are therefore verified first,
+and what libjpeg writes to stderr is read. Works without torch and OpenMMLab's packages.
 """
 
 from __future__ import annotations
@@ -23,8 +20,9 @@ import numpy as np
 
 from bhvit_seg.datasets.decoder_messages import (
     collect_stderr,
-    find_jpeg_damage,
+    find_zeroed_part,
     gdal_damage_as_error,
+    loses_pixels,
 )
 from bhvit_seg.errors import UserError
 from bhvit_seg.extras import missing_package
@@ -48,13 +46,8 @@ TIFF_GDAL_NODATA = 42113
 TIFF_STORED_PHOTOMETRICS = (1, 2, 6)  # grey from black on, RGB, YCbCr (which is decoded to RGB)
 SAMPLE_FORMATS = {1: 'u', 2: 'i', 3: 'f'}
 PILLOW_MODES = {'1': 'L', **dict.fromkeys(('RGBA', 'RGBX', 'CMYK', 'YCbCr', 'LAB'), 'RGB')}
-PNG_BITS_AT, PNG_COLOUR_TYPE_AT, PNG_ALPHA = 24, 25, (b'\x04', b'\x06')
-# RFC 9649: the flags of an extended file, and the end of the sizes in a lossless one
-WEBP_FLAGS_AT, WEBP_ALPHA = {b'VP8X': 20, b'VP8L': 24}, 0x10
-COLOUR_FLAGS = {
-    'color': cv2.IMREAD_COLOR,
-    'unchanged': cv2.IMREAD_UNCHANGED,
-}
+PNG_BITS_AT = 24
+COLOUR_FLAGS = {'color': cv2.IMREAD_COLOR, 'unchanged': cv2.IMREAD_UNCHANGED}
 
 
 def read_image(path: str, color_type: str = 'color', backend_args: dict | None = None
@@ -75,12 +68,11 @@ def read_image(path: str, color_type: str = 'color', backend_args: dict | None =
 
 def read_pixels(path: str, color_type: str = 'color', backend_args: dict | None = None
                 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read a camera image, and where it has no data.
+    """Read a camera image, and where it has no data: there it has the mean of its other pixels.
 
     It has none where all bands are the nodata value that a TIFF file declares, and where any is NaN
     or infinite. ``'color'`` drops alpha, and there is no data where that is 0; ``'unchanged'``
-    keeps every band as a channel, so that none is alpha. Where there is no data, the image has the
-    mean of its other pixels, or 0 if there are none: a value that means nothing to a model.
+    keeps every band as a channel, so that none is alpha.
 
     Args:
         path: PNG, JPEG, TIFF, WebP or BMP file.
@@ -114,16 +106,16 @@ def read_pixels(path: str, color_type: str = 'color', backend_args: dict | None 
                 raise _no_colours(path, f'{image.dtype} values in each of its bands'
                                   if image.dtype != np.uint8 else '2 bands')
             image = np.repeat(image, 3, 2) if image.shape[2] == 1 else image[..., :3]
-    elif colour and _png_has_16_bits(content):
+    elif colour and content.startswith(PNG_SIGNATURE) and content[PNG_BITS_AT:][:1] == b'\x10':
         raise _no_colours(path, 'uint16 values in each of its bands')
-    elif colour and _has_alpha(content):
+    elif colour and _has_alpha(content, path):
         image = _decode_with_pillow(content, path, 'image', 'RGBA', upright=True)
         image, gaps = image[..., :3], image[..., 3] == 0
     else:
         image = _decode_with_opencv(content, path, 'image', color_type)
     if image.dtype.kind not in 'uif':
         raise UserError(f'image {path} has {image.dtype} values: save it as integers or floats')
-    return _fill(np.ascontiguousarray(image), gaps)
+    return fill_gaps(np.ascontiguousarray(image), gaps)
 
 
 def swap_red_and_blue(image: np.ndarray) -> np.ndarray:
@@ -218,8 +210,7 @@ def equals_declared(values: np.ndarray, value: float) -> np.ndarray:
 
 
 def _find_gaps(bands: np.ndarray, nodata: float | None, alpha: int | None) -> np.ndarray:
-    """Where bands (H, W, C) have no data, by their nodata value and the number of the alpha band.
-    """
+    """Where bands (H, W, C) have no data, by their nodata value and the place of the alpha band."""
     gaps = np.zeros(bands.shape[:2], bool)
     colours = bands if alpha is None else np.delete(bands, alpha, axis=2)
     if nodata is not None and not np.isnan(nodata):
@@ -231,13 +222,13 @@ def _find_gaps(bands: np.ndarray, nodata: float | None, alpha: int | None) -> np
     return gaps
 
 
-def _fill(image: np.ndarray, gaps: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Put the mean of an image (H, W, C) where it has no data; return both, None for no gaps."""
+def fill_gaps(image: np.ndarray, gaps: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Put the mean of an image (H, W, C) where it has no data, or 0 if it has none anywhere: a
+    value that means nothing to a model. Returns both, and None for no gaps."""
     if gaps is None or not gaps.any():
         return image, None
     rest = image[~gaps]
     mean = rest.mean(0, dtype=np.float64) if len(rest) else np.zeros(image.shape[2])
-    image = image.copy()
     image[gaps] = mean.round() if image.dtype.kind in 'ui' else mean
     return image, gaps
 
@@ -258,31 +249,20 @@ def _read_bytes(path: str, kind: str, backend_args: dict | None) -> bytes:
     return content
 
 
-def _png_has_16_bits(content: bytes) -> bool:
-    return content[:PNG_BITS_AT + 1].endswith(b'\x10') and content.startswith(PNG_SIGNATURE)
-
-
-def _has_alpha(content: bytes) -> bool:
-    """Whether a PNG or WebP is transparent anywhere, by a channel of its own or by a colour."""
-    if content.startswith(PNG_SIGNATURE):
-        return content[PNG_COLOUR_TYPE_AT:][:1] in PNG_ALPHA or (
-            b'tRNS' in content[:content.find(b'IDAT')])
-    kind = content[12:16] if content.startswith(b'RIFF') and content[8:12] == b'WEBP' else b''
-    flags = content[WEBP_FLAGS_AT[kind]:][:1] if kind in WEBP_FLAGS_AT else b''
-    return bool(flags and flags[0] & WEBP_ALPHA)
+def _has_alpha(content: bytes, path: str) -> bool:
+    if not content.startswith((PNG_SIGNATURE, b'RIFF')):
+        return False
+    with _open_with_pillow(content, path, 'image') as image:
+        return image.has_transparency_data
 
 
 class _Tiff(NamedTuple):
-    """The bands of a TIFF file, (H, W, C) as stored, and what the file says about them.
-
-    ``is_coded``: values that are not brightnesses, such as those of a palette, or of less than 8
-    bits; ``alpha``: the place of the alpha band.
-    """
+    """The bands of a TIFF file, (H, W, C) as stored, and what the file says about them."""
 
     values: np.ndarray
     nodata: float | None
-    alpha: int | None
-    is_coded: bool
+    alpha: int | None  # the place of that band
+    is_coded: bool  # not brightnesses: a palette, white as 0, or less than 8 bits
 
 
 def _read_tiff(content: bytes, path: str, kind: str) -> _Tiff:
@@ -298,12 +278,10 @@ def _read_tiff(content: bytes, path: str, kind: str) -> _Tiff:
             with memory.open() as dataset, gdal_damage_as_error():
                 values = np.ascontiguousarray(dataset.read().transpose(1, 2, 0))
                 colours = dataset.colorinterp
-                is_coded = (
-                    ColorInterp.palette in colours
-                    or int(dataset.tags(1, ns='IMAGE_STRUCTURE').get('NBITS', 8)) < 8
-                    or 'MINISWHITE' in dataset.tags(ns='IMAGE_STRUCTURE'))
+                tags = dataset.tags(1, ns='IMAGE_STRUCTURE') | dataset.tags(ns='IMAGE_STRUCTURE')
                 alpha = colours.index(ColorInterp.alpha) if ColorInterp.alpha in colours else None
-                return _Tiff(values, dataset.nodata, alpha, is_coded)
+                return _Tiff(values, dataset.nodata, alpha, ColorInterp.palette in colours
+                             or 'MINISWHITE' in tags or int(tags.get('NBITS', 8)) < 8)
     except rasterio.errors.RasterioError as error:
         raise _undecodable(path, kind, str(error.__cause__ or error)) from error
 
@@ -328,13 +306,8 @@ def _read_tiff_with_pillow(content: bytes, path: str, kind: str) -> _Tiff:
 
 def _decode_with_pillow(content: bytes, path: str, kind: str, mode: str | None = None,
                         upright: bool = False) -> np.ndarray:
-    """Decode a picture.
-
-    Args:
-        mode: What to convert it to; by default to RGB where its own values are not numbers or red,
-            green and blue, but never from a palette.
-        upright: Whether to obey the EXIF orientation.
-    """
+    """Decode a picture to a mode, by default RGB where its own values are not numbers or red, green
+    and blue, but never from a palette; ``upright`` by its EXIF orientation."""
     with _open_with_pillow(content, path, kind) as image:
         picture = ImageOps.exif_transpose(image) if upright else image
         mode = mode or PILLOW_MODES.get(image.mode, image.mode)
@@ -359,18 +332,20 @@ def _open_with_pillow(content: bytes, path: str, kind: str) -> Iterator[Image.Im
 
 def _decode_with_opencv(content: bytes, path: str, kind: str, color_type: str) -> np.ndarray:
     """Decode a picture to (H, W, C), red first."""
-    reason = ''
     if content.startswith(PNG_SIGNATURE):
         with _open_with_pillow(content, path, kind) as image:
             image.verify()
+    image, reason = None, ''
     with collect_stderr() as lines:
         try:
             image = cv2.imdecode(np.frombuffer(content, np.uint8), COLOUR_FLAGS[color_type])
         except cv2.error as error:
-            image, reason = None, error.err
-    damage = find_jpeg_damage(lines, content) if content.startswith(JPEG_SIGNATURE) else None
-    if image is None or damage:
-        raise _undecodable(path, kind, damage or reason)
+            reason = error.err
+    if content.startswith(JPEG_SIGNATURE):
+        damage = [line for line in lines if loses_pixels(line, content)]
+        reason = damage[0] if damage else find_zeroed_part(content) or reason
+    if image is None or reason:
+        raise _undecodable(path, kind, reason)
     return swap_red_and_blue(image.reshape(*image.shape[:2], -1))
 
 

@@ -1,7 +1,4 @@
-"""LiDAR rasters beside images: which file, which channels, and one array of both.
-
-Works without torch and OpenMMLab's packages.
-"""
+"""LiDAR rasters beside images; works without torch and OpenMMLab's packages."""
 
 from __future__ import annotations
 
@@ -42,22 +39,18 @@ def read_lidar(path: str, channels: Sequence[int] | None = None, fill: float = 0
                             f'{raster.shape[2]}, numbered from 0; correct '
                             'LoadLidarChannels.channels')
         raster = raster[..., channels]
-    missing = np.zeros(raster.shape, bool)
+    values = raster.astype(np.float32)
+    values[~np.isfinite(values)] = fill
     for value in (declared, nodata):
         if value is not None:
-            missing |= equals_declared(raster, value)
-    raster = raster.astype(np.float32)
-    raster[missing | ~np.isfinite(raster)] = fill
-    return raster
+            values[equals_declared(raster, value)] = fill
+    return values
 
 
 def append_lidar(image: np.ndarray, image_path: str, raster: np.ndarray, raster_path: str
                  ) -> np.ndarray:
-    """Return image and raster as one float32 array; the paths are for the message.
-
-    Raises:
-        UserError: They are not of one size.
-    """
+    """Return image and raster, which must be of one size, as one float32 array; the paths are for
+    the message."""
     if raster.shape[:2] != image.shape[:2]:
         raise UserError(
             f'LiDAR raster {raster_path} is {raster.shape[0]}x{raster.shape[1]} pixels (height x '
@@ -68,11 +61,7 @@ def append_lidar(image: np.ndarray, image_path: str, raster: np.ndarray, raster_
 
 
 def find_raster(folder: str | Path, name: str | Path) -> Path:
-    """Return the LiDAR raster of an image, by the image's path below its folder, without suffix.
-
-    Raises:
-        UserError: There is none.
-    """
+    """Return the LiDAR raster of an image, by the image's path below its folder, without suffix."""
     for suffix in LIDAR_SUFFIXES:
         raster = Path(folder) / f'{name}{suffix}'
         if raster.is_file():

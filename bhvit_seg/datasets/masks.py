@@ -6,7 +6,7 @@ or all ignored, and only its maker knows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -32,29 +32,24 @@ class MaskEncoding:
               255 mean ignored; the entry ``'*'`` stands for every colour not named.
         classes: Class names that a dict of colours may use.
 
+    Attributes:
+        reads_colours: Whether a palette image is to be read as its colours.
+
     Raises:
         UserError: ``encoding`` is none of these, or names a class that ``classes`` lacks.
     """
 
-    def __init__(self, encoding: str | Mapping = 'ids', classes=()) -> None:
-        self.colours = None
-        self.other = None
-        if isinstance(encoding, Mapping):
-            self.name = 'colours'
+    def __init__(self, encoding: str | Mapping = 'ids', classes: Sequence[str] = ()) -> None:
+        self.reads_colours = isinstance(encoding, Mapping)
+        self.name = 'colours' if self.reads_colours else encoding
+        if self.reads_colours:
             table = {str(key): _to_id(value, classes) for key, value in encoding.items()}
-            self.other = table.pop(ANY_OTHER_COLOUR, None)
-            self.colours = {_parse_colour(key): value for key, value in table.items()}
-        elif encoding in NAMED_ENCODINGS:
-            self.name = encoding
-        else:
+            self._other = table.pop(ANY_OTHER_COLOUR, None)
+            self._colours = {_parse_colour(key): value for key, value in table.items()}
+        elif encoding not in NAMED_ENCODINGS:
             raise UserError(f'mask_encoding={encoding!r} is unknown: give one of '
                             f"{', '.join(map(repr, NAMED_ENCODINGS))} or a dict from colours such "
                             "as '#FF0000' to class names")
-
-    @property
-    def reads_colours(self) -> bool:
-        """Whether a palette image is to be read as its colours."""
-        return self.colours is not None
 
     def decode(self, mask: np.ndarray, gaps: np.ndarray | None = None
                ) -> tuple[np.ndarray, dict[str, int]]:
@@ -74,34 +69,36 @@ class MaskEncoding:
             ids, unknown = self.decode(mask[~gaps][:, None])
             whole[~gaps] = ids[:, 0]
             return whole, unknown
-        if self.colours is not None:
-            return self._decode_colours(mask)
-        if mask.ndim == 3:
-            if not (mask == mask[..., :1]).all():
-                return _unknown_everywhere(mask, _pack(mask), '#{:06X}')
-            mask = mask[..., 0]
-        if self.name == 'threshold':
+        coloured = mask.ndim == 3 and not (mask == mask[..., :1]).all()
+        if self.reads_colours or coloured:
+            bands = np.broadcast_to(np.atleast_3d(mask), (*mask.shape[:2], 3)).astype(np.int32)
+            red, green, blue = np.moveaxis(bands, 2, 0)
+            mask, form = red << 16 | green << 8 | blue, '#{:06X}'
+        else:
+            mask, form = mask if mask.ndim == 2 else mask[..., 0], '{:g}'
+        if self.reads_colours:
+            ids = np.full(mask.shape, IGNORE if self._other is None else self._other, np.uint8)
+            known = np.full(mask.shape, self._other is not None)
+            for colour, id_ in self._colours.items():
+                ids[mask == colour] = id_
+                known |= mask == colour
+        elif coloured:
+            ids, known = np.zeros(mask.shape, np.uint8), np.zeros(mask.shape, bool)
+        elif self.name == 'threshold':
             return (mask >= THRESHOLD).astype(np.uint8), {}
-        if self.name == 'binary255':
-            ids = (mask == 255).astype(np.uint8)
-            known = (mask == 0) | (mask == 255)
+        elif self.name == 'binary255':
+            ids, known = (mask == 255).astype(np.uint8), (mask == 0) | (mask == 255)
         elif mask.dtype == np.uint8:
             return mask, {}
         else:
             known = (mask >= 0) & (mask <= 255) & (mask == np.floor(mask))
-            ids = np.where(known, mask, IGNORE).astype(np.uint8)
-        return _mark_unknown(ids, known, mask, '{:g}')
-
-    def _decode_colours(self, mask: np.ndarray) -> tuple[np.ndarray, dict[str, int]]:
-        packed = _pack(mask if mask.ndim == 3 else np.repeat(mask[..., None], 3, axis=2))
-        other = IGNORE if self.other is None else self.other
-        ids = np.full(packed.shape, other, np.uint8)
-        known = np.full(packed.shape, self.other is not None)
-        for colour, label in self.colours.items():
-            here = packed == colour
-            ids[here] = label
-            known |= here
-        return _mark_unknown(ids, known, packed, '#{:06X}')
+            ids = np.where(known, mask, 0).astype(np.uint8)
+        if known.all():
+            return ids, {}
+        values, counts = np.unique(mask[~known], return_counts=True)
+        return np.where(known, ids, np.uint8(IGNORE)), {
+            form.format(values[i].item()): int(counts[i])
+            for i in np.argsort(-counts, kind='stable')}
 
 
 def label_table(reduce_zero_label: bool = False, label_map: Mapping | None = None) -> np.ndarray:
@@ -110,36 +107,13 @@ def label_table(reduce_zero_label: bool = False, label_map: Mapping | None = Non
     ``reduce_zero_label`` makes id 0 ignored and moves the others down by one; ``label_map``
     then renames labels.
     """
-    table = np.arange(256, dtype=np.uint8)
+    table = renamed = np.arange(256, dtype=np.uint8)
     if reduce_zero_label:
-        table = np.concatenate([[IGNORE], table[:254], [IGNORE]]).astype(np.uint8)
+        table = np.array([IGNORE, *range(254), IGNORE], np.uint8)
     if label_map:
-        renamed = np.arange(256, dtype=np.uint8)
-        for old, new in label_map.items():
-            renamed[old] = new
-        table = renamed[table]
-    return table
-
-
-def _mark_unknown(ids: np.ndarray, known: np.ndarray, values: np.ndarray, form: str
-                  ) -> tuple[np.ndarray, dict[str, int]]:
-    if known.all():
-        return ids, {}
-    ids = np.where(known, ids, IGNORE).astype(np.uint8)
-    found, counts = np.unique(values[~known], return_counts=True)
-    order = np.argsort(-counts, kind='stable')
-    return ids, {form.format(found[i].item()): int(counts[i]) for i in order}
-
-
-def _unknown_everywhere(mask: np.ndarray, values: np.ndarray, form: str
-                        ) -> tuple[np.ndarray, dict[str, int]]:
-    nothing = np.zeros(mask.shape[:2], bool)
-    return _mark_unknown(np.full(mask.shape[:2], IGNORE, np.uint8), nothing, values, form)
-
-
-def _pack(mask: np.ndarray) -> np.ndarray:
-    red, green, blue = (mask[..., i].astype(np.int32) for i in range(3))
-    return red << 16 | green << 8 | blue
+        renamed = renamed.copy()
+        renamed[list(label_map)] = list(label_map.values())
+    return renamed[table]
 
 
 def _parse_colour(text: str) -> int:
@@ -154,7 +128,7 @@ def _parse_colour(text: str) -> int:
     return value
 
 
-def _to_id(value: int | str, classes) -> int:
+def _to_id(value: int | str, classes: Sequence[str]) -> int:
     if value == 'ignore':
         return IGNORE
     if isinstance(value, str):

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-PROBLEMS_SHOWN = 20
-NAMES_SHOWN = 10
 # ENet (arXiv 1606.02147, section 5.2), which keeps weights between 1.4 and 50.
 ENET_OFFSET = 1.02
 
@@ -19,9 +17,9 @@ class DatasetReport:
     Attributes:
         split: ``train``, ``val`` or ``test``.
         classes: Class names, by label.
-        num_images: Number of images.
         pixels: (num_classes,) int64, labelled pixels of each class.
         images_with_class: (num_classes,) int64, images in which each class occurs.
+        num_images: Number of images.
         ignored: Pixels that are ignored.
         mean: Mean of each channel, red, green, blue first, as ``data_preprocessor`` wants it.
         std: Standard deviation of each channel.
@@ -31,56 +29,44 @@ class DatasetReport:
 
     split: str
     classes: tuple[str, ...]
+    pixels: np.ndarray
+    images_with_class: np.ndarray
     num_images: int = 0
-    pixels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    images_with_class: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     ignored: int = 0
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    @property
-    def class_weights(self) -> list[float]:
-        """Weights for ``loss_decode.class_weight``, see :func:`enet_class_weights`."""
-        return enet_class_weights(self.pixels)
-
     def first_problem(self) -> str:
         """One sentence: the first problem and the number of others."""
         others = len(self.problems) - 1
         return self.problems[0] + (f' ({others} more problem(s))' if others else '')
 
-    def summary(self, max_problems: int | None = PROBLEMS_SHOWN) -> str:
+    def summary(self, max_problems: int | None = 20) -> str:
         """Everything as text, at most ``max_problems`` problems of it (``None``: all)."""
         lines = [f'{self.split}: {self.num_images} images, {len(self.classes)} classes, '
                  f'{len(self.problems)} problem(s)']
-        shown = self.problems[:max_problems]
-        lines += [f'  problem: {problem}' for problem in shown]
-        if len(shown) < len(self.problems):
-            lines.append(f'  ... and {len(self.problems) - len(shown)} more')
+        lines += [f'  problem: {problem}' for problem in self.problems[:max_problems]]
+        if max_problems is not None and len(self.problems) > max_problems:
+            lines.append(f'  ... and {len(self.problems) - max_problems} more')
         lines += [f'  warning: {warning}' for warning in self.warnings]
         labelled = int(self.pixels.sum())
         if labelled:
-            lines += self._frequencies(labelled)
+            width = max(map(len, self.classes))
+            lines.append(f'  {"class":<{width + 5}} {"pixels":>8} {"images":>8}')
+            lines += [f'  {label:>3}  {name:<{width}} {100 * pixels / labelled:>7.2f}% {images:>8}'
+                      for label, (name, pixels, images) in enumerate(zip(
+                          self.classes, self.pixels, self.images_with_class))]
+            lines += [
+                f'  ignored: {100 * self.ignored / (labelled + self.ignored):.2f}% of all pixels',
+                'class weights (ENet: 1 / ln(1.02 + frequency), scaled so that the mean over '
+                'pixels is 1), to paste into loss_decode:',
+                f'  class_weight={_rounded(enet_class_weights(self.pixels), 4)}']
         if self.mean:
             lines += ['channels (red, green, blue first), to paste into data_preprocessor:',
                       f'  mean={_rounded(self.mean, 3)}, std={_rounded(self.std, 3)}']
         return '\n'.join(lines)
-
-    def _frequencies(self, labelled: int) -> list[str]:
-        width = max(map(len, self.classes))
-        lines = [f'  {"class":<{width + 5}} {"pixels":>8} {"images":>8}']
-        for label, name in enumerate(self.classes):
-            lines.append(f'  {label:>3}  {name:<{width}} '
-                         f'{100 * self.pixels[label] / labelled:>7.2f}% '
-                         f'{self.images_with_class[label]:>8}')
-        ignored = 100 * self.ignored / (labelled + self.ignored)
-        return lines + [
-            f'  ignored: {ignored:.2f}% of all pixels',
-            'class weights (ENet: 1 / ln(1.02 + frequency), scaled so that the mean over pixels '
-            'is 1), to paste into loss_decode:',
-            f'  class_weight={_rounded(self.class_weights, 4)}',
-        ]
 
 
 def enet_class_weights(pixels: np.ndarray) -> list[float]:
@@ -89,23 +75,19 @@ def enet_class_weights(pixels: np.ndarray) -> list[float]:
     ``1 / ln(1.02 + frequency)`` as in ENet, bounded also for classes that hardly occur, then
     scaled so that the mean over all pixels is 1: the loss, and with it the learning rate, keeps
     its size. A class without pixels has the weight 1, which nothing uses.
-
-    Args:
-        pixels: (num_classes,) pixel counts.
     """
     pixels = np.asarray(pixels, np.float64)
-    if not pixels.sum():
+    if not pixels.any():
         return [1.0] * len(pixels)
     frequency = pixels / pixels.sum()
     weights = 1 / np.log(ENET_OFFSET + frequency)
-    weights /= (weights * frequency).sum()
-    return np.where(pixels > 0, weights, 1.0).tolist()
+    return np.where(pixels > 0, weights / (weights * frequency).sum(), 1.0).tolist()
 
 
-def shortened(names: list[str]) -> str:
+def shortened(names: list[str], shown: int = 10) -> str:
     """The first names of a list, and how many follow."""
-    more = len(names) - NAMES_SHOWN
-    return ', '.join(names[:NAMES_SHOWN]) + (f' and {more} more' if more > 0 else '')
+    more = len(names) - shown
+    return ', '.join(names[:shown]) + (f' and {more} more' if more > 0 else '')
 
 
 def _rounded(values: list[float], digits: int) -> list[float]:

@@ -48,13 +48,11 @@ class RSLVFDataset(BaseSegDataset):
 
     METAINFO = dict(classes=('background', 'road'), palette=[[70, 90, 60], [255, 210, 60]])
 
-    def __init__(self,
-                 data_prefix: dict | None = None,
+    def __init__(self, data_prefix: dict | None = None,
                  img_suffix: str | Sequence[str] = IMAGE_SUFFIXES,
                  seg_map_suffix: str | Sequence[str] = '.png',
                  lidar_suffix: str | Sequence[str] = LIDAR_SUFFIXES,
-                 mask_encoding: str | Mapping = 'ids',
-                 metainfo: dict | None = None,
+                 mask_encoding: str | Mapping = 'ids', metainfo: dict | None = None,
                  **kwargs) -> None:
         self.lidar_suffix = _as_tuple(lidar_suffix)
         self.mask_encoding = mask_encoding
@@ -62,10 +60,8 @@ class RSLVFDataset(BaseSegDataset):
         prefix = data_prefix or dict(img_path='images/train', seg_map_path='annotations/train')
         super().__init__(
             data_prefix={key: folder for key, folder in prefix.items() if folder is not None},
-            img_suffix=_as_tuple(img_suffix),
-            seg_map_suffix=_as_tuple(seg_map_suffix),
-            metainfo=metainfo,
-            **kwargs)
+            img_suffix=_as_tuple(img_suffix), seg_map_suffix=_as_tuple(seg_map_suffix),
+            metainfo=metainfo, **kwargs)
 
     @classmethod
     def get_label_map(cls, new_classes: Sequence[str] | None = None) -> dict | None:
@@ -100,40 +96,32 @@ class RSLVFDataset(BaseSegDataset):
         if not images:
             raise UserError(f'image folder {folder} holds no file ending in '
                             f"{' or '.join(self.img_suffix)}: check data_prefix and img_suffix")
-        partners = [('seg_map_path', self.seg_map_suffix), ('lidar_path', self.lidar_suffix)]
-        partners = [(key, self.data_prefix[key], self._by_stem(self.data_prefix[key], suffixes),
-                     suffixes[0]) for key, suffixes in partners if self._is_used(key)]
-        data_list = []
-        for stem, name in sorted(images.items()):
-            info = dict(
-                img_path=osp.join(folder, name),
-                label_map=self.label_map,
-                reduce_zero_label=self.reduce_zero_label,
-                seg_fields=[])
-            for key, partner_folder, files, suffix in partners:
-                # A missing partner keeps the name it should have: check and loader report it.
-                info[key] = osp.join(partner_folder, files.get(stem, stem + suffix))
-            data_list.append(info)
+        data_list = [dict(img_path=osp.join(folder, name), label_map=self.label_map,
+                          reduce_zero_label=self.reduce_zero_label, seg_fields=[])
+                     for _, name in sorted(images.items())]
+        for key, suffixes in (('seg_map_path', self.seg_map_suffix),
+                              ('lidar_path', self.lidar_suffix)):
+            if self._is_used(key):
+                files = self._by_stem(self.data_prefix[key], suffixes)
+                for info, stem in zip(data_list, sorted(images)):
+                    # A missing partner keeps the name it should have: check and loader report it.
+                    info[key] = osp.join(self.data_prefix[key],
+                                         files.get(stem, stem + suffixes[0]))
         return data_list
 
     def get_data_info(self, idx: int) -> dict:
         """Return the paths of one image together with what its mask's pixels mean."""
-        info = super().get_data_info(idx)
-        info['mask_encoding'] = self.mask_encoding
-        info['classes'] = self._metainfo['classes']
-        return info
+        return super().get_data_info(idx) | dict(mask_encoding=self.mask_encoding,
+                                                 classes=self._metainfo['classes'])
 
     def _is_used(self, key: str) -> bool:
         """Whether the folder of these partners is configured, and present where it must be."""
-        if key not in self.data_prefix:
-            return False
-        folder = self.data_prefix[key]
-        if self._is_folder(folder):
-            return True
-        if key == 'seg_map_path' and self.test_mode:
-            return False
-        raise UserError(f'data_prefix.{key} is {folder}, which does not exist: correct it, or '
-                        'data_root, or set it to None')
+        folder = self.data_prefix.get(key)
+        found = folder is not None and self._is_folder(folder)
+        if folder is not None and not found and not (key == 'seg_map_path' and self.test_mode):
+            raise UserError(f'data_prefix.{key} is {folder}, which does not exist: correct it, or '
+                            'data_root, or set it to None')
+        return found
 
     def _is_folder(self, folder: str) -> bool:
         return fileio.isdir(folder, backend_args=self.backend_args)
@@ -157,11 +145,7 @@ class RSLVFDataset(BaseSegDataset):
         return files
 
     def _select(self, images: dict[str, str]) -> dict[str, str]:
-        """Keep the images that ``ann_file`` names, one a line, with or without suffix.
-
-        Raises:
-            UserError: The list is missing, empty, or names an image that is not there.
-        """
+        """Keep the images that ``ann_file`` names, one a line, with or without suffix."""
         if not fileio.isfile(self.ann_file, backend_args=self.backend_args):
             raise UserError(f'ann_file {self.ann_file} does not exist: correct it, or leave it '
                             'out to use every image of the folder')

@@ -11,9 +11,9 @@ from mmengine.dataset import BaseDataset
 from mmseg.registry import DATASETS, TRANSFORMS
 from torch.utils.data import Dataset
 
-from bhvit_seg.datasets.image_io import read_pixels, swap_red_and_blue
+from bhvit_seg.datasets.image_io import fill_gaps, read_pixels, swap_red_and_blue
 from bhvit_seg.datasets.rs_lvf import IMAGE_SUFFIXES
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, load_package
 from bhvit_seg.models.losses.distillation import UNLABELLED
 
 NODATA = 255
@@ -119,9 +119,9 @@ class LoadUnlabelledImage(BaseTransform):
     def transform(self, results: dict) -> dict:
         if results.get('window') is None:
             image, gaps = read_pixels(results['img_path'])
-            image = swap_red_and_blue(image)
         else:
             image, gaps = _read_window(results['img_path'], results['window'])
+        image = swap_red_and_blue(image)
         labels = np.full(image.shape[:2], UNLABELLED, np.uint8)
         if gaps is not None:
             labels[gaps] = NODATA
@@ -155,17 +155,12 @@ def find_images(places: Sequence[str | Path]) -> list[Path]:
 
 
 def _tile_starts(side: int, tile: int) -> list[int]:
-    """First rows or columns of tiles that cover ``side`` pixels."""
     last = max(side - tile, 0)
     return [*range(0, last, tile), last]
 
 
 def _open_raster(path: str | Path):
-    try:
-        import rasterio
-    except ImportError as error:
-        raise UserError(f'reading {path} needs rasterio: install bhvit_seg with the extra '
-                        '"raster"') from error
+    rasterio = load_package('rasterio')
     try:
         return rasterio.open(path)
     except rasterio.errors.RasterioError as error:
@@ -173,22 +168,14 @@ def _open_raster(path: str | Path):
 
 
 def _read_window(path: str, window: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the image (H, W, 3), blue first, and where it has no data, or None."""
-    from rasterio.windows import Window
-
+    """As :func:`read_pixels`, for (row, column, height, width) of a raster."""
     row, column, height, width = window
+    part = (row, row + height), (column, column + width)
     with _open_raster(path) as raster:
         bands = [1, 2, 3] if raster.count >= 3 else [1, 1, 1]
         if {raster.dtypes[band - 1] for band in bands} != {'uint8'}:
             raise UserError(f'the raster {path} has bands of {raster.dtypes[0]}, and images of 8 '
                             'bits are expected: convert it, for example with gdal_translate -ot '
                             'Byte -scale')
-        part = Window(column, row, width, height)
-        image = raster.read(bands[::-1], window=part).transpose(1, 2, 0)
-        gaps = raster.dataset_mask(window=part) == 0
-    image = np.ascontiguousarray(image)
-    if not gaps.any():
-        return image, None
-    # As read_pixels does: a value that means nothing to a model.
-    image[gaps] = image[~gaps].mean(0).round() if not gaps.all() else 0
-    return image, gaps
+        image = raster.read(bands, window=part).transpose(1, 2, 0)
+        return fill_gaps(image, raster.dataset_mask(window=part) == 0)

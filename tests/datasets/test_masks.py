@@ -13,50 +13,33 @@ from PIL import Image
 from bhvit_seg.datasets.masks import MaskEncoding, label_table
 from bhvit_seg.errors import UserError
 
-BYTES = arrays.arrays(np.uint8, (5, 4))
+CODE = {
+    'ids': lambda value: value,
+    'binary255': {0: 0, 255: 1}.get,
+    'threshold': lambda value: int(value >= 128),
+}
 
 
-@given(BYTES)
-def test_ids_are_kept(mask):
-    ids, unknown = MaskEncoding('ids').decode(mask)
-    assert (ids == mask).all() and not unknown
+@pytest.mark.parametrize('encoding', CODE)
+@given(mask=arrays.arrays(np.uint8, (5, 4)), gaps=arrays.arrays(bool, (5, 4)))
+def test_named_encodings(encoding, mask, gaps):
+    for coloured in (mask, np.dstack([mask] * 3)):  # grey saved as colour means the same
+        ids, unknown = MaskEncoding(encoding).decode(coloured, gaps)
+        truth = [None if gap else CODE[encoding](value)
+                 for value, gap in zip(mask.ravel().tolist(), gaps.ravel())]
+        assert ids.dtype == np.uint8
+        assert ids.ravel().tolist() == [255 if id_ is None else id_ for id_ in truth]
+        assert sum(unknown.values()) == truth.count(None) - gaps.sum()
 
 
-def test_ids_beyond_8_bits_do_not_wrap():
-    ids, unknown = MaskEncoding('ids').decode(np.array([[1, 256, 65535, 256]], np.uint16))
-    assert ids.tolist() == [[1, 255, 255, 255]]
-    assert unknown == {'256': 2, '65535': 1}
-
-
-def test_fractional_ids_are_unknown():
-    ids, unknown = MaskEncoding('ids').decode(np.array([[1.0, 0.5, -1.0]], np.float32))
-    assert ids.tolist() == [[1, 255, 255]] and unknown == {'-1': 1, '0.5': 1}
-
-
-def test_grey_saved_as_colour_is_read_as_ids():
-    grey = np.array([[0, 1], [1, 0]], np.uint8)
-    assert (MaskEncoding('ids').decode(np.dstack([grey] * 3))[0] == grey).all()
-
-
-def test_colour_mask_read_as_ids_names_the_colours():
-    mask = np.zeros((2, 2, 3), np.uint8)
-    mask[0, 0] = (255, 16, 0)
-    ids, unknown = MaskEncoding('ids').decode(mask)
-    assert (ids == 255).all() and unknown == {'#000000': 3, '#FF1000': 1}
-
-
-@given(BYTES)
-def test_binary255_knows_two_values(mask):
-    ids, unknown = MaskEncoding('binary255').decode(mask)
-    for value, label in zip(mask.ravel().tolist(), ids.ravel().tolist()):
-        assert label == {0: 0, 255: 1}.get(value, 255)
-    assert sum(unknown.values()) == ((mask > 0) & (mask < 255)).sum()
-
-
-@given(BYTES)
-def test_threshold_is_at_128(mask):
-    ids, unknown = MaskEncoding('threshold').decode(mask)
-    assert (ids == [[int(v >= 128) for v in row] for row in mask.tolist()]).all() and not unknown
+@pytest.mark.parametrize('mask, ids, unknown', [
+    (np.uint16([[1, 256, 65535, 256]]), [[1, 255, 255, 255]], {'256': 2, '65535': 1}),
+    (np.float32([[1.0, 0.5, -1.0]]), [[1, 255, 255]], {'-1': 1, '0.5': 1}),
+    (np.uint8([[[255, 16, 0], [0, 0, 0], [0, 0, 0]]]), [[255] * 3], {'#000000': 2, '#FF1000': 1}),
+])
+def test_what_is_no_id_is_counted(mask, ids, unknown):
+    found, counts = MaskEncoding('ids').decode(mask)
+    assert found.tolist() == ids and list(counts.items()) == list(unknown.items())
 
 
 @given(arrays.arrays(np.uint8, (4, 5), elements=st.integers(0, 3)))
@@ -68,11 +51,12 @@ def test_colours_round_trip(labels):
     assert (ids == np.array([0, 1, 255, 7])[labels]).all() and not unknown
 
 
-def test_unknown_colour_is_counted_or_covered_by_the_star():
-    mask = np.array([[[1, 2, 3], [255, 0, 0]]], np.uint8)
-    ids, unknown = MaskEncoding({'#FF0000': 1}).decode(mask)
-    assert ids.tolist() == [[255, 1]] and unknown == {'#010203': 1}
-    ids, unknown = MaskEncoding({'#FF0000': 1, '*': 0}).decode(mask)
+@pytest.mark.parametrize('mask', [np.uint8([[[2, 2, 2], [255, 0, 0]]]), np.uint8([[2, 9]])])
+def test_unknown_colour_is_counted_or_covered_by_the_star(mask):
+    colours = {'#FF0000': 1, '#090909': 1}
+    ids, unknown = MaskEncoding(colours).decode(mask)
+    assert ids.tolist() == [[255, 1]] and unknown == {'#020202': 1}
+    ids, unknown = MaskEncoding({**colours, '*': 0}).decode(mask)
     assert ids.tolist() == [[0, 1]] and not unknown
 
 

@@ -5,6 +5,6 @@ of roads, paths have their shape, and trees and shadows hide parts of them.
 """
 
 from bhvit_seg.datasets.synthetic.scene import Scene, generate_scene
-from bhvit_seg.datasets.synthetic.writing import write_ade20k_like, write_dataset
+from bhvit_seg.datasets.synthetic.writing import write_dataset
 
-__all__ = ['Scene', 'generate_scene', 'write_ade20k_like', 'write_dataset']
+__all__ = ['Scene', 'generate_scene', 'write_dataset']

@@ -1,4 +1,4 @@
-"""The layers of a scene: colour, height and labels, and oriented shapes in them."""
+"""The layers of a scene, and oriented shapes in them. Places and sizes are in pixels, (x, y)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 METRES_PER_PIXEL = 0.5
-SUBPIXEL_BITS = 4
+EVERYWHERE = np.s_[:, :]
 
 
 class Canvas:
@@ -17,11 +17,14 @@ class Canvas:
         height: Above ground in metres, (H, W) float32.
         road: (H, W) uint8, 1 where a road is, also below other objects.
         taken: (H, W) bool, where no further object may be placed.
+        grain: (H, W) float32 noise of mean 0 and deviation 1.
     """
 
     def __init__(self, rng: np.random.Generator, size: tuple[int, int]) -> None:
         self.rng = rng
         self.size = size
+        self.extent = np.array([size[1], size[0]], float)
+        self.y, self.x = np.mgrid[:size[0], :size[1]].astype(np.float32)
         self.colour = np.zeros((*size, 3), np.float32)
         self.height = np.zeros(size, np.float32)
         self.road = np.zeros(size, np.uint8)
@@ -31,58 +34,45 @@ class Canvas:
     def noise(self, cell: float, octaves: int = 3) -> np.ndarray:
         """Smooth noise (H, W), about -1..1, whose coarsest features are ``cell`` pixels wide."""
         total = np.zeros(self.size, np.float32)
-        weight = 1.0
-        for _ in range(octaves):
-            grid = [max(int(np.ceil(side / cell)), 1) + 3 for side in self.size]
-            coarse = self.rng.standard_normal(grid, dtype=np.float32)
-            scaled = cv2.resize(coarse, None, fx=cell, fy=cell, interpolation=cv2.INTER_LINEAR)
-            top, left = (int(self.rng.integers(0, max(have - need, 0) + 1))
-                         for have, need in zip(scaled.shape, self.size))
-            total += weight * scaled[top:top + self.size[0], left:left + self.size[1]]
-            cell, weight = max(cell / 2, 2.0), weight * 0.5
-        return total * 0.5
+        for octave in range(octaves):
+            scale = max(cell / 2**octave, 2)
+            coarse = self.rng.standard_normal([int(side / scale) + 4 for side in self.size],
+                                              dtype=np.float32)
+            fine = cv2.resize(coarse, None, fx=scale, fy=scale)
+            total += fine[:self.size[0], :self.size[1]] / 2**(octave + 1)
+        return total
 
-    def fill(self, outline: np.ndarray) -> np.ndarray:
-        """Return the (H, W) bool inside of a polygon (N, 2) of (x, y) in pixels."""
-        inside = np.zeros(self.size, np.uint8)
-        corners = np.round(outline * (1 << SUBPIXEL_BITS)).astype(np.int32)
-        cv2.fillPoly(inside, [corners], 1, shift=SUBPIXEL_BITS)
-        return inside.astype(bool)
-
-    def local(self, centre: np.ndarray, along: np.ndarray, reach: float):
-        """Coordinates in a rotated frame, for the part of the scene within ``reach`` pixels.
+    def box(self, centre: np.ndarray, along: np.ndarray, half: tuple[float, float]) -> tuple:
+        """A rectangle of half sides ``half``, along and across the direction ``along``.
 
         Returns:
-            The slices of that part, and the distances in pixels along and across ``along`` from
-            ``centre``; ``None`` where the part is empty.
+            The slices of the part of the scene around it, which may be empty; there, the distances
+            along and across from its centre, and whether a pixel is inside.
         """
-        left, top = np.floor(centre - reach).astype(int)
-        right, bottom = np.ceil(centre + reach).astype(int) + 1
-        rows = slice(max(top, 0), min(bottom, self.size[0]))
-        columns = slice(max(left, 0), min(right, self.size[1]))
-        if rows.start >= rows.stop or columns.start >= columns.stop:
-            return None
-        y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(centre[1])
-        x = np.arange(columns.start, columns.stop, dtype=np.float32)[None] - np.float32(centre[0])
-        along = along.astype(np.float32)
-        return (rows, columns), x * along[0] + y * along[1], y * along[0] - x * along[1]
+        centre, along, reach = np.float32(centre), np.float32(along), float(np.hypot(*half)) + 1
+        part = tuple(slice(max(int(at - reach), 0), max(int(at + reach) + 2, 0))
+                     for at in (centre[1], centre[0]))
+        x, y = self.x[part] - centre[0], self.y[part] - centre[1]
+        u, v = x * along[0] + y * along[1], y * along[0] - x * along[1]
+        return part, u, v, (np.abs(u) < half[0]) & (np.abs(v) < half[1])
 
     def is_free(self, centre: np.ndarray, along: np.ndarray, half: tuple[float, float]) -> bool:
-        """Whether a rectangle of half sides ``half`` (along, across; pixels) overlaps nothing and
-        has its centre in the scene."""
-        if not (0 <= centre[0] < self.size[1] and 0 <= centre[1] < self.size[0]):
-            return False
-        part = self.local(centre, along, float(np.hypot(*half)))
-        where, u, v = part
-        return not self.taken[where][(np.abs(u) <= half[0]) & (np.abs(v) <= half[1])].any()
+        """Whether a rectangle overlaps nothing and has its centre in the scene."""
+        part, *_, inside = self.box(centre, along, half)
+        return bool((centre >= 0).all() and (centre < self.extent).all()
+                    and not self.taken[part][inside].any())
 
-    def paint(self, where, inside: np.ndarray, colour: np.ndarray,
-              texture: np.ndarray | float = 0.0) -> None:
-        """Set the reflectance of ``inside`` (a mask of the part ``where``) to ``colour``, modulated
-        by ``texture``."""
-        shaded = np.asarray(colour, np.float32) * (1 + np.asarray(texture, np.float32))[..., None]
-        part = self.colour[where]
-        np.copyto(part, np.broadcast_to(shaded, part.shape), where=inside[..., None])
+    def paint(self, part: tuple, inside: np.ndarray, colour, texture: np.ndarray | float = 0.0,
+              height: np.ndarray | float | None = None) -> None:
+        """Set the colour of ``inside``, modulated by ``texture``, and perhaps its height."""
+        shaded = np.float32(colour) * (1 + np.asarray(texture, np.float32)[..., None])
+        np.copyto(self.colour[part], shaded, where=inside[..., None])
+        if height is not None:
+            np.copyto(self.height[part], height, 'same_kind', inside)
+
+
+def pixels(metres: float) -> float:
+    return float(metres) / METRES_PER_PIXEL
 
 
 def unit(angle: float) -> np.ndarray:

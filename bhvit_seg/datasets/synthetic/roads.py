@@ -2,152 +2,116 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
 
-from bhvit_seg.datasets.synthetic.canvas import METRES_PER_PIXEL, Canvas, normal, unit
+from bhvit_seg.datasets.synthetic.canvas import EVERYWHERE, Canvas, normal, pixels, unit
 
-POINTS_PER_STREET = 48
+VERGES = ((0.55, 0.52, 0.46), (0.40, 0.42, 0.28), (0.62, 0.60, 0.57))
+WHEELS = (0.14, 0.32)  # how far from the centre line they run, in widths of the street
 
 
-@dataclass
 class Street:
-    """A line of points (N, 2), (x, y) in pixels, and the width of the street there in pixels."""
+    """A cubic curve beside a straight line of ``length`` pixels, which it leaves by up to about
+    ``bend`` of that length."""
 
-    points: np.ndarray
-    width: np.ndarray
+    def __init__(self, rng: np.random.Generator, start: np.ndarray, heading: np.ndarray,
+                 length: float, metres: float, bend: float) -> None:
+        self.start, self.heading, self.length = start, heading, length
+        first, second = 3 * bend, 3 * bend * rng.uniform(-1, 1)
+        self._curve = np.float32([first - second, second - 2 * first, first, 0])
+        self._wave = pixels(metres), rng.uniform(4, 12), rng.uniform(0, 6.28)
 
-    @property
-    def tangents(self) -> np.ndarray:
-        steps = np.gradient(self.points, axis=0)
-        return steps / np.maximum(np.linalg.norm(steps, axis=1, keepdims=True), 1e-6)
+    def _along(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Distance from the straight line, its slope and the width, ``u`` pixels along it."""
+        t = u / np.float32(self.length)
+        width, rate, phase = np.float32(self._wave)
+        return (np.polyval(self._curve, t) * np.float32(self.length),
+                np.polyval(np.polyder(self._curve), t),
+                width * (1 + np.float32(0.08) * np.sin(t * rate + phase)))
 
-    def outline(self, factor: float = 1.0, extra: float = 0.0) -> np.ndarray:
-        """The polygon of the street, its width times ``factor`` plus ``extra`` pixels a side."""
-        tangents = self.tangents
-        across = np.stack([-tangents[:, 1], tangents[:, 0]], axis=1)
-        half = (self.width * factor / 2 + extra)[:, None]
-        return np.concatenate([self.points + across * half, (self.points - across * half)[::-1]])
+    def at(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Points (N, 2), tangents (N, 2) and widths (N,) at ``u`` pixels along."""
+        across, slope, width = self._along(u)
+        sideways = normal(self.heading)
+        tangents = self.heading + sideways * slope[:, None]
+        return (self.start + self.heading * u[:, None] + sideways * across[:, None],
+                tangents / np.linalg.norm(tangents, axis=1, keepdims=True), width)
 
-    def walk(self, step: float, start: float = 0.0):
-        """Yield (point, tangent, width) every ``step`` pixels along the street."""
-        lengths = np.linalg.norm(np.diff(self.points, axis=0), axis=1)
-        at = np.concatenate([[0.0], np.cumsum(lengths)])
-        tangents = self.tangents
-        for distance in np.arange(start, at[-1], step):
-            point = np.array([np.interp(distance, at, self.points[:, i]) for i in (0, 1)])
-            index = int(np.searchsorted(at, distance)) - 1
-            yield point, tangents[max(index, 0)], float(np.interp(distance, at, self.width))
+    def walk(self, step: float, start: float) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+        return zip(*self.at(np.arange(start, self.length, step)))
+
+    def field(self, canvas: Canvas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For each pixel (H, W): ``u``, the distance from the centre line, and the width there."""
+        _, u, v, _ = canvas.box(self.start, self.heading, (1e6, 1e6))
+        across, slope, width = self._along(u)
+        distance = np.abs(v - across) / np.sqrt(1 + slope**2)
+        distance[(u < 0) | (u > self.length)] = np.inf
+        return u, distance, width
 
 
 def plan_streets(canvas: Canvas, side_streets: int) -> list[Street]:
     """Lay one street across the scene and others that branch off it."""
     rng = canvas.rng
-    extent = np.array([canvas.size[1], canvas.size[0]], float)
+    reach = float(np.hypot(*canvas.extent)) * 0.75
     heading = unit(rng.uniform(0, np.pi))
-    middle = extent * rng.uniform(0.3, 0.7, 2)
-    reach = float(np.hypot(*extent)) * 0.75
-    main = _street(rng, middle - heading * reach, middle + heading * reach,
-                   rng.uniform(7, 11), bend=rng.uniform(-0.25, 0.25))
-    streets = [main]
-    places = np.linspace(0.3, 0.7, max(side_streets, 1)) + rng.uniform(-0.05, 0.05,
-                                                                       max(side_streets, 1))
-    for place in places[:side_streets]:
-        index = int(place * (POINTS_PER_STREET - 1))
-        direction = normal(main.tangents[index]) * rng.choice([-1, 1])
-        direction = direction + main.tangents[index] * rng.uniform(-0.35, 0.35)
-        start = main.points[index]
-        streets.append(_street(rng, start, start + direction * reach, rng.uniform(5, 7.5),
-                               bend=rng.uniform(-0.15, 0.15)))
-        if rng.random() < 0.5:
-            streets.append(_street(rng, start, start - direction * reach, rng.uniform(5, 7.5),
-                                   bend=rng.uniform(-0.15, 0.15)))
+    start = canvas.extent * rng.uniform(0.3, 0.7, 2) - heading * reach
+    streets = [Street(rng, start, heading, 2 * reach, rng.uniform(7, 11),
+                           rng.uniform(-0.25, 0.25))]
+    for place in np.linspace(0.3, 0.7, max(side_streets, 1))[:side_streets]:
+        u = (place + rng.uniform(-0.05, 0.05)) * 2 * reach
+        (point,), (tangent,), _ = streets[0].at(np.array([u]))
+        heading = normal(tangent) + tangent * rng.uniform(-0.35, 0.35)
+        heading *= rng.choice([-1, 1]) / np.hypot(*heading)
+        for side in (1, -1)[:int(rng.integers(1, 3))]:
+            streets.append(Street(rng, point, side * heading, reach, rng.uniform(5, 7.5),
+                                       rng.uniform(-0.15, 0.15)))
     return streets
 
 
 def draw_streets(canvas: Canvas, streets: list[Street]) -> None:
-    """Lay verges, asphalt, worn tracks, kerbs and markings; fills the road label."""
+    """Lay verges, asphalt, worn tracks and markings; fills the road label."""
     rng = canvas.rng
-    everything = (slice(None), slice(None))
-    verge = np.any([canvas.fill(s.outline(extra=rng.uniform(1.5, 4))) for s in streets], axis=0)
-    verge_colour = [[0.55, 0.52, 0.46], [0.40, 0.42, 0.28], [0.62, 0.60, 0.57]][rng.integers(3)]
-    canvas.paint(everything, verge, verge_colour, canvas.grain * 0.05)
-    surface = np.any([canvas.fill(s.outline()) for s in streets], axis=0).astype(np.uint8)
+    verge, surface, junctions = np.zeros((3, *canvas.size), bool)
+    beside_track = np.full(canvas.size, np.inf, np.float32)
+    for street in reversed(streets):
+        u, distance, width = street.field(canvas)
+        verge |= distance < width / 2 + rng.uniform(1.5, 4)
+        surface |= distance < width / 2
+        for wheel in WHEELS:
+            beside_track = np.minimum(beside_track, np.abs(distance / width - wheel))
+        if street is not streets[0]:
+            junctions |= distance < width / 2 + 2
     # Closing rounds the corners of junctions as kerbs do.
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9))
-    padded = cv2.copyMakeBorder(surface, 9, 9, 9, 9, cv2.BORDER_REPLICATE)
-    surface = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[9:-9, 9:-9].astype(bool)
+    padded = cv2.copyMakeBorder(surface.astype(np.uint8), 9, 9, 9, 9, cv2.BORDER_REPLICATE)
+    canvas.road = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[9:-9, 9:-9].copy()
+    surface = canvas.road.astype(bool)
+    canvas.taken |= cv2.dilate(canvas.road, np.ones((5, 5), np.uint8)).astype(bool)
     tone = rng.uniform(0.22, 0.48)
-    tint = np.array([1.0, 1.0, 1.0]) + rng.uniform(-0.03, 0.05, 3)
-    worn = canvas.noise(40) * 0.07 + canvas.grain * 0.035
-    canvas.paint(everything, surface, tone * tint, worn)
-    canvas.road[surface] = 1
-    canvas.taken |= cv2.dilate(surface.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
-    for street in streets:
-        _draw_tracks(canvas, street, surface, tone)
-    _draw_markings(canvas, streets[0], streets[1:])
+    # Wheels polish dark asphalt lighter, and light asphalt darker.
+    polish = 0.12 * np.sign(0.36 - tone) * np.exp(-(beside_track / 0.05)**2)
+    worn = canvas.noise(40) * 0.07 + canvas.grain * 0.035 + polish
+    canvas.paint(EVERYWHERE, verge, VERGES[rng.integers(3)], canvas.grain * 0.05)
+    canvas.paint(EVERYWHERE, surface, tone * (1 + rng.uniform(-0.03, 0.05, 3)), worn)
+    marked = np.zeros(canvas.size, bool)  # on the main street, whose field is the last
+    if rng.random() < 0.8:
+        dash = rng.uniform(4, 8)
+        marked |= (distance < 0.6) & (u % (2.2 * dash) < dash)
+    if rng.random() < 0.5:
+        marked |= np.abs(distance / width - 0.44) < 0.02
+    canvas.paint(EVERYWHERE, marked & surface & ~junctions, [rng.uniform(0.72, 0.9)] * 3,
+                 canvas.grain * 0.1)
 
 
 def draw_path(canvas: Canvas) -> None:
     """Draw a narrow unpaved path, which is no road."""
     rng = canvas.rng
-    extent = np.array([canvas.size[1], canvas.size[0]], float)
-    heading = unit(rng.uniform(0, np.pi))
-    middle = extent * rng.uniform(0.15, 0.85, 2)
-    reach = float(np.hypot(*extent))
-    path = _street(rng, middle - heading * reach, middle + heading * reach, rng.uniform(1.5, 3),
-                   bend=rng.uniform(-0.3, 0.3))
-    inside = canvas.fill(path.outline())
-    colour = np.array([0.62, 0.54, 0.42]) * rng.uniform(0.8, 1.1)
-    canvas.paint((slice(None), slice(None)), inside, colour, canvas.grain * 0.08)
-
-
-def _street(rng: np.random.Generator, start, end, metres: float, bend: float) -> Street:
-    """A cubic Bezier line that leaves the straight one by up to ``bend`` of its length."""
-    across = normal(end - start)
-    first = start + (end - start) / 3 + across * bend
-    second = start + (end - start) * 2 / 3 + across * bend * rng.uniform(-1, 1)
-    t = np.linspace(0, 1, POINTS_PER_STREET)[:, None]
-    points = ((1 - t)**3 * start + 3 * (1 - t)**2 * t * first + 3 * (1 - t) * t**2 * second
-              + t**3 * end)
-    wave = np.sin(t[:, 0] * rng.uniform(4, 12) + rng.uniform(0, 6.28))
-    return Street(points, metres / METRES_PER_PIXEL * (1 + 0.08 * wave))
-
-
-def _draw_tracks(canvas: Canvas, street: Street, surface: np.ndarray, tone: float) -> None:
-    """Wheels polish two strips a lane: lighter on dark asphalt, darker on light."""
-    tracks = np.zeros(canvas.size, np.float32)
-    for offset in (-0.32, -0.14, 0.14, 0.32):
-        shifted = Street(street.points + _across(street) * (street.width * offset)[:, None],
-                         street.width)
-        tracks += canvas.fill(shifted.outline(factor=0.07))
-    tracks = cv2.GaussianBlur(tracks, (5, 5), 1.2) * surface
-    canvas.colour *= (1 + np.sign(0.36 - tone) * 0.12 * np.minimum(tracks, 1))[..., None]
-
-
-def _draw_markings(canvas: Canvas, main: Street, others: list[Street]) -> None:
-    rng = canvas.rng
-    junctions = np.any([canvas.fill(s.outline(extra=2)) for s in others], axis=0) if others else (
-        np.zeros(canvas.size, bool))
-    white = rng.uniform(0.72, 0.9)
-    painted = np.zeros(canvas.size, bool)
-    dash = rng.uniform(4, 8)
-    if rng.random() < 0.8:
-        for point, tangent, _ in main.walk(dash * 2.2):
-            part = canvas.local(point, tangent, dash)
-            if part is not None:
-                where, u, v = part
-                painted[where] |= (np.abs(u) < dash / 2) & (np.abs(v) < 0.6)
-    if rng.random() < 0.5:
-        inner, outer = canvas.fill(main.outline(factor=0.84)), canvas.fill(
-            main.outline(factor=0.92))
-        painted |= outer & ~inner
-    painted &= ~junctions & canvas.road.astype(bool)
-    canvas.paint((slice(None), slice(None)), painted, [white] * 3, canvas.grain * 0.1)
-
-
-def _across(street: Street) -> np.ndarray:
-    tangents = street.tangents
-    return np.stack([-tangents[:, 1], tangents[:, 0]], axis=1)
+    heading, reach = unit(rng.uniform(0, np.pi)), float(np.hypot(*canvas.extent))
+    start = canvas.extent * rng.uniform(0.15, 0.85, 2) - heading * reach
+    path = Street(rng, start, heading, 2 * reach, rng.uniform(1.5, 3), rng.uniform(-0.3, 0.3))
+    _, distance, width = path.field(canvas)
+    canvas.paint(EVERYWHERE, distance < width / 2,
+                 np.array([0.62, 0.54, 0.42]) * rng.uniform(0.8, 1.1), canvas.grain * 0.08)

@@ -16,10 +16,9 @@ from bhvit_seg.errors import UserError
 class RandomScaleCrop(BaseTransform):
     """Cut a window at a random scale, often one that holds a pixel of the favoured classes.
 
-    The window is cut first and resized afterwards: ``RandomResize`` on a tile of several
-    megapixels, most of which the crop throws away, takes longer than all other steps together.
-    The scale is relative to the tile, whatever its size, since it stands for ground resolution.
-    A tile smaller than the window is used whole, and the data preprocessor pads it.
+    The window is cut first and resized afterwards, which is faster than ``RandomResize`` of a
+    whole tile. The scale is relative to the tile, whatever its size, since it stands for ground
+    resolution. A tile smaller than the window is used whole, and the data preprocessor pads it.
 
     Args:
         crop_size: Height and width of the result in pixels.
@@ -32,11 +31,8 @@ class RandomScaleCrop(BaseTransform):
         UserError: An argument is out of range.
     """
 
-    def __init__(self,
-                 crop_size: int | Sequence[int],
-                 ratio_range: Sequence[float] = (0.5, 2.0),
-                 favoured_classes: Sequence[int] = (),
-                 favour_prob: float = 0.5) -> None:
+    def __init__(self, crop_size: int | Sequence[int], ratio_range: Sequence[float] = (0.5, 2.0),
+                 favoured_classes: Sequence[int] = (), favour_prob: float = 0.5) -> None:
         self.crop_size = _pair(crop_size)
         self.ratio_range = tuple(ratio_range)
         self.favoured_classes = list(favoured_classes)
@@ -73,10 +69,8 @@ class RandomScaleCrop(BaseTransform):
             if chosen.size:
                 pixel = divmod(chosen[np.random.randint(chosen.size)], size[1])
                 # Anywhere in the window: a road always in the middle would be learnt as such.
-                return [
-                    np.random.randint(max(p - w + 1, 0), min(p, limit) + 1)
-                    for p, w, limit in zip(pixel, window, last)
-                ]
+                return [np.random.randint(max(p - w + 1, 0), min(p, limit) + 1)
+                        for p, w, limit in zip(pixel, window, last)]
         return [np.random.randint(limit + 1) for limit in last]
 
     def __repr__(self) -> str:

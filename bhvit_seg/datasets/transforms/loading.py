@@ -78,7 +78,10 @@ class LoadAerialAnnotations(BaseTransform):
         path = results.get('seg_map_path')
         if path is None:
             return results
-        encoding = self._encoding(results.get('mask_encoding', 'ids'), results.get('classes', ()))
+        description = results.get('mask_encoding', 'ids'), results.get('classes', ())
+        if self._parsed is None or self._parsed[0] != description:
+            self._parsed = description, MaskEncoding(*description)
+        encoding = self._parsed[1]
         ids, unknown = encoding.decode(
             read_mask(path, self.backend_args, encoding.reads_colours), results.get('nodata'))
         if unknown:
@@ -93,13 +96,8 @@ class LoadAerialAnnotations(BaseTransform):
         results.setdefault('seg_fields', []).append('gt_seg_map')
         return results
 
-    def _encoding(self, description, classes) -> MaskEncoding:
-        if self._parsed is None or self._parsed[:2] != (description, classes):
-            self._parsed = (description, classes, MaskEncoding(description, classes))
-        return self._parsed[2]
-
     def __repr__(self) -> str:
-        return f'{type(self).__name__}()'
+        return f'{type(self).__name__}(keep_unlabelled={self.keep_unlabelled})'
 
 
 @TRANSFORMS.register_module()
@@ -121,11 +119,8 @@ class LoadLidarChannels(BaseTransform):
             channel.
     """
 
-    def __init__(self,
-                 channels: Sequence[int] | None = None,
-                 fill: float = 0.0,
-                 nodata: float | None = None,
-                 backend_args: dict | None = None) -> None:
+    def __init__(self, channels: Sequence[int] | None = None, fill: float = 0.0,
+                 nodata: float | None = None, backend_args: dict | None = None) -> None:
         self.channels = None if channels is None else list(channels)
         self.fill = fill
         self.nodata = nodata
@@ -135,9 +130,9 @@ class LoadLidarChannels(BaseTransform):
         if 'lidar_path' not in results:
             raise UserError(f"image {results.get('img_path')} comes without LiDAR raster: set "
                             'data_prefix.lidar_path to the folder of the rasters')
-        raster = self.load(results['lidar_path'])
-        results['img'] = append_lidar(results['img'], results.get('img_path'), raster,
-                                      results['lidar_path'])
+        path = results['lidar_path']
+        raster = self.load(path)
+        results['img'] = append_lidar(results['img'], results.get('img_path'), raster, path)
         return results
 
     def load(self, path: str) -> np.ndarray:

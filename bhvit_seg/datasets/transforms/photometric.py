@@ -19,10 +19,7 @@ class CameraPhotoMetricDistortion(PhotoMetricDistortion):
 
     def transform(self, results: dict) -> dict:
         image = results['img']
-        if image.dtype != np.uint8:
-            camera = np.clip(np.rint(image[..., :3]), 0, 255).astype(np.uint8)
-        else:
-            camera = np.ascontiguousarray(image[..., :3])
+        camera = np.clip(np.rint(image[..., :3]), 0, 255).astype(np.uint8)
         camera = super().transform(dict(img=camera))['img']
         if image.shape[2] > 3:
             camera = np.concatenate([camera.astype(image.dtype), image[..., 3:]], axis=2)
