@@ -47,9 +47,6 @@ class LoadAerialImage(BaseTransform):
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(color_type={self.color_type!r})'
-
 
 @TRANSFORMS.register_module()
 class LoadAerialAnnotations(BaseTransform):
@@ -96,9 +93,6 @@ class LoadAerialAnnotations(BaseTransform):
         results.setdefault('seg_fields', []).append('gt_seg_map')
         return results
 
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(keep_unlabelled={self.keep_unlabelled})'
-
 
 @TRANSFORMS.register_module()
 class LoadLidarChannels(BaseTransform):
@@ -138,7 +132,3 @@ class LoadLidarChannels(BaseTransform):
     def load(self, path: str) -> np.ndarray:
         """Return the chosen channels (H, W, C) float32 without gaps."""
         return read_lidar(path, self.channels, self.fill, self.nodata, self.backend_args)
-
-    def __repr__(self) -> str:
-        return (f'{type(self).__name__}(channels={self.channels}, fill={self.fill}, '
-                f'nodata={self.nodata})')
