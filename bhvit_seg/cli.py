@@ -54,15 +54,7 @@ def overview() -> str:
 
 
 def run_command(name: str, arguments: list[str] | None = None) -> int:
-    """Parse the arguments of one subcommand and run it.
-
-    Args:
-        name: The subcommand.
-        arguments: Its arguments. Defaults to those of the process.
-
-    Returns:
-        int: The exit status.
-    """
+    """Parse the arguments of a subcommand, by default those of the process, and run it."""
     import argparse
     import importlib
     import textwrap
@@ -78,11 +70,7 @@ def run_command(name: str, arguments: list[str] | None = None) -> int:
 
 @command
 def main(arguments: list[str] | None = None) -> int:
-    """Run ``bhvit-seg``; return the exit status.
-
-    Args:
-        arguments: What follows the name of the program. Defaults to those of the process.
-    """
+    """Run ``bhvit-seg`` with what follows the program's name; return the exit status."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ['']
     if name in ('-h', '--help', 'help'):
         print(overview())

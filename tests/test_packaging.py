@@ -13,27 +13,9 @@ import pytest
 import bhvit_seg
 
 
-@pytest.fixture(scope='module')
-def setup_arguments(repository):
-    """What setup.py hands to setuptools."""
-    code = ('import json, setuptools; setuptools.setup = lambda **kw: '
-            'print(json.dumps(kw, default=repr)); '
-            'exec(open("setup.py").read(), {"__file__": "setup.py", "__name__": "x"})')
-    run = subprocess.run([sys.executable, '-c', code], cwd=repository, capture_output=True,
-                         text=True, check=True)
-    import json
-    return json.loads(run.stdout)
-
-
-def test_version_is_the_package_s(setup_arguments):
-    assert setup_arguments['version'] == bhvit_seg.__version__
-
-
-def test_core_needs_two_small_packages(setup_arguments):
-    assert setup_arguments['install_requires'] == ['filelock', 'numpy']
-
-
 def test_packages_are_ours_and_complete(setup_arguments, repository):
+    assert setup_arguments['version'] == bhvit_seg.__version__
+    assert setup_arguments['install_requires'] == ['filelock', 'numpy']
     packages = setup_arguments['packages']
     assert packages and all(name.split('.')[0] == 'bhvit_seg' for name in packages)
     folders = {str(path.parent.relative_to(repository)).replace('/', '.')

@@ -32,10 +32,10 @@ def check_model_arguments(args: argparse.Namespace) -> None:
     Raises:
         UserError: Neither is, or both are, or there is no such config or model.
     """
+    from bhvit_seg.shipped import find_config, find_model
+
     packed = '--packed' if args.model is None else '--model'
     if args.model is not None:
-        from bhvit_seg.shipped import find_model
-
         if args.packed is not None:
             raise UserError(f'--model {args.model} and --packed {args.packed} are both given: '
                             'leave one of them out')
@@ -44,8 +44,6 @@ def check_model_arguments(args: argparse.Namespace) -> None:
         if args.config is None or args.checkpoint is None:
             raise UserError('no model is given: expected --model, --packed, or --config and '
                             '--checkpoint')
-        from bhvit_seg.shipped import find_config
-
         args.config = str(find_config(args.config))
         return
     for name in TORCH_ALONE:

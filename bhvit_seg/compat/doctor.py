@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Callable
 
 import bhvit_seg
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, first_line
 from bhvit_seg.extras import engine_failure, install_line, reinstall_line
 
 PYTHON_FOR_STACK = (3, 10)
@@ -47,14 +47,7 @@ CPU_FLAGS = ('avx2', 'avx512f', 'avx512_vpopcntdq', 'asimd', 'neon')
 
 @dataclass
 class Task:
-    """Something that bhvit_seg does, and whether it can here.
-
-    Attributes:
-        name: The commands.
-        found: The packages, with versions.
-        works: Whether all of them are there and import.
-        install: The command that installs what is missing; empty if nothing is.
-    """
+    """Commands, the packages found for them, whether all import, and what installs the missing."""
 
     name: str
     found: str
@@ -91,28 +84,29 @@ def examine(instruction_sets: Callable[[], list[str]]) -> Diagnosis:
     found = Diagnosis(f'bhvit_seg {bhvit_seg.__version__}, Python {platform.python_version()}, '
                       f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {flags}')
     engine_remedy = examine_engine(found, instruction_sets)
-    installed = {name: owners(name) for name in STACKS['mm']}
-    clobbered = [name for name, distributions in installed.items() if len(distributions) > 1]
-    stack = 'openmmlab' if any(
-        STACKS['openmmlab'][name][0] in distributions
-        for name, distributions in installed.items()) and not clobbered else 'mm'
+    # By module the installed distributions that provide it, with their versions.
+    installed = {module: versions([stack[module][0] for stack in STACKS.values()]
+                                  + list(SAME_FOLDERS.get(module, ()))) for module in STACKS['mm']}
+    clobbered = any(len(distributions) > 1 for distributions in installed.values())
+    stack = 'openmmlab' if not clobbered and any(
+        name in installed[module] for module, (name, _) in STACKS['openmmlab'].items()) else 'mm'
     failures: dict[str, str] = {}
     for extra, (name, modules) in TASKS.items():
-        failures.update({module: import_failure(module) for module in modules
-                         if module not in failures})
+        for module in modules:
+            if module not in failures:
+                failures[module] = import_failure(module)
         missing = [module for module in modules if failures[module] == 'missing']
-        versions = ', '.join(describe(module, installed.get(module, [])) for module in modules
-                             if module not in missing)
         if extra == 'mm' and sys.version_info < PYTHON_FOR_STACK:
             found.tasks.append(Task(name, 'needs Python 3.10 or newer', False))
             continue
+        there = ', '.join(describe(module, installed.get(module, {})) for module in modules
+                          if module not in missing)
+        absent = f'not installed: {", ".join(missing)}' if missing else ''
         found.tasks.append(Task(
-            name, '; '.join(filter(None, [
-                versions, missing and f'not installed: {", ".join(missing)}'])),
+            name, '; '.join(filter(None, [there, absent])),
             not any(failures[module] for module in modules),
             install_line(stack if extra == 'mm' else extra) if missing else ''))
-    report_problems(found, installed, clobbered, stack, failures)
-    found.remedy = found.remedy or engine_remedy
+    found.remedy = report_problems(found.problems, installed, stack, failures) or engine_remedy
     return found
 
 
@@ -136,57 +130,48 @@ def examine_engine(found: Diagnosis, instruction_sets: Callable[[], list[str]]) 
     return ('' if compiler else 'apt-get install g++ && ') + reinstall_line()
 
 
-def report_problems(found: Diagnosis, installed: dict[str, list[str]], clobbered: list[str],
-                    stack: str, failures: dict[str, str]) -> None:
-    """Add the problems with the packages to ``found``, and the remedy."""
-    before = len(found.problems)
-    for name in clobbered:
-        found.problems.append(f'{" and ".join(installed[name])} both provide {name} and overwrite '
-                              "each other's files")
+def report_problems(problems: list[str], installed: dict[str, dict[str, str]], stack: str,
+                    failures: dict[str, str]) -> str:
+    """Add the problems with the packages; return the remedy, or '' if there are none."""
+    before = len(problems)
+    problems += [f"{' and '.join(found)} both provide {name} and overwrite each other's files"
+                 for name, found in installed.items() if len(found) > 1]
     missing = [name for name in installed if failures.get(name) == 'missing']
     if missing and len(missing) < len(installed):
-        found.problems.append(f'not installed: {", ".join(missing)}')
-    for name, distributions in installed.items():
-        wanted, version = STACKS[stack][name]
-        if len(distributions) != 1:
-            continue
-        have = importlib.metadata.version(distributions[0])
-        if distributions[0] != wanted:
-            found.problems.append(f'{distributions[0]} does not belong with '
-                                  f'{STACKS[stack]["mmseg"][0]}, which comes with {wanted}')
-        elif have != version and not have.startswith(version + '.'):
-            found.problems.append(f'{wanted} is {have}, but {version} is what works here')
-    broken = {name: failure for name, failure in failures.items()
-              if failure and failure != 'missing'}
-    found.problems += [f'{name} does not import: {failure}' for name, failure in broken.items()]
-    if len(found.problems) == before:
-        return
+        problems.append(f'not installed: {", ".join(missing)}')
+    for name, found in installed.items():
+        if len(found) == 1:
+            (have, version), = found.items()
+            wanted, tried = STACKS[stack][name]
+            if have != wanted:
+                problems.append(f'{have} does not belong with {STACKS[stack]["mmseg"][0]}, which '
+                                f'comes with {wanted}')
+            elif version != tried and not version.startswith(tried + '.'):
+                problems.append(f'{wanted} is {version}, but {tried} is what works here')
+    broken = {name: failure for name, failure in failures.items() if failure not in ('', 'missing')}
+    problems += [f'{name} does not import: {failure}' for name, failure in broken.items()]
+    if len(problems) == before:
+        return ''
     if sys.version_info < PYTHON_FOR_STACK:
-        found.remedy = 'make install PYTHON=python3.11'
-    elif 'libGL' in failures.get('cv2', ''):
-        found.remedy = 'apt-get install libgl1   # or: pip install opencv-python-headless'
-    elif broken and not set(broken) & {*installed, 'torch', 'cv2'}:
-        extra = next(extra for extra, (_, modules) in TASKS.items() if set(modules) & set(broken))
-        found.remedy = install_line(extra)
-    else:
-        wrong = sorted({name for distributions in installed.values() for name in distributions})
-        only_missing = found.problems[before:] == [f'not installed: {", ".join(missing)}']
-        uninstall = '' if only_missing or not wrong else f'pip uninstall -y {" ".join(wrong)} && '
-        found.remedy = uninstall + install_line(stack)
+        return 'make install PYTHON=python3.11'
+    if 'libGL' in failures.get('cv2', ''):
+        return 'apt-get install libgl1   # or: pip install opencv-python-headless'
+    if broken and not set(broken) & {*installed, 'torch', 'cv2'}:
+        return install_line(next(extra for extra, (_, modules) in TASKS.items()
+                                 if set(modules) & set(broken)))
+    wrong = sorted({name for found in installed.values() for name in found})
+    only_missing = problems[before:] == [f'not installed: {", ".join(missing)}']
+    uninstall = '' if only_missing or not wrong else f'pip uninstall -y {" ".join(wrong)} && '
+    return uninstall + install_line(stack)
 
 
-def owners(module: str) -> list[str]:
-    """Return the installed distributions that provide a module of the mm stack."""
-    names = [stack[module][0] for stack in STACKS.values()] + list(SAME_FOLDERS.get(module, ()))
-    return [name for name in names if is_installed(name)]
-
-
-def is_installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+def versions(distributions: list[str]) -> dict[str, str]:
+    """Return the versions of those that are installed, by name."""
+    found = {}
+    for name in distributions:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def import_failure(module: str) -> str:
@@ -201,15 +186,14 @@ def import_failure(module: str) -> str:
         except ModuleNotFoundError as error:
             return 'missing' if error.name == module else f'it needs {error.name}'
         except Exception as error:
-            # Whatever a broken package raises is what is to be told.
-            return (str(error).strip().splitlines() or [type(error).__name__])[0]
+            return first_line(error)  # whatever a broken package raises is what is to be told
     return ''
 
 
-def describe(module: str, distributions: list[str]) -> str:
+def describe(module: str, distributions: dict[str, str]) -> str:
     """Return name and version of a module, and for torch the device."""
     if distributions:
-        return ', '.join(f'{name} {importlib.metadata.version(name)}' for name in distributions)
+        return ', '.join(f'{name} {version}' for name, version in distributions.items())
     loaded = sys.modules.get(module)
     version = getattr(loaded, '__version__', '')
     if module == 'torch' and version:
@@ -230,10 +214,10 @@ def render(found: Diagnosis) -> str:
     """Lay out a diagnosis for the terminal."""
     width = max(len(task.name) for task in found.tasks)
     encoding = getattr(sys.stdout, 'encoding', None) or ''  # closed: sys.stdout is None
-    good, bad = ('✓', '-') if 'utf' in encoding.lower() else ('+', '-')
+    good = '✓' if 'utf' in encoding.lower() else '+'
     lines = [found.system, '']
     for task in found.tasks:
-        lines.append(f'{good if task.works else bad} {task.name:<{width}}  {task.found}')
+        lines.append(f'{good if task.works else "-"} {task.name:<{width}}  {task.found}')
         if task.install:
             lines.append(f'  {"":<{width}}  to add it: {task.install}')
     lines += ['', *(f'problem: {problem}' for problem in found.problems)]

@@ -16,8 +16,6 @@ from mmcv.transforms import Compose
 from mmseg.apis import MMSegInferencer
 from mmseg.registry import TRANSFORMS
 
-OURS = 'LoadAerialImage'
-
 
 def adapt_inferencer() -> None:
     """Wrap ``MMSegInferencer._init_pipeline``; calling it again changes nothing."""
@@ -28,13 +26,13 @@ def adapt_inferencer() -> None:
     @functools.wraps(original)
     def init_pipeline(self: MMSegInferencer, cfg: Any) -> Compose:
         pipeline = cfg.test_dataloader.dataset.pipeline
-        places = [i for i, transform in enumerate(pipeline) if transform['type'] == OURS]
-        if not places:
-            return original(self, cfg)
-        loader = TRANSFORMS.build(dict(pipeline[places[0]]))
-        pipeline[places[0]] = {'type': 'LoadImageFromFile'}
-        built = original(self, cfg)
-        built.transforms[places[0]].from_file = loader
-        return built
+        for place, transform in enumerate(pipeline):
+            if transform['type'] == 'LoadAerialImage':
+                loader = TRANSFORMS.build(dict(transform))
+                pipeline[place] = {'type': 'LoadImageFromFile'}
+                built = original(self, cfg)
+                built.transforms[place].from_file = loader
+                return built
+        return original(self, cfg)
 
     MMSegInferencer._init_pipeline = init_pipeline

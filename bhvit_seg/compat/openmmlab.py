@@ -26,8 +26,6 @@ from bhvit_seg.extras import missing_package
 
 # In the order in which they need each other; the subpackages are those that are noisy.
 STACK = ('torch', 'mmengine', 'mmcv', 'mmseg', 'mmseg.models', 'mmseg.datasets')
-
-
 # Said on every run, and nothing a user could act upon.
 POINTLESS_WARNINGS = (
     'For binary segmentation, we suggest', 'Default ``avg_non_ignore`` is False',
@@ -39,29 +37,33 @@ class StackError(UserError, ImportError):
     """A package of the stack is missing or does not fit."""
 
 
+def import_quietly(*names: str) -> None:
+    """Import modules, without what they print and warn."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter('ignore')
+        for name in names:
+            importlib.import_module(name)
+            if name == 'torch':
+                import_torchvision()  # before mmseg, which imports it along with mmpretrain
+
+
 def require_mm_stack() -> None:
     """Import ``torch``, ``mmengine``, ``mmcv`` and ``mmseg``.
 
     Raises:
         StackError: One of them is missing or does not import; the message says what to type.
     """
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter('ignore')
-        for name in STACK:
-            try:
-                importlib.import_module(name)
-                if name == 'torch':
-                    # before mmseg, which imports it along with mmpretrain
-                    import_torchvision()
-            except ModuleNotFoundError as error:
-                raise StackError(
-                    f'{missing_package(error.name)} (`bhvit-seg doctor` tells what else is missing)'
-                ) from error
-            except (ImportError, AssertionError, AttributeError, OSError) as error:
-                # mmseg asserts the version of mmcv; compiled ops miss symbols of another torch.
-                raise StackError(
-                    f'{name} is installed but does not import ({first_line(error)}); '
-                    '`bhvit-seg doctor` tells what does not fit and how to correct it') from error
+    for name in STACK:
+        try:
+            import_quietly(name)
+        except ModuleNotFoundError as error:
+            raise StackError(f'{missing_package(error.name)} (`bhvit-seg doctor` tells what else '
+                             'is missing)') from error
+        except (ImportError, AssertionError, AttributeError, OSError) as error:
+            # mmseg asserts the version of mmcv; compiled ops miss symbols of another torch.
+            raise StackError(
+                f'{name} is installed but does not import ({first_line(error)}); '
+                '`bhvit-seg doctor` tells what does not fit and how to correct it') from error
 
 
 def allow_mmengine_checkpoints() -> None:
@@ -69,19 +71,15 @@ def allow_mmengine_checkpoints() -> None:
 
     These are the log histories of the message hub (``HistoryBuffer``) and NumPy's arrays and
     scalars of numeric type; all of them are data. NumPy 2 renamed the module that a checkpoint
-    names, so each function is allowed under the name of either version. Calling it again
-    changes nothing.
+    names, so each function is allowed under the name of either version.
     """
     import numpy as np
     import torch
     from mmengine.logging import HistoryBuffer
 
-    core = np._core if hasattr(np, '_core') else np.core
-    functions = [
-        (getattr(core.multiarray, name), f'numpy.{module}.multiarray.{name}')
-        for module in ('core', '_core')
-        for name in ('_reconstruct', 'scalar')
-    ]
+    multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
+    functions = [(getattr(multiarray, name), f'numpy.{module}.multiarray.{name}')
+                 for module in ('core', '_core') for name in ('_reconstruct', 'scalar')]
     numeric = {type(np.dtype(code)) for code in '?bBhHiIlLqQefd'}
     torch.serialization.add_safe_globals([
         HistoryBuffer, np.ndarray, np.dtype, *numeric, *functions,

@@ -18,15 +18,15 @@ from bhvit_seg.inference.windows import Grid
 def window_weights(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Return the weights of a window's rows and of its columns; a cell's is their product.
 
-    Weights rise to 1 over as many cells as neighbouring windows overlap, or towards it where that
-    is more than half a window, and fall again.
-
-    Returns:
-        float32 (rows of cells,) and (columns of cells,), all above 0.
+    Weights, float32 and above 0, rise to 1 over as many cells as neighbouring windows overlap, or
+    towards it where that is more than half a window, and fall again.
     """
-    rows, columns = (_ramps(side, overlap)
-                     for side, overlap in zip(grid.window_cells, grid.overlap))
-    return rows, columns
+    weights = []
+    for side, overlap in zip(grid.window_cells, grid.overlap):
+        steps = np.arange(side) + 0.5
+        weights.append(np.minimum(1, np.minimum(steps, steps[::-1]) / max(1, overlap))
+                       .astype(np.float32))
+    return weights[0], weights[1]
 
 
 class Blender:
@@ -56,11 +56,12 @@ class Blender:
         self._left, self._right = columns
         self._taken = self._reached = self._first
         self._last = (-1, -1)
-        band = _band(grid, rows[1] - rows[0], step)
+        # The rows of a step wait, and those of a window that begins in its last row.
+        height = rows[1] - rows[0]
+        band = height if step is None else min(height, step + grid.window_cells[0] - 1)
         self._sums = np.zeros((classes, band, columns[1] - columns[0]), np.float32)
         self._totals = np.zeros(self._sums.shape[1:], np.float32)
-        row_weights, column_weights = window_weights(grid)
-        self._weights = np.outer(row_weights, column_weights)
+        self._weights = np.outer(*window_weights(grid))
         self._scratch = np.empty_like(self._weights)
 
     def add(self, i: int, j: int, scores: np.ndarray) -> None:
@@ -102,12 +103,7 @@ class Blender:
         assert count <= len(self._totals), 'more rows are taken than step allows'
         totals = self._totals[:count]
         means = self._sums[:, :count] / np.where(totals > 0, totals, np.float32(1))
-        self._forget(count)
-        return means
-
-    def _forget(self, count: int) -> None:
-        """Move the rows that wait to the beginning of the band."""
-        width = self._totals.shape[1]
+        width = totals.shape[1]
         used = (self._reached - self._taken) * width
         kept = max(0, used - count * width)
         for plane in (*self._sums, self._totals):
@@ -115,16 +111,6 @@ class Blender:
             values = plane.reshape(-1)
             values[:kept] = values[used - kept:used]
             values[kept:used] = 0
-        self._taken += count
-        self._reached = max(self._reached, self._taken)
-
-
-def _band(grid: Grid, rows: int, step: int | None) -> int:
-    """Return how many rows may wait: those of a step, and of a window that begins in its last."""
-    return rows if step is None else min(rows, step + grid.window_cells[0] - 1)
-
-
-def _ramps(side: int, overlap: int) -> np.ndarray:
-    ramp = max(1, overlap)
-    steps = np.arange(side) + 0.5
-    return np.minimum(1, np.minimum(steps, steps[::-1]) / ramp).astype(np.float32)
+        self._taken = stop
+        self._reached = max(self._reached, stop)
+        return means

@@ -11,11 +11,11 @@ import fnmatch
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.fileio import name_outputs
 
 # What is looked for in folders and patterns; a file that is named itself may have any suffix.
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp')
@@ -23,16 +23,7 @@ RASTER_SUFFIXES = ('.tif', '.tiff', '.vrt', '.jp2', '.j2k', '.img', '.png', '.jp
                    '.webp')
 # Virtual file systems, URLs and parts of files (at least two letters: C: is a drive), XML.
 _ADDRESS = re.compile(r'/vsi\w+[/?]|[A-Za-z][\w+.-]+:|\s*<')
-
-
-class Kind(enum.Enum):
-    """What a path is."""
-
-    FILE = 'file'
-    FOLDER = 'folder'
-    ADDRESS = 'address'
-    PATTERN = 'pattern'
-    MISSING = 'missing'
+Kind = enum.Enum('Kind', 'FILE FOLDER ADDRESS PATTERN MISSING')
 
 
 def kind_of(given: str | os.PathLike) -> Kind:
@@ -76,36 +67,20 @@ def find_images(inputs: Sequence[str | Path], out: str | Path) -> dict[Path, Pat
         if kind_of(given) is Kind.MISSING:
             raise UserError(f'no images found at {given}: give an image, a folder of images or a '
                             'pattern')
-    return find_inputs(inputs, out, IMAGE_SUFFIXES, 'images')
+    return _find(inputs, out, IMAGE_SUFFIXES, 'images')
 
 
 def find_rasters(inputs: Sequence[str | Path], out: str | Path) -> dict[Path | str, Path]:
     """List the rasters of files, folders, glob patterns and addresses of GDAL.
 
-    Args:
-        inputs: Each a raster, a folder (searched with its subfolders), a pattern or an address.
-            What is missing is left for GDAL to refuse.
-        out: The output file or folder, which is never searched; nor are hidden files and folders.
-
-    Returns:
-        As :func:`find_images`; addresses are text.
-
-    Raises:
-        UserError: As :func:`find_images`.
+    As :func:`find_images`; addresses are text, ``out`` may be a file, and what is missing is left
+    for GDAL to refuse.
     """
-    return find_inputs(inputs, out, RASTER_SUFFIXES, 'rasters')
+    return _find(inputs, out, RASTER_SUFFIXES, 'rasters')
 
 
-def find_inputs(inputs: Sequence[str | Path], out: str | Path, suffixes: Sequence[str],
-                what: str) -> dict[Path | str, Path]:
-    """List what files, folders, patterns and addresses name, each once; see :func:`find_images`.
-
-    Args:
-        inputs: Files, folders, patterns, addresses.
-        out: The output file or folder.
-        suffixes: Suffixes, in lower case, of what is looked for in folders and patterns.
-        what: What that is called in messages.
-    """
+def _find(inputs: Sequence[str | Path], out: str | Path, suffixes: Sequence[str], what: str
+          ) -> dict[Path | str, Path]:
     names: dict[Path | str, Path] = {}
     for given in inputs:
         kind, text = kind_of(given), os.fspath(given)
@@ -120,7 +95,15 @@ def find_inputs(inputs: Sequence[str | Path], out: str | Path, suffixes: Sequenc
                             f'files of {", ".join(suffixes)} are looked for')
         for path, name in found:
             names.setdefault(path, name)
-    return name_outputs(names)
+    stems = Counter(name.with_suffix('') for name in names.values())
+    owners: dict[Path, Path | str] = {}
+    for path, name in names.items():
+        name = name.with_suffix('') if stems[name.with_suffix('')] == 1 else name
+        if name in owners:
+            raise UserError(f'{owners[name]} and {path} would both be written as {name}: give them '
+                            'different output folders')
+        owners[name] = path
+    return {path: name for name, path in owners.items()}
 
 
 def address_name(address: str) -> str:
@@ -139,14 +122,15 @@ def files_behind(address: str | os.PathLike) -> list[Path]:
     if kind_of(text) is not Kind.ADDRESS:
         return [Path(text)] if os.path.isfile(text) else []
     inner = re.sub(r'^(?:[A-Za-z][\w+.-]+:)?(?:/vsi\w+/)*', '', text)
-    found = [file for separators in ('["\'{}]|/vsi\\w+/', ',')
-             for part in (inner, *re.split(separators, inner)) for file in _longest_file(part)]
-    return list(dict.fromkeys(found))
+    parts = [part for separators in ('["\'{}]|/vsi\\w+/', ',')
+             for part in (inner, *re.split(separators, inner))]
+    return list(dict.fromkeys(file for part in parts for file in _longest_file(part)))
 
 
 def _longest_file(text: str) -> Iterator[Path]:
     """Yield the longest beginning of a text that is a file; the rest is a place within it."""
-    for end in [len(text), *(match.start() for match in reversed([*re.finditer('[/:!]', text)]))]:
+    ends = [match.start() for match in re.finditer('[/:!]', text)]
+    for end in (len(text), *reversed(ends)):
         if os.path.isfile(text[:end]):
             yield Path(text[:end])
             return
@@ -155,13 +139,23 @@ def _longest_file(text: str) -> Iterator[Path]:
 def _search(given: str, kind: Kind, out: Path, suffixes: Sequence[str]
             ) -> Iterator[tuple[Path, Path]]:
     """Yield the files of a folder or a pattern, each with its path below the folder."""
-    root = Path(given) if kind is Kind.FOLDER else Path(*_fixed_parts(Path(given)))
+    root, pattern = Path(given), ()
+    if kind is Kind.PATTERN:
+        parts = root.parts
+        fixed = next(i for i, part in enumerate(parts)
+                     if i == len(parts) - 1 or glob.has_magic(part))
+        root, pattern = Path(*parts[:fixed]), parts[fixed:]
     if root.resolve() == out:
         raise UserError(f'the output folder {out} is the folder of the inputs itself, where what '
                         'is written would be read by the next run: give another one')
+    if '**' in pattern:  # glob would follow links back upwards, again and again
+        matches: Iterable[str] = (path for path in _walk(str(root), out)
+                                  if _fits(Path(path).parts[len(root.parts):], pattern))
+    else:
+        matches = glob.glob(given) if pattern else [given]
     # What is written around the inputs, rather than among them, is no input.
     may_hold_out = out not in root.resolve().parents
-    for match in [given] if kind is Kind.FOLDER else _matches(given, root, out):
+    for match in matches:
         for path in map(Path, _walk(match, out) if os.path.isdir(match) else [match]):
             if path.suffix.lower() not in suffixes or path.name.startswith('.'):
                 continue
@@ -169,16 +163,6 @@ def _search(given: str, kind: Kind, out: Path, suffixes: Sequence[str]
             resolved = Path(os.path.realpath(path))
             if not may_hold_out or out not in (resolved, *resolved.parents):
                 yield path, path.relative_to(root)
-
-
-def _matches(pattern: str, root: Path, out: Path) -> Iterable[str]:
-    """Return the files and folders of a pattern below its part without wildcards."""
-    tail = Path(pattern).parts[len(root.parts):]
-    if '**' not in tail:
-        return glob.glob(pattern)
-    # glob would follow links back upwards, again and again.
-    return (path for path in _walk(str(root), out)
-            if _fits(Path(path).parts[len(root.parts):], tail))
 
 
 def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
@@ -209,11 +193,3 @@ def _walk(folder: str, out: Path, above: tuple[str, ...] = ()) -> Iterator[str]:
         else:
             # Broken links, too: what cannot be read is to be told.
             yield entry.path
-
-
-def _fixed_parts(pattern: Path) -> Iterator[str]:
-    """Yield the leading parts of a pattern that have no wildcard."""
-    for part in pattern.parts[:-1]:
-        if glob.has_magic(part):
-            return
-        yield part

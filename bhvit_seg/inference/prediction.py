@@ -19,13 +19,7 @@ from bhvit_seg.inference.blending import Blender
 from bhvit_seg.inference.inputs import find_images
 from bhvit_seg.inference.pictures import write_overlay
 from bhvit_seg.inference.predictor import LoadedImage, Predictor
-from bhvit_seg.inference.record import (
-    Job,
-    check_outputs,
-    list_jobs,
-    note_written,
-    update_record,
-)
+from bhvit_seg.inference.record import Job, check_outputs, list_jobs, note_written, update_record
 from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.windows import lay_grid
 
@@ -54,15 +48,10 @@ class PredictionReport:
     notes: list[str] = field(default_factory=list)
 
 
-def predict_files(inputs: Sequence[str | Path],
-                  source: ModelSource,
-                  out: str | Path,
-                  lidar: str | Path | None = None,
-                  opacity: float = 0.5,
-                  overlay: bool = True,
-                  overwrite: bool = False,
-                  window: int | None = None,
-                  whole: bool = False) -> PredictionReport:
+def predict_files(inputs: Sequence[str | Path], source: ModelSource, out: str | Path,
+                  lidar: str | Path | None = None, opacity: float = 0.5, overlay: bool = True,
+                  overwrite: bool = False, window: int | None = None, whole: bool = False
+                  ) -> PredictionReport:
     """Predict images into ``out/labels`` and ``out/overlays``.
 
     Label maps are 8-bit PNGs whose values are the model's class ids. Predictions that are there
@@ -91,24 +80,25 @@ def predict_files(inputs: Sequence[str | Path],
     if window is not None and (whole or window < 1):
         raise UserError(f'--window is {window}: give a number of pixels of at least 1, and not '
                         '--whole as well')
+    out, shown = Path(out), opacity if overlay else None
     names = find_images(inputs, out)
     model = source.load(windows=window is not None)
     if model.reads_lidar and lidar is None:
         raise UserError('the model reads camera and LiDAR: give the folder of the rasters with '
                         '--lidar')
-    options = {'model': model.digest, 'windows': 'whole' if whole else window}
     lidar = lidar if model.reads_lidar else None
-    jobs = list_jobs(names, Path(out), lidar, options)
-    check_outputs(jobs, Path(out), [source.weights, *filter(None, [source.config])])
+    jobs = list_jobs(names, out, lidar, {'model': model.digest,
+                                         'windows': 'whole' if whole else window})
+    check_outputs(jobs, out, [source.weights, *filter(None, [source.config])])
     report = PredictionReport()
-    todo = update_record(Path(out), jobs, source.weights, opacity if overlay else None, overwrite)
+    todo = update_record(out, jobs, source.weights, shown, overwrite)
     left = {job.name for job in todo}
     report.skipped = [job.image for job in jobs if job.name not in left]
     in_windows, dark, done = [], [], []
     with contextlib.ExitStack() as stack, explain_interrupt(lambda: (
             f'{len(report.written)} of {len(todo)} images are predicted in {out}; the same command '
             'continues')):
-        stack.callback(lambda: done and note_written(Path(out), done))
+        stack.callback(lambda: done and note_written(out, done))
         for job in with_progress(todo):
             try:
                 image = model.load(
@@ -116,18 +106,22 @@ def predict_files(inputs: Sequence[str | Path],
                 sides = choose_windows(model, image, window, whole)
                 labels = (model.predict(image) if sides is None else
                           predict_in_windows(model, image, sides))
-                write_prediction(job, image, labels, model, opacity if overlay else None)
+                write_prediction(job, image, labels, model, shown)
             except Exception as error:
                 # Whatever is wrong with one image, the others are to be predicted.
                 known = find_user_error(error)
                 sentence = str(known) if known else f'{type(error).__name__}: {first_line(error)}'
                 report.failed[job.image] = (
                     sentence if str(job.image) in sentence else f'{job.image}: {sentence}')
-            else:
-                report.written.append(job.image)
-                done.append(job.name)
-                in_windows += [job.image] if sides is not None and window is None else []
-                dark += [job.image] if is_too_dark(image, model) else []
+                continue
+            report.written.append(job.image)
+            done.append(job.name)
+            if sides is not None and window is None:
+                in_windows.append(job.image)
+            picture = image.picture  # of values of 0 to 1, trained on others, such as 8 bits
+            if (picture.dtype != np.uint8 and picture.max(initial=0) <= 1
+                    and max(model.fill[:picture.shape[2]]) > 1):
+                dark.append(job.image)
     if in_windows:
         report.notes.append(
             f'{some(in_windows)} of more than {MAX_WHOLE:,} pixels predicted in overlapping '
@@ -178,14 +172,6 @@ def predict_in_windows(model: Predictor, image: LoadedImage, window: tuple[int, 
         return labels
     rows, columns = (np.arange(new) * old // new for new, old in zip(image.size, labels.shape))
     return labels[rows[:, None], columns]
-
-
-def is_too_dark(image: LoadedImage, model: Predictor) -> bool:
-    """Whether an image has values of 0 to 1 where the model was trained on others, such as 8 bits.
-    """
-    picture = image.picture
-    return bool(picture.dtype != np.uint8 and picture.max(initial=0) <= 1
-                and max(model.fill[:picture.shape[2]]) > 1)
 
 
 def write_prediction(job: Job, image: LoadedImage, labels: np.ndarray, model: Predictor,

@@ -52,7 +52,6 @@ class Predictor:
         palette: A colour (RGB) for each class.
         channels: How many bands it takes.
         eight_bit: Whether it was trained on 8-bit images.
-        fill: As given.
         window: Height and width of the training crop in pixels.
         ground_sampling_distance: Metres a pixel of the training images, if it is known.
         cell: Side of the square of pixels that shares one score; None where scores depend on the
@@ -61,7 +60,6 @@ class Predictor:
         resizes: Whether it was tested on images brought to another size.
         slides: Whether ``predict`` itself goes by windows.
         reads_lidar: Whether it takes a LiDAR raster with each image.
-        digest: As given.
     """
 
     cell: int | None = None
@@ -82,11 +80,7 @@ class Predictor:
         self.digest = digest
 
     def load(self, image: Path, lidar: Path | None = None) -> LoadedImage:
-        """Read an image file, and its LiDAR raster.
-
-        Raises:
-            UserError: A file cannot be read.
-        """
+        """Read an image file, and its LiDAR raster; a file that cannot be read is a UserError."""
         raise NotImplementedError
 
     def predict(self, image: LoadedImage) -> np.ndarray:
@@ -108,11 +102,7 @@ class Predictor:
     def label(self, scores: np.ndarray) -> np.ndarray:
         """Return the class with the highest score, between scores upsampled bilinearly.
 
-        Args:
-            scores: ``(classes, h, w)`` float32.
-
-        Returns:
-            ``(cell * h, cell * w)`` uint8.
+        Takes ``(classes, h, w)`` float32, gives ``(cell * h, cell * w)`` uint8.
         """
         raise NotImplementedError
 

@@ -19,6 +19,7 @@ from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import make_output_folder, write_json
 
 RECORD = 'prediction.json'
+WAY_OUT = 'give another --out, or --overwrite'
 
 
 @dataclass
@@ -47,21 +48,28 @@ def list_jobs(names: Mapping[Path, Path], out: Path, lidar: str | Path | None,
     for image, name in names.items():
         raster = None
         with contextlib.suppress(UserError):  # it is reported when its turn comes
-            raster = None if lidar is None else find_raster(lidar, name)
-        identity = {**options, 'source': describe_file(image),
-                    'lidar': None if raster is None else describe_file(raster)}
-        jobs.append(Job(image, str(name), out / 'labels' / f'{name}.png',
-                        out / 'overlays' / f'{name}.png', identity))
+            raster = lidar and describe_file(find_raster(lidar, name))
+        jobs.append(Job(image, str(name), *paths_of(out, name), {
+            **options, 'source': describe_file(image), 'lidar': raster}))
     return jobs
+
+
+def paths_of(out: Path, name: str | Path) -> list[Path]:
+    """Return the label map and the overlay of a name."""
+    return [out / kind / f'{name}.png' for kind in ('labels', 'overlays')]
 
 
 def describe_file(path: Path) -> dict[str, Any]:
     """Return what identifies a version of a file: path, size in bytes and time of change."""
     described: dict[str, Any] = {'path': os.path.abspath(path)}
     with contextlib.suppress(OSError):
-        status = path.stat()
-        described.update(bytes=status.st_size, modified=status.st_mtime_ns)
+        described['bytes'], described['modified'] = stamp_of(path)
     return described
+
+
+def stamp_of(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def check_outputs(jobs: Sequence[Job], out: Path, others: Sequence[str | Path]) -> None:
@@ -94,45 +102,44 @@ def update_record(out: Path, jobs: Sequence[Job], weights: str, opacity: float |
 
     Raises:
         UserError: ``out`` holds predictions of another model or other images under the names that
-            are to be written, or files whose origin is unknown.
+            are to be written, files whose origin is unknown, or labels that were changed.
     """
     record = read_record(out / RECORD, overwrite)
     models, images = record['models'], record['images']
     digest = jobs[0].identity['model']
-    if not overwrite:
-        for name, entry in images.items():
-            if entry['model'] != digest and (out / 'labels' / f'{name}.png').exists():
-                raise UserError(f'{out} holds predictions of {models[entry["model"]]}, not of '
-                                f'{weights} with these settings: give another --out, or '
-                                '--overwrite')
+    for name, entry in images.items():
+        if not overwrite and entry['model'] != digest and paths_of(out, name)[0].exists():
+            raise UserError(f'{out} holds predictions of {models[entry["model"]]}, not of '
+                            f'{weights} with these settings: {WAY_OUT}')
     models[digest] = weights
     todo, stale = [], []
     for job in jobs:
-        name = job.name
+        name, entry, source = job.name, images.get(job.name), job.identity['source']['path']
+        known = files_of(out, name, entry)
         wanted = [job.labels] if opacity is None else [job.labels, job.overlay]
-        entry = images.get(name)
-        if not overwrite:
-            check_entry(out, job, wanted, entry)
+        for path in (path for path in (*known, *wanted) if not overwrite and path.exists()):
+            if path not in known:
+                raise UserError(f'{path} exists, but {RECORD} does not say what it is of: '
+                                f'{WAY_OUT}')
+            if entry['source']['path'] != source:
+                raise UserError(f'{path} is the prediction of {entry["source"]["path"]}, and '
+                                f'{job.image} would be written under the same name: {WAY_OUT}')
         # Another image beside it changes the name: 1.png is written as 1, or as 1.png beside 1.jpg.
         suffix = job.image.suffix
         before = name[:-len(suffix)] if name.endswith(suffix) else name + suffix
-        if before in images and images[before]['source']['path'] == job.identity['source']['path']:
+        if before in images and images[before]['source']['path'] == source:
             check_unchanged(out, before, images[before], overwrite)
             stale += files_of(out, before, images.pop(before))
-        written = (entry or {}).get('written')
-        same = not overwrite and entry is not None and {**entry, 'written': written} == {
-            **job.identity, 'opacity': entry['opacity'], 'written': written}
-        shown = entry['opacity'] if same else None
+        same = (not overwrite and entry is not None and opacity in (None, entry['opacity'])
+                and all(entry.get(key) == value for key, value in job.identity.items()))
+        if same and all(path.exists() for path in wanted):
+            continue
+        check_unchanged(out, name, entry, overwrite)
+        todo.append(job)
         if not same:
-            stale += files_of(out, name, entry) + (wanted if overwrite else [])
-        elif opacity not in (None, shown):
-            stale += files_of(out, name, entry)[1:]
-        if not same or opacity not in (None, shown) or not all(path.exists() for path in wanted):
-            check_unchanged(out, name, entry, overwrite)
-            todo.append(job)
-            written = None
-        images[name] = {**job.identity, 'opacity': shown if opacity is None else opacity,
-                        'written': written}
+            stale += known + (wanted if overwrite else [])
+        images[name] = {**job.identity, 'opacity': entry['opacity'] if same else opacity,
+                        'written': None}
     make_output_folder(out, '--out')
     for path in stale:
         path.unlink(missing_ok=True)
@@ -144,28 +151,17 @@ def note_written(out: Path, names: Iterable[str]) -> None:
     """Record size and time of label maps, so that those corrected by hand are told later."""
     record = read_record(out / RECORD, overwrite=True)
     for name in names:
-        record['images'][name]['written'] = stamp_of(out / 'labels' / f'{name}.png')
+        record['images'][name]['written'] = stamp_of(paths_of(out, name)[0])
     write_json(out / RECORD, record)
 
 
-def stamp_of(path: Path) -> list[int]:
-    """Return size in bytes and time of change of a file."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
-
-
 def check_unchanged(out: Path, name: str, entry: Mapping[str, Any] | None, overwrite: bool) -> None:
-    """Check that a label map that is to be replaced is as it was written.
-
-    Raises:
-        UserError: It was changed.
-    """
-    path = out / 'labels' / f'{name}.png'
-    # Without a stamp: of a run that was killed.
-    written = (entry or {}).get('written')
+    """Check that a label map that is to be replaced is as it was written, if that is known."""
+    path = paths_of(out, name)[0]
+    written = (entry or {}).get('written')  # None of a run that was killed
     if not overwrite and written and path.exists() and stamp_of(path) != written:
-        raise UserError(f'{path} was changed after it was predicted, and would be replaced: give '
-                        'another --out, or --overwrite')
+        raise UserError(f'{path} was changed after it was predicted, and would be replaced: '
+                        f'{WAY_OUT}')
 
 
 def read_record(path: Path, overwrite: bool) -> dict[str, dict]:
@@ -183,8 +179,7 @@ def read_record(path: Path, overwrite: bool) -> dict[str, dict]:
         except (ValueError, KeyError, TypeError, AttributeError):
             pass
         if not overwrite:
-            raise UserError(f'{path} is damaged or not of `bhvit-seg predict`: give another --out, '
-                            'or --overwrite')
+            raise UserError(f'{path} is damaged or not of `bhvit-seg predict`: {WAY_OUT}')
     return {'models': {}, 'images': {}}
 
 
@@ -192,23 +187,4 @@ def files_of(out: Path, name: str, entry: Mapping[str, Any] | None) -> list[Path
     """Return the files of a recorded prediction: the labels, and the overlay if it has one."""
     if entry is None:
         return []
-    kinds = ('labels',) if entry['opacity'] is None else ('labels', 'overlays')
-    return [out / kind / f'{name}.png' for kind in kinds]
-
-
-def check_entry(out: Path, job: Job, wanted: Sequence[Path], entry: Mapping[str, Any] | None
-                ) -> None:
-    """Check that files under the names of a job may be replaced.
-
-    Raises:
-        UserError: It is the prediction of another image, or of unknown origin.
-    """
-    known = files_of(out, job.name, entry)
-    for path in filter(Path.exists, [*known, *wanted]):
-        if path not in known:
-            raise UserError(f'{path} exists, but {RECORD} does not say what it is of: give '
-                            'another --out, or --overwrite')
-        if entry['source']['path'] != job.identity['source']['path']:
-            raise UserError(f'{path} is the prediction of {entry["source"]["path"]}, and '
-                            f'{job.image} would be written under the same name: give another '
-                            '--out, or --overwrite')
+    return paths_of(out, name)[:1 if entry['opacity'] is None else 2]

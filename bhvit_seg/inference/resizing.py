@@ -1,18 +1,15 @@
-"""Bilinear upsampling in NumPy, as ``torch.nn.functional.interpolate`` does it."""
+"""Resizing of images as mmcv's ``Resize`` does it, and of scores as torch's ``interpolate``."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 
 def upsample_rows(scores: np.ndarray, rows: int, align_corners: bool = False) -> np.ndarray:
-    """Resize ``(..., h, w)`` bilinearly to ``(..., rows, w)``.
-
-    Args:
-        scores: float32.
-        rows: The new height.
-        align_corners: As in ``torch.nn.functional.interpolate``.
-    """
+    """Resize float32 ``(..., h, w)`` bilinearly to ``(..., rows, w)``."""
     source = scores.shape[-2]
     if align_corners:
         at = np.arange(rows) * ((source - 1) / max(rows - 1, 1))
@@ -24,7 +21,44 @@ def upsample_rows(scores: np.ndarray, rows: int, align_corners: bool = False) ->
     return (1 - share) * scores[..., low, :] + share * scores[..., high, :]
 
 
-def upsample(scores: np.ndarray, size: tuple[int, int], align_corners: bool = False) -> np.ndarray:
-    """Resize ``(..., h, w)`` bilinearly to ``(..., *size)``, rows first."""
-    high = upsample_rows(scores, size[0], align_corners)
-    return upsample_rows(high.swapaxes(-1, -2), size[1], align_corners).swapaxes(-1, -2)
+def label_resized(logits: np.ndarray, sizes: Sequence[tuple[int, int]], align_corners: bool
+                  ) -> np.ndarray:
+    """Resize logits ``(classes, h, w)`` bilinearly to one size after the other; return the classes.
+
+    One class is resized at a time, so that the whole stack is never in memory.
+
+    Returns:
+        The highest class ``(H, W)``, uint8, of the last size.
+    """
+    best = np.full(sizes[-1], -np.inf, np.float32)
+    labels = np.zeros(sizes[-1], np.uint8)
+    for index, scores in enumerate(logits):
+        for rows, columns in sizes:
+            scores = upsample_rows(upsample_rows(scores, rows, align_corners).T, columns,
+                                   align_corners).T
+        better = scores > best
+        best[better] = scores[better]
+        labels[better] = index
+    return labels
+
+
+def resize(image: np.ndarray, test_scale: dict[str, Any] | None) -> np.ndarray:
+    """Resize an image ``(H, W, C)``, uint8 or float32, as the ``Resize`` of a test pipeline does.
+
+    Args:
+        image: The image.
+        test_scale: ``scale``, two sides in pixels, and ``keep_ratio``: whether the image is to
+            fit into them, the longer side into the longer one, or to fill width and height.
+    """
+    if test_scale is None:
+        return image
+    import cv2
+
+    height, width = image.shape[:2]
+    target = tuple(test_scale['scale'])
+    if test_scale['keep_ratio']:
+        short, long = sorted(target)
+        factor = min(long / max(height, width), short / min(height, width))
+        target = int(width * factor + 0.5), int(height * factor + 0.5)
+    resized = cv2.resize(image, target, interpolation=cv2.INTER_LINEAR)
+    return resized.reshape(target[1], target[0], image.shape[2])

@@ -53,15 +53,15 @@ class ModelSource:
             from bhvit_seg.inference.packed_predictor import PackedPredictor
 
             model = PackedPredictor(self.packed, self.threads)
+            cause, way_out = 'align_corners=True', 'its --config and --checkpoint instead'
         else:
             from bhvit_seg.inference.torch_predictor import TorchPredictor
 
             model = TorchPredictor(self.config, self.checkpoint, self.device, self.cfg_options,
                                    self.threads)
+            cause, way_out = 'of its decode head', 'another model'
         if windows and model.cell is None:
-            raise UserError(
-                f'the scores of {self.weights} depend on the size of the image '
-                f'({"align_corners=True" if self.packed else "of its decode head"}), so that '
-                'windows of a raster cannot be joined: give '
-                + ('its --config and --checkpoint instead' if self.packed else 'another model'))
+            raise UserError(f'the scores of {self.weights} depend on the size of the image '
+                            f'({cause}), so that windows of a raster cannot be joined: give '
+                            f'{way_out}')
         return model

@@ -38,13 +38,13 @@ class TorchPredictor(Predictor):
                  cfg_options: dict[str, Any] | None = None, threads: int | None = None) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        self.trained = TrainedSegmentor(config, checkpoint, device, cfg_options)
-        self.model = self.trained.model
+        trained = self.trained = TrainedSegmentor(config, checkpoint, device, cfg_options)
+        self.model = trained.model
         self.device = next(self.model.parameters()).device
-        meta = describe(self.trained)
-        super().__init__(meta, self._find_fill(meta['channels']), hashlib.sha256(
-            f'{meta["source"]}{self.trained.cfg.model.to_dict()}{self.trained.pipeline}'.encode()
-        ).hexdigest())
+        meta = describe(trained)
+        identity = f'{meta["source"]}{trained.cfg.model.to_dict()}{trained.pipeline}'
+        super().__init__(meta, self._find_fill(meta['channels']),
+                         hashlib.sha256(identity.encode()).hexdigest())
         self.batch = 8 if self.device.type == 'cuda' else 1
         self.slides = self.model.test_cfg.get('mode', 'whole') == 'slide'
 
@@ -80,13 +80,11 @@ class TorchPredictor(Predictor):
                                    align_corners=self.model.align_corners)
         return scores[..., :rows, :columns].float().cpu().numpy()
 
-    @torch.no_grad()
     def label(self, scores: np.ndarray) -> np.ndarray:
         if self.cell == 1:
             return scores.argmax(0).astype(np.uint8)
         size = [side * self.cell for side in scores.shape[1:]]
-        upsampled = F.interpolate(torch.from_numpy(scores)[None], size, mode='bilinear',
-                                  align_corners=False)
+        upsampled = F.interpolate(torch.from_numpy(scores)[None], size, mode='bilinear')
         return upsampled[0].argmax(0).to(torch.uint8).numpy()
 
     def _forward(self, windows: np.ndarray) -> tuple[torch.Tensor, tuple[int, int]]:

@@ -19,7 +19,7 @@ from bhvit_seg.errors import UserError
 
 
 class Window(NamedTuple):
-    """A rectangle of pixels."""
+    """A rectangle of pixels; ``bottom`` and ``right`` are the first row and column beyond it."""
 
     top: int
     left: int
@@ -28,12 +28,10 @@ class Window(NamedTuple):
 
     @property
     def bottom(self) -> int:
-        """The first row below it."""
         return self.top + self.height
 
     @property
     def right(self) -> int:
-        """The first column to the right of it."""
         return self.left + self.width
 
 
@@ -91,25 +89,29 @@ class Grid:
 
     def rows_over(self, first: int, stop: int) -> range:
         """Return which rows of windows cover any of the cell rows ``first`` to ``stop - 1``."""
-        return _over(self.tops, self.window[0], first * self.cell, stop * self.cell)
+        return self._over(self.tops, self.window[0], first, stop)
 
     def columns_over(self, first: int, stop: int) -> range:
-        """Return which columns of windows cover any of the cell columns ``first`` to
-        ``stop - 1``."""
-        return _over(self.lefts, self.window[1], first * self.cell, stop * self.cell)
+        """As :meth:`rows_over`, of columns."""
+        return self._over(self.lefts, self.window[1], first, stop)
+
+    def _over(self, starts: tuple[int, ...], side: int, first: int, stop: int) -> range:
+        if first >= stop:
+            return range(0)
+        return range(bisect_right(starts, first * self.cell - side),
+                     bisect_left(starts, stop * self.cell))
 
     def cells_of(self, block: Window) -> tuple[int, int, int, int]:
         """Return the cells whose scores decide the pixels of a block.
 
         These are the cells of the block and one more on each side, which bilinear upsampling
-        reads, within the grid.
-
-        Returns:
-            The first row, the row after the last, the first column, the column after the last.
+        reads, within the grid: the first row, the row after the last, the first column, the
+        column after the last.
         """
-        first_row, stop_row = _cells(block.top, block.bottom, self.cell, self.cells_high)
-        first_column, stop_column = _cells(block.left, block.right, self.cell, self.cells_wide)
-        return first_row, stop_row, first_column, stop_column
+        return (max(0, block.top // self.cell - 1),
+                min(self.cells_high, -(-block.bottom // self.cell) + 1),
+                max(0, block.left // self.cell - 1),
+                min(self.cells_wide, -(-block.right // self.cell) + 1))
 
 
 def lay_grid(size: tuple[int, int], window: tuple[int, int], overlap: float, cell: int) -> Grid:
@@ -137,12 +139,18 @@ def lay_grid(size: tuple[int, int], window: tuple[int, int], overlap: float, cel
         raise UserError(f'overlap {overlap} is not a fraction of a window: give a number from 0 to '
                         'below 1, such as 0.25')
     fraction = Fraction(str(float(overlap)))
-    rows, row_overlap, window_rows = _spread(size[0], window[0], fraction, cell)
-    columns, column_overlap, window_columns = _spread(size[1], window[1], fraction, cell)
-    return Grid(
-        height=int(size[0]), width=int(size[1]), cell=int(cell),
-        window=(window_rows * cell, window_columns * cell), overlap=(row_overlap, column_overlap),
-        tops=tuple(row * cell for row in rows), lefts=tuple(column * cell for column in columns))
+    axes = []
+    for length, side in zip(size, window):
+        cells = -(-int(length) // cell)
+        side = min(-(-int(side) // cell), cells)
+        span = cells - side
+        gaps = -(-span // max(1, int((1 - fraction) * side)))
+        # Neighbours lie span / gaps apart, rounded down or up: never more than was asked for, as
+        # that is a whole number, and never less than one cell.
+        starts = tuple(k * span // gaps * cell for k in range(gaps + 1)) if gaps else (0,)
+        axes.append((side * cell, side - -(-span // gaps) if gaps else 0, starts))
+    sides, overlaps, (tops, lefts) = zip(*axes)
+    return Grid(int(size[0]), int(size[1]), int(cell), sides, overlaps, tops, lefts)
 
 
 def cut_blocks(size: tuple[int, int], block: tuple[int, int]) -> tuple[Window, ...]:
@@ -158,37 +166,8 @@ def cut_blocks(size: tuple[int, int], block: tuple[int, int]) -> tuple[Window, .
     _require_sides('raster', size)
     _require_sides('block', block)
     (height, width), (rows, columns) = size, block
-    return tuple(
-        Window(top, left, min(rows, height - top), min(columns, width - left))
-        for top in range(0, height, rows) for left in range(0, width, columns))
-
-
-def _spread(length: int, side: int, fraction: Fraction, cell: int) -> tuple[list[int], int, int]:
-    """Place windows along one axis; all results are in cells.
-
-    Returns:
-        Where windows begin, the least overlap of two neighbours, and the side of a window.
-    """
-    cells = -(-int(length) // cell)
-    side = min(-(-int(side) // cell), cells)
-    span = cells - side
-    gaps = -(-span // max(1, int((1 - fraction) * side)))
-    if gaps == 0:
-        return [0], 0, side
-    # Neighbours lie span / gaps apart, rounded down or up: never more than was asked for, as that
-    # is a whole number, and never less than one cell.
-    return [k * span // gaps for k in range(gaps + 1)], side - -(-span // gaps), side
-
-
-def _over(starts: tuple[int, ...], side: int, first: int, stop: int) -> range:
-    """Return which of the intervals of ``side`` at ``starts`` meet that from first to stop."""
-    if first >= stop:
-        return range(0)
-    return range(bisect_right(starts, first - side), bisect_left(starts, stop))
-
-
-def _cells(first: int, stop: int, cell: int, cells: int) -> tuple[int, int]:
-    return max(0, first // cell - 1), min(cells, -(-stop // cell) + 1)
+    return tuple(Window(top, left, min(rows, height - top), min(columns, width - left))
+                 for top in range(0, height, rows) for left in range(0, width, columns))
 
 
 def _require_sides(name: str, sides: Sequence[int]) -> None:

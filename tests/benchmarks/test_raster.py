@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import pytest
 import rasterio
 from native.segmentors import write_experiment
 
@@ -22,13 +21,15 @@ def test_sparse_raster_is_sparse_and_its_copy_equal(tmp_path):
     assert tiles.sum() == 5
 
 
-def test_pipeline(map_model, tmp_path, capsys):
+def test_pipeline(map_model, tmp_path, capsys, sentence):
     assert main(['pipeline', str(map_model()), '--side', '1200', '--out', str(tmp_path)]) == 0
     result = json.loads((tmp_path / 'pipeline.json').read_text())
     assert result['pipeline']['windows'] == 9
     assert result['pipeline']['peak_megabytes'] > 20 < result['copy']['peak_megabytes']
     assert sorted(path.name for path in tmp_path.iterdir()) == ['pipeline.json']
     assert '% of the speed of the copy' in capsys.readouterr().out
+    line = sentence(main, 'pipeline', map_model(), '--side', 10**8, '--out', tmp_path)
+    assert 'smaller --side' in line
 
 
 def test_speed(write_raster, tmp_path, capsys):
@@ -43,15 +44,3 @@ def test_speed(write_raster, tmp_path, capsys):
     assert result['packed']['windows'] == result['torch']['windows'] == 15
     assert result['ratio'] > 0 and result['agreement'] > 0.97
     assert 'times as fast as torch' in capsys.readouterr().out
-
-
-def test_no_room_is_said(map_model, sentence, tmp_path):
-    line = sentence(main, 'pipeline', map_model(), '--side', 10**8, '--out', tmp_path)
-    assert 'smaller --side' in line
-
-
-@pytest.mark.parametrize('command', ['pipeline', 'speed'])
-def test_help(command, capsys):
-    with pytest.raises(SystemExit) as end:
-        main([command, '--help'])
-    assert end.value.code == 0 and '--window' in capsys.readouterr().out

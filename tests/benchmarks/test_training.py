@@ -33,18 +33,15 @@ def test_twin_has_no_binary_layer_and_the_same_tensors(repository):
 def test_a_step_changes_the_weights_and_an_evaluation_does_not(repository):
     cfg = load_config(repository / DEMO)
     step = TrainingStep(cfg, cfg.model, 2, (32, 32), 'cpu', False)
-
-    def weights():
-        return torch.cat([p.detach().flatten() for p in step.model.parameters()])
-
-    before = weights()
+    weights = torch.nn.utils.parameters_to_vector
+    before = weights(step.model.parameters())
     step.evaluate()
-    assert torch.equal(before, weights())
+    assert torch.equal(before, weights(step.model.parameters()))
     step.train()
-    assert not torch.equal(before, weights())
+    assert not torch.equal(before, weights(step.model.parameters()))
 
 
-def test_benchmark_measures_both(repository):
+def test_benchmark_measures_both(repository, sentence):
     results = benchmark_training(repository / DEMO, batch_size=2, size=(32, 32), iterations=2,
                                  threads=1)
     assert list(results) == ['binary', 'full precision']
@@ -54,8 +51,5 @@ def test_benchmark_measures_both(repository):
         assert figures['train_peak_mb'] > 0
     table = format_results(results)
     assert len(table.splitlines()) == 4 and '| full precision |' in table
-
-
-def test_bad_input_is_one_sentence(sentence, repository):
     part = repository / 'configs/_base_/default_runtime.py'
     assert 'lacks model or optim_wrapper' in sentence(main, part)

@@ -5,25 +5,20 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-import pytest
 from PIL import Image
 
 import bhvit_seg.native
 from bhvit_seg.commands import demonstration
 from bhvit_seg.commands.demo import CONFIG
-from bhvit_seg.inference.contact_sheet import HEADER, MARGIN, SheetRow, write_contact_sheet
+from bhvit_seg.commands.demonstration import HEADER, MARGIN, write_contact_sheet
 from bhvit_seg.shipped import find_config
-
-
-def sheet_size(columns):
-    return columns * (64 + MARGIN) + MARGIN, 2 * HEADER + 2 * (64 + HEADER) + MARGIN
 
 
 def test_contact_sheet_shows_each_picture_in_its_place(tmp_path):
     colours = [[(255, 0, 0), (0, 255, 0)], [(0, 0, 255), (9, 9, 9)]]
-    rows = [SheetRow([np.full((40, 60, 3), colour, np.uint8) for colour in row], 'caption')
+    rows = [('caption', [np.full((40, 60, 3), colour, np.uint8) for colour in row])
             for row in colours]
-    write_contact_sheet(tmp_path / 'sheet.png', ('left', 'right'), rows, 'headline')
+    write_contact_sheet(tmp_path / 'sheet.png', 'headline', ('left', 'right'), rows)
     sheet = np.asarray(Image.open(tmp_path / 'sheet.png'))
     for i, row in enumerate(colours):
         for j, colour in enumerate(row):
@@ -31,14 +26,13 @@ def test_contact_sheet_shows_each_picture_in_its_place(tmp_path):
             assert (sheet[top:top + 40, left:left + 60] == colour).all()
 
 
-def test_demo_leaves_its_picture_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(demonstration, 'N_TRAIN', 4)
-    monkeypatch.setattr(demonstration, 'N_VAL', 2)
-    monkeypatch.setattr(demonstration, 'SIZE', 64)
-    base = find_config(CONFIG)
-    config = tmp_path / 'config.py'
+def test_demo_leaves_its_picture_and_goes_on_where_it_stopped(engine, tmp_path, monkeypatch,
+                                                              capsys):
+    for name, value in (('N_TRAIN', 4), ('N_VAL', 2), ('SIZE', 64)):
+        monkeypatch.setattr(demonstration, name, value)
+    config, out = tmp_path / 'config.py', tmp_path / 'out'
     config.write_text(
-        f'_base_ = {str(base)!r}\n'
+        f'_base_ = {str(find_config(CONFIG))!r}\n'
         'model = dict(data_preprocessor=dict(size=(64, 64)))\n'
         'train_pipeline = _base_.train_pipeline\n'
         'train_pipeline[2].update(crop_size=(64, 64))\n'
@@ -51,21 +45,19 @@ def test_demo_leaves_its_picture_and_goes_on_where_it_stopped(tmp_path, monkeypa
     with monkeypatch.context() as without_engine:
         without_engine.setitem(sys.modules, 'bhvit_seg.native._engine', None)
         without_engine.delattr(bhvit_seg.native, '_engine', raising=False)
-        sheet = demonstration.run_demo(config, tmp_path / 'out')
-    assert sheet == tmp_path / 'out' / 'contact_sheet.png'
-    assert Image.open(sheet).size == sheet_size(columns=4)
+        sheet = demonstration.run_demo(config, out)
+    assert sheet == out / 'contact_sheet.png'
+    assert Image.open(sheet).width == 4 * (64 + MARGIN) + MARGIN
     assert 'left out: the engine' in capsys.readouterr().out
-    before = (tmp_path / 'out' / 'work_dir' / 'iter_2.pth').stat().st_mtime_ns
+    before = (out / 'work_dir' / 'iter_2.pth').stat().st_mtime_ns
     sheet.unlink()
-    pytest.importorskip('bhvit_seg.native._engine', reason='the engine is not built')
-    demonstration.run_demo(config, tmp_path / 'out')
-    assert Image.open(sheet).size == sheet_size(columns=5)
-    assert (tmp_path / 'out' / 'work_dir' / 'iter_2.pth').stat().st_mtime_ns == before
+    demonstration.run_demo(config, out)
+    assert Image.open(sheet).width == 5 * (64 + MARGIN) + MARGIN
+    assert (out / 'work_dir' / 'iter_2.pth').stat().st_mtime_ns == before
     printed = capsys.readouterr().out
     assert 'road IoU' in printed and 'from bits: ' in printed and 'ms an image' in printed
     labels, from_bits = ([np.asarray(Image.open(path)) for path in sorted(
-        (tmp_path / 'out' / name / 'labels').iterdir())]
-        for name in ('predictions', 'predictions_from_bits'))
+        (out / name / 'labels').iterdir())] for name in ('predictions', 'predictions_from_bits'))
     assert len(labels) == len(from_bits) == 2
     # Two iterations in: a network that knows nothing yet is as sensitive as can be.
     assert np.mean([a != b for a, b in zip(labels, from_bits)]) < 0.1

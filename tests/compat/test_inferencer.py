@@ -6,14 +6,13 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 import torch
 from mmengine.registry import init_default_scope
+from mmseg.apis import MMSegInferencer
 from mmseg.registry import MODELS
 from PIL import Image
 
-from bhvit_seg.inference.prediction import predict_files
-from bhvit_seg.inference.source import ModelSource
+from bhvit_seg.inference.torch_predictor import TorchPredictor
 from bhvit_seg.shipped import find_config
 from bhvit_seg.training.config import load_config
 
@@ -33,20 +32,13 @@ np.savez(out, by_path=by_path, by_array=by_array)
 """
 
 
-@pytest.fixture(scope='module')
-def checkpoint(tmp_path_factory):
-    cfg = load_config(NAME)
+def test_labels_are_those_of_our_predictor(tmp_path):
     init_default_scope('mmseg')
     torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
-    path = tmp_path_factory.mktemp('weights') / 'random.pth'
+    checkpoint, image = tmp_path / 'random.pth', tmp_path / 'tile.png'
     meta = {'classes': ('background', 'road'), 'palette': [[0, 0, 0], [255, 255, 255]]}
-    torch.save({'state_dict': model.state_dict(), 'meta': {'dataset_meta': meta}}, path)
-    return path
-
-
-def test_labels_are_those_of_our_predictor(checkpoint, tmp_path):
-    image = tmp_path / 'tile.png'
+    torch.save({'state_dict': MODELS.build(load_config(NAME).model).state_dict(),
+                'meta': {'dataset_meta': meta}}, checkpoint)
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (90, 120, 3), np.uint8)).save(image)
     run = subprocess.run(
@@ -54,9 +46,7 @@ def test_labels_are_those_of_our_predictor(checkpoint, tmp_path):
          tmp_path / 'out'],
         capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-2000:]
-    source = ModelSource(config=str(find_config(NAME)), checkpoint=str(checkpoint), device='cpu')
-    predict_files([image], source, tmp_path / 'ours')
-    expected = np.asarray(Image.open(tmp_path / 'ours' / 'labels' / 'tile.png'))
+    expected = TorchPredictor(find_config(NAME), checkpoint, 'cpu')(image)
     assert len(np.unique(expected)) == 2
     predicted = np.load(tmp_path / 'out.npz')
     assert np.array_equal(predicted['by_path'], expected)
@@ -64,13 +54,10 @@ def test_labels_are_those_of_our_predictor(checkpoint, tmp_path):
     assert (tmp_path / 'out' / 'vis' / 'tile.png').is_file()
 
 
-def test_stock_pipelines_are_left_alone(checkpoint, tmp_path):
-    from mmseg.apis import MMSegInferencer
-
+def test_stock_pipelines_are_left_alone():
     cfg = load_config(NAME)
     cfg.test_dataloader.dataset.pipeline = [
         {'type': 'LoadImageFromFile', 'color_type': 'grayscale'}, {'type': 'PackSegInputs'}]
-    built = MMSegInferencer._init_pipeline(
-        MMSegInferencer.__new__(MMSegInferencer), cfg)
+    built = MMSegInferencer._init_pipeline(MMSegInferencer.__new__(MMSegInferencer), cfg)
     loader = built.transforms[0].from_file
     assert type(loader).__name__ == 'LoadImageFromFile' and loader.color_type == 'grayscale'

@@ -38,55 +38,31 @@ def test_a_folder_is_searched_but_for_the_output(folder):
         folder / 'b/two.TIF': Path('b/two'), folder / 'c.jp2': Path('c')}
     found = find_rasters([folder], folder / 'a.tif')
     assert folder / 'a.tif' not in found and found[folder / 'maps/old.tif'] == Path('maps/old')
-
-
-def test_an_output_around_the_inputs_hides_nothing(folder):
+    # An output around the inputs hides nothing.
     assert len(find_rasters([folder / 'b'], folder)) == 2
     assert len(find_images([str(folder / 'b' / '*')], folder)) == 1
 
 
-@pytest.mark.parametrize('find', [find_images, find_rasters])
 @pytest.mark.parametrize('given', ['.', '**/*'])
-def test_an_output_that_is_the_folder_of_the_inputs_is_refused(folder, find, given):
+def test_an_output_that_is_the_folder_of_the_inputs_is_refused(folder, given):
     (folder.parent / 'link').symlink_to(folder)
     for out in (folder, folder.parent / 'link'):
         with pytest.raises(UserError, match='flight is the folder of the inputs'):
-            find([str(folder / given)], out)
+            find_images([str(folder / given)], out)
 
 
-def test_files_may_have_any_suffix_and_are_listed_once(folder, tmp_path):
-    assert find_rasters([folder / 'notes.txt', folder / 'b', folder / 'b/one.vrt'],
-                        tmp_path / 'out') == {
-        folder / 'notes.txt': Path('notes'), folder / 'b/one.vrt': Path('one'),
-        folder / 'b/two.TIF': Path('two')}
-
-
-def test_names_that_differ_in_their_suffix_keep_it(folder, tmp_path):
+def test_files_may_have_any_suffix_and_names_that_differ_in_theirs_keep_it(folder, tmp_path):
     touch(folder, 'b/one.tif')
-    names = list(find_rasters([folder / 'b'], tmp_path / 'out').values())
-    assert names == [Path('one.tif'), Path('one.vrt'), Path('two')]
+    given = [folder / 'notes.txt', folder / 'b', folder / 'b/one.vrt']  # one of them twice
+    assert find_rasters(given, tmp_path / 'out') == {
+        folder / 'notes.txt': Path('notes'), folder / 'b/one.tif': Path('one.tif'),
+        folder / 'b/one.vrt': Path('one.vrt'), folder / 'b/two.TIF': Path('two')}
 
 
 def test_the_same_name_twice_is_refused(folder, tmp_path):
     other = touch(tmp_path / 'other', 'a.tif') / 'a.tif'
     with pytest.raises(UserError, match='would both be written as a.tif'):
         find_rasters([folder / 'a.tif', other], tmp_path / 'out')
-
-
-def test_images_are_found_in_files_folders_and_patterns(tmp_path):
-    touch(tmp_path, 'in/a.png', 'in/sub/b.JPG', 'in/sub/deep/c.tif', 'in/notes.txt', 'in/.d.png',
-          'in/out/labels/a.png')
-
-    def names(*inputs):
-        return sorted(str(name) for name in find_images(inputs, tmp_path / 'in' / 'out').values())
-
-    assert names(tmp_path / 'in') == ['a', 'sub/b', 'sub/deep/c']
-    assert names(tmp_path / 'in' / 'sub' / 'b.JPG') == ['b']
-    assert names(str(tmp_path / 'in' / '**' / '*.tif')) == ['sub/deep/c']
-    assert names(str(tmp_path / 'in' / 's*' / '*.JPG'), tmp_path / 'in' / 'a.png') == [
-        'a', 'sub/b']
-    # Given twice, predicted once.
-    assert names(tmp_path / 'in', tmp_path / 'in' / 'a.png') == ['a', 'sub/b', 'sub/deep/c']
 
 
 @pytest.mark.parametrize('find', [find_images, find_rasters])
@@ -97,8 +73,7 @@ def test_where_nothing_is_found_the_input_is_named(find, tmp_path):
             find([given], tmp_path / 'out')
 
 
-@pytest.mark.parametrize('find', [find_images, find_rasters])
-def test_linked_folders_are_searched_as_training_searches_them(find, tmp_path):
+def test_patterns_and_linked_folders(tmp_path):
     """Seven images: three in the folder, two behind a link, two behind a link within that."""
     touch(tmp_path / 'far', 'd.png', 'e.png')
     touch(tmp_path / 'farther', 'f.png', 'sub/g.png')
@@ -106,18 +81,19 @@ def test_linked_folders_are_searched_as_training_searches_them(find, tmp_path):
     (data / 'deep' / 'far').symlink_to(tmp_path / 'far')
     (tmp_path / 'far' / 'on').symlink_to(tmp_path / 'farther', target_is_directory=True)
     names = ['a', 'b', 'deep/c', 'deep/far/d', 'deep/far/e', 'deep/far/on/f', 'deep/far/on/sub/g']
-    found = find([data], tmp_path / 'out')
-    assert sorted(map(str, found.values())) == names
+
+    def found(given):
+        return sorted(map(str, find_images([given], tmp_path / 'out').values()))
+
+    assert found(data) == names
     # Links that lead back, directly and by way of another folder, end.
     (data / 'deep' / 'up').symlink_to(data)
     (tmp_path / 'farther' / 'back').symlink_to(tmp_path / 'far')
-    assert sorted(map(str, find([data], tmp_path / 'out').values())) == names
     (tmp_path / 'link').symlink_to(data)
-    assert sorted(map(str, find([tmp_path / 'link'], tmp_path / 'out').values())) == names
-    assert len(find([str(tmp_path / 'lin*')], tmp_path / 'out')) == 7
-    assert sorted(map(str, find([f'{data}/**/*.png'], tmp_path / 'out').values())) == names
-    assert sorted(map(str, find([f'{data}/**/far'], tmp_path / 'out').values())) == names[3:]
-    assert len(find([f'{data}/**'], tmp_path / 'out')) == 7
+    assert found(data) == found(tmp_path / 'link') == found(f'{data}/**/*.png') == names
+    assert len(found(f'{tmp_path}/lin*')) == len(found(f'{data}/**')) == 7
+    assert found(f'{data}/**/far') == names[3:]
+    assert found(f'{data}/d*/*.png') == names[2:3]
 
 
 def test_a_broken_link_is_not_passed_over(tmp_path):
@@ -127,7 +103,7 @@ def test_a_broken_link_is_not_passed_over(tmp_path):
     assert len(find_images([tmp_path / 'data'], tmp_path / 'out')) == 3
 
 
-ADDRESSES = {
+@pytest.mark.parametrize('address, name', {
     '/vsizip//data/flight.zip/north/a.tif': 'a.tif',
     '/vsicurl/http://host:8000/tiles/b.tif?token=x/y': 'b.tif',
     'https://host/c.tif': 'c.tif',
@@ -136,13 +112,10 @@ ADDRESSES = {
     'GPKG:/data/tiles.gpkg:summer': 'summer',
     'NETCDF:"/data/air.nc":red band': 'red_band',
     '<VRTDataset/>': 'raster',
-}
-
-
-@pytest.mark.parametrize('address', ADDRESSES)
-def test_addresses_stay_as_they_are_and_have_a_name(address, tmp_path):
+}.items())
+def test_addresses_stay_as_they_are_and_have_a_name(address, name, tmp_path):
     assert kind_of(address) is Kind.ADDRESS
-    assert address_name(address) == ADDRESSES[address]
+    assert address_name(address) == name
     assert list(find_rasters([address], tmp_path)) == [address]
     with pytest.raises(UserError, match='predict-raster'):
         find_images([address], tmp_path)

@@ -19,12 +19,14 @@ from PIL import Image
 from bhvit_seg.datasets.synthetic import generate_scene
 from bhvit_seg.errors import UserError
 from bhvit_seg.inference.inputs import find_images
-from bhvit_seg.inference.packed_predictor import PackedPredictor, label_resized, resize
+from bhvit_seg.inference.packed_predictor import PackedPredictor
 from bhvit_seg.inference.prediction import predict_files
+from bhvit_seg.inference.resizing import label_resized, resize
 from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.torch_predictor import TorchPredictor
 from bhvit_seg.native.packing import export_packed, pack_model
 
+SIZES = (64, 64), (70, 45)
 # Stands in for a device that has neither torch nor OpenMMLab's packages.
 WITHOUT_TORCH = """
 import runpy, sys
@@ -38,24 +40,20 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 """
 
 
-def predict_packed(inputs, packed, out, **options):
-    return predict_files(inputs, ModelSource(packed), out, **options)
-
-
 @pytest.fixture
 def images(tmp_path):
     folder = tmp_path / 'images'
     folder.mkdir()
-    for seed, size in enumerate([(64, 64), (70, 45)]):
+    for seed, size in enumerate(SIZES):
         Image.fromarray(generate_scene(seed, size).image).save(folder / f'{seed}.png')
     return folder
 
 
-def run_without_torch(repository, *args):
-    path = os.pathsep.join(filter(None, [str(repository), os.environ.get('PYTHONPATH')]))
-    return subprocess.run(
-        [sys.executable, '-c', WITHOUT_TORCH, str(repository / 'tools' / 'predict.py'),
-         *map(str, args)], capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': path})
+@pytest.fixture
+def predict(images, tmp_path):
+    """A function that predicts the images with the packed model."""
+    return lambda **options: predict_files(
+        [images], ModelSource(tmp_path / 'model.bhv'), tmp_path / 'out', **options)
 
 
 @pytest.mark.parametrize('align_corners', [False, True])
@@ -70,10 +68,8 @@ def test_labels_are_those_of_upsampled_logits(align_corners):
     two_best = scores[0].topk(2, 0).values
     clear = (two_best[0] - two_best[1]).numpy() > 1e-5
     assert clear.mean() > 0.99 and np.array_equal(labels[clear], scores[0].argmax(0).numpy()[clear])
-
-
-def test_the_first_of_equal_classes_wins():
-    assert label_resized(np.ones((3, 2, 2), np.float32), [(4, 4)], False).max() == 0
+    # The first of equal classes wins.
+    assert label_resized(np.ones((3, 2, 2), np.float32), [(4, 4)], align_corners).max() == 0
 
 
 @pytest.mark.parametrize('keep_ratio', [True, False])
@@ -91,11 +87,11 @@ def test_images_are_resized_as_in_test_pipelines(size, dtype, channels, keep_rat
     [], [dict(type='Resize', scale=(256, 96), keep_ratio=True)],
     [dict(type='ResizeShortestEdge', scale=50, max_size=60)],
 ], ids=['as it is', 'enlarged', 'reduced'])
-def test_labels_are_those_of_torch(pipeline, engine, images, tmp_path):
+def test_labels_are_those_of_torch(pipeline, engine, images, predict, tmp_path):
     config, checkpoint = write_experiment(tmp_path, pipeline)
     # A random network is far more sensitive than a trained one: no part in 16 bits.
     export_packed(config, checkpoint, tmp_path / 'model.bhv', precision='32')
-    report = predict_packed([images], tmp_path / 'model.bhv', tmp_path / 'out')
+    report = predict()
     assert len(report.written) == 2 and not report.failed
     predictor = TorchPredictor(config, checkpoint, 'cpu')
     for image in sorted(images.iterdir()):
@@ -107,10 +103,10 @@ def test_labels_are_those_of_torch(pipeline, engine, images, tmp_path):
         assert overlay.size == Image.open(image).size
 
 
-def test_models_of_camera_and_lidar(engine, images, tmp_path):
+def test_models_of_camera_and_lidar(engine, images, predict, tmp_path):
     lidar = tmp_path / 'lidar'
     lidar.mkdir()
-    for seed, size in enumerate([(64, 64), (70, 45)]):
+    for seed, size in enumerate(SIZES):
         height = generate_scene(seed, size).height
         height[3, 4] = -9999
         assert cv2.imwrite(str(lidar / f'{seed}.tif'), height)
@@ -120,14 +116,13 @@ def test_models_of_camera_and_lidar(engine, images, tmp_path):
                            images=find_images([images], tmp_path / 'out'), precision='32')
     assert report.verification.images == 2
     with pytest.raises(UserError, match='--lidar'):
-        predict_packed([images], tmp_path / 'model.bhv', tmp_path / 'out')
-    predict_packed([images], tmp_path / 'model.bhv', tmp_path / 'out', lidar=lidar)
+        predict()
+    predict(lidar=lidar)
     expected = TorchPredictor(config, checkpoint, 'cpu')(images / '0.png', lidar / '0.tif')
     labels = np.asarray(Image.open(tmp_path / 'out' / 'labels' / '0.png'))
     assert (labels != expected).mean() < 0.02
     (lidar / '1.tif').unlink()
-    report = predict_packed([images], tmp_path / 'model.bhv', tmp_path / 'out', lidar=lidar,
-                            overwrite=True)
+    report = predict(lidar=lidar, overwrite=True)
     sentence, = report.failed.values()
     assert 'no raster' in sentence and len(report.written) == 1
 
@@ -142,24 +137,17 @@ def test_real_images_pass_the_verification(engine, data_root, tmp_path):
     assert report.verification.packed <= report.verification.allowed
 
 
-def test_grey_images_and_failures_keep_the_others(engine, images, tmp_path):
+def test_grey_images_and_failures_keep_the_others(engine, images, predict, tmp_path):
     export_packed(*write_experiment(tmp_path), tmp_path / 'model.bhv')
     Image.new('L', (20, 30), 90).save(images / 'grey.png')
     Image.new('RGB', (3, 30)).save(images / 'small.png')
     whole = (images / '1.png').read_bytes()
     (images / '1.png').write_bytes(whole[:-100])
-    report = predict_packed([images], tmp_path / 'model.bhv', tmp_path / 'out')
+    report = predict()
     assert [path.name for path in report.written] == ['0.png', 'grey.png']
     assert [path.name for path in report.failed] == ['1.png', 'small.png']
     assert 'truncated' in report.failed[images / '1.png']
     assert 'patch' in report.failed[images / 'small.png']
-
-
-def test_predictor_knows_the_palette(engine, tmp_path):
-    export_packed(*write_experiment(tmp_path), tmp_path / 'model.bhv')
-    predictor = PackedPredictor(tmp_path / 'model.bhv', threads=1)
-    assert len(predictor.palette) == 5 and not predictor.reads_lidar
-    assert predictor.segmentor.threads == 1
 
 
 def test_packed_models_that_say_nothing_about_images_are_named(engine, tmp_path):
@@ -168,18 +156,20 @@ def test_packed_models_that_say_nothing_about_images_are_named(engine, tmp_path)
         PackedPredictor(tmp_path / 'model.bhv')
 
 
-def test_tool_predicts_where_torch_is_not_installed(engine, images, tmp_path, repository):
+def test_tool_where_torch_is_not_installed(engine, images, tmp_path, repository):
     export_packed(*write_experiment(tmp_path), tmp_path / 'model.bhv')
-    run = run_without_torch(repository, images, '--packed', tmp_path / 'model.bhv', '--threads',
-                            '2', '--out', tmp_path / 'out')
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith('2 predicted') and not run.stderr
+    path = os.pathsep.join(filter(None, [str(repository), os.environ.get('PYTHONPATH')]))
+
+    def run(packed):
+        return subprocess.run(
+            [sys.executable, '-c', WITHOUT_TORCH, repository / 'tools' / 'predict.py', images,
+             '--packed', packed, '--threads', '2', '--out', tmp_path / 'out'],
+            capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': path})
+
+    failed = run('none.bhv')
+    assert failed.returncode == 2 and failed.stderr.count('\n') == 1 and 'none.bhv' in failed.stderr
+    done = run(tmp_path / 'model.bhv')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('2 predicted') and not done.stderr
     assert json.loads((tmp_path / 'out' / 'prediction.json').read_text())['models']
     assert len(list((tmp_path / 'out' / 'labels').iterdir())) == 2
-
-
-def test_tool_names_what_is_wrong_where_torch_is_not_installed(images, tmp_path, repository):
-    run = run_without_torch(repository, images, '--packed', tmp_path / 'none.bhv', '--out',
-                            tmp_path / 'out')
-    assert run.returncode == 2 and run.stderr.count('\n') == 1
-    assert 'none.bhv' in run.stderr or 'compiler' in run.stderr

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bhvit_seg.datasets.image_io import read_pixels
+from bhvit_seg.datasets import image_io
 from bhvit_seg.errors import UserError
 from bhvit_seg.inference import prediction
 from bhvit_seg.inference.prediction import predict_files
@@ -23,9 +23,11 @@ class BrightModel(Predictor):
     """Class 1 where the mean of a pixel is above 127; ``digest`` is of its weights."""
 
     cell, batch = 1, 2
+    largest = None
 
     def load(self, image, lidar=None):
-        pixels = read_pixels(str(image), 'unchanged' if self.channels != 3 else 'color')[0]
+        kind = 'unchanged' if self.channels != 3 else 'color'
+        pixels = image_io.read_pixels(str(image), kind)[0]
         return LoadedImage(pixels, pixels)
 
     def predict(self, image):
@@ -54,8 +56,20 @@ class Source:
 
 
 @pytest.fixture
-def source(tmp_path):
-    return Source(tmp_path / 'weights.pth')
+def out(tmp_path):
+    return tmp_path / 'out'
+
+
+@pytest.fixture
+def predict(tmp_path, out):
+    """A function that predicts, by default the folder ``in`` into ``out``."""
+    source = Source(tmp_path / 'weights.pth')
+
+    def run(*inputs, source=source, out=out, **options):
+        return predict_files(inputs or [tmp_path / 'in'], source, out, **options)
+
+    run.model = source.model
+    return run
 
 
 def draw(path, seed, size=(20, 30)):
@@ -65,99 +79,93 @@ def draw(path, seed, size=(20, 30)):
     return path
 
 
-def labels_of(path):
-    """What the model gives an image."""
-    return np.asarray(Image.open(path).convert('RGB')).mean(2) > 127
-
-
 def assert_labels(out, name, image):
-    assert (np.asarray(Image.open(out / 'labels' / f'{name}.png')) == labels_of(image)).all()
+    """Compare a label map with what the model gives an image."""
+    labels = np.asarray(Image.open(image).convert('RGB')).mean(2) > 127
+    assert (np.asarray(Image.open(out / 'labels' / f'{name}.png')) == labels).all()
 
 
 def files_in(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file())
 
 
-def test_images_of_one_name_from_another_folder_do_not_count_as_done(source, tmp_path):
-    first, second = (draw(tmp_path / site / 'sub' / 'tile.png', seed)
-                     for seed, site in enumerate(('north', 'south')))
-    out = tmp_path / 'out'
-    predict_files([tmp_path / 'north'], source, out)
+def test_images_of_one_name_from_another_folder_do_not_count_as_done(predict, out, tmp_path):
+    north, south = sites = tmp_path / 'north', tmp_path / 'south'
+    first, second = (draw(site / 'sub' / 'tile.png', seed) for seed, site in enumerate(sites))
+    predict(north)
     with pytest.raises(UserError, match=r'north.sub.tile\.png.*south.sub.tile\.png.*--out'):
-        predict_files([tmp_path / 'south'], source, out)
+        predict(south)
     assert_labels(out, 'sub/tile', first)
-    assert predict_files([tmp_path / 'south'], source, out, overwrite=True).written == [second]
+    assert predict(south, overwrite=True).written == [second]
     assert_labels(out, 'sub/tile', second)
     # A folder of another name beside it does no harm.
     third = draw(tmp_path / 'west' / 'other' / 'tile.png', 2)
-    assert predict_files([tmp_path / 'west'], source, out).written == [third]
-    assert predict_files([tmp_path / 'south'], source, out).skipped == [second]
+    assert predict(tmp_path / 'west').written == [third]
+    assert predict(south).skipped == [second]
 
 
 @pytest.mark.parametrize('change', ['content', 'time'])
-def test_a_changed_image_is_predicted_again(source, tmp_path, change):
+def test_a_changed_image_is_predicted_again(predict, out, tmp_path, change):
     image, kept = draw(tmp_path / 'in' / 'x.png', 0), draw(tmp_path / 'in' / 'y.png', 1)
-    predict_files([tmp_path / 'in'], source, tmp_path / 'out')
+    predict()
     if change == 'content':
         draw(image, 5, (40, 30))
     else:
         os.utime(image, (1, 1))
-    report = predict_files([tmp_path / 'in'], source, tmp_path / 'out')
+    report = predict()
     assert (report.written, report.skipped) == ([image], [kept])
-    assert_labels(tmp_path / 'out', 'x', image)
-    assert predict_files([tmp_path / 'in'], source, tmp_path / 'out').skipped == [image, kept]
+    assert_labels(out, 'x', image)
+    assert predict().skipped == [image, kept]
 
 
-def test_an_image_beside_one_of_its_stem_leaves_no_stale_labels(source, tmp_path):
-    folder, out = tmp_path / 'in', tmp_path / 'out'
-    png = draw(folder / '7.png', 0)
-    predict_files([folder], source, out)
+def test_an_image_beside_one_of_its_stem_leaves_no_stale_labels(predict, out, tmp_path):
+    png = draw(tmp_path / 'in' / '7.png', 0)
+    predict()
     assert files_in(out / 'labels') == ['7.png']
-    tif = draw(folder / '7.tif', 1)
-    assert len(predict_files([folder], source, out).written) == 2
+    tif = draw(tmp_path / 'in' / '7.tif', 1)
+    assert len(predict().written) == 2
     assert files_in(out / 'labels') == files_in(out / 'overlays') == ['7.png.png', '7.tif.png']
     assert_labels(out, '7.png', png)
     assert_labels(out, '7.tif', tif)
     png.unlink()
-    predict_files([folder], source, out)
+    predict()
     assert files_in(out / 'labels') == ['7.png', '7.png.png']  # one of a file that is gone
     assert_labels(out, '7', tif)
 
 
 @pytest.mark.parametrize('kind', ['labels', 'overlays'])
-def test_files_of_unknown_origin_are_not_replaced(source, tmp_path, kind):
+def test_files_of_unknown_origin_are_not_replaced(predict, out, tmp_path, kind):
     draw(tmp_path / 'in' / 'a.png', 0)
-    mine = tmp_path / 'out' / kind / 'a.png'
+    mine = out / kind / 'a.png'
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b'drawn by hand')
     with pytest.raises(UserError, match=r'a\.png exists.*--overwrite'):
-        predict_files([tmp_path / 'in'], source, tmp_path / 'out')
-    assert mine.read_bytes() == b'drawn by hand' and not (tmp_path / 'out' / 'x').exists()
+        predict()
+    assert files_in(out) == [f'{kind}/a.png']
     if kind == 'overlays':
-        assert predict_files([tmp_path / 'in'], source, tmp_path / 'out', overlay=False).written
-        assert mine.read_bytes() == b'drawn by hand'
-    assert predict_files([tmp_path / 'in'], source, tmp_path / 'out', overwrite=True).written
+        assert predict(overlay=False).written
+    assert mine.read_bytes() == b'drawn by hand'
+    assert predict(overwrite=True).written
 
 
-def test_what_is_read_is_never_written(tmp_path):
+def test_what_is_read_is_never_written(predict, tmp_path):
     image = draw(tmp_path / 'labels' / 'a.png', 0)
+    other = draw(tmp_path / 'b.png', 1)
     before = image.read_bytes()
-    for given, weights in ((image, tmp_path / 'w.pth'),
-                           (draw(tmp_path / 'b.png', 1), tmp_path / 'overlays' / 'b.png')):
-        with pytest.raises(UserError, match='is an input'):
-            predict_files([given], Source(weights), tmp_path, overwrite=True)
-    assert image.read_bytes() == before and not (tmp_path / 'prediction.json').exists()
     link = tmp_path / 'elsewhere'
     link.symlink_to(tmp_path)
-    with pytest.raises(UserError, match='is an input'):
-        predict_files([image], Source('w.pth'), link, overwrite=True)
+    for given, weights, out in ((image, tmp_path / 'w.pth', tmp_path), (image, 'w.pth', link),
+                                (other, tmp_path / 'overlays' / 'b.png', tmp_path)):
+        with pytest.raises(UserError, match='is an input'):
+            predict(given, source=Source(weights), out=out, overwrite=True)
+    assert image.read_bytes() == before and not (tmp_path / 'prediction.json').exists()
 
 
-def test_options_are_part_of_what_a_prediction_is(source, tmp_path):
-    image = draw(tmp_path / 'a.png', 0)
+def test_options_are_part_of_what_a_prediction_is(predict, tmp_path):
+    draw(tmp_path / 'in' / 'a.png', 0)
 
     def run(**options):
-        return bool(predict_files([image], source, tmp_path / 'out', **options).written)
+        return bool(predict(**options).written)
 
     assert run(overlay=False) and not run(overlay=False)
     assert run() and not run() and not run(overlay=False)
@@ -168,64 +176,62 @@ def test_options_are_part_of_what_a_prediction_is(source, tmp_path):
 
 
 @pytest.mark.parametrize('change', ['options', 'image', 'neighbour', 'interrupted'])
-def test_a_label_map_corrected_by_hand_is_not_replaced(source, tmp_path, monkeypatch, change):
+def test_a_label_map_corrected_by_hand_is_not_replaced(predict, out, tmp_path, monkeypatch,
+                                                       change):
     image, options = draw(tmp_path / 'in' / 'a.png', 0), {}
-    label = tmp_path / 'out' / 'labels' / 'a.png'
+    label = out / 'labels' / 'a.png'
     if change == 'interrupted':
         draw(tmp_path / 'in' / 'b.png', 1)
-        load = BrightModel.load
 
-        def stop(self, image, lidar=None):
+        def stop(self, image, lidar=None, load=BrightModel.load):
             if image.name == 'b.png':
                 raise KeyboardInterrupt
             return load(self, image, lidar)
 
-        monkeypatch.setattr(BrightModel, 'load', stop)
-        with pytest.raises(KeyboardInterrupt):
-            predict_files([tmp_path / 'in'], source, tmp_path / 'out')
-        monkeypatch.undo()
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(BrightModel, 'load', stop)
+            predict()
     else:
-        predict_files([tmp_path / 'in'], source, tmp_path / 'out')
+        predict()
     Image.fromarray(np.full((4, 4), 1, np.uint8)).save(label)
     before = label.read_bytes()
     # As long as nothing else is asked for, it stays without a word.
-    assert image not in predict_files([tmp_path / 'in'], source, tmp_path / 'out').written
+    assert image not in predict().written
     if change == 'image':
-        draw(image, 2)
         os.utime(image, ns=(1, 1))
     elif change == 'neighbour':
         draw(tmp_path / 'in' / 'a.bmp', 3)
     else:
         options = {'opacity': 0.3}
     with pytest.raises(UserError, match=r'labels/a\.png was changed'):
-        predict_files([tmp_path / 'in'], source, tmp_path / 'out', **options)
+        predict(**options)
     assert label.read_bytes() == before
-    predict_files([tmp_path / 'in'], source, tmp_path / 'out', overwrite=True, **options)
+    predict(overwrite=True, **options)
     assert not label.exists() or label.read_bytes() != before
 
 
-def test_other_weights_are_not_mixed_in(tmp_path):
+def test_other_weights_are_not_mixed_in(predict, out, tmp_path):
     first, second = draw(tmp_path / 'a.png', 0), draw(tmp_path / 'b.png', 1)
-    predict_files([first], Source('one.pth'), tmp_path / 'out')
+    predict(first, source=Source('one.pth'))
     with pytest.raises(UserError, match=r'predictions of one\.pth, not of two\.pth'):
-        predict_files([second], Source('two.pth'), tmp_path / 'out')
-    predict_files([second], Source('two.pth'), tmp_path / 'out', overwrite=True)
-    record = json.loads((tmp_path / 'out' / 'prediction.json').read_text())
+        predict(second, source=Source('two.pth'))
+    predict(second, source=Source('two.pth'), overwrite=True)
+    record = json.loads((out / 'prediction.json').read_text())
     assert {name: record['models'][entry['model']] for name, entry in record['images'].items()
             } == {'a': 'one.pth', 'b': 'two.pth'}
 
 
 @pytest.mark.parametrize('content', ['', '[]', '{"models": {}}', '{"checkpoint": "x"}', '\xff'])
-def test_damaged_records_are_named(source, tmp_path, content):
-    image = draw(tmp_path / 'a.png', 0)
-    (tmp_path / 'out').mkdir()
-    (tmp_path / 'out' / 'prediction.json').write_text(content, encoding='latin-1')
+def test_damaged_records_are_named(predict, out, tmp_path, content):
+    draw(tmp_path / 'in' / 'a.png', 0)
+    out.mkdir()
+    (out / 'prediction.json').write_text(content, encoding='latin-1')
     with pytest.raises(UserError, match=r'prediction\.json.*--overwrite'):
-        predict_files([image], source, tmp_path / 'out')
-    assert predict_files([image], source, tmp_path / 'out', overwrite=True).written
+        predict()
+    assert predict(overwrite=True).written
 
 
-def test_a_run_that_was_killed_is_continued(source, tmp_path, monkeypatch):
+def test_a_run_that_was_killed_is_continued(predict, tmp_path, monkeypatch):
     images = [draw(tmp_path / 'in' / f'{i}.png', i) for i in range(4)]
 
     class Killed(BaseException):
@@ -236,84 +242,63 @@ def test_a_run_that_was_killed_is_continued(source, tmp_path, monkeypatch):
             raise Killed
         write(job, *args)
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(prediction, 'write_prediction', kill)
-        with pytest.raises(Killed):
-            predict_files([tmp_path / 'in'], source, tmp_path / 'out')
-    report = predict_files([tmp_path / 'in'], source, tmp_path / 'out')
+        predict()
+    report = predict()
     assert (report.skipped, report.written) == (images[:2], images[2:])
 
 
-def test_large_images_go_by_windows_and_it_is_said(source, tmp_path, monkeypatch):
+def test_large_images_go_by_windows_and_it_is_said(predict, out, tmp_path, monkeypatch):
     monkeypatch.setattr(prediction, 'MAX_WHOLE', 40 * 50)
     small, large = (draw(tmp_path / 'in' / name, seed, size) for seed, (name, size) in enumerate(
         [('a.png', (40, 50)), ('b.png', (41, 67))]))
-    report = predict_files([tmp_path / 'in'], source, tmp_path / 'out')
-    note, = report.notes
+    note, = predict().notes
     assert 'b.png' in note and 'a.png' not in note and '16x24' in note and '--whole' in note
-    assert source.model.largest == 24
-    assert_labels(tmp_path / 'out', 'a', small)
-    assert_labels(tmp_path / 'out', 'b', large)
-    del source.model.largest
-    assert not predict_files([tmp_path / 'in'], source, tmp_path / 'out', whole=True).notes
-    assert not hasattr(source.model, 'largest')
-    assert not predict_files([tmp_path / 'in'], source, tmp_path / 'out', window=32).notes
-    assert source.model.largest == 32
+    assert predict.model.largest == 24
+    assert_labels(out, 'a', small)
+    assert_labels(out, 'b', large)
+    assert not predict(window=32).notes and predict.model.largest == 32
+    predict.model.largest = None
+    assert not predict(whole=True).notes
+    for name, value in (('slides', True), ('cell', None)):  # models that take images as they do
+        with monkeypatch.context() as patch:
+            patch.setattr(predict.model, name, value, raising=False)
+            assert not predict(overwrite=True).notes
+    assert predict.model.largest is None
     for options in (dict(window=0), dict(window=16, whole=True)):
         with pytest.raises(UserError, match='--window'):
-            predict_files([large], source, tmp_path / 'out', **options)
-
-
-def test_models_that_slide_or_cannot_be_joined_take_images_as_they_do(source, tmp_path,
-                                                                     monkeypatch):
-    monkeypatch.setattr(prediction, 'MAX_WHOLE', 4)
-    image = draw(tmp_path / 'a.png', 0)
-    for name, value in (('slides', True), ('cell', None)):
-        monkeypatch.setattr(source.model, name, value, raising=False)
-        assert not predict_files([image], source, tmp_path / 'out', overwrite=True).notes
-        monkeypatch.undo()
-        monkeypatch.setattr(prediction, 'MAX_WHOLE', 4)
+            predict(**options)
 
 
 @pytest.mark.parametrize('dtype, scale, warned', [
     (np.float32, 1, True), (np.uint16, 1, True), (np.float32, 2, False), (np.uint16, 9, False)])
-def test_values_of_0_to_1_are_noted(tmp_path, dtype, scale, warned):
+def test_values_of_0_to_1_are_noted(predict, out, tmp_path, dtype, scale, warned):
     rasterio = pytest.importorskip('rasterio')
     values = (np.random.default_rng(0).random((4, 12, 14)) * scale).round(
         0 if dtype == np.uint16 else 3).astype(dtype)
     with rasterio.open(tmp_path / 'a.tif', 'w', 'GTiff', 14, 12, 4, dtype=dtype,
                        transform=rasterio.Affine(2, 0, 5, 0, -2, 9)) as file:
         file.write(values)
-    source = Source('w.pth', channels=4, color_type='unchanged')
-    report = predict_files([tmp_path / 'a.tif'], source, tmp_path / 'out')
-    assert not report.failed and Image.open(tmp_path / 'out/overlays/a.png').size == (14, 12)
+    report = predict(tmp_path / 'a.tif', source=Source('w.pth', channels=4, color_type='unchanged'))
+    assert not report.failed and Image.open(out / 'overlays/a.png').size == (14, 12)
     assert [('a.tif' in note and '100' in note) for note in report.notes] == [True] * warned
 
 
-def test_every_file_is_read_once(source, tmp_path, monkeypatch):
-    from bhvit_seg.datasets import image_io
-
+def test_every_file_is_read_once(predict, tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(image_io, '_read_bytes', lambda path, *rest, of=image_io._read_bytes: (
         read.append(path), of(path, *rest))[1])
     images = [str(draw(tmp_path / 'in' / f'{i}.png', i)) for i in range(3)]
-    predict_files([tmp_path / 'in'], source, tmp_path / 'out')
+    predict()
     assert read == images
 
 
-def test_what_a_model_says_about_an_image_is_said_with_its_name(tmp_path):
+def test_what_a_model_says_about_an_image_is_said_with_its_name(predict, tmp_path):
     class Refusing(BrightModel):
         def predict(self, image):
             raise UserError('the image has NaN in channel 1')
 
     image = draw(tmp_path / 'holes.png', 0)
-    report = predict_files([image], Source('w.pth', Refusing), tmp_path / 'out')
+    report = predict(image, source=Source('w.pth', Refusing))
     assert 'holes.png' in report.failed[image] and 'NaN' in report.failed[image]
-
-
-def test_linked_folders_are_predicted(source, tmp_path):
-    image = draw(tmp_path / 'store' / 'deep' / 'a.png', 0)
-    (tmp_path / 'in').mkdir()
-    (tmp_path / 'in' / 'linked').symlink_to(tmp_path / 'store')
-    predict_files([tmp_path / 'in'], source, tmp_path / 'out')
-    assert_labels(tmp_path / 'out', 'linked/deep/a', image)

@@ -11,9 +11,6 @@ from benchmarks.latency.baselines.exports import Exports
 from benchmarks.latency.baselines.random_weights import randomize
 from bhvit_seg.errors import UserError
 
-# Quantizing takes ten seconds, one network is enough.
-SLOW = {'segformer-b0-int8', 'efficientnet-lite0-int8'}
-
 
 @pytest.fixture
 def exports(segmentor, image, tmp_path):
@@ -24,7 +21,7 @@ def exports(segmentor, image, tmp_path):
 
 
 @pytest.mark.parametrize('name', [
-    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in BASELINES])
+    pytest.param(name, marks=[pytest.mark.slow] * ('int8' in name)) for name in BASELINES])
 def test_baseline_labels_as_the_network_does(exports, name):
     baseline = BASELINES[name]
     if baseline.missing():
