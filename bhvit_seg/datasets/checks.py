@@ -111,9 +111,8 @@ def check_dataset(dataset, split: str = 'train', channels: int | None = None, he
         color_type = next((step.color_type for step in steps if hasattr(step, 'color_type')),
                           'color')
         check = SampleCheck(len(classes), color_type, lidar, channels)
-        settings = repr([CACHE_VERSION, check, lidar and vars(lidar), part.metainfo['classes'],
-                         part.reduce_zero_label, part.label_map,
-                         getattr(part, 'mask_encoding', 'ids')])
+        settings = repr([CACHE_VERSION, check, part.metainfo['classes'], part.reduce_zero_label,
+                         part.label_map, getattr(part, 'mask_encoding', 'ids')])
         digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
         jobs += [(check, digest, info) for info in infos]
         report.problems += _masks_without_image(part, infos)

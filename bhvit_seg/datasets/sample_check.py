@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os.path as osp
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -32,7 +32,7 @@ class SampleCheck:
 
     num_classes: int
     color_type: str = 'color'
-    lidar: LoadLidarChannels | None = field(default=None, repr=False)
+    lidar: LoadLidarChannels | None = None
     channels: int | None = None
 
     def run(self, info: dict) -> dict:

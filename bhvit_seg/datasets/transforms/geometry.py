@@ -98,6 +98,9 @@ class CenterCropEvaluation(BaseTransform):
         results['img_shape'] = results['ori_shape'] = results['pad_shape'] = shape
         return results
 
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(crop_size={self.crop_size})'
+
 
 def _pair(crop_size: int | Sequence[int]) -> tuple[int, int]:
     pair = (crop_size, crop_size) if isinstance(crop_size, int) else tuple(crop_size)

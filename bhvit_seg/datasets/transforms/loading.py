@@ -1,4 +1,7 @@
-"""Loading images, masks and LiDAR rasters, with one sentence naming the file that is wrong."""
+"""Loading images, masks and LiDAR rasters, with one sentence naming the file that is wrong.
+
+Their texts are part of what identifies a model's predictions.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,9 @@ class LoadAerialImage(BaseTransform):
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(color_type={self.color_type!r})'
+
 
 @TRANSFORMS.register_module()
 class LoadAerialAnnotations(BaseTransform):
@@ -93,6 +99,9 @@ class LoadAerialAnnotations(BaseTransform):
         results.setdefault('seg_fields', []).append('gt_seg_map')
         return results
 
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'
+
 
 @TRANSFORMS.register_module()
 class LoadLidarChannels(BaseTransform):
@@ -132,3 +141,7 @@ class LoadLidarChannels(BaseTransform):
     def load(self, path: str) -> np.ndarray:
         """Return the chosen channels (H, W, C) float32 without gaps."""
         return read_lidar(path, self.channels, self.fill, self.nodata, self.backend_args)
+
+    def __repr__(self) -> str:
+        return (f'{type(self).__name__}(channels={self.channels}, fill={self.fill}, '
+                f'nodata={self.nodata})')
