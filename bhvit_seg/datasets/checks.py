@@ -34,7 +34,8 @@ FILE_KEYS = ('img_path', 'seg_map_path', 'lidar_path')
 CACHE_VERSION = 5
 
 
-def check_from_config(cfg, split: str = 'train', progress: bool = True) -> DatasetReport:
+def check_from_config(cfg, split: str = 'train', cache_file: str | os.PathLike | None = None,
+                      progress: bool = True) -> DatasetReport:
     """Check the data set of one split of a config, see :func:`check_dataset`.
 
     Raises:
@@ -53,7 +54,7 @@ def check_from_config(cfg, split: str = 'train', progress: bool = True) -> Datas
         channels=len(mean) if len(mean) > 1 else None,  # one mean serves any number of channels
         head_classes=[head['num_classes'] for head in heads if 'num_classes' in head],
         needs_masks=not all(metric.get('format_only', False) for metric in metrics),
-        batch_size=loader.get('batch_size') or 1, progress=progress)
+        batch_size=loader.get('batch_size') or 1, cache_file=cache_file, progress=progress)
 
 
 def require_folders(cfg, split: str = 'train') -> None:

@@ -28,11 +28,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.models.attention import ATTENTION_QUANTIZERS
 from bhvit_seg.models.backbones.binary_vit import BinaryViTBlock
 from bhvit_seg.models.embeddings import Downsampling, PositionEmbedding
 from bhvit_seg.models.layers import BinaryConv2d, BinaryLinear, LayerScale, RPReLU
 from bhvit_seg.models.mlp import BinaryMLP, ShiftBranches
+from bhvit_seg.models.quantizers import ATTENTION_QUANTIZERS
 from bhvit_seg.models.token_mixers import MSGDC, MSMHA
 from bhvit_seg.models.tokens import tile
 

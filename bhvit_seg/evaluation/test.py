@@ -28,7 +28,7 @@ from bhvit_seg.training.config import (
     work_dir_of,
 )
 from bhvit_seg.training.config_check import require_sound
-from bhvit_seg.training.processes import start_processes
+from bhvit_seg.training.runner import start_processes
 
 
 def test(config: str | Path,

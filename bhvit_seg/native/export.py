@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.backbones.bhvit import BHViT, Block
-from bhvit_seg.models.conv_module import BinaryConvModule
-from bhvit_seg.models.decode_heads import BinarySegformerHead, BinaryUPerHead
+from bhvit_seg.models.decode_heads import BinaryConvModule, BinarySegformerHead, BinaryUPerHead
 from bhvit_seg.models.embeddings import Downsampling, PatchEmbedding
 from bhvit_seg.models.layers import BinaryConv2d, BinaryLinear, RPReLU
 from bhvit_seg.models.mlp import BinaryMLP, ShiftBranches
