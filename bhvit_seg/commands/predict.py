@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bhvit_seg.commands.model_arguments import add_model_arguments, check_model_arguments
+from bhvit_seg.commands.arguments import add_model, check_model
 from bhvit_seg.errors import UserError
 
 DESCRIPTION = (
@@ -20,7 +20,7 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('inputs', nargs='+', metavar='IN', help='image, folder or glob pattern')
-    add_model_arguments(parser)
+    add_model(parser)
     parser.add_argument('--out', required=True, metavar='DIR', help='output folder')
     parser.add_argument('--threads', type=int, metavar='N',
                         help='threads of the packed model (default: all cores)')
@@ -40,20 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    check_model_arguments(args)
+    check_model(args)
     if args.packed is None and args.threads is not None:
         raise UserError('--threads is of packed models: give --model or --packed, or set '
                         'OMP_NUM_THREADS for torch')
     from bhvit_seg.inference.prediction import predict_files
     from bhvit_seg.inference.source import ModelSource
 
-    options = {}
-    if args.cfg_options:
-        from bhvit_seg.training.config import parse_options
-
-        options = parse_options(args.cfg_options)
     source = ModelSource(args.packed, args.config, args.checkpoint, args.device, args.threads,
-                         options)
+                         args.cfg_options)
     report = predict_files(
         args.inputs, source, args.out, lidar=args.lidar, opacity=args.opacity,
         overlay=not args.no_overlay, overwrite=args.overwrite, window=args.window,

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bhvit_seg.commands.model_arguments import add_model_arguments, check_model_arguments
+from bhvit_seg.commands.arguments import add_model, check_model
 from bhvit_seg.errors import UserError, explain_interrupt, load_package
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='GeoTIFF (.tif) to write; a folder for several rasters')
 
     model = parser.add_argument_group('model')
-    add_model_arguments(model)
+    add_model(model)
     model.add_argument('--threads', type=int, metavar='N',
                        help='threads of each process (default: all cores, shared by --workers)')
 
@@ -122,13 +122,8 @@ def run(args: argparse.Namespace) -> int:
         from bhvit_seg.native import usable_cores
 
         threads = max(1, usable_cores() // args.workers)
-    options = {}
-    if args.cfg_options:
-        from bhvit_seg.training.config import parse_options
-
-        options = parse_options(args.cfg_options)
     source = ModelSource(absolute(args.packed), absolute(args.config), absolute(args.checkpoint),
-                         args.device, threads, options)
+                         args.device, threads, args.cfg_options)
     reading = ReadOptions(
         bands=args.bands and tuple(args.bands), nodata=args.nodata,
         border_nodata=args.border_nodata, border_tolerance=args.border_tolerance,
@@ -172,7 +167,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     """Raise a UserError where the arguments do not fit together."""
     from bhvit_seg.raster.vector.features_io import DRIVERS
 
-    check_model_arguments(args)
+    check_model(args)
     for name in ('workers', 'threads'):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f'--{name} is {getattr(args, name)}: give at least 1')

@@ -149,20 +149,16 @@ def test_area_of_a_large_set_is_counted_exactly():
 
 
 @pytest.mark.parametrize('change, words', [
-    ('shape', 'of another shape: decode_head.conv_seg.weight'),
-    ('missing', 'missing: decode_head.conv_seg.bias'),
-    ('unexpected', 'not in the model: backbone.extra'),
+    ({'decode_head.conv_seg.weight': torch.ones(5, 4, 1, 1)},
+     'of another shape: decode_head.conv_seg.weight'),
+    ({'decode_head.conv_seg.bias': None}, 'missing: decode_head.conv_seg.bias'),
+    ({'backbone.extra': torch.ones(1)}, 'not in the model: backbone.extra'),
 ])
 def test_checkpoint_of_another_model(change, words, trained, tmp_path, main, sentence):
     config, checkpoint = trained
-    weights = load_checkpoint_safely(checkpoint)['state_dict']
-    if change == 'shape':
-        weights['decode_head.conv_seg.weight'] = torch.ones(5, 4, 1, 1)
-    elif change == 'missing':
-        del weights['decode_head.conv_seg.bias']
-    else:
-        weights['backbone.extra'] = torch.ones(1)
-    torch.save({'state_dict': weights}, tmp_path / 'other.pth')
+    weights = {**load_checkpoint_safely(checkpoint)['state_dict'], **change}
+    torch.save({'state_dict': {name: value for name, value in weights.items()
+                               if value is not None}}, tmp_path / 'other.pth')
     assert words in sentence(main, config, tmp_path / 'other.pth')
 
 
