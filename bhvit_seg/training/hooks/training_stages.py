@@ -18,8 +18,8 @@ from mmseg.registry import HOOKS
 from torch import nn
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.models.attention import ATTENTION_QUANTIZERS
 from bhvit_seg.models.layers import binary_layers, latent_weights, set_binary_weights
+from bhvit_seg.models.quantizers import ATTENTION_QUANTIZERS
 from bhvit_seg.models.weights import check_fit, load_checkpoint_safely, state_dict_of
 from bhvit_seg.training.optim import latent_groups
 from bhvit_seg.training.runner import model_of
