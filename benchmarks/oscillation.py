@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bhvit_seg.errors import UserError, command
+from bhvit_seg.errors import UserError, command, first_line
 from bhvit_seg.fileio import make_output_folder, write_json
-from bhvit_seg.training.hooks.weight_figures import (
+from bhvit_seg.training.hooks.weight_record import (
     COLOURS,
+    FILE,
+    SIDE,
+    WeightRecord,
     draw_histogram,
     draw_shares,
     new_figure,
-    reach,
     save_figure,
 )
-from bhvit_seg.training.hooks.weight_record import WeightRecord, read_record
 
 
 def compare_oscillation(work_dirs: Sequence[str | Path],
@@ -64,6 +66,29 @@ def compare_oscillation(work_dirs: Sequence[str | Path],
     return results
 
 
+def read_record(work_dir: str | Path) -> WeightRecord:
+    """Read the record of a training from its work dir.
+
+    Raises:
+        UserError: There is none, it is damaged, or nothing was recorded yet.
+    """
+    path = Path(work_dir) / FILE
+    if not path.is_file():
+        raise UserError(f'no {FILE} in {work_dir}: give the work dir of a training with '
+                        'WeightStatisticsHook')
+    try:
+        record = WeightRecord(**json.loads(path.read_text(encoding='utf-8')))
+        looked = record.shares('flipped').size and record.shares('near_zero').size
+        drawn = [len(histogram['counts']) == 2 * SIDE for histogram in record.histograms]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f'{path} is not a record of WeightStatisticsHook or is damaged '
+                        f'({first_line(error)}): resuming the training writes it again') from error
+    if not looked or not drawn or not all(drawn):
+        raise UserError(f'{path} has no sample with a histogram yet: train longer, or '
+                        'lower interval and figure_interval of WeightStatisticsHook')
+    return record
+
+
 def summarize(record: WeightRecord) -> dict[str, Any]:
     """Return the numbers of a training.
 
@@ -72,11 +97,10 @@ def summarize(record: WeightRecord) -> dict[str, Any]:
         at the last look and as the mean over those in the last tenth of the record; the share
         ``near_zero`` at the last look.
     """
-    flips = record.shares('flipped')
+    flips, iterations = record.shares('flipped'), record.iterations()
     return dict(
-        iterations=int(record.iterations()[-1]), interval=record.interval,
-        flip_ratio=float(flips[-1]),
-        flip_ratio_last_tenth=float(flips[record.last_tenth()].mean()),
+        iterations=int(iterations[-1]), interval=record.interval, flip_ratio=float(flips[-1]),
+        flip_ratio_last_tenth=float(flips[iterations > 0.9 * iterations[-1]].mean()),
         near_zero=float(record.shares('near_zero')[-1]))
 
 
@@ -88,7 +112,7 @@ def histogram_figure(records: Sequence[WeightRecord], names: Sequence[str]):
         draw_histogram(panel, record, colour)
         panel.set_title(f'{name}, {record.histograms[-1]["iteration"]} iterations', fontsize=10)
         panel.label_outer()
-    widest = max(map(reach, records))
+    widest = max(record.reach() for record in records)
     panels[0].set_xlim(-widest, widest)
     return figure
 

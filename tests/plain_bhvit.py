@@ -3,7 +3,8 @@
 One function on a dict of tensors by their published names. Everything is written the long way:
 maps are ``(B, C, H, W)``, tokens ``(B, N, C)``, straight-through gradients come from
 ``detach``, shifts from ``roll``, nothing is fused, folded or shared. It runs square inputs whose
-maps the window divides, like the published networks.
+maps the window divides, like the published networks. What the dict lacks is left out: shifts,
+dilated convolutions, pooled tokens; without a quantizer attention has one boolean matrix.
 """
 
 from __future__ import annotations
@@ -41,17 +42,11 @@ def binary_weight(w, rectify=False):
 
 
 class PlainBHViT:
-    """Forward pass over a published state dict.
+    """Forward pass over a published state dict; a ``window`` of 0 is as large as the map."""
 
-    ``options``: ``norm`` ('BN' or 'LN'), ``attention`` ('qd' or 'gsb'), ``rectify``, ``train``,
-    ``binary``, ``window``.
-    """
-
-    def __init__(self, state, num_heads, norm='BN', attention='qd', rectify=False, train=False,
-                 binary=True, window=7):
-        self.s = state
-        self.num_heads = num_heads
-        self.kind, self.attention, self.rectify = norm, attention, rectify
+    def __init__(self, state, num_heads, norm='BN', rectify=False, train=False, binary=True,
+                 window=7):
+        self.s, self.num_heads, self.kind, self.rectify = state, num_heads, norm, rectify
         self.train, self.binary, self.window = train, binary, window
 
     def norm(self, name, x):
@@ -92,16 +87,18 @@ class PlainBHViT:
         x = self.act(self.maps(n, size) + self.s[name + '.move.bias'])
         total = 0
         for i, dilation in enumerate((1, 3, 5), 1):
-            w = self.s[f'{name}.cov{i}.weight']
+            if (w := self.s.get(f'{name}.cov{i}.weight')) is None:
+                continue
             y = F.conv2d(F.pad(x, (dilation,) * 4), binary_weight(w) if self.binary else w,
-                         self.s[f'{name}.cov{i}.bias'], dilation=dilation, groups=4)
+                         self.s[f'{name}.cov{i}.bias'], dilation=dilation,
+                         groups=x.shape[1] // w.shape[1])
             total = total + self.rprelu(f'{name}.act{i}', self.tokens(y))
         return self.norm(name + '.norm', total)
 
     def quantize(self, name, a):
         if not self.binary:
             return a
-        if self.attention == 'gsb':
+        if name + '.att_prob_clip' in self.s:
             c1, c2, c3 = (self.s[f'{name}.att_prob_clip{i}'] for i in ('', '2', '3'))
             u = a / c1
             top = u.max(-1, keepdim=True)[0]
@@ -112,8 +109,10 @@ class PlainBHViT:
             surrogate = ((levels * c1).detach() * a + (levels * slope).detach() * c1
                          + (c1 * (above7 - above9)).detach() * c2 + (c1 * above9).detach() * c3)
             return straight_through(c1 * levels, surrogate)
-        x = 3 * a
+        x, keys = 3 * a, a.shape[-1]
         name += '.att_prob_quantizer'
+        if name + '.alpha' not in self.s:
+            return (binary_activation(keys * a - 1) + 1) / 2 / keys
         scale = a.shape[1] / math.sqrt(x.numel() * 3)
         alpha, z = (straight_through(p, p * scale)[:, None, None]
                     for p in (self.s[name + '.alpha'], self.s[name + '.zero_point']))
@@ -121,16 +120,17 @@ class PlainBHViT:
         return straight_through(t.round(), t).clamp(0, 3) * alpha
 
     def msmha(self, name, n, size, heads):
-        own, (height, width), k = name + '.attention', size, self.window
+        own, (height, width), k = name + '.attention', size, self.window or size[0]
         x = self.maps(n, size)
         batch, channels = x.shape[:2]
-        a = self.s[own + '.token_FA.a1'].view(1, -1, 1, 1)
-        pooled = a * F.max_pool2d(x, k, k, k // 2) + (1 - a) * F.avg_pool2d(x, k, k, k // 2)
-        pooled = self.tokens(pooled)
-        windows = x.unfold(2, k, k).unfold(3, k, k).permute(0, 2, 3, 4, 5, 1)
-        windows = windows.reshape(batch, -1, k * k, channels)
-        count = windows.shape[1]
-        h = torch.cat([windows, pooled[:, None].expand(-1, count, -1, -1)], 2).flatten(0, 1)
+        h = x.unfold(2, k, k).unfold(3, k, k).permute(0, 2, 3, 4, 5, 1)
+        h = h.reshape(batch, -1, k * k, channels)
+        count = h.shape[1]
+        if pools := own + '.parm' in self.s:
+            a = self.s[own + '.token_FA.a1'].view(1, -1, 1, 1)
+            pooled = a * F.max_pool2d(x, k, k, k // 2) + (1 - a) * F.avg_pool2d(x, k, k, k // 2)
+            h = torch.cat([h, self.tokens(pooled)[:, None].expand(-1, count, -1, -1)], 2)
+        h = h.flatten(0, 1)
         h = F.layer_norm(h, (channels,), self.s[own + '.token_FA.norm.weight'],
                          self.s[own + '.token_FA.norm.bias'], 1e-5)
         qkv, bits = [], []
@@ -149,9 +149,11 @@ class PlainBHViT:
         grid = (height // k, width // k)
         low = context[:, :, :k * k].view(batch, *grid, k, k, channels)
         low = low.permute(0, 5, 1, 3, 2, 4).reshape(batch, channels, height, width)
-        high = F.interpolate(self.maps(context[:, :, k * k:].mean(1), grid), size=size)
-        p = self.s[own + '.parm']
-        y = self.tokens(p * low + (1 - p) * high)
+        if pools:
+            high = F.interpolate(self.maps(context[:, :, k * k:].mean(1), grid), size=size)
+            p = self.s[own + '.parm']
+            low = p * low + (1 - p) * high
+        y = self.tokens(low)
         out = self.linear(name + '.output.dense', self.act(y + self.s[name + '.output.move']))
         out = self.rprelu(name + '.output.rprelu', self.norm(name + '.output.norm', out) + y)
         return self.scale(name + '.output.layerscale', out)
@@ -169,6 +171,8 @@ class PlainBHViT:
 
     def shifts(self, name, n, size):
         x, total = self.maps(n, size), 0
+        if f'{name}.layerscale_h3.alpha' not in self.s:
+            return total
         for offsets in ((-1, 0, 1), (-2, -1, 0, 1, 2)):
             s = len(offsets)
             for letter, dim in (('h', 2), ('w', 3)):
@@ -230,7 +234,7 @@ def published_manifest(depths, channels, hidden, heads, norm='BN', attention='qd
     shapes = {}
 
     def add(prefix, **leaves):
-        shapes.update({f'{prefix}.{k}' if prefix else k: v for k, v in leaves.items()})
+        shapes.update({f'{prefix}.{k}': v for k, v in leaves.items()})
 
     def add_norm(name, c):
         add(name, weight=[c], bias=[c])
@@ -239,6 +243,11 @@ def published_manifest(depths, channels, hidden, heads, norm='BN', attention='qd
 
     def add_rprelu(name, c):
         shapes.update({f'{name}.{k}': [c] for k in ('move1', 'move2', 'prelu.weight')})
+
+    def add_product(name, c, d):
+        shapes.update({name + '.move': [c], name + '.dense.weight': [d, c]})
+        add_norm(name + '.norm', d)
+        add_rprelu(name + '.rprelu', d)
 
     c = channels[0]
     add('vit.embeddings', position_embeddings=[1, c, base, base])
@@ -263,28 +272,19 @@ def published_manifest(depths, channels, hidden, heads, norm='BN', attention='qd
                                    f'{own}.{word}.weight': [c, c]})
                     add_norm(f'{own}.norm{letter}', c)
                     add_rprelu(f'{own}.rprelu{letter}', c)
-                shapes[own + '.parm'] = [1, c, 1, 1]
-                shapes[own + '.token_FA.a1'] = [1, 1, c]
+                shapes.update({own + '.parm': [1, c, 1, 1], own + '.token_FA.a1': [1, 1, c]})
                 add(own + '.token_FA.norm', weight=[c], bias=[c])
                 if attention == 'qd':
                     add(own + '.att_prob_quantizer', alpha=[heads[stage]],
                         zero_point=[heads[stage]], init_state=[1])
-                else:
+                elif attention == 'gsb':
                     shapes.update({f'{own}.att_prob_clip{i}': [] for i in ('', '2', '3')})
                 add_norm(own + '.norm_context', c)
                 add_rprelu(own + '.rprelu_context', c)
-                out = name + '.attention.output'
-                shapes.update({out + '.move': [c], out + '.dense.weight': [c, c]})
-                add_norm(out + '.norm', c)
-                add_rprelu(out + '.rprelu', c)
-                add(out + '.layerscale', alpha=[c], move=[c])
-            shapes.update({name + '.intermediate.move': [c],
-                           name + '.intermediate.dense.weight': [h, c],
-                           name + '.output.move': [h], name + '.output.dense.weight': [c, h]})
-            add_norm(name + '.intermediate.norm', h)
-            add_rprelu(name + '.intermediate.rprelu', h)
-            add_norm(name + '.output.norm', c)
-            add_rprelu(name + '.output.rprelu', c)
+                add_product(name + '.attention.output', c, c)
+                add(name + '.attention.output.layerscale', alpha=[c], move=[c])
+            add_product(name + '.intermediate', c, h)
+            add_product(name + '.output', h, c)
             add(name + '.output.layerscale', alpha=[c], move=[c])
             for norm_name in ('layernorm_before', 'layernorm_after'):
                 add_norm(f'{name}.{norm_name}', c)
@@ -293,9 +293,8 @@ def published_manifest(depths, channels, hidden, heads, norm='BN', attention='qd
         if stage < 3:
             name, d = f'vit.encoder.patch_embed{stage + 1}', channels[stage + 1]
             side = base >> (stage + 1)
-            shapes[name + '.position_embeddings'] = [1, side * side, d]
+            add(name, **{'position_embeddings': [1, side * side, d], 'proj.weight': [d, c, 2, 2]})
             add_norm(name + '.norm0', c)
-            shapes[name + '.proj.weight'] = [d, c, 2, 2]
             add_norm(name + '.norm', d)
             if not full_precision_downsampling:
                 shapes[name + '.move'] = [1, c, 1, 1]
@@ -323,6 +322,23 @@ def random_state(manifest: dict, seed: int = 0) -> dict[str, torch.Tensor]:
         elif name.endswith('.weight') and value.dim() > 1:
             value = value * 10 / value[0].numel() ** 0.5
         state[name] = value
+    return state
+
+
+def randomize(model) -> dict[str, torch.Tensor]:
+    """Let no parameter and statistic of a model be neutral; return copies that take gradients."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+        for name, buffer in model.named_buffers():
+            if name.endswith('running_mean'):
+                buffer.normal_(0, 0.3)
+            elif name.endswith('running_var'):
+                buffer.uniform_(0.5, 2)
+    state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        state[name].requires_grad_(parameter.requires_grad)
     return state
 
 

@@ -34,7 +34,8 @@ FILE_KEYS = ('img_path', 'seg_map_path', 'lidar_path')
 CACHE_VERSION = 5
 
 
-def check_from_config(cfg, split: str = 'train', progress: bool = True) -> DatasetReport:
+def check_from_config(cfg, split: str = 'train', cache_file: str | os.PathLike | None = None,
+                      progress: bool = True) -> DatasetReport:
     """Check the data set of one split of a config, see :func:`check_dataset`.
 
     Raises:
@@ -53,7 +54,7 @@ def check_from_config(cfg, split: str = 'train', progress: bool = True) -> Datas
         channels=len(mean) if len(mean) > 1 else None,  # one mean serves any number of channels
         head_classes=[head['num_classes'] for head in heads if 'num_classes' in head],
         needs_masks=not all(metric.get('format_only', False) for metric in metrics),
-        batch_size=loader.get('batch_size') or 1, progress=progress)
+        batch_size=loader.get('batch_size') or 1, cache_file=cache_file, progress=progress)
 
 
 def require_folders(cfg, split: str = 'train') -> None:
@@ -106,7 +107,11 @@ def check_dataset(dataset, split: str = 'train', channels: int | None = None, he
     for part in parts:
         infos = [part.get_data_info(index) for index in range(len(part))]
         samples += infos
-        check = _sample_check(part, len(classes), channels)
+        steps = part.pipeline.transforms
+        lidar = next((step for step in steps if isinstance(step, LoadLidarChannels)), None)
+        color_type = next((step.color_type for step in steps if hasattr(step, 'color_type')),
+                          'color')
+        check = SampleCheck(len(classes), color_type, lidar, channels)
         settings = repr([CACHE_VERSION, check, part.metainfo['classes'], part.reduce_zero_label,
                          part.label_map, getattr(part, 'mask_encoding', 'ids')])
         digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
@@ -260,15 +265,6 @@ def _masks_without_image(dataset, infos: list[dict]) -> list[str]:
             'mask' for mask in masks if os.path.normpath(mask) not in wanted]
 
 
-def _sample_check(dataset, num_classes: int, channels: int | None) -> SampleCheck:
-    color_type, lidar = 'color', None
-    for transform in dataset.pipeline.transforms:
-        color_type = getattr(transform, 'color_type', color_type)
-        if isinstance(transform, LoadLidarChannels):
-            lidar = transform
-    return SampleCheck(num_classes, color_type, lidar, channels)
-
-
 def _listed(config) -> list:
     """What may be one or several, as a list."""
     return list(config) if isinstance(config, (list, tuple)) else [config]
@@ -277,10 +273,10 @@ def _listed(config) -> list:
 def _leaves(dataset):
     """The datasets that read files, or their configs, inside ones that repeat or join others."""
     get = dataset.get if isinstance(dataset, dict) else lambda name: getattr(dataset, name, None)
-    if get('datasets') is not None:
+    if get('dataset') is not None:
+        yield from _leaves(get('dataset'))
+    elif get('datasets') is not None:
         for part in get('datasets'):
             yield from _leaves(part)
-    elif get('dataset') is not None:
-        yield from _leaves(get('dataset'))
     else:
         yield dataset

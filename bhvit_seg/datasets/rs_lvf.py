@@ -149,29 +149,27 @@ class RSLVFDataset(BaseSegDataset):
         if not fileio.isfile(self.ann_file, backend_args=self.backend_args):
             raise UserError(f'ann_file {self.ann_file} does not exist: correct it, or leave it '
                             'out to use every image of the folder')
-        lines = decode_text(fileio.get(self.ann_file, backend_args=self.backend_args)).splitlines()
-        lines = [line.strip() for line in lines if line.strip()]
+        text = _decode_text(fileio.get(self.ann_file, backend_args=self.backend_args))
+        lines = list(filter(None, map(str.strip, text.splitlines())))
         if not lines:
             raise UserError(f'ann_file {self.ann_file} names no image: write one a line, or leave '
                             'it out to use every image of the folder')
-        stems = {name: stem for stem, name in images.items()}
+        stems = {name: stem for stem, name in images.items()} | {stem: stem for stem in images}
         selected = {}
         for line in lines:
-            name = line if line in stems or line in images else line.replace('\\', '/')
-            stem = stems.get(name, name)
-            if stem not in images:
+            stem = stems.get(line) or stems.get(line.replace('\\', '/'))
+            if stem is None:
                 raise UserError(f'ann_file {self.ann_file} names {line!r}, which is not an image '
                                 f"of {self.data_prefix['img_path']}: correct the line")
             selected[stem] = images[stem]
         return selected
 
 
-def decode_text(content: bytes) -> str:
+def _decode_text(content: bytes) -> str:
     """Decode a text file of any of the usual editors: UTF-8, UTF-16 with its mark, Latin-1."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode('utf-16', errors='replace')
+    utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return content.decode('utf-8-sig')
+        return content.decode('utf-16' if utf_16 else 'utf-8-sig')
     except UnicodeDecodeError:
         return content.decode('latin-1')
 

@@ -20,11 +20,9 @@ class MultiChannelSegDataPreProcessor(SegDataPreProcessor):
     """``SegDataPreProcessor`` for camera, LiDAR and multispectral channels together.
 
     Args:
-        mean: Mean of each channel, in the order the model sees: red, green, blue, further
+        mean, std: Of each channel, in the order the model sees: red, green, blue, further
             channels. Their number is the number of channels that images must have.
-        std: Standard deviation of each channel, in the same order.
-        bgr_to_rgb: Swap the first and the third channel; further ones stay.
-        rgb_to_bgr: The same swap under its other name.
+        bgr_to_rgb, rgb_to_bgr: Swap the first and the third channel; further ones stay.
         **kwargs: As in mmseg.
 
     Raises:
@@ -32,12 +30,8 @@ class MultiChannelSegDataPreProcessor(SegDataPreProcessor):
             image has another number of channels.
     """
 
-    def __init__(self,
-                 mean: Sequence[float],
-                 std: Sequence[float],
-                 bgr_to_rgb: bool = False,
-                 rgb_to_bgr: bool = False,
-                 **kwargs) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float], bgr_to_rgb: bool = False,
+                 rgb_to_bgr: bool = False, **kwargs) -> None:
         super().__init__(**kwargs)
         if len(mean) != len(std) or not len(mean):
             raise UserError(f'data_preprocessor has {len(mean)} means and {len(std)} standard '
@@ -52,8 +46,9 @@ class MultiChannelSegDataPreProcessor(SegDataPreProcessor):
                             'channels: set bgr_to_rgb=False')
         self.swap_red_and_blue = bgr_to_rgb or rgb_to_bgr
         # Not persistent, as in mmengine: they belong to the config, not to the checkpoint.
-        self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), False)
-        self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), False)
+        for name, values in (('mean', mean), ('std', std)):
+            self.register_buffer(
+                name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1), False)
         self._enable_normalize = True
 
     def forward(self, data: dict, training: bool = False) -> dict:
@@ -61,17 +56,13 @@ class MultiChannelSegDataPreProcessor(SegDataPreProcessor):
         inputs = list(data['inputs'])
         for index, image in enumerate(inputs):
             if image.shape[0] != len(self.mean):
+                samples = data.get('data_samples')
+                path = samples and samples[index].metainfo.get('img_path')
                 raise UserError(
-                    f"{_name(data, index)} has {image.shape[0]} channels, but the config's "
-                    f'data_preprocessor has mean and std of {len(self.mean)}: make '
-                    'data_preprocessor.mean, .std and the backbone\'s in_channels fit the images')
+                    f'{f"image {path}" if path else "an image"} has {image.shape[0]} channels, but '
+                    f"the config's data_preprocessor has mean and std of {len(self.mean)}: make "
+                    "data_preprocessor.mean, .std and the backbone's in_channels fit the images")
         if self.swap_red_and_blue:
             order = [2, 1, 0, *range(3, len(self.mean))]
             inputs = [image[order] for image in inputs]
         return super().forward({**data, 'inputs': inputs}, training)
-
-
-def _name(data: dict, index: int) -> str:
-    samples = data.get('data_samples')
-    path = None if samples is None else samples[index].metainfo.get('img_path')
-    return 'an image' if path is None else f'image {path}'

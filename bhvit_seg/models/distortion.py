@@ -19,14 +19,13 @@ class StrongDistortion(nn.Module):
 
     Args:
         gain (float): Each channel is multiplied by ``1 ± gain``, apart from a common factor of the
-            same range. Defaults to 0.3.
-        offset (float): All channels are raised by ``± offset`` standard deviations. Defaults to
-            0.3.
-        grey (float): Probability that an image loses a random part of its colour. Defaults to 0.5.
-        blur (float): Probability of a 3×3 mean. Defaults to 0.3.
-        noise (float): Greatest standard deviation of the noise. Defaults to 0.15.
+            same range.
+        offset (float): All channels are raised by ``± offset`` standard deviations.
+        grey (float): Probability that an image loses a random part of its colour.
+        blur (float): Probability of a 3×3 mean.
+        noise (float): Greatest standard deviation of the noise.
         hidden (float): Greatest share of the image's sides that a hidden rectangle takes; it has
-            the mean colour, 0. Defaults to 0.3.
+            the mean colour, 0.
 
     Raises:
         UserError: An argument is negative, or one that is a fraction exceeds 1.
@@ -47,7 +46,7 @@ class StrongDistortion(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Return distorted copies of images ``(B, C, H, W)``."""
-        batch, channels, height, width = images.shape
+        batch, channels = images.shape[:2]
         draws = torch.rand(batch, channels + 10).to(images)
         common, offset, grey, amount, blur, noise, top, left, tall, wide = (
             draws[:, index].view(-1, 1, 1, 1) for index in range(channels, channels + 10))
@@ -59,9 +58,10 @@ class StrongDistortion(nn.Module):
         out = torch.where(blur < self.blur, F.avg_pool2d(out, 3, 1, 1, count_include_pad=False),
                           out)
         out = out + self.noise * noise * torch.randn(images.shape).to(images)
-        row = torch.arange(height, device=images.device).view(1, 1, -1, 1)
-        column = torch.arange(width, device=images.device).view(1, 1, 1, -1)
-        inside = (row >= (first := top * height)) & (row < first + self.hidden * tall * height)
-        inside = inside & (column >= (first := left * width)) & (
-            column < first + self.hidden * wide * width)
+        inside = True
+        for dim, start, share in ((2, top, tall), (3, left, wide)):
+            size = images.shape[dim]
+            at = torch.arange(size, device=images.device).view(1, 1, -1, *[1] * (3 - dim))
+            first = start * size
+            inside = inside & (at >= first) & (at < first + self.hidden * share * size)
         return out.masked_fill(inside, 0)

@@ -16,12 +16,8 @@ from .tokens import MapShape, to_rows
 
 
 class PositionEmbedding(nn.Module):
-    """A learned value for each token and channel, resized bicubically for other map sizes.
-
-    Args:
-        channels: Channels of the tokens.
-        size: Side of the square map that it is learned on, in tokens.
-    """
+    """A learned value for each token and channel of a square map of side ``size``, in tokens;
+    resized bicubically for other map sizes."""
 
     def __init__(self, channels: int, size: int) -> None:
         super().__init__()
@@ -43,20 +39,16 @@ def _pad_to_multiple(maps: Tensor, multiple: int) -> Tensor:
 
 
 class PatchEmbedding(nn.Module):
-    """The stem: 4×4 convolution with stride 4, norm, GELU, position embedding.
+    """The stem: convolution whose stride is its size, norm, GELU, position embedding.
 
-    Args:
-        in_channels: Channels of the image.
-        channels: Channels of the tokens.
-        norm_cfg: Config of the norm.
-        map_size: Side of the map that the position embedding is learned on.
+    ``map_size`` is the side of the map that the position embedding is learned on.
     """
 
-    patch_size = 4
-
-    def __init__(self, in_channels: int, channels: int, norm_cfg: dict, map_size: int) -> None:
+    def __init__(self, in_channels: int, channels: int, norm_cfg: dict, map_size: int,
+                 patch_size: int = 4) -> None:
         super().__init__()
-        self.projection = nn.Conv2d(in_channels, channels, self.patch_size, self.patch_size)
+        self.patch_size = patch_size
+        self.projection = nn.Conv2d(in_channels, channels, patch_size, patch_size)
         self.norm = build_token_norm(norm_cfg, channels)
         self.position = PositionEmbedding(channels, map_size)
 
@@ -74,15 +66,8 @@ class Downsampling(nn.Module):
 
     Full precision: ``norm → conv → norm``. Binary: with ``n = norm(x)``,
     ``RPReLU(norm(BinaryConv(n)) + tile(avgpool2(n)))``. The last row and column of an odd map
-    are averaged and convolved from real tokens only: zeros padded after the sign add nothing.
-
-    Args:
-        in_channels: Channels of the finer map.
-        channels: Channels of the coarser map, a multiple of ``in_channels``.
-        norm_cfg: Config of the norms.
-        map_size: Side of the map that the position embedding is learned on.
-        kind: ``'full_precision'`` or ``'binary'``.
-        binary: ``False`` gives the full-precision twin of binary downsampling.
+    are averaged and convolved from real tokens only. ``kind`` is ``'full_precision'`` or
+    ``'binary'``; ``binary=False`` gives the full-precision twin of the latter.
     """
 
     def __init__(self, in_channels: int, channels: int, norm_cfg: dict, map_size: int,

@@ -1,9 +1,8 @@
 """Element-wise steps of BHViT on token rows, with hand-written gradients.
 
-Each eager operation on a CPU costs a new buffer and a pass over memory. These functions do a chain
-of operations on rows ``(N, C)``, a block of rows at a time, so that intermediate values stay in
-cache; their backward recomputes what is cheap instead of storing it. On other devices a block is
-the whole tensor.
+These functions do a chain of operations on rows ``(N, C)``, on a CPU a block of rows at a time, so
+that intermediate values stay in cache; their backward recomputes what is cheap instead of storing
+it.
 """
 
 from __future__ import annotations
@@ -57,12 +56,7 @@ class _PReLU(Function):
 
 
 def prelu(x: Tensor, slope: Tensor) -> Tensor:
-    """PReLU on rows: ``x`` where it is positive, else ``slope · x``.
-
-    Args:
-        x: ``(N, C)``.
-        slope: ``(C,)``.
-    """
+    """PReLU on rows ``(N, C)``: ``x`` where it is positive, else ``slope · x``."""
     with torch.autocast(x.device.type, enabled=False):
         return _PReLU.apply(x, slope.to(x.dtype))
 
@@ -124,16 +118,7 @@ def hidden_activation(x: Tensor, slope: Tensor, bias: Tensor, ratio: int) -> tup
 
     With ``p = prelu(x)``: the signs of ``p + bias``, with the polynomial gradient of
     :func:`~bhvit_seg.models.quantizers.binarize_activation`, and the mean of ``p`` over each group
-    of ``ratio`` adjacent channels.
-
-    Args:
-        x: ``(N, ratio · C)``.
-        slope: PReLU's slope, ``(ratio · C,)``.
-        bias: ``(ratio · C,)``.
-        ratio: The MLP's expansion ratio.
-
-    Returns:
-        Signs ``(N, ratio · C)`` and means ``(N, C)``.
+    of ``ratio`` adjacent channels: ``(N, ratio · C)`` and ``(N, C)``.
     """
     with torch.autocast(x.device.type, enabled=False):
         return _HiddenActivation.apply(x, slope.to(x.dtype), bias.to(x.dtype), ratio)
@@ -141,15 +126,11 @@ def hidden_activation(x: Tensor, slope: Tensor, bias: Tensor, ratio: int) -> tup
 
 def _circular_pad(x: Tensor, border: int) -> Tensor:
     """Pad a map ``(B, C, H, W)`` circularly, however small it is; the result is channels-last."""
-    batch, channels, height, width = x.shape
-    padded = x.new_empty(batch, height + 2 * border, width + 2 * border, channels)
-    inner = padded[:, border:border + height]
-    inner[:, :, border:border + width] = x.permute(0, 2, 3, 1)
-    for line in [*range(border), *range(border + width, width + 2 * border)]:
-        inner[:, :, line] = inner[:, :, border + (line - border) % width]
-    for line in [*range(border), *range(border + height, height + 2 * border)]:
-        padded[:, line] = padded[:, border + (line - border) % height]
-    return padded.permute(0, 3, 1, 2)
+    x = x.permute(0, 2, 3, 1)
+    for dim in (1, 2):
+        index = torch.arange(-border, x.shape[dim] + border, device=x.device) % x.shape[dim]
+        x = x.index_select(dim, index)
+    return x.permute(0, 3, 1, 2)
 
 
 class _CircularStencil(Function):
@@ -173,30 +154,18 @@ class _CircularStencil(Function):
         if ctx.needs_input_grad[1]:
             padded = _circular_pad(x, border)
             grad_kernel = torch.zeros_like(kernel)
-            for i, j in _cross(border):
+            line = range(kernel.shape[-1])
+            for i, j in {(border, k) for k in line} | {(k, border) for k in line}:
                 tap = padded[:, :, i:i + height, j:j + width]
                 grad_kernel[:, 0, i, j] = (tap * grad_out).sum((0, 2, 3))
         return grad_x, grad_kernel, grad_out.sum((0, 2, 3))
 
 
-def _cross(border: int) -> list[tuple[int, int]]:
-    """Positions of the middle row and column of a square kernel."""
-    size = 2 * border + 1
-    row = [(border, j) for j in range(size)]
-    return row + [(i, border) for i in range(size) if i != border]
-
-
 def circular_stencil(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-    """Depthwise convolution on a torus with a cross-shaped kernel.
+    """Depthwise convolution of a map ``(B, C, H, W)`` on a torus with a cross-shaped kernel.
 
-    Args:
-        x: Map ``(B, C, H, W)``.
-        kernel: ``(C, 1, k, k)``, zero outside the middle row and column; only these get a
-            gradient.
-        bias: ``(C,)``.
-
-    Returns:
-        ``(B, C, H, W)``.
+    ``kernel`` ``(C, 1, k, k)`` is zero outside the middle row and column; only these get a
+    gradient.
     """
     with torch.autocast(x.device.type, enabled=False):
         return _CircularStencil.apply(x, kernel.to(x.dtype), bias.to(x.dtype))

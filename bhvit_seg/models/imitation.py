@@ -1,7 +1,6 @@
 """Pre-training by imitation: a backbone learns the feature maps of another on images alone.
 
-No labels are needed, and nothing of the classes that the teacher was trained on remains: what is
-learned is where the teacher's maps point, position by position.
+No labels are needed: what is learned is where the teacher's maps point, position by position.
 """
 
 from __future__ import annotations
@@ -27,16 +26,15 @@ class ImitationModel(BaseModel):
 
     The loss of a map is the mean over positions of ``1 - cos(adapter(student), teacher - mean)``,
     where ``mean`` is that of each channel over the batch. Pixels labelled 255 (no data, padding) do
-    not count. The teacher is not among the modules: no optimizer or checkpoint knows of it, and a
-    checkpoint serves as ``init_cfg`` of the backbone as it is.
+    not count. No optimizer or checkpoint knows of the teacher, and a checkpoint serves as
+    ``init_cfg`` of the backbone as it is.
 
     Args:
         backbone (dict): Config of the backbone that learns.
         teacher (dict): Config of the backbone that is imitated, with the ``init_cfg`` that loads
             its weights. It gets the first three channels of the images.
         map_weights (Sequence[float], optional): Factor of each map's loss, finest first. Defaults
-            to None: 1 over the number of maps.
-        data_preprocessor (dict, optional): Config of the preprocessor.
+            to 1 over the number of maps.
 
     Raises:
         UserError: The two have different numbers of maps, or ``map_weights`` has another.

@@ -1,9 +1,7 @@
 """Layers of binary networks, registered so that configs of any mmseg head can name them.
 
 ``conv_cfg=dict(type='BinaryConv2d')`` with ``act_cfg=dict(type='RPReLU')`` binarizes a head that
-obeys ``conv_cfg``. Binarization is simulated: bits are ±1 in floating point. A binary layer adds
-a learned bias to its input, takes the sign, and multiplies by binarized weights; with
-``binary=False`` it is the full-precision layer with the same parameters.
+obeys ``conv_cfg``. Binarization is simulated: bits are ±1 in floating point.
 """
 
 from __future__ import annotations
@@ -13,19 +11,24 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from .fused import prelu
 from .quantizers import binarize_activation, binarize_weight
 
 
 class BinaryLayer(nn.Module):
     """What layers with latent weights have in common.
 
-    Attributes:
-        binary (bool): ``False`` makes the layer the full-precision one with the same parameters.
+    A layer adds a learned bias to its input, takes the sign, and multiplies by binarized weights;
+    with ``binary=False`` it is the full-precision layer with the same parameters.
     """
 
     # False while only activations are binary, in the first stage of a training.
     binarize_weights = True
     binary: bool
+
+    def _weight(self, rectify: bool = False) -> Tensor:
+        binary = self.binary and self.binarize_weights
+        return binarize_weight(self.weight, rectify) if binary else self.weight
 
     def extra_repr(self) -> str:
         return super().extra_repr() + ('' if self.binary else ', binary=False')
@@ -49,13 +52,7 @@ def set_binary_weights(model: nn.Module, binary: bool) -> None:
 
 
 def shift_and_binarize(x: Tensor, bias: Tensor, binary: bool) -> Tensor:
-    """Add a learned bias per channel and take the sign; the full-precision twin only adds.
-
-    Args:
-        x: ``(..., C)``.
-        bias: ``(C,)``.
-        binary: Whether to take the sign.
-    """
+    """Add a bias ``(C,)`` to ``(..., C)`` and take the sign; the full-precision twin only adds."""
     return binarize_activation(x, bias) if binary else x + bias
 
 
@@ -70,7 +67,6 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):
         input_bias (bool): Whether the layer binarizes its input, after adding a learned bias
             per channel. ``False`` if the input is ±1 already. Defaults to True.
         binary (bool): ``False`` makes it a full-precision convolution. Defaults to True.
-        Others: see ``torch.nn.Conv2d``.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size, *args,
@@ -88,13 +84,11 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):
 
     def convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """The same with another bias, for callers that fold a shift per channel into it."""
-        weight = self.weight
         if self.input_bias is not None:
             x = shift_and_binarize(x.permute(0, 2, 3, 1), self.input_bias, self.binary)
             x = x.permute(0, 3, 1, 2)
-        if self.binary and self.binarize_weights:
-            weight = binarize_weight(weight)
-        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        return F.conv2d(x, self._weight(), bias, self.stride, self.padding, self.dilation,
+                        self.groups)
 
 
 @MODELS.register_module()
@@ -104,8 +98,7 @@ class BinaryLinear(BinaryLayer, nn.Linear):
     Args:
         in_features (int): Channels of the input.
         out_features (int): Channels of the output.
-        input_bias (bool): Whether the layer binarizes its input, after adding a learned bias
-            per channel. ``False`` if the input is ±1 already. Defaults to True.
+        input_bias (bool): As for :class:`BinaryConv2d`.
         rectify (bool): Whether weights get the gradient of ReCU. Defaults to False.
         binary (bool): ``False`` makes it a full-precision layer. Defaults to True.
     """
@@ -125,10 +118,7 @@ class BinaryLinear(BinaryLayer, nn.Linear):
 
     def multiply(self, x: Tensor) -> Tensor:
         """Only the product, for inputs to which bias and sign have been applied."""
-        weight = self.weight
-        if self.binary and self.binarize_weights:
-            weight = binarize_weight(weight, self.rectify)
-        return F.linear(x, weight)
+        return F.linear(x, self._weight(self.rectify))
 
 
 @MODELS.register_module()
@@ -142,8 +132,7 @@ class RPReLU(nn.Module):
         inplace (bool): Accepted because mmcv's ``ConvModule`` passes it; has no effect.
     """
 
-    def __init__(self, num_parameters: int = 1, init: float = 0.25,
-                 inplace: bool = False) -> None:
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, inplace: bool = False) -> None:
         super().__init__()
         self.num_parameters = num_parameters
         self.shift_in = nn.Parameter(torch.zeros(num_parameters))
@@ -160,16 +149,11 @@ class RPReLU(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """``scale · x + bias`` per channel, on rows ``(..., C)``.
+    """``scale · x + bias`` per channel, on rows ``(..., C)``; the initial scale is 0.1."""
 
-    Args:
-        channels: Number of channels.
-        init: Initial scale: 0.1 behind attention and MLP.
-    """
-
-    def __init__(self, channels: int, init: float = 0.1) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.full((channels,), float(init)))
+        self.scale = nn.Parameter(torch.full((channels,), 0.1))
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -183,24 +167,15 @@ class LayerScale(nn.Module):
 def build_token_norm(norm_cfg: dict, channels: int) -> nn.Module:
     """Build the normalisation of token rows ``(N, C)`` over their channels.
 
-    Args:
-        norm_cfg: ``type`` is ``'BN'``, ``'SyncBN'`` or ``'LN'``; ``eps`` defaults to 1e-5;
-            ``requires_grad`` and the arguments of the torch class may follow.
-        channels: Number of channels.
-
-    Raises:
-        ValueError: Another type.
+    The ``type`` is ``'BN'``, ``'SyncBN'`` or ``'LN'``, else a ValueError; ``requires_grad`` and the
+    arguments of the torch class may follow.
     """
     kinds = {'BN': nn.BatchNorm1d, 'SyncBN': nn.SyncBatchNorm, 'LN': nn.LayerNorm}
     cfg = dict(norm_cfg)
-    kind = cfg.pop('type', None)
-    requires_grad = cfg.pop('requires_grad', True)
+    kind, requires_grad = cfg.pop('type', None), cfg.pop('requires_grad', True)
     if kind not in kinds:
         raise ValueError(f'norm_cfg type is {kind!r}; BHViT takes one of {sorted(kinds)}.')
-    norm = kinds[kind](channels, **cfg)
-    for parameter in norm.parameters():
-        parameter.requires_grad = requires_grad
-    return norm
+    return kinds[kind](channels, **cfg).requires_grad_(requires_grad)
 
 
 def normalize(norm: nn.Module, x: Tensor, shift: Tensor | None = None) -> Tensor:
@@ -215,12 +190,28 @@ def normalize(norm: nn.Module, x: Tensor, shift: Tensor | None = None) -> Tensor
     if shift is None or isinstance(norm, nn.SyncBatchNorm) or not norm.affine:
         out = norm(x)
         return out if shift is None else out + shift
-    bias = norm.bias + shift
     use_batch = norm.training or not norm.track_running_stats
     if norm.training and norm.track_running_stats:
         norm.num_batches_tracked.add_(1)
     momentum = norm.momentum
     if momentum is None:
         momentum = 1 / max(float(norm.num_batches_tracked), 1)
-    return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, bias, use_batch,
-                        momentum, norm.eps)
+    return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias + shift,
+                        use_batch, momentum, norm.eps)
+
+
+class BinaryProjection(nn.Module):
+    """``RPReLU(norm(BinaryLinear(x)) + x)`` on rows; without ``shortcut``, ``x`` is not added."""
+
+    def __init__(self, in_channels: int, channels: int, norm_cfg: dict, rectify: bool = False,
+                 binary: bool = True, shortcut: bool = True) -> None:
+        super().__init__()
+        self.linear = BinaryLinear(in_channels, channels, rectify=rectify, binary=binary)
+        self.norm = build_token_norm(norm_cfg, channels)
+        self.act = RPReLU(channels)
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, in_channels)`` to ``(N, channels)``, before the RPReLU's output shift."""
+        out = normalize(self.norm, self.linear(x), -self.act.shift_in)
+        return prelu(out.add_(x) if self.shortcut else out, self.act.slope)

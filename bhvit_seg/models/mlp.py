@@ -1,8 +1,7 @@
 """The shift-enhanced binary MLP (BHViT, arXiv 2503.02394).
 
-Two binary linear layers, each with a norm, a shortcut and an RPReLU. The shortcut of the first
-repeats its input along channels, that of the second averages adjacent channels. Six branches that
-shift the map circularly are added to the block's output.
+Two binary linear layers with shortcuts, and six branches that shift the map circularly, which are
+added to the block's output.
 """
 
 from __future__ import annotations
@@ -20,13 +19,6 @@ class BinaryMLP(nn.Module):
     ``h = RPReLU(norm(fc1(n)) + tile(n, r))``, ``o = RPReLU(norm(fc2(h)) + pool(h))`` with
     ``r = hidden / channels``; tile concatenates ``r`` copies, pool averages ``r`` adjacent
     channels. LayerScale follows.
-
-    Args:
-        channels: Channels of the tokens.
-        hidden_channels: Channels between the two layers, a multiple of ``channels``.
-        norm_cfg: Config of the norms.
-        rectify: Whether weights get the gradient of ReCU.
-        binary: ``False`` gives the full-precision twin.
     """
 
     def __init__(self, channels: int, hidden_channels: int, norm_cfg: dict,
@@ -70,34 +62,24 @@ class ShiftBranches(nn.Module):
     In order: vertical and horizontal mean over offsets {0, ±1}; vertical and horizontal mean
     over {0, ±1, ±2}; four quarters of the channels rolled by +s and −s along the height, +s and
     −s along the width, for s = 1 and s = 2. All are linear and per channel, so the sum is one
-    depthwise convolution on a torus whose 5×5 kernel is a cross.
-
-    Args:
-        channels: Channels of the map, a multiple of 4.
+    depthwise convolution on a torus whose 5×5 kernel is a cross. ``channels`` is a multiple of 4.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.zeros(6, channels))
         self.bias = nn.Parameter(torch.zeros(6, channels))
-        self.register_buffer('taps', self._taps(channels), persistent=False)
-        self.register_buffer('divisors', torch.tensor([3., 3., 5., 5., 1., 1.]).unsqueeze(1),
-                             persistent=False)
-
-    @staticmethod
-    def _taps(channels: int) -> Tensor:
-        """The taps of each branch, ``(6, C, 5, 5)`` of 0 and 1; index ``2 + d`` is offset ``d``."""
+        # Of each branch 0 or 1 for each channel and offset; index 2 + d is offset d.
         taps = torch.zeros(6, channels, 5, 5)
         taps[0, :, 1:4, 2] = taps[1, :, 2, 1:4] = 1
         taps[2, :, :, 2] = taps[3, :, 2, :] = 1
-        quarter = channels // 4
         for branch, s in ((4, 1), (5, 2)):
             # Rolling by +s reads from offset −s.
-            taps[branch, :quarter, 2 - s, 2] = 1
-            taps[branch, quarter:2 * quarter, 2 + s, 2] = 1
-            taps[branch, 2 * quarter:3 * quarter, 2, 2 - s] = 1
-            taps[branch, 3 * quarter:, 2, 2 + s] = 1
-        return taps
+            up, down, left, right = taps[branch].chunk(4)
+            up[:, 2 - s, 2] = down[:, 2 + s, 2] = left[:, 2, 2 - s] = right[:, 2, 2 + s] = 1
+        self.register_buffer('taps', taps, persistent=False)
+        self.register_buffer('divisors', torch.tensor([3., 3., 5., 5., 1., 1.]).unsqueeze(1),
+                             persistent=False)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to the same shape, with ``bias`` ``(C,)`` added."""

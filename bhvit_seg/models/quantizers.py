@@ -1,11 +1,9 @@
 """Quantizers of BHViT: pure functions with straight-through gradients.
 
 Every function states its forward formula and its gradient, which is not the derivative of the
-forward formula (that is zero almost everywhere) but the estimator of the paper. ``sign(0) = +1``
-is defined here and nowhere else: a packed bit has no third value.
-
-On a CPU, allocations and passes over memory take most of a simulated binary layer's time, so these
-functions work in place, on as few buffers as their gradient allows.
+forward formula but the estimator of the paper. ``sign(0) = +1`` is defined here and nowhere else:
+a packed bit has no third value. Allocations and passes over memory take most of the time of a
+simulated binary layer on a CPU, so these functions work in place on few buffers.
 """
 
 from __future__ import annotations
@@ -21,13 +19,8 @@ from torch.autograd import Function
 def sign(x: Tensor, threshold: Tensor | float = 0, out: Tensor | None = None) -> Tensor:
     """Return ±1 for every element: ``sign(x − threshold)`` with ``sign(0) = +1``; no gradient.
 
-    Comparing with a threshold takes one pass less than subtracting it and gives the same sign:
-    floating-point subtraction never changes the sign of the exact difference.
-
-    Args:
-        x: Any shape.
-        threshold: A number, or a tensor that broadcasts to ``x``.
-        out: Where to write the result; may be ``x``.
+    Comparing saves a pass; floating-point subtraction never changes the sign of the difference.
+    ``threshold`` broadcasts to ``x``; ``out`` may be ``x``.
     """
     out = torch.empty_like(x) if out is None else out
     return torch.ge(x.detach(), threshold, out=out).mul_(2).sub_(1)
@@ -62,14 +55,7 @@ def binarize_activation(x: Tensor, bias: Tensor) -> Tensor:
 
     Forward: ``sign(x + bias)``. Gradient with respect to ``x``: ``g · max(2 − 2|x + bias|, 0)``,
     the piecewise polynomial of Bi-Real Net; the bias gets its sum over all but the last
-    dimension.
-
-    Args:
-        x: Activations ``(..., C)``.
-        bias: ``(C,)``.
-
-    Returns:
-        ±1 in the shape and dtype of ``x``.
+    dimension. Shapes: ``x`` ``(..., C)``, ``bias`` ``(C,)``; the result is ±1 like ``x``.
     """
     return _BinarizeActivation.apply(x, bias)
 
@@ -118,14 +104,7 @@ def binarize_weight(weight: Tensor, rectify: bool = False) -> Tensor:
     through the scaling factor. With ``rectify`` (ReCU) the gradient is that of
     ``clamp(V, −τ, τ)`` with ``V = (W − mean W) · 2√2 / sqrt(var + 1e-5)`` and the constant
     ``τ = −mean|V| · ln(2 − 2·0.92)`` over the whole matrix; the forward value is the same, since
-    dividing by a positive number changes no sign.
-
-    Args:
-        weight: Latent weights ``(out, ...)``.
-        rectify: Whether to use the gradient of ReCU.
-
-    Returns:
-        Two values for each output channel, in the shape of ``weight``.
+    dividing by a positive number changes no sign. ``weight`` is ``(out, ...)``.
     """
     return _BinarizeWeight.apply(weight, rectify)
 
@@ -157,13 +136,11 @@ def quantize_attention(x: Tensor, alpha: Tensor, zero_point: Tensor, grad_scale:
 
     Forward: ``clamp(round(x/α + z), 0, 3) · α`` with one α and one z for each head, which is a
     sum of three boolean matrices times a scalar. Gradient: straight through the rounding; that
-    of α and z is multiplied by ``grad_scale``.
+    of α and z is multiplied by ``grad_scale``, ``heads / sqrt(3 · elements)``.
 
     Args:
         x: Three times the softmax, ``(..., heads, queries, keys)``.
-        alpha: ``(heads,)``.
-        zero_point: ``(heads,)``.
-        grad_scale: ``heads / sqrt(3 · elements)``, see :class:`AttentionQuantizer`.
+        alpha, zero_point: ``(heads,)``.
     """
     return _QuantizeAttention.apply(x, alpha, zero_point, grad_scale)
 
@@ -198,11 +175,7 @@ def quantize_attention_gsb(probabilities: Tensor, c1: Tensor, c2: Tensor, c3: Te
     ``c1 · (clamp(round(u), 0, 1) − [u > 0.7 m])``, ``c1 c2 · [0.7 m < u ≤ 0.9 m]`` and
     ``c1 c3 · [u > 0.9 m]``. Gradient, as released: ``g · (levels · c1)`` for ``A``, the derivative
     of the formula for ``c2`` and ``c3``, and for ``c1`` the levels times ``1 − u`` where
-    ``0 ≤ u ≤ 1``, else times 1.
-
-    Args:
-        probabilities: The softmax ``A``, ``(..., queries, keys)``.
-        c1, c2, c3: Scalars; values under 1e-5 count as 1e-5.
+    ``0 ≤ u ≤ 1``, else times 1. Values of the scalars under 1e-5 count as 1e-5.
     """
     return _GroupSuperposition.apply(probabilities, c1, c2, c3)
 
@@ -212,9 +185,6 @@ class AttentionQuantizer(nn.Module):
 
     In the first training step α becomes ``2 · mean|x| / √3`` and z becomes
     ``0.9 z + 0.1 min(x)``, per head and the same on all ranks of a distributed run.
-
-    Args:
-        num_heads: Number of heads.
     """
 
     # Boolean matrices whose sum a quantized matrix is; each is multiplied with the values.
@@ -242,7 +212,7 @@ class AttentionQuantizer(nn.Module):
         self.initialized.fill_(1)
 
     def forward(self, matrices: list[Tensor]) -> list[Tensor]:
-        """Quantize softmax matrices ``(windows, heads, queries, keys)``."""
+        """Quantize softmax matrices ``(sets, heads, queries, keys)``."""
         matrices = [3 * m for m in matrices]
         if self.training and not self.initialized:
             self._initialize(matrices)
@@ -252,11 +222,7 @@ class AttentionQuantizer(nn.Module):
 
 
 class GroupSuperpositionQuantizer(nn.Module):
-    """GSB with its three learned scalars; see :func:`quantize_attention_gsb`.
-
-    Args:
-        num_heads: Unused: all heads share the scalars.
-    """
+    """GSB with its three learned scalars, which all heads share."""
 
     boolean_matrices = 3
 
@@ -267,5 +233,37 @@ class GroupSuperpositionQuantizer(nn.Module):
         self.c3 = nn.Parameter(torch.tensor(1.0))
 
     def forward(self, matrices: list[Tensor]) -> list[Tensor]:
-        """Quantize softmax matrices ``(windows, heads, queries, keys)``."""
+        """Quantize softmax matrices ``(sets, heads, queries, keys)``."""
         return [quantize_attention_gsb(m, self.c1, self.c2, self.c3) for m in matrices]
+
+
+class BooleanAttentionQuantizer(nn.Module):
+    """RSign (ReActNet) of attention matrices: 1 where an entry passes a threshold, else 0.
+
+    With ``u = keys · A``, whose rows have the mean 1 whatever their number of keys, the result is
+    ``scale / keys · (sign(u + bias) + 1) / 2``. Gradient: that of
+    :func:`binarize_activation`, so ``scale · max(1 − |u + bias|, 0)`` for an entry of ``A``. Each
+    head has a bias and a scale; the initial bias of −1 makes the mean of a row the threshold.
+    """
+
+    boolean_matrices = 1
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.full((num_heads,), -1.))
+        self.scale = nn.Parameter(torch.ones(num_heads))
+
+    def forward(self, matrices: list[Tensor]) -> list[Tensor]:
+        """Quantize softmax matrices ``(sets, heads, queries, keys)``."""
+        return [self._quantize(m) for m in matrices]
+
+    def _quantize(self, matrix: Tensor) -> Tensor:
+        keys = matrix.shape[-1]
+        heads_last = (keys * matrix).transpose(1, 3)
+        bits = binarize_activation(heads_last, self.bias.to(matrix.dtype)).transpose(1, 3)
+        return (bits + 1) * (self.scale / (2 * keys)).view(-1, 1, 1)
+
+
+# By the value of `attention` in a config.
+ATTENTION_QUANTIZERS = {'qd': AttentionQuantizer, 'gsb': GroupSuperpositionQuantizer,
+                        'boolean': BooleanAttentionQuantizer}

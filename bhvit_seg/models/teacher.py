@@ -17,20 +17,16 @@ from mmengine.registry import Registry
 from torch import Tensor, nn
 
 from bhvit_seg.errors import UserError, find_user_error, first_line
-from bhvit_seg.models.weights import load_weights
+
+from .weights import load_weights
 
 
 class FrozenTeacher:
     """A frozen teacher, used for inference only: in evaluation mode and without gradients.
 
     It is deliberately not an ``nn.Module``: what a model registers as a module is trained, saved,
-    averaged and wrapped along with it. It only has to follow its student to its device.
-    Copies of a student, such as its moving average, share one teacher.
-
-    Attributes:
-        registry: Where such models are built.
-        model: The model, None until it is loaded.
-        classes: Names of the classes it was trained on; None if its checkpoint has none.
+    averaged and wrapped along with it. Copies of a student, such as its moving average, share one
+    teacher.
 
     Args:
         config: Its config file, or the config of the model itself.
@@ -40,7 +36,9 @@ class FrozenTeacher:
         UserError: Neither a file nor a config of a model was given, or no checkpoint.
     """
 
-    registry: Registry
+    registry: Registry  # where such models are built
+    model: nn.Module | None = None  # until it is loaded
+    classes: Sequence[str] | None = None  # that it was trained on, if its checkpoint says so
 
     def __init__(self, config: str | Path | dict, checkpoint: str | Path) -> None:
         if not checkpoint or not isinstance(checkpoint, (str, Path)):
@@ -50,20 +48,13 @@ class FrozenTeacher:
                 'type' not in config:
             raise UserError(f'model.teacher.config is {config!r}: give the path of a config, or '
                             'the config of a segmentor with its type')
-        self.config = config
-        self.checkpoint = checkpoint
-        self.model: nn.Module | None = None
-        self.classes: Sequence[str] | None = None
+        self.config, self.checkpoint = config, checkpoint
 
     def __deepcopy__(self, memo: dict) -> FrozenTeacher:
         return self
 
     def load(self, device: torch.device | str) -> None:
-        """Build the model and load its weights.
-
-        Raises:
-            UserError: Config or checkpoint is missing, damaged, or does not fit the other.
-        """
+        """Build the model and load its weights; a UserError says what is missing or damaged."""
         model = self.registry.build(self._model_config())
         meta = load_weights(model, self.checkpoint).get('meta') or {}
         self.classes = (meta.get('dataset_meta') or {}).get('classes')
@@ -91,11 +82,6 @@ class FrozenTeacher:
             model.setdefault('data_preprocessor', cfg.data_preprocessor)
         return model
 
-    def apply_to_tensors(self, function: Callable[[Tensor], Tensor]) -> None:
-        """Do to its tensors what ``nn.Module._apply`` does to those of the student."""
-        if self.model is not None:
-            self.model._apply(function)
-
 
 class TaughtMixin:
     """A model with a teacher, which is loaded when training begins.
@@ -104,13 +90,12 @@ class TaughtMixin:
     moving averages or wrappers.
     """
 
+    # β, set by the training while the regularization is part of the loss.
+    regularization_weight = 0.0
+
     def set_teacher(self, kind: type[FrozenTeacher], teacher: dict[str, Any],
                     distillation_weight: float) -> None:
-        """Take a teacher, ``config`` and ``checkpoint``, and λ.
-
-        Raises:
-            UserError: λ is not a fraction, or ``teacher`` is something else.
-        """
+        """Take a teacher, ``config`` and ``checkpoint``, and λ; other values are a UserError."""
         if not 0 <= distillation_weight <= 1:
             raise UserError(f'model.distillation_weight is {distillation_weight}: give a share of '
                             'the loss between 0 and 1')
@@ -120,20 +105,14 @@ class TaughtMixin:
                             'checkpoint, and nothing else')
         self.teacher = kind(**teacher)
         self.distillation_weight = distillation_weight
-        # β, set by the training while the regularization is part of the loss.
-        self.regularization_weight = 0.0
 
-    @property
-    def label_weight(self) -> float:
-        """1 − λ − β, the share of the labels."""
-        return 1 - self.distillation_weight - self.regularization_weight
+    def weigh_labels(self, value: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+        """Multiply a loss on labels, a tensor or a list of them, by its share, 1 − λ − β."""
+        share = 1 - self.distillation_weight - self.regularization_weight
+        return [share * item for item in value] if isinstance(value, list) else share * value
 
     def check_classes(self, classes: Sequence[str]) -> None:
-        """Check that the teacher has the classes of the training set, in their order.
-
-        Raises:
-            UserError: Its checkpoint names others.
-        """
+        """Raise a UserError if the teacher's classes are not ``classes`` in this order."""
         self.load_teacher()
         known = self.teacher.classes
         if known is not None and [*map(str.casefold, known)] != [*map(str.casefold, classes)]:
@@ -148,27 +127,23 @@ class TaughtMixin:
         self.load_teacher()
 
     def load_teacher(self) -> None:
-        """Load the teacher, unless it is there already.
-
-        Raises:
-            UserError: Its files are missing or do not fit each other, or it expects images that
-                are normalised otherwise.
-        """
+        """Load the teacher, unless it is there already; its inputs have to be the student's."""
         if self.teacher.model is not None:
             return
         self.teacher.load(next(self.parameters()).device)
-        if not same_inputs(self, self.teacher.model):
+        if not _same_inputs(self, self.teacher.model):
             raise UserError(
                 f'the teacher {self.teacher.checkpoint} was trained on images normalised '
                 'otherwise: give both models a data_preprocessor with the same mean, std and '
                 'bgr_to_rgb')
 
     def _apply(self, fn: Callable, *args, **kwargs) -> nn.Module:
-        self.teacher.apply_to_tensors(fn)
+        if self.teacher.model is not None:  # it follows its student to its device
+            self.teacher.model._apply(fn)
         return super()._apply(fn, *args, **kwargs)
 
 
-def same_inputs(first: nn.Module, second: nn.Module) -> bool:
+def _same_inputs(first: nn.Module, second: nn.Module) -> bool:
     """Whether two models make the same inputs of an image: means, deviations, channel order.
 
     Two pixels of an image show it, whatever the classes of the preprocessors: they are affine.
@@ -185,8 +160,3 @@ def same_inputs(first: nn.Module, second: nn.Module) -> bool:
             return False
         made.append(torch.stack(list(inputs)).cpu())
     return made[0].shape == made[1].shape and torch.allclose(*made)
-
-
-def scaled(value: Tensor | list[Tensor], factor: float) -> Tensor | list[Tensor]:
-    """Multiply a loss term, a tensor or a list of tensors."""
-    return [factor * item for item in value] if isinstance(value, list) else factor * value

@@ -1,27 +1,29 @@
 """The two token mixers of BHViT (arXiv 2503.02394): MSGDC and MSMHA.
 
 Both map token rows ``(B · H · W, C)`` in row-major order to the same shape. Each has a variant
-without multiple scales, for ablations.
+without multiple scales, for ablations. :func:`attend` serves the plain binary ViT too.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import ATTENTION_QUANTIZERS, attend
 from .fused import prelu
 from .layers import (
     BinaryConv2d,
-    BinaryLinear,
+    BinaryProjection,
     LayerScale,
     RPReLU,
     build_token_norm,
     normalize,
     shift_and_binarize,
 )
-from .tokens import MapShape, Windows, tile, to_rows
+from .quantizers import ATTENTION_QUANTIZERS
+from .tokens import MapShape, tile, to_rows
 
 
 class MSGDC(nn.Module):
@@ -31,13 +33,8 @@ class MSGDC(nn.Module):
     an RPReLU; their sum is normalised. (The paper's formula adds the input inside each branch;
     the released networks do not, and neither does this.)
 
-    Args:
-        channels: Channels of the tokens.
-        norm_cfg: Config of the norm.
-        groups: Groups of the convolutions.
-        dilations: One convolution for each. ``groups=1, dilations=(1,)`` is an ordinary
-            convolution.
-        binary: ``False`` gives the full-precision twin.
+    There is one convolution for each of ``dilations``; ``groups=1, dilations=(1,)`` is an ordinary
+    convolution.
     """
 
     def __init__(self, channels: int, norm_cfg: dict, groups: int = 4,
@@ -60,19 +57,31 @@ class MSGDC(nn.Module):
         return normalize(self.norm, total.add_(sum(act.shift_out for act in self.acts)))
 
 
-class _Projection(nn.Module):
-    """``RPReLU(norm(BinaryLinear(h)) + h)``, the form of q, k, v and of the output."""
+def attend(query: Tensor, key: Tensor, value: Tensor, sizes: list[tuple[int, int]],
+           num_heads: int, quantizer: nn.Module | None = None) -> Tensor:
+    """Multi-head attention inside each set of tokens.
 
-    def __init__(self, channels: int, norm_cfg: dict, rectify: bool, binary: bool) -> None:
-        super().__init__()
-        self.linear = BinaryLinear(channels, channels, rectify=rectify, binary=binary)
-        self.norm = build_token_norm(norm_cfg, channels)
-        self.act = RPReLU(channels)
+    Args:
+        query, key, value: Rows ``(N, C)``: the sets of tokens, concatenated.
+        sizes: ``(number of sets, tokens in each)`` for each size of set.
+        num_heads: Attention heads, a divisor of ``C``.
+        quantizer: Maps the softmax matrices of all sizes, ``(sets, heads, tokens, tokens)`` each,
+            to quantized ones; ``None`` leaves them as they are.
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map rows ``(N, C)`` to the same shape, before the RPReLU's output shift."""
-        out = normalize(self.norm, self.linear(x), -self.act.shift_in)
-        return prelu(out.add_(x), self.act.slope)
+    Returns:
+        Context rows ``(N, C)``.
+    """
+    channels = query.shape[1]
+    scale = 1 / math.sqrt(channels // num_heads)
+    queries, keys, values = (
+        [part.view(*size, num_heads, -1).transpose(1, 2)
+         for part, size in zip(rows.split([n * t for n, t in sizes]), sizes)]
+        for rows in (query, key, value))
+    matrices = [((q @ k.transpose(2, 3)) * scale).softmax(-1) for q, k in zip(queries, keys)]
+    if quantizer is not None:
+        matrices = quantizer(matrices)
+    return torch.cat([(m.to(v.dtype) @ v).transpose(1, 2).reshape(-1, channels)
+                      for m, v in zip(matrices, values)])
 
 
 class MSMHA(nn.Module):
@@ -83,17 +92,10 @@ class MSMHA(nn.Module):
     matrices. Window tokens are put back into the map; pooled tokens are averaged over the windows
     and repeated over their cell of the map.
 
-    Args:
-        channels: Channels of the tokens, a multiple of ``num_heads``.
-        num_heads: Attention heads.
-        norm_cfg: Config of the norms (the tokens' own norm is always LayerNorm).
-        window_size: Side of a window in tokens, and kernel and stride of the pooling.
-        attention: ``'qd'`` (quantization decomposition), ``'gsb'``, or ``'boolean'`` (one boolean
-            matrix).
-        rectify: Whether weights of linear layers get the gradient of ReCU.
-        binary: ``False`` gives the full-precision twin, which keeps the plain softmax.
-        span: What a token attends to: ``'multi_scale'`` as above, ``'window'`` (only its window),
-            or ``'global'`` (the whole map as one window: ordinary multi-head attention).
+    Args: as of :class:`~bhvit_seg.models.backbones.BHViT`; ``window_size`` is also kernel and
+    stride of the pooling. The twin (``binary=False``) keeps the plain softmax. ``span`` is
+    ``'multi_scale'`` as above, ``'window'`` (a token attends to its window only), or ``'global'``
+    (the whole map is one window: ordinary multi-head attention).
     """
 
     def __init__(self, channels: int, num_heads: int, norm_cfg: dict, window_size: int = 7,
@@ -107,15 +109,14 @@ class MSMHA(nn.Module):
         multi_scale = span == 'multi_scale'
         self.pool_balance = nn.Parameter(torch.full((channels,), 0.5)) if multi_scale else None
         self.token_norm = nn.LayerNorm(channels)
-        self.query = _Projection(channels, norm_cfg, rectify, binary)
-        self.key = _Projection(channels, norm_cfg, rectify, binary)
-        self.value = _Projection(channels, norm_cfg, rectify, binary)
+        self.query, self.key, self.value = (
+            BinaryProjection(channels, channels, norm_cfg, rectify, binary) for _ in range(3))
         self.bit_bias = nn.Parameter(torch.zeros(3, channels))
         self.quantizer = ATTENTION_QUANTIZERS[attention](num_heads) if binary else None
         self.context_norm = build_token_norm(norm_cfg, channels)
         self.context_act = RPReLU(channels)
         self.window_balance = nn.Parameter(torch.full((channels,), 0.5)) if multi_scale else None
-        self.output = _Projection(channels, norm_cfg, rectify, binary)
+        self.output = BinaryProjection(channels, channels, norm_cfg, rectify, binary)
         self.layer_scale = LayerScale(channels)
 
     def _pool(self, maps: Tensor) -> Tensor:
@@ -138,16 +139,13 @@ class MSMHA(nn.Module):
         grid = grid.repeat_interleave(size, 1)[:, :shape.height]
         return grid.repeat_interleave(size, 2)[:, :, :shape.width]
 
-    def _tile(self, shape: MapShape) -> list[list[Windows]]:
-        size = max(shape.height, shape.width) if self.span == 'global' else self.window_size
-        return tile(shape.height, shape.width, size)
-
     def forward(self, x: Tensor, shape: MapShape) -> Tensor:
         """Map normalised rows ``(B · H · W, C)`` to the same shape, before the output's shift and
         LayerScale; :meth:`output_affine` gives both as one scale and bias."""
         channels = x.shape[1]
         maps = x.view(*shape, channels)
-        tiling = self._tile(shape)
+        side = max(shape[1:]) if self.span == 'global' else self.window_size
+        tiling = tile(shape.height, shape.width, side)
         parts = [part for row in tiling for part in row]
         sets = [part.split(maps) for part in parts]
         if self.span == 'multi_scale':

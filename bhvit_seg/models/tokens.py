@@ -63,11 +63,7 @@ class Windows(NamedTuple):
 
 
 def tile(height: int, width: int, window: int) -> list[list[Windows]]:
-    """Tile a map with windows; at a border that the size does not divide they are smaller.
-
-    Returns:
-        Parts of the map in row-major order, one to two rows of one to two parts each.
-    """
+    """Tile a map with windows: one to two rows of one to two parts, in row-major order."""
 
     def cut(length: int) -> list[tuple[slice, int, int]]:
         whole = length // window

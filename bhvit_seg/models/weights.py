@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
+from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from bhvit_seg.compat.openmmlab import allow_mmengine_checkpoints
@@ -23,18 +26,10 @@ def load_checkpoint_safely(path: str | Path, map_location: str = 'cpu') -> dict[
     mmengine's fork falls back to the unsafe unpickler when this fails, so our tools call this
     before they hand a file to mmengine.
 
-    Args:
-        path: A checkpoint of mmengine, or a file with a bare state dict.
-        map_location: The device of the tensors.
-
-    Returns:
-        dict: The checkpoint.
-
     Raises:
         UserError: There is no such file, it is not a checkpoint, is truncated, or holds code.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise UserError(f'no checkpoint at {path}: give the path of a .pth file')
     # Again: the fork, each time it loads a checkpoint, takes back what it allows for the while.
     allow_mmengine_checkpoints()
@@ -70,39 +65,27 @@ def state_dict_of(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def check_fit(model: nn.Module, state_dict: dict[str, torch.Tensor], name: str | Path) -> None:
-    """Check that a state dict has exactly the tensors of the model.
-
-    Args:
-        model: The model.
-        state_dict: The weights.
-        name: Where they are from, for the message.
+    """Check that a state dict, which is from ``name``, has exactly the tensors of the model.
 
     Raises:
         UserError: Tensors are missing, left over or of another shape; names the first few.
     """
     expected = model.state_dict()
-    problems = []
-    shapes = [key for key in expected
-              if key in state_dict and state_dict[key].shape != expected[key].shape]
-    if shapes:
-        problems.append('of another shape: ' + some(
-            f'{key} ({tuple(state_dict[key].shape)} instead of {tuple(expected[key].shape)})'
-            for key in shapes))
-    missing = [key for key in expected if key not in state_dict]
-    if missing:
-        problems.append('missing: ' + some(missing))
-    unexpected = [key for key in state_dict if key not in expected]
-    if unexpected:
-        problems.append('not in the model: ' + some(unexpected))
+    problems = [f'{problem}: {_some(names)}' for problem, names in (
+        ('of another shape', [
+            f'{key} ({tuple(state_dict[key].shape)} instead of {tuple(own.shape)})'
+            for key, own in expected.items()
+            if key in state_dict and state_dict[key].shape != own.shape]),
+        ('missing', [key for key in expected if key not in state_dict]),
+        ('not in the model', [key for key in state_dict if key not in expected])) if names]
     if problems:
         raise UserError(
             f'the checkpoint {name} is not of this model ({"; ".join(problems)}): use the config '
             'it was trained with')
 
 
-def some(names) -> str:
+def _some(names: list[str]) -> str:
     """Join the first few of ``names`` and count the rest."""
-    names = list(names)
     rest = len(names) - SHOWN
     return ', '.join(names[:SHOWN]) + (f' and {rest} more' if rest > 0 else '')
 
@@ -118,3 +101,22 @@ def load_weights(model: nn.Module, path: str | Path) -> dict[str, Any]:
     check_fit(model, state_dict, path)
     model.load_state_dict(state_dict)
     return checkpoint
+
+
+def load_backbone(backbone: nn.Module, path: str | Path, prefix: str = 'backbone.',
+                  convert: Callable[[dict], dict] = dict,
+                  adapt: Callable[[dict], dict] = dict) -> None:
+    """Load a file or address of a backbone, or of a model that has it under ``prefix``.
+
+    ``convert`` renames the tensors of a file that has none under ``prefix``; ``adapt`` changes
+    tensors whose names are those of the backbone. Errors are those of :func:`load_weights`.
+    """
+    checkpoint = (CheckpointLoader.load_checkpoint(path, map_location='cpu') if '://' in str(path)
+                  else load_checkpoint_safely(path))
+    state = state_dict_of(checkpoint)
+    own = {n[len(prefix):]: t for n, t in state.items() if n.startswith(prefix)}
+    state = adapt(own or convert(state))
+    check_fit(backbone, state, path)
+    backbone.load_state_dict(state)
+    print_log(f'{type(backbone).__name__} loaded {len(state)} tensors from {path}',
+              logger='current')

@@ -36,11 +36,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:
-    """Return ``KEY=VALUE`` texts as a dict; values are read as mmengine's tools read them.
-
-    Raises:
-        UserError: One has no ``=``, or brackets that do not match.
-    """
+    """Return ``KEY=VALUE`` texts as a dict; values are read as mmengine's tools read them."""
     for text in texts:
         if '=' not in text:
             raise UserError(f'--cfg-options expects KEY=VALUE, not {text!r}')
@@ -56,11 +52,11 @@ def parse_options(texts: Sequence[str]) -> dict[str, Any]:
 def load_config(path: str | Path,
                 cfg_options: dict[str, Any] | None = None,
                 data_root: str | Path | None = None) -> Config:
-    """Read a config, override settings and set the data root.
+    """Read a config, a file or the name of one that comes with the package.
 
     Args:
-        path: The config file, or the name of one that comes with the package.
-        cfg_options: Values by dotted key.
+        path: The file or the name.
+        cfg_options: Values that override the config's, by dotted key.
         data_root: The folder to use in every dataset of the config.
 
     Raises:
@@ -92,50 +88,41 @@ def load_config(path: str | Path,
 
 
 def check_options(cfg: Config, options: dict[str, Any]) -> None:
-    """Check that each dotted key leads to an existing setting.
+    """Refuse dotted keys that lead to no setting, and name the nearest one.
 
-    Its last part may be new (``model.backbone.with_cp``: the class knows which arguments it
+    The last part may be new (``model.backbone.with_cp``: the class knows which arguments it
     takes), unless it is also the first.
-
-    Raises:
-        UserError: A key leads nowhere; the message names the nearest one.
     """
     for key in options:
-        *parents, last = key.split('.')
+        if key in OPTIONAL_SETTINGS:
+            continue
         node: Any = cfg._cfg_dict
-        for depth, name in enumerate(parents):
-            node = child(node, name, '.'.join(parents[:depth + 1]), key)
-        if not parents and last not in OPTIONAL_SETTINGS:
-            child(node, last, last, key)
-        elif isinstance(node, (list, tuple)):
-            child(node, last, key, key)
-        elif not isinstance(node, dict):
-            raise UserError(f'unknown option {key}: {".".join(parents)} is {node!r} in the '
-                            'config, which has no settings of its own')
-
-
-def child(node: Any, name: str, path: str, key: str) -> Any:
-    """Return ``node[name]``; ``path`` and ``key`` are for the message when there is none."""
-    if isinstance(node, (list, tuple)):
-        if name.isdigit() and int(name) < len(node):
-            return node[int(name)]
-        raise UserError(f'unknown option {key}: {path} is not a place in a list of {len(node)} '
-                        '(numbered from 0)')
-    if isinstance(node, dict) and name in node:
-        return node[name]
-    near = difflib.get_close_matches(name, list(node) if isinstance(node, dict) else [], n=1)
-    hint = f'did you mean {near[0]}?' if near else 'new settings belong in a config file'
-    raise UserError(f'unknown option {key}: the config has no {path}; {hint}')
+        names = key.split('.')
+        for depth, name in enumerate(names, 1):
+            path = '.'.join(names[:depth])
+            if isinstance(node, (list, tuple)):
+                if not name.isdigit() or int(name) >= len(node):
+                    raise UserError(f'unknown option {key}: {path} is not a place in a list of '
+                                    f'{len(node)} (numbered from 0)')
+                node = node[int(name)]
+            elif not isinstance(node, dict):
+                raise UserError(f'unknown option {key}: {path.rpartition(".")[0]} is {node!r} in '
+                                'the config, which has no settings of its own')
+            elif name in node:
+                node = node[name]
+            elif depth < len(names) or depth == 1:
+                near = difflib.get_close_matches(name, node, n=1)
+                raise UserError(f'unknown option {key}: the config has no {path}; ' + (
+                    f'did you mean {near[0]}?' if near else 'new settings belong in a config file'))
 
 
 def listed(config: Any, path: str) -> Iterator[tuple[str, dict]]:
-    """Yield a config that may be one dict, a list of them or None, with the path to each."""
-    if isinstance(config, dict):
+    """Yield the parts of a config with the path to each: it has a type, or holds some that have."""
+    if isinstance(config, dict) and 'type' in config:
         yield path, config
-    else:
-        for number, part in enumerate(config or ()):
-            if isinstance(part, dict):
-                yield f'{path}.{number}', part
+    elif isinstance(config, (dict, list, tuple)):
+        for name, part in config.items() if isinstance(config, dict) else enumerate(config):
+            yield from listed(part, f'{path}.{name}')
 
 
 def type_name(config: dict) -> str:
@@ -168,11 +155,7 @@ def dataset_nodes(node: Any, key: str) -> Iterator[dict]:
 
 
 def set_data_root(cfg: Config, data_root: str | Path) -> None:
-    """Set ``data_root`` wherever a dataset of the config has one.
-
-    Raises:
-        UserError: The folder is missing, or no dataset has a ``data_root``.
-    """
+    """Set ``data_root`` wherever a dataset of the config has one."""
     if not Path(data_root).is_dir():
         raise UserError(f'no folder at {data_root} (--data-root): give the folder that holds '
                         'the images and annotations')
@@ -187,11 +170,7 @@ def set_data_root(cfg: Config, data_root: str | Path) -> None:
 
 
 def require_settings(cfg: Config, path: str | Path, *names: str) -> None:
-    """Check that the config has the settings that are needed.
-
-    Raises:
-        UserError: Something is missing.
-    """
+    """Refuse a config that lacks some of the settings that are needed."""
     missing = [name for name in names if not cfg.get(name)]
     if missing:
         raise UserError(f'the config {path} lacks {", ".join(missing)}: give one that describes a '
@@ -199,11 +178,7 @@ def require_settings(cfg: Config, path: str | Path, *names: str) -> None:
 
 
 def require_segmentation(cfg: Config, path: str | Path) -> None:
-    """Check that the config is one of mmseg.
-
-    Raises:
-        UserError: It is of another package, such as those of pre-training.
-    """
+    """Refuse a config of another package than mmseg, such as those of pre-training."""
     scope = cfg.get('default_scope', 'mmseg')
     if scope != 'mmseg':
         raise UserError(f'the config {path} is for {scope}, and segmenters alone are scored here: '
@@ -217,10 +192,10 @@ def work_dir_of(cfg: Config, path: str | Path, work_dir: str | Path | None) -> s
 
 @contextlib.contextmanager
 def explain_config_errors() -> Iterator[None]:
-    """Turn what the registries raise about a wrong config into a :class:`UserError`.
+    """Turn what is raised about a wrong config into a :class:`UserError`.
 
-    Covers what is raised while a part of the config is built, and what the model raises on a batch
-    in a library's code; an error of our own code passes unchanged, as does all else.
+    That is what building a part of it raises, and the model on a batch in a library's code; an
+    error of our own code passes unchanged, as does all else.
     """
     try:
         yield

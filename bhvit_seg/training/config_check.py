@@ -7,10 +7,9 @@ show as a traceback from a library, or as hours of training for nothing.
 
 from __future__ import annotations
 
-import importlib.util
 import math
+import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
@@ -23,11 +22,8 @@ from bhvit_seg.training.config import IOU_METRICS, dataset_nodes, listed, type_n
 
 # Losses that compare whole maps and so have no value for each pixel.
 MAP_LOSSES = ('CLDiceLoss', 'DiceLoss', 'HuasdorffDisstanceLoss', 'LovaszLoss', 'TverskyLoss')
-BACKEND_PACKAGES = {
-    'AimVisBackend': 'aim', 'ClearMLVisBackend': 'clearml', 'DVCLiveVisBackend': 'dvclive',
-    'MLflowVisBackend': 'mlflow', 'NeptuneVisBackend': 'neptune',
-    'TensorboardVisBackend': 'tensorboard', 'WandbVisBackend': 'wandb'}
 SCORES = ('aAcc', 'mIoU', 'mAcc', 'mFscore', 'mPrecision', 'mRecall', 'mDice')
+GROUPS_OF_SCORES = ('mIoU', 'mDice', 'mFscore')  # what mmseg's metric takes as iou_metrics
 # Schedulers that end at a value of their own; what follows them trains with it.
 DECAYING = ('CosineAnnealing', 'CosineRestart', 'OneCycle', 'Poly')
 
@@ -65,21 +61,23 @@ def check_config(cfg: Config, split: str = 'train') -> tuple[list[str], list[str
         Problems and warnings, one sentence each.
     """
     model = cfg.get('model') or {}
-    problems = [*head_problems(model, split == 'train'), *window_problems(model)]
-    warnings: list[str] = []
-    problems += backend_problems(cfg)
-    if split == 'train' and cfg.get('train_cfg'):  # a part from _base_ has data alone
-        lengths = list(length_problems(cfg))
-        problems += [*lengths, *validation_problems(cfg), *device_problems(cfg),
-                     *unlabelled_problems(cfg)]
-        warnings += [*favoured_warnings(cfg), *(() if lengths else schedule_warnings(cfg))]
-    return problems, warnings
+    scored = 'val' if split == 'train' else split
+    problems = [*head_problems(model, split == 'train'), *window_problems(model),
+                *metric_problems(cfg, f'{scored}_evaluator')]
+    if split != 'train' or not cfg.get('train_cfg'):  # a part from _base_ has data alone
+        return problems, []
+    lengths = list(length_problems(cfg))
+    problems += [*lengths, *validation_problems(cfg), *unlabelled_problems(cfg)]
+    if type_name(cfg.get('optim_wrapper')) == 'AmpOptimWrapper' and not torch.cuda.is_available():
+        problems.append('optim_wrapper.type is AmpOptimWrapper, which needs a GPU, and torch finds '
+                        'none: set optim_wrapper.type=OptimWrapper to train on the CPU')
+    return problems, [*favoured_warnings(cfg), *(() if lengths else schedule_warnings(cfg))]
 
 
-def heads_of(model: Mapping) -> Iterator[tuple[str, Mapping]]:
-    """Yield the heads of a segmentor's config with the path to each."""
-    for name in ('decode_head', 'auxiliary_head'):
-        yield from listed(model.get(name), f'model.{name}')
+def heads_of(model: Mapping) -> list[tuple[str, Mapping]]:
+    """Return the heads of a segmentor's config with the path to each."""
+    return [item for name in ('decode_head', 'auxiliary_head')
+            for item in listed(model.get(name), f'model.{name}')]
 
 
 def head_problems(model: Mapping, training: bool) -> Iterator[str]:
@@ -92,34 +90,39 @@ def head_problems(model: Mapping, training: bool) -> Iterator[str]:
         if not isinstance(classes, int) or classes < 1:
             yield f'{path}.num_classes is {classes!r}: expected the number of classes, from 2'
             continue
-        if channels != classes and (channels, classes) != (1, 2):
-            yield (f'{path}.out_channels is {channels!r} for {classes} classes: leave it out, or '
-                   'set it to 1 for two classes and a loss with use_sigmoid=True')
         if classes == 1:
             yield (f'{path}.num_classes is 1: a network that knows one class has nothing to tell '
                    'it from, learns nothing and scores 100 %; name the background as a class '
                    "(metainfo=dict(classes=('background', ...)), num_classes=2)")
         if training:
             yield from loss_problems(path, head, classes, channels)
+    losses = [item for path, head in heads_of(model) if path.startswith('model.decode_head')
+              for item in listed(head.get('loss_decode'), f'{path}.loss_decode')]
+    # a teacher may be all that a network learns from
+    if training and losses and not model.get('teacher') and all(
+            loss.get('loss_weight', 1) == 0 for _, loss in losses):
+        yield (f'{losses[0][0]}.loss_weight is 0, and model.decode_head has no other loss, so that '
+               'nothing is learned: give it a positive weight, such as 1.0')
 
 
 def loss_problems(path: str, head: Mapping, classes: int, channels: int) -> Iterator[str]:
-    losses = list(listed(head.get('loss_decode', {}), f'{path}.loss_decode'))
+    losses = list(listed(head.get('loss_decode', {'type': ''}), f'{path}.loss_decode'))
     if not losses:
         yield (f'{path}.loss_decode is {head["loss_decode"]!r}: expected a dict, or a list of '
                "dicts, such as dict(type='WeightedCrossEntropyLoss')")
     for name, loss in losses:
+        kind, weights = type_name(loss), loss.get('class_weight')
+        many = isinstance(weights, (list, tuple))
+        expected = classes if kind == 'WeightedCrossEntropyLoss' else channels
         if 'loss' not in loss.get('loss_name', 'loss'):
             yield (f'{name}.loss_name is {loss["loss_name"]!r}, and only what has "loss" in its '
                    f'name is trained on: set it to loss_{loss["loss_name"]}')
-        kind = type_name(loss)
-        weights = loss.get('class_weight')
-        softmax = kind == 'WeightedCrossEntropyLoss'
-        expected = classes if softmax else channels
-        if not (weights is None or isinstance(weights, str) or are_weights(weights)):
+        if not (weights is None or isinstance(weights, str) or many and all(
+                isinstance(value, (int, float)) and 0 <= value < math.inf for value in weights
+        ) and (any(weights) or not weights)):
             yield (f'{name}.class_weight is {weights!r}: expected one number for each class, none '
                    'of them negative and not all 0, or None')
-        elif isinstance(weights, (list, tuple)) and len(weights) != expected:
+        elif many and len(weights) != expected:
             yield (f'{name}.class_weight has {len(weights)} values for {expected} classes: give '
                    f'one for each, such as `bhvit-seg check-dataset` prints, or {name}.'
                    'class_weight=None')
@@ -128,7 +131,7 @@ def loss_problems(path: str, head: Mapping, classes: int, channels: int) -> Iter
             yield (f'{name} is a softmax over {path}.out_channels=1, which is always 1: set '
                    f'{name}.use_sigmoid=True, or leave out_channels out')
     sampler = head.get('sampler')
-    if not sampler or type_name(sampler) != 'OHEMPixelSampler':
+    if type_name(sampler) != 'OHEMPixelSampler':
         return
     if sampler.get('thresh') is None:
         for name, loss in losses:
@@ -139,13 +142,6 @@ def loss_problems(path: str, head: Mapping, classes: int, channels: int) -> Iter
     elif channels == 1:
         yield (f'{path}.sampler.thresh is {sampler["thresh"]}, a probability of a softmax, and '
                f'{path}.out_channels is 1: leave out_channels out, or the sampler')
-
-
-def are_weights(values: Any) -> bool:
-    """Tell whether values are numbers that losses may be weighted with."""
-    return isinstance(values, (list, tuple)) and all(
-        isinstance(value, (int, float)) and 0 <= value < math.inf for value in values
-    ) and (not values or any(values))
 
 
 def favoured_warnings(cfg: Config) -> Iterator[str]:
@@ -168,7 +164,7 @@ def unlabelled_problems(cfg: Config) -> Iterator[str]:
         yield (f'the {type_name((mixed or kept)[0])} of train_dataloader brings ground without '
                f'labels, and the {type_name(cfg.model)} has no teacher to label it: set '
                'model.type to DistillationSegmentor with a model.teacher, or leave it out')
-    loop = type_name(cfg.get('train_cfg') or {})
+    loop = type_name(cfg.train_cfg)
     if mixed and loop != 'ResumableTrainLoop':
         yield (f'train_cfg.type is {loop}, which does not keep the share of images without labels '
                'in each batch: set it to ResumableTrainLoop')
@@ -182,39 +178,37 @@ def window_problems(model: Mapping) -> Iterator[str]:
         yield f"model.test_cfg.mode is {mode!r}: expected 'whole' or 'slide'"
     if mode != 'slide':
         return
-    sides = []
-    for name in ('crop_size', 'stride'):
-        value = test_cfg.get(name)
-        if isinstance(value, (list, tuple)) and len(value) == 2 and all(
-                isinstance(side, int) and side > 0 for side in value):
-            sides.append(value)
-        else:
-            yield (f"model.test_cfg.{name} is {value!r}, and mode='slide' expects a height and a "
-                   f'width in pixels, such as {name}=(448, 448)')
-    if len(sides) == 2 and any(step > side for side, step in zip(*sides)):
-        yield (f'model.test_cfg.stride is {tuple(sides[1])}, larger than crop_size='
-               f'{tuple(sides[0])}: pixels between the windows would not be predicted; give a '
-               'stride of at most the crop size')
+    size, stride = test_cfg.get('crop_size'), test_cfg.get('stride')
+    wrong = [(name, value) for name, value in (('crop_size', size), ('stride', stride))
+             if not (isinstance(value, (list, tuple)) and len(value) == 2
+                     and all(isinstance(side, int) and side > 0 for side in value))]
+    for name, value in wrong:
+        yield (f"model.test_cfg.{name} is {value!r}, and mode='slide' expects a height and a "
+               f'width in pixels, such as {name}=(448, 448)')
+    if not wrong and any(step > side for side, step in zip(size, stride)):
+        yield (f'model.test_cfg.stride is {tuple(stride)}, larger than crop_size={tuple(size)}: '
+               'pixels between the windows would not be predicted; give a stride of at most the '
+               'crop size')
 
 
-def backend_problems(cfg: Config) -> Iterator[str]:
-    """Where logs go to by packages that are not installed."""
-    for path, backend in listed((cfg.get('visualizer') or {}).get('vis_backends'),
-                                'visualizer.vis_backends'):
-        package = BACKEND_PACKAGES.get(type_name(backend))
-        if package and importlib.util.find_spec(package) is None:
-            yield (f'{path} is {type_name(backend)}, which needs {package}, and that is not '
-                   f'installed: pip install {package}, or leave the backend out')
+def metric_problems(cfg: Config, name: str) -> Iterator[str]:
+    """Scores that an evaluator does not know; all are computed, so that nothing else tells."""
+    for path, metric in listed(cfg.get(name), name):
+        asked = metric.get('iou_metrics') or ()
+        for score in asked if isinstance(asked, (list, tuple)) else [asked]:
+            if type_name(metric) in IOU_METRICS and score not in GROUPS_OF_SCORES:
+                yield (f'{path}.iou_metrics has {score!r}: expected some of '
+                       f'{", ".join(GROUPS_OF_SCORES)}')
 
 
 def length_problems(cfg: Config) -> Iterator[str]:
     """Lengths and intervals that are no numbers of iterations, and schedules that are none."""
     length = cfg.train_cfg.get('max_iters')
-    counts = {f'train_cfg.{name}': cfg.train_cfg[name] for name in ('max_iters', 'val_interval')
-              if cfg.train_cfg.get(name) is not None}
-    for path, scheduler in schedulers_of(cfg.get('param_scheduler')):
-        counts.update({f'{path}.{name}': scheduler[name] for name in ('end', 'T_max', 'total_steps')
-                       if scheduler.get(name) is not None})
+    counts = {f'train_cfg.{name}': cfg.train_cfg.get(name)
+              for name in ('max_iters', 'val_interval')}
+    for path, scheduler in listed(cfg.get('param_scheduler'), 'param_scheduler'):
+        counts.update({f'{path}.{name}': scheduler.get(name)
+                       for name in ('end', 'T_max', 'total_steps', 'step_size')})
         steps = scheduler.get('total_steps')
         if isinstance(steps, int) and isinstance(length, int) and 0 < steps < length and (
                 not scheduler.get('by_epoch', True)):
@@ -228,25 +222,23 @@ def length_problems(cfg: Config) -> Iterator[str]:
                'train_dataloader.sampler never ends an epoch: set train_dataloader.sampler.type='
                'DefaultSampler')
     for name, count in counts.items():
-        if not isinstance(count, (int, float)) or not (count == math.inf or (
-                count > 0 and count == int(count))):
+        if count is not None and not (isinstance(count, (int, float)) and count > 0 and (
+                count == math.inf or count == int(count))):
             yield f'{name} is {count!r}: expected a whole number from 1'
 
 
 def validation_problems(cfg: Config) -> Iterator[str]:
     """A validation that is described in part, or scores nothing that a best checkpoint goes by."""
-    parts = {name: cfg.get(name) for name in ('val_dataloader', 'val_cfg', 'val_evaluator')}
-    missing = [name for name, part in parts.items() if not part]
-    if 0 < len(missing) < 3:
-        given = [name for name in parts if name not in missing]
+    parts = ('val_dataloader', 'val_cfg', 'val_evaluator')
+    given = [name for name in parts if cfg.get(name)]
+    missing = [name for name in parts if name not in given]
+    if given and missing:
         yield (f'the config has {" and ".join(given)} but no {" and no ".join(missing)}: give all '
                'three, or set all three to None to train without validation')
     checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     wanted = checkpoint.get('save_best')
-    if missing or not wanted:
-        return
-    metrics = [metric for _, metric in listed(cfg.val_evaluator, '')]
-    if any(type_name(metric) not in IOU_METRICS for metric in metrics):
+    metrics = [metric for _, metric in listed(cfg.get('val_evaluator'), '')]
+    if missing or not wanted or any(type_name(metric) not in IOU_METRICS for metric in metrics):
         return
     scores = [f'{metric["prefix"]}/{name}' if metric.get('prefix') else name
               for metric in metrics if not metric.get('format_only') for name in SCORES]
@@ -260,44 +252,23 @@ def validation_problems(cfg: Config) -> Iterator[str]:
                    f'compute: expected one of {", ".join(scores)}')
 
 
-def device_problems(cfg: Config) -> Iterator[str]:
-    """Mixed precision without a GPU."""
-    if type_name(cfg.get('optim_wrapper') or {}) == 'AmpOptimWrapper' and not (
-            torch.cuda.is_available()):
-        yield ('optim_wrapper.type is AmpOptimWrapper, which needs a GPU, and torch finds none: '
-               'set optim_wrapper.type=OptimWrapper to train on the CPU')
-
-
-def schedulers_of(config: Any, path: str = 'param_scheduler') -> Iterator[tuple[str, Mapping]]:
-    """Yield the schedulers of a config, one or many, of one optimizer or several."""
-    if isinstance(config, Mapping) and 'type' in config:
-        yield path, config
-    elif isinstance(config, Mapping):
-        for name, part in config.items():
-            yield from schedulers_of(part, f'{path}.{name}')
-    elif isinstance(config, (list, tuple)):
-        for number, part in enumerate(config):
-            yield from schedulers_of(part, f'{path}.{number}')
-
-
 def schedule_warnings(cfg: Config) -> Iterator[str]:
     """Schedules that end elsewhere than training does, or never begin."""
-    length = (cfg.get('train_cfg') or {}).get('max_iters')
-    if not length:
-        return
-    counted = []
-    for path, scheduler in schedulers_of(cfg.get('param_scheduler')):
+    length = cfg.train_cfg.get('max_iters')
+    decaying = []
+    for path, scheduler in listed(cfg.get('param_scheduler'), 'param_scheduler') if length else ():
+        kind = type_name(scheduler)
         if scheduler.get('convert_to_iter_based'):
             continue
         if scheduler.get('by_epoch', True):
-            yield (f'{path} ({type_name(scheduler)}) counts epochs and training counts iterations '
+            yield (f'{path} ({kind}) counts epochs and training counts iterations '
                    f'(train_cfg.max_iters={length}), so it has no effect: set '
                    f'{path}.by_epoch=False')
-        elif type_name(scheduler).startswith(DECAYING):
-            counted.append((scheduled_end(scheduler, length), path, scheduler))
-    if not counted:
-        return
-    end, path, scheduler = max(counted, key=lambda item: item[0])
+        elif kind.startswith(DECAYING):
+            decaying.append((scheduled_end(scheduler, length), path, scheduler))
+        else:
+            yield from unreached(path, scheduler, length)
+    end, path, scheduler = max(decaying, key=lambda item: item[0], default=(length, '', {}))
     if end == length:
         return
     change = f'{path}.end={length}'
@@ -314,11 +285,27 @@ def schedule_warnings(cfg: Config) -> Iterator[str]:
 
 def scheduled_end(scheduler: Mapping, length: int) -> int:
     """The iteration at which a schedule has come to its end value."""
-    begin = scheduler.get('begin', 0)
-    end = scheduler.get('end', math.inf)
+    begin, end = scheduler.get('begin', 0), scheduler.get('end', math.inf)
     span = scheduler.get('T_max') or scheduler.get('total_steps') or sum(
         scheduler.get('periods') or ())
-    return min(end, begin + span) if span else min(end, max(length, begin))
+    return min(end, begin + span if span else max(length, begin))
+
+
+def unreached(path: str, scheduler: Mapping, length: int) -> Iterator[str]:
+    """A place where a schedule is to arrive, beyond the end of training."""
+    kind, milestones = type_name(scheduler), scheduler.get('milestones')
+    # A line without an end never rises; a constant factor without one is meant to stay.
+    name, place = {
+        'Linear': ('end', scheduler.get('end', math.inf)),
+        'Constant': ('end', scheduler.get('end', 0)),
+        'MultiStep': ('milestones', max(
+            milestones if isinstance(milestones, (list, tuple)) else (), default=0)),
+        'Step': ('step_size', scheduler.get('begin', 0) + scheduler.get('step_size', 0)),
+    }.get(re.sub('(LR|Momentum|ParamScheduler)$', '', kind), ('', 0))
+    if place > length:
+        yield (f'{path}.{name} of {kind} is {scheduler.get(name, "not given")}, and training ends '
+               f'at train_cfg.max_iters={length}, before the learning rate gets there: set '
+               f'{path}.{name} to fit')
 
 
 def resumed_differences(cfg: Config, checkpoint: Mapping) -> Iterator[str]:
@@ -330,7 +317,7 @@ def resumed_differences(cfg: Config, checkpoint: Mapping) -> Iterator[str]:
         cfg: The config.
         checkpoint: The checkpoint that training goes on from.
     """
-    given = list(schedulers_of(cfg.get('param_scheduler')))
+    given = list(listed(cfg.get('param_scheduler'), 'param_scheduler'))
     states = checkpoint.get('param_schedulers') or []
     if isinstance(states, Mapping):
         states = [state for group in states.values() for state in group]

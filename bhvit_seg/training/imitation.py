@@ -16,15 +16,15 @@ from mmseg.registry import HOOKS
 
 from bhvit_seg.datasets.unlabelled import find_images
 from bhvit_seg.errors import UserError
-from bhvit_seg.fileio import make_output_folder, write_atomically
+from bhvit_seg.fileio import write_atomically
 from bhvit_seg.models.weights import state_dict_of
 from bhvit_seg.training.config import check_options, load_config, require_settings
-from bhvit_seg.training.train import enable_amp, run_training
+from bhvit_seg.training.hooks.weight_record import new_figure, save_figure
+from bhvit_seg.training.train import run_training
 
 # The teachers that packages ship, by the name of their architecture.
 TEACHERS = ('lite0', 'lite1', 'lite2')
 WARM_UP = 100
-PLOT = 'loss.png'
 
 
 def imitation_config(cfg: Config, images: Sequence[str | Path], teacher: str = 'lite0',
@@ -54,14 +54,14 @@ def imitation_config(cfg: Config, images: Sequence[str | Path], teacher: str = '
                         ('crop size', crop_size)):
         if value < 1:
             raise UserError(f'{name} is {value}: give a positive number')
-    preprocessor = copy.deepcopy(cfg.model.get('data_preprocessor') or cfg.get(
-        'data_preprocessor') or {})
+    preprocessor = copy.deepcopy(
+        cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {})
     if len(preprocessor.get('mean') or ()) < 3 or not (
             preprocessor.get('bgr_to_rgb') or preprocessor.get('rgb_to_bgr')):
         raise UserError('the data_preprocessor of the config needs bgr_to_rgb=True and the mean '
                         'and std of red, green and blue: the teacher has seen images in colours')
-    preprocessor.update(size=(crop_size, crop_size), mean=list(preprocessor['mean'][:3]),
-                        std=list(preprocessor['std'][:3]))
+    mean, std = (list(preprocessor[name][:3]) for name in ('mean', 'std'))
+    preprocessor.update(size=(crop_size, crop_size), mean=mean, std=std)
     backbone = copy.deepcopy(cfg.model.backbone)
     if backbone.get('in_channels', 3) != 3:
         backbone['in_channels'] = 3
@@ -82,39 +82,26 @@ def imitation_config(cfg: Config, images: Sequence[str | Path], teacher: str = '
         default_scope='mmseg',
         custom_imports=dict(imports=['bhvit_seg.modules'], allow_failed_imports=False),
         model=dict(
-            type='ImitationModel',
-            backbone=backbone,
-            teacher=dict(
-                type='EfficientNetLite',
-                arch=teacher,
-                img_mean=preprocessor['mean'],
-                img_std=preprocessor['std'],
-                init_cfg=dict(type='Pretrained', checkpoint='imagenet')),
-            data_preprocessor=preprocessor),
+            type='ImitationModel', backbone=backbone, data_preprocessor=preprocessor,
+            teacher=dict(type='EfficientNetLite', arch=teacher, img_mean=mean, img_std=std,
+                         init_cfg=dict(type='Pretrained', checkpoint='imagenet'))),
         train_dataloader=dict(
-            batch_size=batch_size,
-            num_workers=2,
-            persistent_workers=True,
+            batch_size=batch_size, num_workers=2, persistent_workers=True,
             sampler=dict(type='InfiniteSampler', shuffle=True),
-            dataset=dict(
-                type='UnlabelledDataset',
-                images=[str(place) for place in images],
-                pipeline=[
-                    dict(type='LoadUnlabelledImage'),
-                    dict(type='RandomScaleCrop', crop_size=(crop_size, crop_size),
-                         ratio_range=(0.5, 1.5)),
-                    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-                    dict(type='RandomRotFlip', rotate_prob=0.0, flip_prob=1.0),
-                    dict(type='PackSegInputs'),
-                ])),
+            dataset=dict(type='UnlabelledDataset', images=list(map(str, images)), pipeline=[
+                dict(type='LoadUnlabelledImage'),
+                dict(type='RandomScaleCrop', crop_size=(crop_size, crop_size),
+                     ratio_range=(0.5, 1.5)),
+                dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+                dict(type='RandomRotFlip', rotate_prob=0.0, flip_prob=1.0),
+                dict(type='PackSegInputs')])),
         optim_wrapper=dict(
             type='OptimWrapper',
             optimizer=dict(type='AdamW', lr=lr, betas=(0.9, 0.999), weight_decay=0.0)),
         param_scheduler=[
             dict(type='LinearLR', start_factor=0.1, begin=0, end=warm_up, by_epoch=False),
             dict(type='CosineAnnealingLR', eta_min=0.0, begin=warm_up, end=iterations,
-                 T_max=max(iterations - warm_up, 1), by_epoch=False),
-        ],
+                 T_max=max(iterations - warm_up, 1), by_epoch=False)],
         train_cfg=dict(type='ResumableTrainLoop', max_iters=iterations),
         default_hooks=hooks,
         custom_hooks=[dict(type='NonFiniteLossHook')],
@@ -134,35 +121,24 @@ def pretrain(config: str | Path, images: Sequence[str | Path], work_dir: str | P
     Args:
         config: The config file.
         images: Folders of images, rasters.
-        work_dir: Where checkpoints and logs go. Defaults to ``work_dirs/<config name>_imitation``.
-        resume: As for :func:`bhvit_seg.training.train.train`.
-        seed: The random seed. Defaults to the config's.
+        work_dir, resume, seed, amp: As for :func:`bhvit_seg.training.train.train`.
         cfg_options: Settings by dotted key that override those of :func:`imitation_config`.
-        amp: Train in automatic mixed precision (needs a GPU).
         **settings: As for :func:`imitation_config`.
 
     Returns:
         ``backbone.pth`` in the work dir: weights alone, for ``init_cfg`` of the backbone.
-
-    Raises:
-        UserError: Something given is wrong.
     """
     segmenter = load_config(config)
     require_settings(segmenter, config, 'model')
     cfg = imitation_config(segmenter, images, **settings)
     # Before anything is written or loaded.
     find_images(images)
-    cfg._filename = str(Path(config).with_name(f'{Path(config).stem}_imitation.py'))
+    name = f'{Path(config).stem}_imitation'
+    cfg._filename = str(Path(config).with_name(f'{name}.py'))
     if cfg_options:
         check_options(cfg, cfg_options)
         cfg.merge_from_dict(cfg_options)
-    if amp:
-        enable_amp(cfg)
-    if seed is not None:
-        cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
-    cfg.work_dir = str(make_output_folder(
-        work_dir or Path('work_dirs') / f'{Path(config).stem}_imitation', '--work-dir'))
-    runner = run_training(cfg, resume)
+    runner = run_training(cfg, work_dir or Path('work_dirs') / name, resume, amp, seed)
     target = Path(cfg.work_dir) / 'backbone.pth'
     state = state_dict_of({'state_dict': runner.model.state_dict()})
     with write_atomically(target) as partial:
@@ -173,9 +149,7 @@ def pretrain(config: str | Path, images: Sequence[str | Path], work_dir: str | P
 
 @HOOKS.register_module()
 class LossPlotHook(Hook):
-    """Draw ``loss.png`` in the work dir: each logged loss over the iterations.
-
-    The curves are in the checkpoint, so a resumed training draws them whole.
+    """Draw ``loss.png`` in the work dir: each logged loss over all iterations.
 
     Args:
         interval (int): Iterations between two drawings; the last iteration is always drawn.
@@ -188,29 +162,21 @@ class LossPlotHook(Hook):
         self.interval = interval
         self.window = window
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
-                         outputs=None) -> None:
-        if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
-            if runner.rank == 0:
-                self.draw(runner)
-
-    def draw(self, runner: Runner) -> None:
-        """Write the plot."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(8, 4.5), layout='constrained')
+    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
+        if runner.rank != 0 or not (self.every_n_train_iters(runner, self.interval)
+                                    or self.is_last_train_iter(runner)):
+            return
+        figure = new_figure(8, 4.5)
         axes = figure.subplots()
         for name, scalar in sorted(runner.message_hub.log_scalars.items()):
-            if not name.startswith('train/loss'):
-                continue
-            values = torch.as_tensor(scalar.data[0], dtype=torch.float64)
-            window = max(1, min(self.window, len(values) // 10))
-            means = values[:len(values) // window * window].view(-1, window).mean(1)
-            axes.plot([(i + 1) * window for i in range(len(means))], means.tolist(),
-                      label=name[len('train/'):])
+            if name.startswith('train/loss'):
+                values = torch.as_tensor(scalar.data[0], dtype=torch.float64)
+                window = max(1, min(self.window, len(values) // 10))
+                means = values[:len(values) // window * window].view(-1, window).mean(1)
+                axes.plot([(i + 1) * window for i in range(len(means))], means.tolist(),
+                          label=name[len('train/'):])
         axes.set_xlabel('iteration')
         axes.set_ylabel('loss')
         axes.grid(alpha=0.3)
         axes.legend()
-        with write_atomically(Path(runner.work_dir) / PLOT) as partial:
-            figure.savefig(partial, format='png', dpi=120)
+        save_figure(figure, Path(runner.work_dir) / 'loss.png')

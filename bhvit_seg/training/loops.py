@@ -13,6 +13,7 @@ kernels guarantee (``randomness=dict(deterministic=True)``).
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 from collections.abc import Iterator, Sized
 from fractions import Fraction
@@ -34,12 +35,9 @@ SEEKABLE = ('InfiniteSampler', 'DefaultSampler')
 
 
 class SampleKey(NamedTuple):
-    """What a :class:`SeekableSampler` asks a :class:`SeededDataset` for.
+    """What a :class:`SeekableSampler` asks a :class:`SeededDataset` for."""
 
-    The seed travels with the key because a worker process may be older than the moment at which
-    the seed becomes known (it is read from the checkpoint when resuming).
-    """
-
+    # Of the run: a worker process may be older than the moment at which it becomes known.
     seed: int
     position: int
     index: int
@@ -66,12 +64,9 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 class SeededDataset(Dataset):
-    """A dataset whose augmentations are a function of the sample's key.
+    """A dataset, or the config of one, whose augmentations are a function of the sample's key.
 
     Every other attribute (``metainfo``, ``full_init``, ...) is the wrapped dataset's.
-
-    Args:
-        dataset (dict or Dataset): The dataset or the config to build it from.
     """
 
     def __init__(self, dataset: dict | Dataset) -> None:
@@ -97,14 +92,8 @@ class SeekableSampler(Sampler):
     The stream is one permutation of the dataset after another, each a function of (seed, its
     number); the process of rank r takes the positions r, r + world size, ... . A dataset of two
     parts (``PartlyLabelledDataset``) has a stream for each, and ``share`` of the samples of a
-    process come from the second, evenly spread. Before
-    :meth:`seek` the stream is empty: mmengine 0.10.7 starts to prefetch as soon as the loop is
-    built, before the position is known.
-
-    Args:
-        dataset (Sized): What is sampled.
-        seed (int): Replaced by :meth:`seek`.
-        shuffle (bool): Permute, or run through in order. Defaults to True.
+    process come from the second, evenly spread. Before :meth:`seek` the stream is empty: mmengine
+    0.10.7 starts to prefetch as soon as the loop is built, before the position is known.
     """
 
     def __init__(self, dataset: Sized, seed: int | None = None, shuffle: bool = True) -> None:
@@ -135,10 +124,8 @@ class SeekableSampler(Sampler):
         return begin + np.random.default_rng(seed).permutation(size)
 
     def __iter__(self) -> Iterator[SampleKey]:
-        if self.start is None:
-            return
-        number, orders = self.start, [(None, None), (None, None)]
-        while True:
+        orders = [(None, None), (None, None)]
+        for number in () if self.start is None else itertools.count(self.start):
             before = number * self.share.numerator // self.share.denominator
             part = (number + 1) * self.share.numerator // self.share.denominator - before
             place = (before if part else number - before) * self.world_size + self.rank
@@ -147,7 +134,6 @@ class SeekableSampler(Sampler):
                 orders[part] = epoch, self.order(epoch, part)
             yield SampleKey(self.seed, number * self.world_size + self.rank,
                             int(orders[part][1][place]))
-            number += 1
 
     def __len__(self) -> int:
         return self.size
@@ -161,15 +147,6 @@ class ResumableTrainLoop(IterBasedTrainLoop):
     ``shuffle`` is kept, it itself is replaced by a :class:`SeekableSampler`. Checkpoints have to
     lie where the gradient accumulation starts, which ``ResumableCheckpointHook`` ensures.
 
-    Args:
-        runner (Runner): The runner.
-        dataloader (dict): The config of the training dataloader.
-        max_iters (int): Iterations to train.
-        val_begin (int): The first iteration after which to validate. Defaults to 1.
-        val_interval (int): Iterations between validations. Defaults to 1000.
-        dynamic_intervals (list[tuple[int, int]], optional): Pairs of an iteration and the
-            validation interval from then on. Defaults to None.
-
     Raises:
         UserError: The dataloader has no position that one could jump to, or no samples.
     """
@@ -182,7 +159,7 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         runner = self.runner
         runner.call_hook('before_train')
         runner.call_hook('before_train_epoch')
-        # The seed of the first process: the one the checkpoint keeps. It is drawn when the config
+        # The seed of the first process: the one the checkpoint keeps. It is drawn where the config
         # has none, and differs between ranks under `diff_rank_seed`.
         seeds = [runner.seed]
         broadcast_object_list(seeds)
@@ -222,28 +199,22 @@ class ResumableTrainLoop(IterBasedTrainLoop):
 
 
 def make_seekable(dataloader: dict) -> dict:
-    """Return the dataloader config with dataset and sampler replaced by those of this module.
-
-    Raises:
-        UserError: It is not a config, or its sampler or batch sampler is one of those whose
-            position cannot be computed.
-    """
-    advice = ("train with train_cfg.type='IterBasedTrainLoop', which resumes by loading the "
-              'data again')
+    """Return the dataloader config with dataset and sampler replaced by those of this module."""
+    problem = None
     if not isinstance(dataloader, dict):
-        raise UserError(
-            f'train_dataloader is a {type(dataloader).__name__}, but ResumableTrainLoop expects '
-            f'a config (dict); or {advice}')
-    if dataloader.get('batch_sampler') is not None:
-        raise UserError(
-            f'train_dataloader.batch_sampler is {dataloader["batch_sampler"]}, but '
-            f'ResumableTrainLoop cannot jump within it: leave it out or {advice}')
-    sampler = dict(dataloader.get('sampler') or {'type': 'InfiniteSampler'})
-    name = getattr(sampler['type'], '__name__', sampler['type'])
-    if name.split('.')[-1] not in SEEKABLE:
-        raise UserError(
-            f'train_dataloader.sampler is {name}, but ResumableTrainLoop can only '
-            f'jump within {" or ".join(SEEKABLE)}: choose one of them or {advice}')
+        problem = f'train_dataloader is a {type(dataloader).__name__}, not a config (dict)'
+    elif dataloader.get('batch_sampler') is not None:
+        problem = (f'train_dataloader.batch_sampler is {dataloader["batch_sampler"]}, within which '
+                   'ResumableTrainLoop cannot jump: leave it out')
+    else:
+        sampler = dict(dataloader.get('sampler') or {'type': 'InfiniteSampler'})
+        name = getattr(sampler['type'], '__name__', sampler['type'])
+        if name.split('.')[-1] not in SEEKABLE:
+            problem = (f'train_dataloader.sampler is {name}, but ResumableTrainLoop can only jump '
+                       f'within {" or ".join(SEEKABLE)}: choose one of them')
+    if problem:
+        raise UserError(f"{problem}, or train with train_cfg.type='IterBasedTrainLoop', which "
+                        'resumes by loading the data again')
     return {
         **dataloader,
         'dataset': {'type': SeededDataset, 'dataset': dataloader['dataset']},

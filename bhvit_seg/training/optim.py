@@ -24,7 +24,7 @@ class LatentWeightOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     the latent weights never share theirs with others.
 
     Args:
-        optim_wrapper_cfg (dict): The config of the wrapper, with that of the optimizer.
+        optim_wrapper_cfg (dict): As in mmengine.
         paramwise_cfg (dict, optional): As in mmengine, for all parameters but latent weights, and
 
             - ``latent_lr_mult`` (float): Factor of their learning rate. Defaults to 1.
@@ -46,11 +46,9 @@ class LatentWeightOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                    **kwargs) -> None:
         """Add all parameters of ``module``; the first call, without a prefix, ends by grouping."""
         super().add_params(params, module, prefix, **kwargs)
-        if not prefix:
-            params[:] = self._grouped(params, module)
-
-    def _grouped(self, params: list[dict], model: nn.Module) -> list[dict]:
-        latent = {id(weight) for weight in latent_weights(model).values()}
+        if prefix:
+            return
+        latent = {id(weight) for weight in latent_weights(module).values()}
         groups: dict[tuple, dict] = {}
         for single in params:
             parameter, = single['params']
@@ -64,24 +62,17 @@ class LatentWeightOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             key = (id(parameter) in latent, repr(settings))
             groups.setdefault(key, {**single, 'params': []})['params'].append(parameter)
         # Loggers show the learning rate of the first group.
-        return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
+        params[:] = [groups[key] for key in sorted(groups, key=lambda key: key[0])]
 
 
 def latent_groups(optimizer: Optimizer, model: nn.Module) -> list[dict]:
-    """Return the parameter groups of an optimizer that hold the latent weights of a model.
-
-    Raises:
-        UserError: One of them holds other parameters too.
-    """
+    """Return the groups of an optimizer that hold the latent weights of a model, and no others."""
     latent = {id(weight) for weight in latent_weights(model).values()}
-    groups = []
-    for group in optimizer.param_groups:
-        inside = [id(parameter) in latent for parameter in group['params']]
-        if any(inside) and not all(inside):
-            raise UserError(
-                'latent weights share a parameter group with others, so they cannot have a weight '
-                'decay of their own: set optim_wrapper.constructor to '
-                'LatentWeightOptimWrapperConstructor')
-        if any(inside):
-            groups.append(group)
+    groups = [group for group in optimizer.param_groups
+              if not latent.isdisjoint(map(id, group['params']))]
+    if any(id(parameter) not in latent for group in groups for parameter in group['params']):
+        raise UserError(
+            'latent weights share a parameter group with others, so they cannot have a weight '
+            'decay of their own: set optim_wrapper.constructor to '
+            'LatentWeightOptimWrapperConstructor')
     return groups

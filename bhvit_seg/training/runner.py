@@ -1,14 +1,18 @@
-"""mmengine's runner, given a checkpoint that was read already; and what a runner trains."""
+"""mmengine's runner, given a checkpoint that was read already; its model and its processes."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
+import torch
+from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from bhvit_seg.errors import UserError
 from bhvit_seg.models.weights import check_fit, state_dict_of
 
 
@@ -21,19 +25,12 @@ class ResumingRunner(Runner):
     """A runner that may be given the content of a checkpoint in place of its file.
 
     Checkpoints are large, and the content was read already to see that it is whole.
-
-    Attributes:
-        resumed: The checkpoint that :meth:`load_checkpoint` returns next; None: it reads a file.
     """
 
-    resumed: dict[str, Any] | None = None
+    resumed: dict[str, Any] | None = None  # what is loaded next
 
     def load_checkpoint(self, filename: str, *args, **kwargs) -> dict[str, Any]:
-        """Load a checkpoint into the model, as ``Runner`` does; a given one has to fit exactly.
-
-        Raises:
-            UserError: The given one is of another model.
-        """
+        """Load a checkpoint into the model, as ``Runner`` does; a given one has to fit exactly."""
         if self.resumed is None:
             return super().load_checkpoint(filename, *args, **kwargs)
         checkpoint, self.resumed = self.resumed, None
@@ -45,3 +42,20 @@ class ResumingRunner(Runner):
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
         return checkpoint
+
+
+def start_processes(cfg: Config, launcher: str) -> None:
+    """Set the launcher; without a GPU, connect the processes through gloo.
+
+    mmengine does the latter for GPUs alone: it binds every process to a CUDA device.
+    """
+    cfg.launcher = launcher
+    if launcher == 'pytorch' and not torch.cuda.is_available():
+        if 'RANK' not in os.environ:
+            raise UserError('--launcher pytorch expects to be started by torchrun, as '
+                            'tools/dist_train.sh does')
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group('gloo')
+        cfg.setdefault('model_wrapper_cfg', {
+            'type': 'MMDistributedDataParallel', 'device_ids': None, 'broadcast_buffers': False,
+            'find_unused_parameters': cfg.get('find_unused_parameters', False)})

@@ -14,7 +14,6 @@ from bhvit_seg.datasets.checks import require_folders
 from bhvit_seg.errors import UserError, explain_interrupt
 from bhvit_seg.fileio import make_output_folder
 from bhvit_seg.models.weights import load_checkpoint_safely
-from bhvit_seg.training.checkpoint import find_resumable
 from bhvit_seg.training.config import (
     explain_config_errors,
     load_config,
@@ -23,8 +22,7 @@ from bhvit_seg.training.config import (
     work_dir_of,
 )
 from bhvit_seg.training.config_check import require_sound, resumed_differences
-from bhvit_seg.training.processes import start_processes
-from bhvit_seg.training.runner import ResumingRunner
+from bhvit_seg.training.runner import ResumingRunner, start_processes
 
 
 def train(config: str | Path,
@@ -62,17 +60,17 @@ def train(config: str | Path,
     require_settings(cfg, config, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     for split in ('train', 'val') if cfg.get('val_dataloader') else ('train',):
         require_folders(cfg, split)
-    cfg.work_dir = str(make_output_folder(work_dir_of(cfg, config, work_dir), '--work-dir'))
+    return run_training(cfg, work_dir_of(cfg, config, work_dir), resume, amp, seed, launcher)
+
+
+def run_training(cfg: Config, work_dir: str | Path, resume: bool | str | Path | None = None,
+                 amp: bool = False, seed: int | None = None, launcher: str = 'none') -> Runner:
+    """Train what a whole config describes; arguments and errors as for :func:`train`."""
+    cfg.work_dir = str(make_output_folder(work_dir, '--work-dir'))
     if amp:
         enable_amp(cfg)
     if seed is not None:
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
-    return run_training(cfg, resume, launcher)
-
-
-def run_training(cfg: Config, resume: bool | str | Path | None = None,
-                 launcher: str = 'none') -> Runner:
-    """Train what a whole config describes; arguments and errors as for :func:`train`."""
     warnings = require_sound(cfg, 'train')
     score_classes(cfg, 'val')
     start_processes(cfg, launcher)
@@ -101,11 +99,7 @@ def how_to_resume(work_dir: str | Path) -> str:
 
 
 def enable_amp(cfg: Config) -> None:
-    """Switch the optimizer wrapper to automatic mixed precision.
-
-    Raises:
-        UserError: There is no GPU, or the wrapper is of a kind that has no such variant.
-    """
+    """Switch the optimizer wrapper to automatic mixed precision."""
     if not torch.cuda.is_available():
         raise UserError('--amp needs a GPU, and torch finds none: train without it')
     if cfg.optim_wrapper.type not in ('OptimWrapper', 'AmpOptimWrapper'):
@@ -117,20 +111,16 @@ def enable_amp(cfg: Config) -> None:
 
 
 def choose_checkpoint(cfg: Config, resume: bool | str | Path) -> dict[str, Any] | None:
-    """Set ``resume`` and ``load_from`` of the config; return the checkpoint to resume from.
-
-    Raises:
-        UserError: The checkpoint that was named is missing, damaged or holds only weights.
-    """
+    """Set ``resume`` and ``load_from`` of the config; return the checkpoint to resume from."""
     checkpoint = None
-    if resume is not True:
-        path = Path(resume) if resume else None
-    else:
+    if resume is True:
         path, checkpoint, passed_over = find_resumable(cfg.work_dir)
         for sentence in passed_over:
             print(f'passed over: {sentence}')
         if path is None:
             print(f'nothing to resume from in {cfg.work_dir}: training starts from the beginning')
+    else:
+        path = Path(resume) if resume else None
     cfg.resume = path is not None
     if path is None:
         if cfg.get('load_from') and '://' not in cfg.load_from:
@@ -144,3 +134,25 @@ def choose_checkpoint(cfg: Config, resume: bool | str | Path) -> dict[str, Any] 
             f'--cfg-options load_from={path}')
     cfg.load_from = str(path)
     return checkpoint
+
+
+def find_resumable(work_dir: str | Path) -> tuple[Path | None, dict[str, Any] | None, list[str]]:
+    """Find the newest whole checkpoint of a training, and its content, or None and None.
+
+    The one that ``last_checkpoint`` names comes first, by its name in ``work_dir`` if the folder
+    was moved, then those named by iteration, newest first. There is a sentence for each file that
+    was passed over.
+    """
+    work_dir = Path(work_dir)
+    pointer = work_dir / 'last_checkpoint'
+    named = Path(pointer.read_text().strip()) if pointer.is_file() else Path()
+    candidates = [named if named.is_file() else work_dir / named.name] if named.name else []
+    numbered = [path for path in work_dir.glob('iter_*.pth') if path.stem[5:].isdigit()]
+    candidates += sorted(numbered, key=lambda path: int(path.stem[5:]), reverse=True)
+    passed_over = []
+    for path in dict.fromkeys(candidates):
+        try:
+            return path, load_checkpoint_safely(path), passed_over
+        except UserError as error:
+            passed_over.append(str(error))
+    return None, None, passed_over

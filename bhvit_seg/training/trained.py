@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,10 @@ class TrainedSegmentor:
         cfg_options: Settings that override the config's, by dotted key.
 
     Attributes:
-        config: The config file.
-        checkpoint: The weights.
-        cfg: The config.
-        model: The segmentor.
-        pipeline: The steps of the test pipeline.
         dataset_meta: What the checkpoint says about the data it was trained on, or None.
         palette: A colour (RGB) for each class.
+        n_labels: Class ids that the model gives: two where one score is compared to a threshold.
+        reads_lidar: Whether the pipeline wants a LiDAR raster with each image.
 
     Raises:
         UserError: Something given is wrong.
@@ -55,31 +52,23 @@ class TrainedSegmentor:
             self.pipeline = build_pipeline(cfg)
         meta = load_weights(self.model, checkpoint).get('meta', {})
         self.dataset_meta = meta.get('dataset_meta')
-        self.palette = find_palette(cfg, self.dataset_meta, self.n_labels)
+        self.n_labels = max(self.model.num_classes, 2 if self.model.out_channels == 1 else 1)
+        self.reads_lidar = any(isinstance(step, LoadLidarChannels) for step in self.pipeline)
+        palettes = [source.get('palette') or () for source in find_dataset_meta(
+            cfg, self.dataset_meta)]
+        palettes.append(np.random.default_rng(0).integers(40, 256, (self.n_labels, 3)))
+        self.palette = next([list(map(int, colour)) for colour in palette]
+                            for palette in palettes if len(palette) >= self.n_labels)
         try:
             self.model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
         except (RuntimeError, AssertionError) as error:
             raise UserError(f'the device {device} cannot be used: {first_line(error)}') from error
 
-    @property
-    def n_labels(self) -> int:
-        """How many class ids the model gives: two where one score is compared to a threshold."""
-        return max(self.model.num_classes, 2 if self.model.out_channels == 1 else 1)
-
-    @property
-    def reads_lidar(self) -> bool:
-        """Whether the pipeline wants a LiDAR raster with each image."""
-        return any(isinstance(step, LoadLidarChannels) for step in self.pipeline)
-
     def load(self, image: str | Path, lidar: str | Path | None = None) -> dict[str, Any]:
         """Run the test pipeline on an image file.
 
-        Returns:
-            ``inputs`` (C, H, W), blue first, and ``data_samples``, as ``PackSegInputs`` gives
-            them; ``picture`` (H, W, C), red first: the image as it was decoded.
-
-        Raises:
-            UserError: The file cannot be read.
+        Returns ``inputs`` (C, H, W), blue first, and ``data_samples``, as ``PackSegInputs`` gives
+        them; ``picture`` (H, W, C), red first: the image as it was decoded.
         """
         results = {'img_path': str(image)}
         if lidar is not None:
@@ -105,10 +94,13 @@ def pixels_of(results: Mapping[str, Any]) -> np.ndarray:
     return swap_red_and_blue(results['inputs'].numpy().transpose(1, 2, 0))
 
 
+def test_dataset(cfg: Config) -> Mapping[str, Any]:
+    return (cfg.get('test_dataloader') or {}).get('dataset') or {}
+
+
 def build_pipeline(cfg: Config) -> list:
     """Build the test pipeline without what only a test needs: annotations, scoring of crops."""
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    pipeline = cfg.get('test_pipeline') or dataset.get('pipeline')
+    pipeline = cfg.get('test_pipeline') or test_dataset(cfg).get('pipeline')
     if not pipeline:
         raise UserError('the config has no test_pipeline: prediction does not know how to load '
                         'an image')
@@ -119,16 +111,7 @@ def build_pipeline(cfg: Config) -> list:
 
 def find_dataset_meta(cfg: Config, meta: dict | None) -> list[Mapping[str, Any]]:
     """Return what is known of the data: of the checkpoint, the config, the dataset's class."""
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    dataset = test_dataset(cfg)
     known = DATASETS.get(dataset['type']) if 'type' in dataset else None
     sources = (meta, dataset.get('metainfo'), getattr(known, 'METAINFO', None))
     return [source for source in sources if source]
-
-
-def find_palette(cfg: Config, meta: dict | None, num_classes: int) -> Sequence[Sequence[int]]:
-    """Return the colours of the classes, random ones where none are known."""
-    for source in find_dataset_meta(cfg, meta):
-        palette = source.get('palette')
-        if palette and len(palette) >= num_classes:
-            return [list(map(int, colour)) for colour in palette]
-    return np.random.default_rng(0).integers(40, 256, (num_classes, 3)).tolist()

@@ -9,6 +9,7 @@ import torch
 
 from bhvit_seg.models.quantizers import (
     AttentionQuantizer,
+    BooleanAttentionQuantizer,
     binarize_activation,
     binarize_weight,
     quantize_attention,
@@ -57,15 +58,6 @@ def test_weight_gradient_passes_at_exactly_one():
     weight = torch.tensor([[1., -1.], [1.5, -1.5]], requires_grad=True)
     binarize_weight(weight).backward(torch.tensor([[1., 0.], [1., 0.]]))
     assert weight.grad.tolist() == [[0.5, -0.5], [0, 0]]
-
-
-def test_convolution_weights_are_scaled_per_output_channel():
-    weight = torch.randn(4, 2, 3, 3)
-    binary = binarize_weight(weight)
-    for own, latent in zip(binary, weight):
-        assert own.unique().numel() == 2
-        torch.testing.assert_close(own.abs(), latent.abs().mean().expand_as(own))
-        assert torch.equal(own > 0, latent >= latent.mean())
 
 
 def test_rectified_gradient_is_that_of_the_clamped_standardised_weights():
@@ -140,3 +132,35 @@ def test_gsb_levels_and_gradients():
     # 1 - u where 0 <= u <= 1 (here u = 1), else 1
     assert c1.grad.item() == pytest.approx(2 * 1 * 0 + 3 * .9 + 4 * 1.2)
     assert (c2.grad.item(), c3.grad.item()) == pytest.approx((.3, .4))
+
+
+def test_one_boolean_matrix_marks_entries_at_or_above_the_mean_of_their_row():
+    matrix = torch.tensor([[0.1, 0.25, 0.4, 0.25], [0.25, 0.25, 0.25, 0.25]]).view(1, 1, 2, 4)
+    quantized, = BooleanAttentionQuantizer(1)([matrix])
+    assert quantized.flatten().tolist() == [0, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25]
+
+
+def test_gradients_of_one_boolean_matrix_at_the_corners():
+    """``scale/keys · (sign(u + bias) + 1)/2`` with ``u = keys · A``: the gradient of an entry is
+    ``scale · max(1 − |u + bias|, 0)``, that of bias and scale per head are sums."""
+    quantizer = BooleanAttentionQuantizer(2)
+    with torch.no_grad():
+        quantizer.bias.copy_(torch.tensor([-1., -0.5]))
+        quantizer.scale.copy_(torch.tensor([1., 3.]))
+    matrix = torch.tensor([[0., 0.25, 0.75, 1.], [0., 0.25, 0.75, 0.]])
+    matrix = matrix.view(1, 2, 1, 4).requires_grad_()
+    quantized, = quantizer([matrix])
+    grad = torch.tensor([[1., 2., 3., 4.], [5., 6., 7., 8.]]).view(1, 2, 1, 4)
+    quantized.backward(grad)
+    # u + bias: (−1, 0, 2, 3) and (−0.5, 0.5, 2.5, −0.5)
+    assert quantized.flatten().tolist() == [0, .25, .25, .25, 0, .75, .75, 0]
+    assert matrix.grad.flatten().tolist() == pytest.approx([0, 2, 0, 0, 7.5, 9, 0, 12])
+    assert quantizer.bias.grad.tolist() == pytest.approx([2 / 4, (7.5 + 9 + 12) / 4])
+    assert quantizer.scale.grad.tolist() == pytest.approx([9 / 4, 13 / 4])
+
+
+def test_twice_the_keys_need_no_other_threshold():
+    scores = torch.randn(1, 2, 3, 5)
+    once, twice = (BooleanAttentionQuantizer(2)([s.softmax(-1)])[0]
+                   for s in (scores, torch.cat([scores, scores], 3)))
+    torch.testing.assert_close(twice, torch.cat([once, once], 3) / 2)

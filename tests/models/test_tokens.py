@@ -1,4 +1,4 @@
-"""Geometry of windows, by property."""
+"""Geometry of windows, by property, and attention inside sets of tokens."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bhvit_seg.models.token_mixers import attend
 from bhvit_seg.models.tokens import MapShape, tile, to_rows
 
 sides = st.integers(1, 30)
@@ -46,3 +47,12 @@ def test_rows_and_maps_are_views_of_one_memory():
     assert maps.is_contiguous(memory_format=torch.channels_last)
     assert to_rows(maps).data_ptr() == rows.data_ptr()
     assert torch.equal(to_rows(maps), rows)
+
+
+def test_attention_is_that_of_torch_in_each_set():
+    q, k, v = rows = [torch.randn(2 * 3 + 4, 8) for _ in range(3)]
+    whole = attend(q, k, v, [(2, 3), (1, 4)], 2)
+    for part, size in ((slice(0, 3), 3), (slice(3, 6), 3), (slice(6, 10), 4)):
+        heads = [t[part].view(1, size, 2, 4).transpose(1, 2) for t in rows]
+        expected = torch.nn.functional.scaled_dot_product_attention(*heads)
+        torch.testing.assert_close(whole[part], expected.transpose(1, 2).reshape(size, 8))

@@ -8,7 +8,7 @@ import torch
 from native.segmentors import build_segmentor
 
 from bhvit_seg.models.backbones.bhvit import ARCHITECTURES
-from bhvit_seg.models.conv_module import BinaryConvModule
+from bhvit_seg.models.decode_heads import BinaryConvModule
 from bhvit_seg.models.layers import BinaryConv2d, BinaryLinear
 from bhvit_seg.models.quantizers import binarize_activation
 from bhvit_seg.models.token_mixers import MSGDC

@@ -33,11 +33,15 @@ def ids(parameters):
 
 def test_latent_weights_have_a_group_and_no_decay(model):
     latent = [model[1].weight, model[3][0].weight]
-    others, group = build(model).param_groups
+    optimizer = build(model)
+    others, group = optimizer.param_groups
     assert ids(group['params']) == ids(latent)
     assert ids(others['params']) == ids(model.parameters()) - ids(latent)
     assert (group['lr'], group['weight_decay']) == (0.1, 0)
     assert (others['lr'], others['weight_decay']) == (0.1, 0.5)
+    assert latent_groups(optimizer, model) == [group]
+    with pytest.raises(UserError, match='LatentWeightOptimWrapperConstructor'):
+        latent_groups(torch.optim.SGD(model.parameters(), 0.1), model)
 
 
 def test_factors_and_mmengine_s_settings(model):
@@ -48,32 +52,16 @@ def test_factors_and_mmengine_s_settings(model):
     assert (groups[-1]['lr'], groups[-1]['weight_decay']) == (0.2, 0.05)
     norm, = (g for g in groups if ids(g['params']) == ids(model[2].parameters()))
     assert norm['weight_decay'] == 0
-
-
-def test_an_optimizer_without_decay(model):
-    groups = build(model, dict(type='Rprop', lr=0.1)).param_groups
-    assert [len(g['params']) for g in groups] == [9, 2]
-
-
-def test_frozen_latent_weights_are_left_out(model):
-    model[1].weight.requires_grad_(False)
-    _, group = build(model).param_groups
-    assert ids(group['params']) == ids([model[3][0].weight])
-
-
-def test_a_twin_has_no_such_group(model):
-    model[1].binary = model[3][0].binary = False
-    assert len(build(model).param_groups) == 1
-
-
-def test_negative_factors_are_named(model):
     with pytest.raises(Exception) as error:
         build(model, paramwise_cfg=dict(latent_decay_mult=-1.))
     assert 'latent_decay_mult is -1.0' in str(find_user_error(error.value))
 
 
-def test_groups_of_an_optimizer(model):
-    optimizer = build(model)
-    assert latent_groups(optimizer, model) == [optimizer.param_groups[1]]
-    with pytest.raises(UserError, match='LatentWeightOptimWrapperConstructor'):
-        latent_groups(torch.optim.SGD(model.parameters(), 0.1), model)
+def test_other_optimizers_and_models(model):
+    groups = build(model, dict(type='Rprop', lr=0.1)).param_groups  # without weight decay
+    assert [len(g['params']) for g in groups] == [9, 2]
+    model[1].weight.requires_grad_(False)
+    _, group = build(model).param_groups
+    assert ids(group['params']) == ids([model[3][0].weight])
+    model[1].binary = model[3][0].binary = False
+    assert len(build(model).param_groups) == 1

@@ -13,28 +13,19 @@ from bhvit_seg.training.hooks import TrainingStagesHook, WeightRegularizationHoo
 from bhvit_seg.training.schedule import Schedule, Stage
 
 
-def test_stages_and_weights_of_the_terms_follow_from_the_iteration():
-    schedule = Schedule(20, weights_begin=0.25, frozen_begin=0.8, distillation_weight=0.6,
-                        regularization_weight=0.3, regularization_begin=0.5)
-    states = [schedule.at(iteration) for iteration in range(20)]
-    assert [state.stage for state in states] == (
-        [Stage.REAL] * 5 + [Stage.BINARY] * 11 + [Stage.FROZEN] * 4)
-    assert [state.binary_weights for state in states] == [False] * 5 + [True] * 15
-    assert [state.frozen for state in states] == [False] * 16 + [True] * 4
-    assert {state.distillation_weight for state in states} == {0.6}
-    assert [state.regularization_weight for state in states] == [0] * 10 + [0.3] * 6 + [0] * 4
-
-
-@pytest.mark.parametrize('length, begin, first', [(10, 0.35, 4), (7, 0.5, 4), (3000, 0.9, 2700)])
-def test_fractions_are_rounded_up(length, begin, first):
-    schedule = Schedule(length, regularization_weight=0.1, regularization_begin=begin)
-    used = [bool(schedule.at(i).regularization_weight) for i in range(length)]
-    assert used.index(True) == first and all(used[first:])
-
-
-def test_without_hooks_weights_are_binary_throughout():
-    schedule = Schedule(5)
-    assert {schedule.at(i).stage for i in range(5)} == {Stage.BINARY}
+@pytest.mark.parametrize('schedule, stages, regularized', [
+    (Schedule(20, weights_begin=0.25, frozen_begin=0.8, distillation_weight=0.6,
+              regularization_weight=0.3, regularization_begin=0.5),
+     [Stage.REAL] * 5 + [Stage.BINARY] * 11 + [Stage.FROZEN] * 4, range(10, 16)),
+    (Schedule(5), [Stage.BINARY] * 5, []),
+    # fractions are rounded up
+    (Schedule(7, regularization_weight=0.3, regularization_begin=0.5),
+     [Stage.BINARY] * 7, range(4, 7))])
+def test_stages_and_weights_of_the_terms_follow_from_the_iteration(schedule, stages, regularized):
+    iterations = range(schedule.iterations)
+    assert [schedule.stage(i) for i in iterations] == stages
+    assert [schedule.regularization(i) for i in iterations] == [
+        0.3 * (i in regularized) for i in iterations]
 
 
 def test_terms_leave_a_share_for_the_labels():

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.backbones import BHViT
-from bhvit_seg.models.conv_module import BinaryConvModule
-from bhvit_seg.models.decode_heads import BinarySegformerHead, BinaryUPerHead
+from bhvit_seg.models.decode_heads import BinaryConvModule, BinarySegformerHead, BinaryUPerHead
 
 from .folded import FoldedBHViT, Pixels
 from .folding import Bits, Product, Rectifier, add_tiled, double, to_map, to_rows

@@ -7,7 +7,7 @@ import torch
 from mmseg.models import EncoderDecoder
 from torch import nn
 
-from bhvit_seg.models.conv_module import BinaryConvModule
+from bhvit_seg.models.decode_heads import BinaryConvModule
 from bhvit_seg.models.embeddings import Downsampling
 from bhvit_seg.models.layers import LayerScale
 from bhvit_seg.models.token_mixers import MSGDC

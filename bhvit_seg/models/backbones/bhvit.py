@@ -1,8 +1,7 @@
 """BHViT (Binarized Hybrid Vision Transformer, CVPR 2025, arXiv 2503.02394) as an mmseg backbone.
 
 Four stages at strides 4, 8, 16 and 32: MSGDC blocks in the first two, MSMHA blocks in the last
-two, a shift-enhanced binary MLP in each. Between blocks tokens are rows ``(B · H · W, C)``, which
-norms, linear layers and activations take as they are.
+two, a shift-enhanced binary MLP in each. Between blocks tokens are rows ``(B · H · W, C)``.
 
 Deliberate differences from the released classifier: any height, width and number of channels;
 ``sign(0) = +1``; the full-precision twin; options that leave out parts of the paper.
@@ -14,20 +13,19 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 import torch
-from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bhvit_seg.errors import UserError
 
-from ..attention import ATTENTION_QUANTIZERS
 from ..embeddings import Downsampling, PatchEmbedding
 from ..layers import build_token_norm, normalize
 from ..mlp import BinaryMLP, ShiftBranches
+from ..quantizers import ATTENTION_QUANTIZERS
 from ..token_mixers import MSGDC, MSMHA
 from ..tokens import MapShape, to_rows
-from .common import check_choice, check_image, check_out_indices, initialize_weights
+from .common import Backbone, check_choice
 from .published import adapt_state_dict, convert_checkpoint, load_pretrained
 
 __all__ = ['BHViT', 'convert_checkpoint']
@@ -57,44 +55,29 @@ def _checked_arch(arch: str | dict) -> dict:
     if isinstance(arch, str):
         check_choice('BHViT', 'arch', arch, tuple(ARCHITECTURES))
         return ARCHITECTURES[arch]
-    missing = [key for key in ARCHITECTURES['tiny'] if key not in arch]
-    if missing:
-        raise UserError(f'arch lacks {", ".join(missing)}; give depths, channels, mlp_channels '
-                        f'and num_heads, or one of {", ".join(ARCHITECTURES)}.')
-    for key, values in arch.items():
-        if key not in ARCHITECTURES['tiny'] or len(values) != 4:
-            raise UserError(f'arch has {key}={values!r}; each of depths, channels, mlp_channels '
-                            'and num_heads is four numbers, one for each stage.')
-    channels, hidden, heads = arch['channels'], arch['mlp_channels'], arch['num_heads']
-    for i in range(4):
-        if channels[i] % 4 or hidden[i] % channels[i] or channels[i] % heads[i]:
+    keys = tuple(ARCHITECTURES['tiny'])
+    if {*arch} != {*keys} or any(len(values) != 4 for values in arch.values()):
+        raise UserError(f'arch is {dict(arch)}; give {", ".join(keys)}, four numbers each, one '
+                        f'for each stage, or one of {", ".join(ARCHITECTURES)}.')
+    before = 1
+    for i, (channels, hidden, heads) in enumerate(zip(*(arch[key] for key in keys[1:])), 1):
+        if channels % 4 or channels % before or hidden % channels or channels % heads:
             raise UserError(
-                f'stage {i + 1} of arch has channels={channels[i]}, mlp_channels={hidden[i]}, '
-                f'num_heads={heads[i]}; channels must be a multiple of 4 and of num_heads, and '
-                'mlp_channels a multiple of channels.')
-        if i and channels[i] % channels[i - 1]:
-            raise UserError(f'stage {i + 1} of arch has {channels[i]} channels; they must be a '
-                            f'multiple of the {channels[i - 1]} before.')
+                f'stage {i} of arch has channels={channels}, mlp_channels={hidden}, '
+                f'num_heads={heads}; channels must be a multiple of 4, of num_heads and of the '
+                f'{before} before, and mlp_channels a multiple of channels.')
+        before = channels
     return dict(arch)
 
 
 class Block(nn.Module):
     """Token mixer and MLP with their shortcuts, and the shift branches.
 
-    Args:
-        mixer: :class:`MSGDC` or :class:`MSMHA`.
-        channels: Channels of the tokens.
-        mlp_channels: Hidden channels of the MLP.
-        norm_cfg: Config of the norms.
-        rectify: Whether weights of linear layers get the gradient of ReCU.
-        drop_path_rate: Probability of dropping the MLP for a sample.
-        binary: ``False`` gives the full-precision twin.
-        shifts: Whether there are shift branches.
+    ``drop_path_rate`` is the probability of dropping the MLP for a sample.
     """
 
     def __init__(self, mixer: nn.Module, channels: int, mlp_channels: int, norm_cfg: dict,
-                 rectify: bool, drop_path_rate: float, binary: bool,
-                 shifts: bool = True) -> None:
+                 rectify: bool, drop_path_rate: float, binary: bool, shifts: bool) -> None:
         super().__init__()
         self.norm1 = build_token_norm(norm_cfg, channels)
         self.token_mixer = mixer
@@ -140,39 +123,36 @@ def _frozen_statistics(module: nn.Module) -> Iterator[None]:
 
 
 @MODELS.register_module()
-class BHViT(BaseModule):
+class BHViT(Backbone):
     """Binarized Hybrid Vision Transformer.
 
     Args:
         arch (str | dict): ``'tiny'``, ``'small'``, ``'nano'`` (ours, not the paper's), or a dict
             with ``depths``, ``channels``, ``mlp_channels`` and ``num_heads``, four numbers each.
-            Defaults to ``'small'``.
         downsampling (str): ``'full_precision'`` (marked † in the paper) or ``'binary'``.
         norm_cfg (dict): ``type`` ``'BN'``, ``'SyncBN'`` or ``'LN'``. Defaults to BN.
-        attention (str): ``'qd'``, ``'gsb'`` or ``'boolean'``, how attention matrices are
-            quantized: as a sum of three boolean matrices, by the older ablation, or as one boolean
-            matrix. Defaults to ``'qd'``.
+        attention (str): How attention matrices are quantized: ``'qd'``, as a sum of three boolean
+            matrices, ``'gsb'``, by the older ablation, or ``'boolean'``, as one boolean matrix.
         rectify_weights (bool): Whether latent weights of linear layers get the gradient of ReCU.
         binary (bool): ``False`` gives the full-precision twin, the paper's 32/32 row.
-        in_channels (int): Channels of the image. Defaults to 3.
-        window_size (int): Side of an attention window in tokens. Defaults to 7.
-        out_indices (Sequence[int]): Stages to return. Defaults to all four.
-        output_norm (bool): Whether each returned map is normalised. Defaults to True.
+        in_channels (int): Channels of the image.
+        window_size (int): Side of an attention window in tokens.
+        out_indices (Sequence[int]): Stages to return.
+        output_norm (bool): Whether each returned map is normalised.
         drop_path_rate (float): Stochastic depth of the last block's MLP; that of the others
-            rises to it linearly. Defaults to 0.1.
+            rises to it linearly.
         frozen_stages (int): Stages, from the stem (0) on, that keep their weights and
-            statistics; -1 freezes none. Defaults to -1.
-        norm_eval (bool): Whether BatchNorm keeps its statistics in training. Defaults to False.
+            statistics; -1 freezes none.
+        norm_eval (bool): Whether BatchNorm keeps its statistics in training.
         with_cp (bool): Whether blocks are recomputed in the backward pass to save memory.
         pretrain_img_size (int): Side of the images that position embeddings are learned on.
         token_mixers (str): ``'hybrid'`` (convolution in the first two stages, attention in the
-            last two), or ``'convolution'`` or ``'attention'`` in all four. Defaults to
-            ``'hybrid'``.
+            last two), or ``'convolution'`` or ``'attention'`` in all four.
         convolution (str): ``'multi_scale'`` (MSGDC), or ``'plain'``, one 3×3 convolution without
-            groups or dilation. Defaults to ``'multi_scale'``.
+            groups or dilation.
         attention_span (str): ``'multi_scale'`` (MSMHA), ``'window'`` (windows without pooled
-            tokens) or ``'global'`` (all tokens of the map). Defaults to ``'multi_scale'``.
-        shifts (bool): Whether blocks have shift branches beside their MLP. Defaults to True.
+            tokens) or ``'global'`` (all tokens of the map).
+        shifts (bool): Whether blocks have shift branches beside their MLP.
         init_cfg (dict | None): ``dict(type='Pretrained', checkpoint=...)`` loads a checkpoint of
             this backbone, or of a segmentor that has it; stem weights of other channel counts
             and position embeddings of other sizes are adapted. A ``checkpoint`` of None loads
@@ -194,7 +174,7 @@ class BHViT(BaseModule):
                  init_cfg: dict | None = None) -> None:
         if init_cfg and init_cfg.get('type') == 'Pretrained' and not init_cfg.get('checkpoint'):
             init_cfg = None
-        super().__init__(init_cfg)
+        super().__init__(in_channels, out_indices, init_cfg)
         arch = _checked_arch(arch)
         for name, value, choices in (
                 ('downsampling', downsampling, ('full_precision', 'binary')),
@@ -204,20 +184,15 @@ class BHViT(BaseModule):
                 ('attention_span', attention_span, ('multi_scale', 'window', 'global')),
                 ('shifts', shifts, (True, False))):
             check_choice('BHViT', name, value, choices)
-        self.arch = arch
-        self.in_channels = in_channels
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
-        self.with_cp = with_cp
+        self.arch, self.frozen_stages = arch, frozen_stages
+        self.norm_eval, self.with_cp = norm_eval, with_cp
         norm_cfg = dict(norm_cfg or dict(type='BN'))
         depths, channels = arch['depths'], arch['channels']
-        self.out_indices = check_out_indices(out_indices, len(depths))
-
-        map_size = pretrain_img_size // PatchEmbedding.patch_size
+        map_size = pretrain_img_size // 4
         self.patch_embed = PatchEmbedding(in_channels, channels[0], norm_cfg, map_size)
         self.downsamplings = nn.ModuleList(
             Downsampling(channels[i], channels[i + 1], norm_cfg, max(map_size >> (i + 1), 1),
-                         downsampling, binary) for i in range(len(depths) - 1))
+                         downsampling, binary) for i in range(3))
         rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist())
 
         def mixer(stage: int) -> nn.Module:
@@ -241,62 +216,45 @@ class BHViT(BaseModule):
 
     def init_weights(self) -> None:
         """Initialise latent weights, or load the checkpoint that ``init_cfg`` names."""
-        if self.init_cfg and self.init_cfg.get('type') == 'Pretrained':
-            if not self._is_init:
-                load_pretrained(self, self.init_cfg)
-                self._is_init = True
-            return
-        initialize_weights(self)
-        super().init_weights()
+        if not self.init_cfg or self.init_cfg.get('type') != 'Pretrained':
+            super().init_weights()
+        elif not self._is_init:
+            load_pretrained(self, self.init_cfg)
+            self._is_init = True
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Compute feature maps.
-
-        Args:
-            image: ``(B, in_channels, H, W)``, at least 4×4 pixels.
-
-        Returns:
-            A map ``(B, C, ⌈H/s⌉, ⌈W/s⌉)`` for each of ``out_indices``, stride ``s`` = 4, 8, 16, 32.
-        """
-        self._check_image(image)
+        """Take ``(B, in_channels, H, W)``, at least 4×4 pixels, to a map ``(B, C, ⌈H/s⌉, ⌈W/s⌉)``
+        for each of ``out_indices``, stride ``s`` = 4, 8, 16, 32."""
+        self.check_image(image)
         rows, shape = self.patch_embed(image)
         outputs = []
         for i, stage in enumerate(self.stages):
             for block in stage:
-                rows = self._run(block, rows, shape)
+                if self.with_cp and rows.requires_grad:
+                    rows = checkpoint(
+                        block, rows, shape, use_reentrant=False, context_fn=lambda block=block: (
+                            contextlib.nullcontext(), _frozen_statistics(block)))
+                else:
+                    rows = block(rows, shape)
             if i in self.out_indices:
-                out = rows
-                if self.output_norms:
-                    out = normalize(self.output_norms[str(i)], out)
-                outputs.append(shape.to_map(out))
+                norm = self.output_norms[str(i)] if self.output_norms else None
+                outputs.append(shape.to_map(normalize(norm, rows) if norm else rows))
             if i < len(self.downsamplings):
                 rows, shape = self.downsamplings[i](rows, shape)
         return tuple(outputs)
 
-    def _run(self, block: Block, rows: Tensor, shape: MapShape) -> Tensor:
-        if not (self.with_cp and rows.requires_grad):
-            return block(rows, shape)
-        return checkpoint(
-            block, rows, shape, use_reentrant=False,
-            context_fn=lambda: (contextlib.nullcontext(), _frozen_statistics(block)))
-
-    def _check_image(self, image: Tensor) -> None:
-        check_image(image, self.in_channels)
-        patch = PatchEmbedding.patch_size
-        if min(image.shape[2:]) < patch:
+    def check_image(self, image: Tensor) -> None:
+        super().check_image(image)
+        if min(image.shape[2:]) < 4:
             raise UserError(
                 f'the image is {image.shape[2]}×{image.shape[3]} pixels (height × width), '
-                f'smaller than one {patch}×{patch} patch; give a larger image.')
+                'smaller than one 4×4 patch; give a larger image.')
 
     def _freeze(self) -> None:
-        if self.frozen_stages < 0:
-            return
-        frozen = [self.patch_embed, *self.stages[:self.frozen_stages],
-                  *self.downsamplings[:max(self.frozen_stages - 1, 0)]]
-        for module in frozen:
-            module.eval()
-            for parameter in module.parameters():
-                parameter.requires_grad = False
+        if self.frozen_stages >= 0:
+            for module in (self.patch_embed, *self.stages[:self.frozen_stages],
+                           *self.downsamplings[:max(self.frozen_stages - 1, 0)]):
+                module.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> BHViT:
         """Set the mode; frozen stages and, with ``norm_eval``, all BatchNorms keep evaluating."""

@@ -21,28 +21,21 @@ from typing import NamedTuple
 
 import torch
 from mmcv.cnn import build_norm_layer
-from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from bhvit_seg.errors import UserError
 
 from ..layers import BinaryConv2d, RPReLU
-from .common import check_choice, check_image, check_out_indices, initialize_weights
+from .common import Backbone, check_choice
 
 
 class Recipe(NamedTuple):
-    """The differences between the three networks.
+    """The differences between the three networks."""
 
-    Args:
-        inner_shortcut: Whether each convolution has its own shortcut, not only each pair.
-        learned_threshold: Whether signs have a learned threshold per channel.
-        act: Activation behind each norm or sum.
-    """
-
-    inner_shortcut: bool
-    learned_threshold: bool
-    act: str
+    inner_shortcut: bool  # around each convolution, not only around each pair
+    learned_threshold: bool  # of signs, per channel
+    act: str  # behind each norm or sum
 
 
 RECIPES = {
@@ -68,14 +61,6 @@ class BinaryBasicBlock(nn.Module):
     ``act(norm(conv(sign(y))) + y)``; around both: ``y = act(norm(conv(sign(x))))`` and then
     ``act(norm(conv(sign(y))) + s(x))``. ``s`` is the identity, or a 2×2 mean, 1×1 convolution and
     norm where the shape changes.
-
-    Args:
-        in_channels: Channels of the input.
-        channels: Channels of the output.
-        stride: 1 or 2.
-        recipe: The recipe.
-        norm_cfg: Config of the norms.
-        binary: ``False`` gives the full-precision twin.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int, recipe: Recipe,
@@ -109,18 +94,17 @@ class BinaryBasicBlock(nn.Module):
 
 
 @MODELS.register_module()
-class BinaryResNet(BaseModule):
+class BinaryResNet(Backbone):
     """Binary ResNet-18 with four maps at strides 4, 8, 16 and 32.
 
     Args:
         recipe (str): ``'reactnet'``, ``'bireal'`` or ``'bnn'``. Defaults to ``'reactnet'``.
-        depths (Sequence[int]): Blocks of each stage. Defaults to those of ResNet-18.
-        channels (Sequence[int]): Channels of each stage. Defaults to those of ResNet-18.
+        depths, channels (Sequence[int]): Of each stage. Defaults to those of ResNet-18.
         norm_cfg (dict): ``type`` ``'BN'`` or ``'SyncBN'``. Defaults to BN.
         binary (bool): ``False`` gives the full-precision twin: the same layers on real values,
-            with ReLU where the sign was the only nonlinearity. Defaults to True.
-        in_channels (int): Channels of the image. Defaults to 3.
-        out_indices (Sequence[int]): Stages to return. Defaults to all four.
+            with ReLU where the sign was the only nonlinearity.
+        in_channels (int): Channels of the image.
+        out_indices (Sequence[int]): Stages to return.
         init_cfg (dict | None): As of any mmengine module.
 
     Raises:
@@ -131,15 +115,13 @@ class BinaryResNet(BaseModule):
                  channels: Sequence[int] = (64, 128, 256, 512), norm_cfg: dict | None = None,
                  binary: bool = True, in_channels: int = 3,
                  out_indices: Sequence[int] = (0, 1, 2, 3), init_cfg: dict | None = None) -> None:
-        super().__init__(init_cfg)
+        super().__init__(in_channels, out_indices, init_cfg)
         norm_cfg = dict(norm_cfg or dict(type='BN'))
         check_choice('BinaryResNet', 'recipe', recipe, tuple(RECIPES))
         check_choice('BinaryResNet', 'norm_cfg type', norm_cfg.get('type'), ('BN', 'SyncBN'))
         if len(depths) != 4 or len(channels) != 4 or min(depths) < 1:
             raise UserError(f'BinaryResNet got depths={tuple(depths)}, channels='
                             f'{tuple(channels)}; each is four numbers, one for each stage.')
-        self.in_channels = in_channels
-        self.out_indices = check_out_indices(out_indices, 4)
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, channels[0], 7, 2, 3, bias=False),
             build_norm_layer(norm_cfg, channels[0])[1], nn.MaxPool2d(3, 2, 1))
@@ -153,22 +135,10 @@ class BinaryResNet(BaseModule):
         self.output_norms = nn.ModuleDict(
             {str(i): build_norm_layer(norm_cfg, channels[i])[1] for i in self.out_indices})
 
-    def init_weights(self) -> None:
-        """Initialise latent weights, then do what ``init_cfg`` says."""
-        if not self._is_init:
-            initialize_weights(self)
-        super().init_weights()
-
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Compute feature maps.
-
-        Args:
-            image: ``(B, in_channels, H, W)``.
-
-        Returns:
-            A map ``(B, C, ⌈H/s⌉, ⌈W/s⌉)`` for each of ``out_indices``, stride ``s`` = 4, 8, 16, 32.
-        """
-        check_image(image, self.in_channels)
+        """Take ``(B, in_channels, H, W)`` to a map ``(B, C, ⌈H/s⌉, ⌈W/s⌉)`` for each of
+        ``out_indices``, stride ``s`` = 4, 8, 16, 32."""
+        self.check_image(image)
         x = self.stem(image.contiguous(memory_format=torch.channels_last))
         outputs = []
         for i, stage in enumerate(self.stages):

@@ -16,59 +16,36 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from bhvit_seg.errors import UserError
 
-from ..attention import BooleanAttentionQuantizer, attend
 from ..embeddings import PatchEmbedding
-from ..fused import prelu
-from ..layers import BinaryLinear, RPReLU, build_token_norm, normalize, shift_and_binarize
+from ..layers import BinaryProjection, build_token_norm, normalize, shift_and_binarize
+from ..quantizers import BooleanAttentionQuantizer
+from ..token_mixers import attend
 from ..tokens import MapShape
-from .common import check_image, check_out_indices, initialize_weights
+from .common import Backbone
 
 STRIDES = (4, 8, 16, 32)
+PATCH = 16
 
 
-class ViTPatchEmbedding(PatchEmbedding):
-    """BHViT's stem with patches of 16×16 pixels."""
-
-    patch_size = 16
-
-
-class BinaryProduct(nn.Module):
-    """``RPReLU(norm(BinaryLinear(x)))`` on token rows.
-
-    Args:
-        in_channels: Channels of the input.
-        channels: Channels of the output.
-        norm_cfg: Config of the norm.
-        binary: ``False`` gives the full-precision twin.
-    """
+class BinaryProduct(BinaryProjection):
+    """``RPReLU(norm(BinaryLinear(x)))`` on token rows."""
 
     def __init__(self, in_channels: int, channels: int, norm_cfg: dict, binary: bool) -> None:
-        super().__init__()
-        self.linear = BinaryLinear(in_channels, channels, binary=binary)
-        self.norm = build_token_norm(norm_cfg, channels)
-        self.act = RPReLU(channels)
+        super().__init__(in_channels, channels, norm_cfg, binary=binary, shortcut=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, in_channels)`` to ``(N, channels)``."""
-        out = normalize(self.norm, self.linear(x), -self.act.shift_in)
-        return prelu(out, self.act.slope) + self.act.shift_out
+        return super().forward(x) + self.act.shift_out
 
 
 class BinaryViTBlock(nn.Module):
     """Attention over all tokens of a map, and an MLP, each behind a norm and with a shortcut.
 
-    Args:
-        channels: Channels of the tokens, a multiple of ``num_heads``.
-        num_heads: Attention heads.
-        mlp_ratio: Hidden channels of the MLP over ``channels``.
-        norm_cfg: Config of the norms.
-        binary: ``False`` gives the full-precision twin, with a plain softmax.
+    The full-precision twin (``binary=False``) has a plain softmax.
     """
 
     def __init__(self, channels: int, num_heads: int, mlp_ratio: int, norm_cfg: dict,
@@ -77,9 +54,8 @@ class BinaryViTBlock(nn.Module):
         self.num_heads = num_heads
         self.binary = binary
         self.norm1 = build_token_norm(norm_cfg, channels)
-        self.query = BinaryProduct(channels, channels, norm_cfg, binary)
-        self.key = BinaryProduct(channels, channels, norm_cfg, binary)
-        self.value = BinaryProduct(channels, channels, norm_cfg, binary)
+        self.query, self.key, self.value = (
+            BinaryProduct(channels, channels, norm_cfg, binary) for _ in range(3))
         self.bit_bias = nn.Parameter(torch.zeros(3, channels))
         self.quantizer = BooleanAttentionQuantizer(num_heads) if binary else None
         self.output = BinaryProduct(channels, channels, norm_cfg, binary)
@@ -98,22 +74,22 @@ class BinaryViTBlock(nn.Module):
 
 
 @MODELS.register_module()
-class BinaryViT(BaseModule):
+class BinaryViT(Backbone):
     """Plain binary ViT of 16×16 patches that returns four maps for mmseg's heads.
 
     The maps are taken behind each quarter of the blocks, normalised, and brought from stride 16
     to strides 4, 8, 16 and 32 by bilinear upsampling and a 2×2 mean, without parameters.
 
     Args:
-        channels (int): Channels of the tokens. Defaults to 256.
+        channels (int): Channels of the tokens.
         depth (int): Number of blocks, at least 4. The defaults make 13 M parameters, as many as
-            BHViT-Tiny has. Defaults to 16.
-        num_heads (int): Attention heads, a divisor of ``channels``. Defaults to 4.
-        mlp_ratio (int): Hidden channels of the MLP over ``channels``. Defaults to 4.
+            BHViT-Tiny has.
+        num_heads (int): Attention heads, a divisor of ``channels``.
+        mlp_ratio (int): Hidden channels of the MLP over ``channels``.
         norm_cfg (dict): ``type`` ``'BN'``, ``'SyncBN'`` or ``'LN'``. Defaults to BN.
-        binary (bool): ``False`` gives the full-precision twin. Defaults to True.
-        in_channels (int): Channels of the image. Defaults to 3.
-        out_indices (Sequence[int]): Which of the four maps to return. Defaults to all.
+        binary (bool): ``False`` gives the full-precision twin.
+        in_channels (int): Channels of the image.
+        out_indices (Sequence[int]): Which of the four maps to return.
         pretrain_img_size (int): Side of the images that position embeddings are learned on.
         init_cfg (dict | None): As of any mmengine module.
 
@@ -125,60 +101,43 @@ class BinaryViT(BaseModule):
                  mlp_ratio: int = 4, norm_cfg: dict | None = None, binary: bool = True,
                  in_channels: int = 3, out_indices: Sequence[int] = (0, 1, 2, 3),
                  pretrain_img_size: int = 224, init_cfg: dict | None = None) -> None:
-        super().__init__(init_cfg)
+        super().__init__(in_channels, out_indices, init_cfg)
         if num_heads < 1 or channels % num_heads:
             raise UserError(f'BinaryViT got channels={channels}, num_heads={num_heads}; channels '
                             'must be a multiple of num_heads.')
         if depth < len(STRIDES):
             raise UserError(f'BinaryViT got depth={depth}; four maps need at least four blocks.')
         norm_cfg = dict(norm_cfg or dict(type='BN'))
-        self.in_channels = in_channels
-        self.out_indices = check_out_indices(out_indices, len(STRIDES))
-        self.patch_embed = ViTPatchEmbedding(
-            in_channels, channels, norm_cfg, max(pretrain_img_size // 16, 1))
+        self.patch_embed = PatchEmbedding(
+            in_channels, channels, norm_cfg, max(pretrain_img_size // PATCH, 1), PATCH)
         self.blocks = nn.ModuleList(
             BinaryViTBlock(channels, num_heads, mlp_ratio, norm_cfg, binary)
             for _ in range(depth))
         self.output_norms = nn.ModuleDict(
             {str(i): build_token_norm(norm_cfg, channels) for i in self.out_indices})
 
-    def init_weights(self) -> None:
-        """Initialise latent weights, then do what ``init_cfg`` says."""
-        if not self._is_init:
-            initialize_weights(self)
-        super().init_weights()
-
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Compute feature maps.
-
-        Args:
-            image: ``(B, in_channels, H, W)``.
-
-        Returns:
-            A map ``(B, channels, ⌈H/s⌉, ⌈W/s⌉)`` for each of ``out_indices``, stride ``s`` = 4, 8,
-            16, 32.
-        """
-        check_image(image, self.in_channels)
+        """Take ``(B, in_channels, H, W)`` to a map ``(B, channels, ⌈H/s⌉, ⌈W/s⌉)`` for each of
+        ``out_indices``, stride ``s`` = 4, 8, 16, 32."""
+        self.check_image(image)
         rows, shape = self.patch_embed(image)
         # The block behind which each map is taken.
         ends = {(i + 1) * len(self.blocks) // len(STRIDES): i for i in self.out_indices}
-        outputs = {}
+        outputs = []
         for number, block in enumerate(self.blocks, 1):
             rows = block(rows, shape)
             if number in ends:
-                i = ends[number]
-                maps = shape.to_map(normalize(self.output_norms[str(i)], rows))
-                outputs[i] = self._rescale(maps, STRIDES[i], image.shape[2:])
-        return tuple(outputs[i] for i in sorted(outputs))
+                maps = shape.to_map(normalize(self.output_norms[str(ends[number])], rows))
+                outputs.append(self._rescale(maps, STRIDES[ends[number]], image.shape[2:]))
+        return tuple(outputs)
 
     @staticmethod
     def _rescale(maps: Tensor, stride: int, size: Sequence[int]) -> Tensor:
         """Resize a map from stride 16 to another and remove the padding of the stem."""
-        patch = ViTPatchEmbedding.patch_size
-        if stride < patch:
-            maps = F.interpolate(maps, scale_factor=patch // stride, mode='bilinear',
+        if stride < PATCH:
+            maps = F.interpolate(maps, scale_factor=PATCH // stride, mode='bilinear',
                                  align_corners=False)
-        elif stride > patch:
-            maps = F.avg_pool2d(maps, stride // patch, ceil_mode=True, count_include_pad=False)
+        elif stride > PATCH:
+            maps = F.avg_pool2d(maps, stride // PATCH, ceil_mode=True, count_include_pad=False)
         height, width = (-(-length // stride) for length in size)
         return maps[:, :, :height, :width]

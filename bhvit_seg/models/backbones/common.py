@@ -1,9 +1,10 @@
-"""Common parts of the backbones: checks of arguments and images, initial weights."""
+"""What the backbones have in common: checks of arguments and images, initial weights."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mmengine.model import BaseModule
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor, nn
 
@@ -11,47 +12,45 @@ from bhvit_seg.errors import UserError
 
 
 def check_choice(owner: str, name: str, value: object, choices: Sequence[object]) -> None:
-    """See that the argument ``name`` of the backbone ``owner`` is one of ``choices``.
-
-    Raises:
-        UserError: It is not.
-    """
+    """Raise a UserError if the argument ``name`` of a backbone is none of ``choices``."""
     if value not in choices:
         raise UserError(f'{name} is {value!r}; {owner} takes {" or ".join(map(repr, choices))}.')
 
 
-def check_out_indices(out_indices: Sequence[int], stages: int) -> tuple[int, ...]:
-    """Return ``out_indices`` as a tuple if each is that of a stage.
-
-    Raises:
-        UserError: One is not.
-    """
-    if not set(out_indices) <= set(range(stages)):
+def check_out_indices(out_indices: Sequence[int]) -> tuple[int, ...]:
+    """Return ``out_indices`` as a tuple; raise a UserError if one is that of none of four maps."""
+    if not set(out_indices) <= set(range(4)):
         raise UserError(f'out_indices={tuple(out_indices)} names stages that do not exist; '
-                        f'the stages are 0 to {stages - 1}.')
+                        'the stages are 0 to 3.')
     return tuple(out_indices)
 
 
-def check_image(image: Tensor, in_channels: int) -> None:
-    """See that a batch ``(B, C, H, W)`` has the channels that a backbone was built for.
+class Backbone(BaseModule):
+    """BHViT or a network that is compared with it: initialised in the same way, twins too.
 
     Raises:
-        UserError: It has others.
+        UserError: ``out_indices`` names a stage that is not there; on use, by
+            :meth:`check_image`: an image has another channel count.
     """
-    if image.shape[1] != in_channels:
-        raise UserError(
-            f'the image has {image.shape[1]} channels but the backbone was built for '
-            f'in_channels={in_channels}; give images with {in_channels} channels '
-            'or set model.backbone.in_channels.')
 
+    def __init__(self, in_channels: int, out_indices: Sequence[int], init_cfg: dict | None) -> None:
+        super().__init__(init_cfg)
+        self.in_channels = in_channels
+        self.out_indices = check_out_indices(out_indices)
 
-def initialize_weights(model: nn.Module) -> None:
-    """Initialise every linear layer and convolution of ``model``.
+    def check_image(self, image: Tensor) -> None:
+        if image.shape[1] != self.in_channels:
+            raise UserError(
+                f'the image has {image.shape[1]} channels but the backbone was built for '
+                f'in_channels={self.in_channels}; give images with {self.in_channels} channels '
+                'or set model.backbone.in_channels.')
 
-    BHViT, its baselines and all full-precision twins are initialised the same way.
-    """
-    for module in model.modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    def init_weights(self) -> None:
+        """Initialise every linear layer and convolution, then do what ``init_cfg`` says."""
+        if not self._is_init:
+            for module in self.modules():
+                if isinstance(module, (nn.Linear, nn.Conv2d)):
+                    trunc_normal_(module.weight, std=0.02)
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
+        super().init_weights()

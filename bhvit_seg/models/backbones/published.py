@@ -9,13 +9,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
-from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import write_atomically
-from bhvit_seg.models.weights import check_fit, load_checkpoint_safely, state_dict_of
+
+from ..weights import load_backbone, load_checkpoint_safely, state_dict_of
 
 _RPRELU = {'move1': 'shift_in', 'prelu.weight': 'slope', 'move2': 'shift_out'}
 _SHIFT_BRANCHES = ('h3', 'w3', 'h5', 'w5', 'ch3', 'ch5')
@@ -28,26 +27,12 @@ _STEM = {
     'patch_embeddings.norm.': 'patch_embed.norm.',
 }
 _DOWNSAMPLING = {
-    'position_embeddings': 'position.weight',
-    'norm0.': 'norm_in.',
-    'proj.weight': 'conv.weight',
-    'norm.': 'norm_out.',
-    'move': 'input_bias',
-    'rprelu.': 'act.',
+    'position_embeddings': 'position.weight', 'norm0.': 'norm_in.', 'proj.weight': 'conv.weight',
+    'norm.': 'norm_out.', 'move': 'input_bias', 'rprelu.': 'act.',
 }
 _BLOCK = {
     'layernorm_before.': 'norm1.',
     'layernorm_after.': 'norm2.',
-    'intermediate.move': 'mlp.fc1.input_bias',
-    'intermediate.dense.weight': 'mlp.fc1.weight',
-    'intermediate.norm.': 'mlp.norm1.',
-    'intermediate.rprelu.': 'mlp.act1.',
-    'output.move': 'mlp.fc2.input_bias',
-    'output.dense.weight': 'mlp.fc2.weight',
-    'output.norm.': 'mlp.norm2.',
-    'output.rprelu.': 'mlp.act2.',
-    'output.layerscale.alpha': 'mlp.layer_scale.scale',
-    'output.layerscale.move': 'mlp.layer_scale.bias',
     'GC.move.bias': 'token_mixer.input_bias',
     'GC.norm.': 'token_mixer.norm.',
     'attention.attention.parm': 'token_mixer.window_balance',
@@ -60,23 +45,27 @@ _BLOCK = {
     'attention.attention.att_prob_clip3': 'token_mixer.quantizer.c3',
     'attention.attention.norm_context.': 'token_mixer.context_norm.',
     'attention.attention.rprelu_context.': 'token_mixer.context_act.',
-    'attention.output.move': 'token_mixer.output.linear.input_bias',
-    'attention.output.dense.weight': 'token_mixer.output.linear.weight',
-    'attention.output.norm.': 'token_mixer.output.norm.',
-    'attention.output.rprelu.': 'token_mixer.output.act.',
+    'output.layerscale.alpha': 'mlp.layer_scale.scale',
+    'output.layerscale.move': 'mlp.layer_scale.bias',
     'attention.output.layerscale.alpha': 'token_mixer.layer_scale.scale',
     'attention.output.layerscale.move': 'token_mixer.layer_scale.bias',
 }
-for _i in range(3):
-    _BLOCK[f'GC.cov{_i + 1}.'] = f'token_mixer.convs.{_i}.'
-    _BLOCK[f'GC.act{_i + 1}.'] = f'token_mixer.acts.{_i}.'
-    _word = ('query', 'key', 'value')[_i]
-    _own, _letter = f'token_mixer.{_word}', _word[0]
-    _BLOCK[f'attention.attention.{_word}.weight'] = f'{_own}.linear.weight'
-    _BLOCK[f'attention.attention.move{_letter}'] = f'{_own}.linear.input_bias'
-    _BLOCK[f'attention.attention.norm{_letter}.'] = f'{_own}.norm.'
-    _BLOCK[f'attention.attention.rprelu{_letter}.'] = f'{_own}.act.'
-    _BLOCK[f'attention.attention.move{_letter}2'] = f'token_mixer.bit_bias.{_i}'
+for _theirs, _linear, _norm, _act in (
+        ('intermediate', 'mlp.fc1', 'mlp.norm1', 'mlp.act1'),
+        ('output', 'mlp.fc2', 'mlp.norm2', 'mlp.act2'),
+        ('attention.output', *(f'token_mixer.output.{p}' for p in ('linear', 'norm', 'act')))):
+    _BLOCK.update({f'{_theirs}.move': f'{_linear}.input_bias',
+                   f'{_theirs}.dense.weight': f'{_linear}.weight',
+                   f'{_theirs}.norm.': f'{_norm}.', f'{_theirs}.rprelu.': f'{_act}.'})
+for _i, _word in enumerate(('query', 'key', 'value')):
+    _theirs, _own, _letter = 'attention.attention', f'token_mixer.{_word}', _word[0]
+    _BLOCK.update({f'GC.cov{_i + 1}.': f'token_mixer.convs.{_i}.',
+                   f'GC.act{_i + 1}.': f'token_mixer.acts.{_i}.',
+                   f'{_theirs}.{_word}.weight': f'{_own}.linear.weight',
+                   f'{_theirs}.move{_letter}': f'{_own}.linear.input_bias',
+                   f'{_theirs}.move{_letter}2': f'token_mixer.bit_bias.{_i}',
+                   f'{_theirs}.norm{_letter}.': f'{_own}.norm.',
+                   f'{_theirs}.rprelu{_letter}.': f'{_own}.act.'})
 
 
 def _rename(name: str, table: dict[str, str]) -> str | None:
@@ -106,34 +95,23 @@ def _block_addresses(state: Mapping[str, Tensor]) -> dict[str, str]:
 
 def _fit_shape(name: str, tensor: Tensor) -> Tensor:
     """Drop the broadcasting dimensions of published per-channel tensors."""
-    if name.endswith('position.weight'):
-        if tensor.dim() == 3:  # (1, tokens, channels) of a square map
-            side = round(tensor.shape[1] ** 0.5)
-            tensor = tensor.transpose(1, 2).unflatten(2, (side, side))
-        return tensor
-    if name.endswith(('_balance', 'input_bias')):
-        return tensor.flatten()
-    return tensor
+    if name.endswith('position.weight') and tensor.dim() == 3:
+        side = round(tensor.shape[1] ** 0.5)  # (1, tokens, channels) of a square map
+        return tensor.transpose(1, 2).unflatten(2, (side, side))
+    return tensor.flatten() if name.endswith(('_balance', 'input_bias')) else tensor
 
 
 def convert_checkpoint(published_state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a published checkpoint to those of :class:`BHViT`.
+    """Rename the tensors of a published checkpoint to those of a BHViT of the same options.
 
-    The classifier is dropped. The final norm becomes the norm of the last output map.
-
-    Args:
-        published_state_dict: Tensors by their published names, with or without the ``module.``
-            of a data-parallel run and the leading ``vit.``.
-
-    Returns:
-        A state dict that loads strictly into a BHViT of the same depths and options.
+    The classifier is dropped. The final norm becomes the norm of the last output map. Names may
+    have the ``module.`` of a data-parallel run and the leading ``vit.``.
 
     Raises:
         UserError: The names are not those of a published BHViT.
     """
-    state = {}
-    for name, tensor in published_state_dict.items():
-        state[re.sub(r'^(module\.)?(vit\.)?', '', name)] = tensor
+    state = {re.sub(r'^(module\.)?(vit\.)?', '', name): tensor
+             for name, tensor in published_state_dict.items()}
     addresses = _block_addresses(state)
     if not addresses or 'embeddings.patch_embeddings.proj.weight' not in state:
         raise UserError(
@@ -157,7 +135,8 @@ def convert_checkpoint(published_state_dict: Mapping[str, Tensor]) -> dict[str, 
         elif match := re.fullmatch(r'encoder\.(layer[AB]\.\d+)\.(.+)', name):
             block, rest = addresses.get(match[1]), match[2]
             if branch := _SHIFT.fullmatch(rest):
-                shifts.setdefault(f'{block}.shifts.{branch[2]}', {})[branch[1]] = tensor
+                leaf = {'alpha': 'scale', 'move': 'bias'}[branch[2]]
+                shifts.setdefault(f'{block}.shifts.{leaf}', {})[branch[1]] = tensor
                 continue
             ours = _rename(rest, _BLOCK)
             ours = ours and block and f'{block}.{ours}'
@@ -169,11 +148,8 @@ def convert_checkpoint(published_state_dict: Mapping[str, Tensor]) -> dict[str, 
         raise UserError(f'the checkpoint holds tensors that no published BHViT has, such as '
                         f'{unknown[0]!r} ({len(unknown)} in all); give a file that the authors '
                         'released.')
-    leaves = {'alpha': 'scale', 'move': 'bias'}
     for name, branches in shifts.items():
-        prefix, leaf = name.rsplit('.', 1)
-        converted[f'{prefix}.{leaves[leaf]}'] = torch.stack(
-            [branches[branch] for branch in _SHIFT_BRANCHES])
+        converted[name] = torch.stack([branches[branch] for branch in _SHIFT_BRANCHES])
     for block in addresses.values():
         biases = [converted.pop(f'{block}.token_mixer.bit_bias.{i}', None) for i in range(3)]
         if biases[0] is not None:
@@ -187,12 +163,9 @@ def _inflate_stem(weight: Tensor, channels: int) -> Tensor:
     The first three keep theirs, further ones get the mean of the three, and all are scaled by
     ``3 / channels`` so that the sum over channels keeps its size. Fewer than three get the mean.
     """
-    mean = weight.mean(1, keepdim=True)
-    if channels < 3:
-        inflated = mean.expand(-1, channels, -1, -1)
-    else:
-        inflated = torch.cat([weight, mean.expand(-1, channels - 3, -1, -1)], 1)
-    return inflated * (3 / channels)
+    kept = 3 if channels >= 3 else 0
+    mean = weight.mean(1, keepdim=True).expand(-1, channels - kept, -1, -1)
+    return torch.cat([weight[:, :kept], mean], 1) * (3 / channels)
 
 
 def adapt_state_dict(backbone: nn.Module, state: dict[str, Tensor], prefix: str) -> None:
@@ -202,8 +175,7 @@ def adapt_state_dict(backbone: nn.Module, state: dict[str, Tensor], prefix: str)
     A checkpoint of a classifier has the output norm of its last stage only: norms that the
     backbone lacks are dropped, norms that such a checkpoint lacks keep their values.
     """
-    stem = f'{prefix}patch_embed.projection.weight'
-    weight = state.get(stem)
+    weight = state.get(stem := f'{prefix}patch_embed.projection.weight')
     if weight is not None and weight.dim() == 4 and weight.shape[1] == 3 != backbone.in_channels:
         state[stem] = _inflate_stem(weight, backbone.in_channels)
     for name, own in backbone.state_dict().items():
@@ -223,43 +195,25 @@ def adapt_state_dict(backbone: nn.Module, state: dict[str, Tensor], prefix: str)
 
 
 def load_pretrained(backbone: nn.Module, init_cfg: dict) -> None:
-    """Load the checkpoint of ``init_cfg`` into a backbone.
+    """Load the checkpoint of ``init_cfg`` into a BHViT; see :func:`load_backbone`.
 
-    Args:
-        backbone: The :class:`BHViT`.
-        init_cfg: ``checkpoint`` names a file or an address: a backbone, a segmentor (its
-            ``backbone.`` is taken) or a published classifier.
-
-    Raises:
-        UserError: The file is missing or damaged, or tensors do not fit; the first are named
-            with the reason.
+    It is of a backbone, a segmentor (its ``backbone.`` is taken) or a published classifier.
     """
-    path = init_cfg['checkpoint']
-    if '://' in path:
-        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    else:
-        checkpoint = load_checkpoint_safely(path)
-    state = state_dict_of(checkpoint)
-    prefix = init_cfg.get('prefix', 'backbone').rstrip('.') + '.'
-    if any(name.startswith(prefix) for name in state):
-        state = {n[len(prefix):]: t for n, t in state.items() if n.startswith(prefix)}
-    elif any('patch_embeddings.proj' in name for name in state):
-        state = convert_checkpoint(state)
-    adapt_state_dict(backbone, state, '')
-    check_fit(backbone, state, path)
-    backbone.load_state_dict(state)
-    print_log(f'BHViT loaded {len(state)} tensors from {path}', logger='current')
+
+    def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        published = any('patch_embeddings.proj' in name for name in state)
+        return convert_checkpoint(state) if published else state
+
+    def adapt(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        adapt_state_dict(backbone, state, '')
+        return state
+
+    load_backbone(backbone, init_cfg['checkpoint'],
+                  init_cfg.get('prefix', 'backbone').rstrip('.') + '.', convert, adapt)
 
 
 def convert_file(src: str | Path, dst: str | Path) -> dict[str, Tensor]:
-    """Convert a file that the authors released and write it for ``init_cfg``.
-
-    Args:
-        src: The published checkpoint.
-        dst: The file to write.
-
-    Returns:
-        The state dict that was written.
+    """Convert a file that the authors released, write it for ``init_cfg`` and return its tensors.
 
     Raises:
         UserError: ``src`` is missing, damaged or not a published BHViT.

@@ -15,7 +15,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from ..losses import PixelDistillationLoss
-from ..teacher import FrozenTeacher, TaughtMixin, scaled
+from ..teacher import FrozenTeacher, TaughtMixin
 
 
 class ClassifierTeacher(FrozenTeacher):
@@ -33,17 +33,8 @@ class ClassifierTeacher(FrozenTeacher):
 class DistillationClassifier(TaughtMixin, ImageClassifier):
     """``ImageClassifier`` that learns from labels and from a teacher.
 
-    Args:
-        teacher (dict): ``config`` of the teacher, a file or the config of its model with its
-            ``data_preprocessor``, and its ``checkpoint``.
-        distillation_weight (float): λ. Defaults to 0.8, as in the paper.
-        temperature (float): Of the softmax in ``L_dis``. Defaults to 1.
-        **kwargs: As for ``ImageClassifier``.
-
-    Raises:
-        UserError: λ is not a fraction, or ``teacher`` is not what was said above; when training
-            begins: its files are missing or do not fit each other, or it was trained on images
-            normalised otherwise; on use: it has other classes.
+    Args: as for ``DistillationSegmentor``; ``temperature`` is that of the softmax in ``L_dis``.
+    Where the teacher's ``config`` is that of its model, it has its ``data_preprocessor``.
     """
 
     def __init__(self, *args, teacher: dict, distillation_weight: float = 0.8,
@@ -53,11 +44,7 @@ class DistillationClassifier(TaughtMixin, ImageClassifier):
         self.distillation_loss = PixelDistillationLoss(temperature)
 
     def loss(self, inputs: Tensor, data_samples: Sequence[DataSample]) -> dict[str, Tensor]:
-        """Compute all terms but the regularization.
-
-        Args:
-            inputs: Images ``(B, C, H, W)``.
-            data_samples: Their labels.
+        """Compute all terms but the regularization, of images ``(B, C, H, W)`` and their labels.
 
         Returns:
             ``loss_classification``, the head's loss times 1 − λ − β, and ``loss_distillation``
@@ -67,7 +54,7 @@ class DistillationClassifier(TaughtMixin, ImageClassifier):
         features = self.extract_feat(inputs)
         losses = self.head.loss(features, data_samples)
         # Under its own name it would hide the sum of all terms in the log.
-        losses['loss_classification'] = scaled(losses.pop('loss'), self.label_weight)
+        losses['loss_classification'] = self.weigh_labels(losses.pop('loss'))
         student, teacher = self.head(features), self.teacher(inputs)
         # An image is a map of one pixel, and every one counts.
         counted = torch.zeros(len(inputs), 1, 1, device=inputs.device)

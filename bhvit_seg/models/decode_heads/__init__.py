@@ -1,4 +1,4 @@
-from .binary_heads import BinarySegformerHead, BinaryUPerHead
+from .binary_heads import BinaryConvModule, BinarySegformerHead, BinaryUPerHead
 from .top_down_head import TopDownHead
 
-__all__ = ['BinarySegformerHead', 'BinaryUPerHead', 'TopDownHead']
+__all__ = ['BinaryConvModule', 'BinarySegformerHead', 'BinaryUPerHead', 'TopDownHead']

@@ -6,41 +6,84 @@ values around each binary convolution, and the classifier is full-precision.
 
 from __future__ import annotations
 
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import SegformerHead, UPerHead
 from mmseg.registry import MODELS
+from torch import Tensor, nn
 
-from ..conv_module import binarize_conv_modules
+from bhvit_seg.errors import UserError
+
+from ..fused import add_tiled_, prelu
+from ..layers import BinaryConv2d, RPReLU, build_token_norm, normalize
+from ..tokens import MapShape, to_rows
 
 
-@MODELS.register_module()
-class BinarySegformerHead(SegformerHead):
-    """SegFormer's head: 1×1 convolutions to a common width, upsampled, fused by another one.
+class BinaryConvModule(nn.Module):
+    """``RPReLU(norm(BinaryConv(x)) + shortcut(x))``, keeping height and width.
+
+    The shortcut is the input itself, repeated along channels where the output has more of them, or
+    averaged over groups of adjacent channels where it has fewer.
+
+    Raises:
+        UserError: Neither channel count is a multiple of the other.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, norm_cfg: dict,
+                 binary: bool = True) -> None:
+        super().__init__()
+        if in_channels % out_channels and out_channels % in_channels:
+            raise UserError(
+                f'a binary convolution from {in_channels} to {out_channels} channels has no '
+                'shortcut; choose channels of the head so that one is a multiple of the other.')
+        self.ratio = in_channels // out_channels
+        self.conv = BinaryConv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2,
+                                 bias=False, binary=binary)
+        self.norm = build_token_norm(norm_cfg, out_channels)
+        self.act = RPReLU(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C_in, H, W)`` to ``(B, C_out, H, W)``."""
+        rows = to_rows(x)
+        if self.ratio > 1:
+            rows = F.avg_pool1d(rows, self.ratio)
+        out = normalize(self.norm, to_rows(self.conv(x)), -self.act.shift_in)
+        out = prelu(add_tiled_(out, rows), self.act.slope) + self.act.shift_out
+        return MapShape.of(x).to_map(out)
+
+
+def _binarize_conv_modules(parent: nn.Module, norm_cfg: dict, binary: bool) -> None:
+    """Replace every ``ConvModule`` below ``parent`` by a :class:`BinaryConvModule`."""
+    for name, child in parent.named_children():
+        if isinstance(child, ConvModule):
+            conv = child.conv
+            setattr(parent, name, BinaryConvModule(conv.in_channels, conv.out_channels,
+                                                   conv.kernel_size[0], norm_cfg, binary))
+        else:
+            _binarize_conv_modules(child, norm_cfg, binary)
+
+
+class _BinaryHead:
+    """A head of mmseg whose ``ConvModule`` are binary.
 
     Args:
-        binary (bool): ``False`` gives the full-precision twin. Defaults to True.
+        binary (bool): ``False`` gives the full-precision twin.
         norm_cfg (dict): ``type`` ``'BN'``, ``'SyncBN'`` or ``'LN'``. Defaults to BN.
-        kwargs: See mmseg's ``SegformerHead``; ``channels`` has to be a multiple or a divisor
-            of each of ``in_channels``. ``conv_cfg`` and ``act_cfg`` have no effect.
+        kwargs: See the head of mmseg; ``channels`` has to be a multiple or a divisor of each of
+            ``in_channels``. ``conv_cfg`` and ``act_cfg`` have no effect.
     """
 
     def __init__(self, binary: bool = True, norm_cfg: dict | None = None, **kwargs) -> None:
         norm_cfg = dict(norm_cfg or dict(type='BN'))
         super().__init__(norm_cfg=norm_cfg, **kwargs)
-        binarize_conv_modules(self, norm_cfg, binary)
+        _binarize_conv_modules(self, norm_cfg, binary)
 
 
 @MODELS.register_module()
-class BinaryUPerHead(UPerHead):
-    """UPerNet's head: pyramid pooling, top-down path and 3×3 convolutions.
+class BinarySegformerHead(_BinaryHead, SegformerHead):
+    """SegFormer: 1×1 convolutions to a common width, upsampled, fused by another one."""
 
-    Args:
-        binary (bool): ``False`` gives the full-precision twin. Defaults to True.
-        norm_cfg (dict): ``type`` ``'BN'``, ``'SyncBN'`` or ``'LN'``. Defaults to BN.
-        kwargs: See mmseg's ``UPerHead``; ``channels`` has to be a multiple or a divisor
-            of each of ``in_channels``. ``conv_cfg`` and ``act_cfg`` have no effect.
-    """
 
-    def __init__(self, binary: bool = True, norm_cfg: dict | None = None, **kwargs) -> None:
-        norm_cfg = dict(norm_cfg or dict(type='BN'))
-        super().__init__(norm_cfg=norm_cfg, **kwargs)
-        binarize_conv_modules(self, norm_cfg, binary)
+@MODELS.register_module()
+class BinaryUPerHead(_BinaryHead, UPerHead):
+    """UPerNet: pyramid pooling, top-down path and 3×3 convolutions."""

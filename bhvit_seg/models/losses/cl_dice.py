@@ -1,7 +1,7 @@
 """clDice, a loss that a gap in a thin road costs as much as its length (Shit et al., CVPR 2021).
 
-Overlap alone hardly notices that a road is broken. clDice compares centre lines: how much of the
-predicted skeleton lies in the road, and how much of the road's skeleton was predicted.
+clDice compares centre lines: how much of the predicted skeleton lies in the road, and how much of
+the road's skeleton was predicted.
 """
 
 from __future__ import annotations
@@ -15,35 +15,25 @@ from torch import Tensor, nn
 
 from bhvit_seg.errors import UserError
 
-from .logits import with_background
+from .cross_entropy import with_background
 
 
 def soft_skeleton(maps: Tensor, iterations: int) -> Tensor:
-    """Thin out probability maps to their centre lines, differentiably.
+    """Thin out probability maps ``(B, C, H, W)`` to their centre lines, differentiably.
 
-    What an opening removes is thin. All that is removed from the map and from its erosions is
-    gathered, each time only where it is not yet.
-
-    Args:
-        maps: ``(B, C, H, W)`` in 0 ... 1.
-        iterations: Erosions; at least half the width of the widest road in pixels.
-
-    Returns:
-        The same shape, in 0 ... 1.
+    What an opening with a small cross and a square removes is thin. All that is removed from the
+    map and from its erosions is gathered, each time only where it is not yet. There have to be at
+    least as many iterations as half the width of the widest road in pixels.
     """
-    skeleton = thin_parts(maps)
-    for _ in range(iterations):
-        maps = erode(maps)
-        skeleton = skeleton + (1 - skeleton) * thin_parts(maps)
+    skeleton = torch.zeros_like(maps)
+    for _ in range(iterations + 1):
+        thin = F.relu(maps - F.max_pool2d(_erode(maps), 3, 1, 1))
+        skeleton = skeleton + (1 - skeleton) * thin
+        maps = _erode(maps)
     return skeleton
 
 
-def thin_parts(maps: Tensor) -> Tensor:
-    """What an opening with a small cross and a square removes from a map."""
-    return F.relu(maps - F.max_pool2d(erode(maps), 3, 1, 1))
-
-
-def erode(maps: Tensor) -> Tensor:
+def _erode(maps: Tensor) -> Tensor:
     """Minimum over each pixel and its four neighbours; beyond the border nothing is lower."""
     vertical = F.max_pool2d(-maps, (3, 1), 1, (1, 0))
     horizontal = F.max_pool2d(-maps, (1, 3), 1, (0, 1))
@@ -56,22 +46,18 @@ class CLDiceLoss(nn.Module):
 
     With P the probabilities and L the label of a class, and S their skeletons, clDice is the
     harmonic mean of ``Σ S(P)·L / Σ S(P)`` and ``Σ S(L)·P / Σ S(L)``. Sums run over the batch, so
-    that an image without a road is no special case. It complements a cross-entropy:
+    that an image without a road is no special case. Both P and L are 0 at ignored pixels. It
+    complements a cross-entropy:
     ``loss_decode=[dict(type='WeightedCrossEntropyLoss', ...), dict(type='CLDiceLoss')]``.
 
-    Ignored pixels are neither road nor background: both P and L are 0 there before anything is
-    computed, so what stands there is without effect. (mmseg's ``DiceLoss`` counts label 255 as
-    the last class.)
-
     Args:
-        classes (Sequence[int]): Ids of the thin classes. Defaults to road, 1.
+        classes (Sequence[int]): Ids of the thin classes.
         alpha (float): Share of clDice, at most 0.5 in the paper, since skeletons alone say nothing
-            of the width. Defaults to 0.5.
+            of the width.
         iterations (int): Erosions; at least half the width of the widest road in pixels.
-            Defaults to 10.
-        smooth (float): Added to both sides of each ratio, in pixels. Defaults to 1.
-        loss_weight (float): Factor of the loss. Defaults to 1.
-        loss_name (str): Its name in the log. Defaults to ``'loss_cldice'``.
+        smooth (float): Added to both sides of each ratio, in pixels.
+        loss_weight (float): Factor of the loss.
+        loss_name (str): Its name in the log.
 
     Raises:
         UserError: ``alpha`` is not a fraction, ``iterations`` or ``smooth`` is not positive, or a
@@ -87,30 +73,20 @@ class CLDiceLoss(nn.Module):
                             f'{iterations}, smooth={smooth}: give at least one class, numbered '
                             'from 0, a share between 0 and 1, at least one iteration and a '
                             'positive number of pixels')
-        self.classes = list(classes)
-        self.alpha = alpha
-        self.iterations = iterations
-        self.smooth = smooth
-        self.loss_weight = loss_weight
-        self._loss_name = loss_name
-
-    @property
-    def loss_name(self) -> str:
-        return self._loss_name
+        self.classes, self.alpha = list(classes), alpha
+        self.iterations, self.smooth = iterations, smooth
+        self.loss_weight, self.loss_name = loss_weight, loss_name
 
     def forward(self, cls_score: Tensor, label: Tensor, weight: Tensor | None = None,
                 ignore_index: int = 255, reduction_override: str | None = None,
                 **kwargs) -> Tensor:
-        """Compute the loss in float32, also under mixed precision.
+        """Compute the loss in float32, also under mixed precision; 0 if no pixel counts.
 
         Args:
             cls_score: Logits ``(B, classes, H, W)``; one channel is that of a sigmoid.
             label: Class ids ``(B, H, W)``.
             weight: Has no effect: a skeleton has no meaning pixel by pixel.
             ignore_index: The label of pixels that do not count.
-
-        Returns:
-            A scalar; 0 if no pixel counts.
 
         Raises:
             UserError: There is no such class, or a loss of each pixel is asked for.

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from bhvit_seg.errors import UserError
 
-from .logits import with_background
+
+def with_background(logits: Tensor) -> Tensor:
+    """Add the logit 0 of the background to one channel ``(B, 1, H, W)``, that of a sigmoid.
+
+    The softmax of both is the sigmoid of the one. More channels are returned as they are.
+    """
+    return F.pad(logits, (0, 0, 0, 0, 1, 0)) if logits.shape[1] == 1 else logits
 
 
 @MODELS.register_module()
@@ -20,13 +26,13 @@ class WeightedCrossEntropyLoss(nn.Module):
 
     mmsegmentation 1.2's ``CrossEntropyLoss`` fails as soon as class weights meet an ignored
     pixel, and by default divides by the number of all pixels, ignored ones included. One channel of
-    logits is that of a sigmoid: background has the logit 0.
+    logits is that of a sigmoid.
 
     Args:
         class_weight (Sequence[float], optional): One weight for each class, such as
             ``bhvit-seg check-dataset`` prints. Defaults to None: all have the same weight.
-        loss_weight (float): Factor of the loss. Defaults to 1.0.
-        loss_name (str): Its name in the log. Defaults to ``'loss_ce'``.
+        loss_weight (float): Factor of the loss.
+        loss_name (str): Its name in the log.
     """
 
     def __init__(self, class_weight: Sequence[float] | None = None, loss_weight: float = 1.0,
@@ -34,19 +40,15 @@ class WeightedCrossEntropyLoss(nn.Module):
         super().__init__()
         self.class_weight = None if class_weight is None else list(class_weight)
         self.loss_weight = loss_weight
-        self._loss_name = loss_name
-
-    @property
-    def loss_name(self) -> str:
-        return self._loss_name
+        self.loss_name = loss_name
 
     def forward(self, cls_score: Tensor, label: Tensor, weight: Tensor | None = None,
                 ignore_index: int = 255, reduction_override: str | None = None,
                 **kwargs) -> Tensor:
-        """Compute the loss.
+        """Compute the loss, a scalar that is 0 if no pixel counts, or a map.
 
         Args:
-            cls_score: Logits ``(B, classes, H, W)``; one channel stands for two classes.
+            cls_score: Logits ``(B, classes, H, W)``.
             label: Class ids ``(B, H, W)``.
             weight: A factor for each pixel, ``(B, H, W)``.
             ignore_index: The label of pixels that do not count.
@@ -54,21 +56,16 @@ class WeightedCrossEntropyLoss(nn.Module):
                 mmseg's pixel sampler asks for, ``'sum'`` for their sum, ``'mean'`` or None for
                 their weighted mean.
 
-        Returns:
-            A scalar, 0 if no pixel counts; or a map.
-
         Raises:
             UserError: There are more or fewer class weights than classes, or the reduction is
                 unknown.
         """
         cls_score = with_background(cls_score)
         classes = cls_score.shape[1]
-        if self.class_weight is None:
-            class_weight = cls_score.new_ones(classes)
-        elif len(self.class_weight) == classes:
-            class_weight = cls_score.new_tensor(self.class_weight)
-        else:
-            raise UserError(f'class_weight of {self.loss_name} has {len(self.class_weight)} values '
+        class_weight = cls_score.new_tensor(
+            [1.] * classes if self.class_weight is None else self.class_weight)
+        if len(class_weight) != classes:
+            raise UserError(f'class_weight of {self.loss_name} has {len(class_weight)} values '
                             f'for {classes} classes: give one for each')
         if reduction_override not in (None, 'none', 'mean', 'sum'):
             raise UserError(f'reduction_override of WeightedCrossEntropyLoss is '

@@ -14,23 +14,24 @@ from torch import Tensor, nn
 
 from bhvit_seg.errors import UserError
 
-from .logits import with_background
+from .cross_entropy import with_background
 
 # The label of ground that nobody has labelled: it counts in no loss on labels, but a teacher may
 # speak about it. What counts nowhere (no data, padding) has the head's ignore_index.
 UNLABELLED = 254
 
 
+def side(maps: Tensor) -> str:
+    """Height × width, for messages."""
+    return '×'.join(map(str, maps.shape[2:]))
+
+
 @MODELS.register_module()
 class PixelDistillationLoss(nn.Module):
     """``T² · KL(p_teacher ‖ p_student)`` at each pixel, ``p = softmax(logits / T)``.
 
-    The factor keeps the size of the gradient when T changes. One channel of logits is that of a
-    sigmoid.
-
-    Args:
-        temperature (float): T. Defaults to 1.
-        loss_weight (float): Factor of the loss. Defaults to 1.
+    The factor keeps the size of the gradient when T, the ``temperature``, changes. One channel of
+    logits is that of a sigmoid.
 
     Raises:
         UserError: The temperature is not positive.
@@ -46,16 +47,13 @@ class PixelDistillationLoss(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor, label: Tensor,
                 ignore_index: int = 255) -> Tensor:
-        """Compute the loss in float32, also under mixed precision.
+        """Compute the loss in float32, also under mixed precision; 0 if no pixel counts.
 
         Args:
             student: Logits ``(B, classes, H, W)``.
             teacher: Logits of the same shape; they get no gradient.
             label: Class ids ``(B, H, W)``.
             ignore_index: The label of pixels that do not count.
-
-        Returns:
-            A scalar; 0 if no pixel counts.
 
         Raises:
             UserError: The teacher has other classes, or a map of another size.
@@ -70,15 +68,12 @@ class PixelDistillationLoss(nn.Module):
                             f"the student's {side(student)}: set model.teacher to one that "
                             'segments images at their own size')
         counted = label != ignore_index
-        student_log, teacher_log = (self._log_probabilities(logits, counted)
-                                    for logits in (student, teacher))
+        # (pixels that count, classes)
+        student_log, teacher_log = (
+            (logits.permute(0, 2, 3, 1)[counted].float() / self.temperature).log_softmax(1)
+            for logits in (student, teacher))
         total = F.kl_div(student_log, teacher_log, reduction='sum', log_target=True)
         return self.loss_weight * self.temperature**2 * total / counted.sum().clamp(min=1)
-
-    def _log_probabilities(self, logits: Tensor, counted: Tensor) -> Tensor:
-        """Take logits ``(B, C, H, W)`` to log-probabilities ``(pixels that count, C)``."""
-        rows = logits.permute(0, 2, 3, 1)[counted].float() / self.temperature
-        return rows.log_softmax(1)
 
 
 @MODELS.register_module()
@@ -89,10 +84,9 @@ class FeatureDistillationLoss(nn.Module):
     along, adapts the student's channels where the teacher has another number of them.
 
     Args:
-        in_index (Sequence[int]): The maps to compare, finest first. Defaults to the last of four.
-        student_channels (Sequence[int]): Channels of each in the student.
-        teacher_channels (Sequence[int]): Channels of each in the teacher.
-        loss_weight (float): Factor of the loss. Defaults to 1.
+        in_index (Sequence[int]): The maps to compare, finest first.
+        student_channels, teacher_channels (Sequence[int]): Channels of each.
+        loss_weight (float): Factor of the loss.
 
     Raises:
         UserError: There are not as many channels as maps.
@@ -107,25 +101,18 @@ class FeatureDistillationLoss(nn.Module):
                 f'{list(student_channels)}, teacher_channels={list(teacher_channels)}: give one '
                 'number of channels for each map')
         self.in_index = tuple(in_index)
+        self.student_channels = tuple(student_channels)
         self.teacher_channels = tuple(teacher_channels)
         self.loss_weight = loss_weight
         self.adapters = nn.ModuleList(
             nn.Identity() if mine == theirs else nn.Conv2d(mine, theirs, 1)
             for mine, theirs in zip(student_channels, teacher_channels))
-        self.student_channels = tuple(student_channels)
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], label: Tensor,
                 ignore_index: int = 255) -> Tensor:
-        """Compute the mean over the maps that ``in_index`` names.
+        """Compute the mean over the maps that ``in_index`` names, in float32.
 
-        Args:
-            student: Feature maps ``(B, C, h, w)``.
-            teacher: Feature maps of the same sizes; they get no gradient.
-            label: Class ids ``(B, H, W)``.
-            ignore_index: The label of pixels that do not count.
-
-        Returns:
-            A float32 scalar; 0 if no pixel counts.
+        Args: as for :class:`PixelDistillationLoss`, with feature maps ``(B, C, h, w)``.
 
         Raises:
             UserError: A map is missing, or has another size or number of channels.
@@ -155,7 +142,3 @@ class FeatureDistillationLoss(nn.Module):
             raise UserError(f'map {index} of the teacher is {side(teacher[index])} (height × '
                             f'width), that of the student {side(student[index])}: name maps of '
                             'one stride in feature_loss.in_index')
-
-
-def side(maps: Tensor) -> str:
-    return '×'.join(map(str, maps.shape[2:]))

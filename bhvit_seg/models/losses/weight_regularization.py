@@ -15,25 +15,17 @@ from ..layers import latent_weights
 
 @MODELS.register_module()
 class WeightRegularizationLoss(nn.Module):
-    """Mean over binary layers of ``mean(| |w| − 1 |)``.
-
-    Args:
-        loss_weight (float): Factor of the loss. Defaults to 0.1.
-    """
+    """Mean over binary layers of ``mean(| |w| − 1 |)``, times ``loss_weight``."""
 
     def __init__(self, loss_weight: float = 0.1) -> None:
         super().__init__()
         self.loss_weight = loss_weight
 
     def forward(self, model: nn.Module) -> Tensor | None:
-        """Return the loss of a model as a float32 scalar, also under mixed precision.
-
-        None if the model has no binary layer.
-        """
-        weights = latent_weights(model)
+        """Return the loss in float32, also under mixed precision; None without a binary layer."""
+        weights = list(latent_weights(model).values())
         if not weights:
             return None
-        device = next(iter(weights.values())).device
-        with torch.autocast(device.type, enabled=False):
-            layers = [(w.float().abs() - 1).abs().mean() for w in weights.values()]
+        with torch.autocast(weights[0].device.type, enabled=False):
+            layers = [(w.float().abs() - 1).abs().mean() for w in weights]
             return self.loss_weight * torch.stack(layers).mean()

@@ -1,4 +1,3 @@
-from .distillation import DistillationSegmentor
-from .teacher import SegmentorTeacher
+from .distillation import DistillationSegmentor, SegmentorTeacher
 
 __all__ = ['DistillationSegmentor', 'SegmentorTeacher']

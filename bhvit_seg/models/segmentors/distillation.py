@@ -1,39 +1,83 @@
 """Segmentation that learns from a teacher, too: pixel by pixel and feature map by feature map.
 
-The paper's teacher is a classifier; the natural one here is the full-precision twin.
-
-The student is the segmentor itself, not a part of it: its checkpoints are those of a plain
-``EncoderDecoder`` and load into the config without a teacher.
+The paper's teacher is a classifier; the natural one here is the full-precision twin. The student is
+the segmentor itself, not a part of it: its checkpoints are those of a plain ``EncoderDecoder``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
 from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from mmseg.utils import add_prefix
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..losses.distillation import UNLABELLED
-from ..teacher import TaughtMixin, scaled
-from .teacher import SegmentorTeacher
+from bhvit_seg.errors import UserError, first_line
+
+from ..losses.distillation import UNLABELLED, side
+from ..teacher import FrozenTeacher, TaughtMixin
+
+# What torch says of memory, devices and kernels.
+NO_MATTER_OF_SIZE = re.compile('memory|CUDA|cuDNN|NCCL|same device', re.IGNORECASE)
+
+
+class SegmentorTeacher(FrozenTeacher):
+    """A segmentor of mmseg with its weights; see :class:`FrozenTeacher`.
+
+    Its head has to give a logit for each class and pixel, as all do that are a ``BaseDecodeHead``.
+    """
+
+    registry = MODELS
+    _features: Sequence[Tensor] = ()
+
+    def load(self, device: torch.device | str) -> None:
+        super().load(device)
+        heads = getattr(self.model, 'decode_head', None)
+        head = heads[-1] if isinstance(heads, nn.ModuleList) else heads
+        if not isinstance(head, BaseDecodeHead) or not hasattr(self.model, 'backbone'):
+            raise UserError(f'the teacher {self.checkpoint} is a {type(self.model).__name__} with '
+                            f'a {type(head).__name__}, which gives no logits of classes: set '
+                            'model.teacher to a segmentor with a backbone and a decode head')
+        source = self.model.neck if self.model.with_neck else self.model.backbone
+        source.register_forward_hook(lambda _, inputs, maps: setattr(self, '_features', maps))
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor,
+                 data_samples: Sequence[SegDataSample]) -> tuple[Tensor, Sequence[Tensor]]:
+        """Return logits ``(B, classes, H, W)`` and the feature maps that the head gets.
+
+        Raises:
+            UserError: It fails on images of this size.
+        """
+        size = inputs.shape[2:]
+        metas = [{**sample.metainfo, 'img_shape': size, 'pad_shape': size}
+                 for sample in data_samples]
+        try:
+            logits = self.model.encode_decode(inputs, metas)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            if isinstance(error, UserError) or NO_MATTER_OF_SIZE.search(str(error)):
+                raise
+            raise UserError(f'the teacher {self.checkpoint} fails on images of {side(inputs)} '
+                            f'pixels (height × width): {first_line(error)}; if it takes images '
+                            'of one size alone, train at that') from error
+        features, self._features = self._features, ()
+        return logits, features
 
 
 @MODELS.register_module()
 class DistillationSegmentor(TaughtMixin, EncoderDecoder):
     """``EncoderDecoder`` that learns from labels and from a teacher.
 
-    The teacher is loaded when training begins; testing, predicting and exporting need none. It
-    gets the images that the student gets and evaluates always. It is not among the student's
-    modules, so not part of optimizers, checkpoints, moving averages or wrappers.
-
-    Pixels whose label is the head's ``ignore_index`` count in no term; those labelled 254
-    (``UNLABELLED``) count in the terms of the teacher.
+    The teacher gets the images that the student gets and evaluates always. Pixels whose label is
+    the head's ``ignore_index`` count in no term; those labelled 254 (``UNLABELLED``) count in the
+    terms of the teacher.
 
     Args:
         teacher (dict): ``config`` of the teacher, a file or the config of its model, and its
@@ -41,9 +85,9 @@ class DistillationSegmentor(TaughtMixin, EncoderDecoder):
         distillation_weight (float): λ. Defaults to 0.8, as in the paper.
         pixel_loss (dict): The loss between logits. Defaults to ``PixelDistillationLoss``.
         feature_loss (dict, optional): The loss between feature maps, such as
-            ``FeatureDistillationLoss``. Defaults to None.
+            ``FeatureDistillationLoss``.
         student_distortion (dict, optional): What distorts images without any label for the
-            student alone, such as ``StrongDistortion``. Defaults to None.
+            student alone, such as ``StrongDistortion``.
         **kwargs: As for ``EncoderDecoder``.
 
     Raises:
@@ -62,11 +106,7 @@ class DistillationSegmentor(TaughtMixin, EncoderDecoder):
         self.student_distortion = MODELS.build(student_distortion) if student_distortion else None
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict[str, Tensor]:
-        """Compute all terms but the regularization.
-
-        Args:
-            inputs: Images ``(B, C, H, W)``.
-            data_samples: Their labels.
+        """Compute all terms but the regularization, of images ``(B, C, H, W)`` and their labels.
 
         Returns:
             The losses of the heads times 1 − λ − β, ``loss_distillation`` and, with a
@@ -77,11 +117,15 @@ class DistillationSegmentor(TaughtMixin, EncoderDecoder):
         ignore_index = self.decode_head.ignore_index
         features = self.extract_feat(self._distorted(inputs, labels))
         logits = self.decode_head(features)
-        labelled = without_unlabelled(data_samples, ignore_index)
+        labelled = [
+            SegDataSample(metainfo=sample.metainfo, gt_sem_seg=PixelData(
+                data=sample.gt_sem_seg.data.masked_fill(sample.gt_sem_seg.data == UNLABELLED,
+                                                        ignore_index)))
+            for sample in data_samples]
         losses = add_prefix(self.decode_head.loss_by_feat(logits, labelled), 'decode')
         if self.with_auxiliary_head:
             losses.update(self._auxiliary_head_forward_train(features, labelled))
-        losses = {name: scaled(value, self.label_weight) if 'loss' in name else value
+        losses = {name: self.weigh_labels(value) if 'loss' in name else value
                   for name, value in losses.items()}
 
         logits = resize(logits, labels.shape[1:], mode='bilinear',
@@ -100,14 +144,3 @@ class DistillationSegmentor(TaughtMixin, EncoderDecoder):
             return inputs
         chosen = (labels >= UNLABELLED).flatten(1).all(1).view(-1, 1, 1, 1)
         return torch.where(chosen, self.student_distortion(inputs), inputs)
-
-
-def without_unlabelled(data_samples: Sequence[SegDataSample], ignore_index: int
-                       ) -> list[SegDataSample]:
-    """Return samples whose labels 254 are ``ignore_index``."""
-    samples = []
-    for sample in data_samples:
-        label = sample.gt_sem_seg.data
-        samples.append(SegDataSample(metainfo=sample.metainfo, gt_sem_seg=PixelData(
-            data=label.masked_fill(label == UNLABELLED, ignore_index))))
-    return samples

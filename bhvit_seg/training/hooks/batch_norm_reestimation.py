@@ -6,24 +6,21 @@ scaling factor at once. The average over many batches through the final network 
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
 
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
-from mmengine.dist import all_reduce, broadcast_object_list
+from mmengine.dist import all_reduce
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.data import DataLoader
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.models.layers import binary_layers, set_binary_weights
-from bhvit_seg.training.loops import SeededDataset, SeekableSampler
+from bhvit_seg.models.layers import set_binary_weights
 from bhvit_seg.training.runner import model_of
 
 
@@ -33,16 +30,15 @@ class BatchNormReestimationHook(Hook):
 
     The batches are those that training would have seen next, augmented as they would have been, so
     they follow from the seed and the iteration: a resumed run gets the statistics of an
-    uninterrupted one. Dropout and drop path are off, as in inference. It happens before the last
-    validation and checkpoint, and to averaged weights (``EMAHook``) if these are validated and
-    saved. In a distributed run each process takes its share of the batches.
+    uninterrupted one. Dropout and drop path are off, as in inference, and weights are binary. It
+    happens before the last validation and checkpoint, and to averaged weights (``EMAHook``) if
+    these are validated and saved. In a distributed run each process takes its share of the batches.
 
     Args:
         num_batches (int): Batches a process. Defaults to 100.
 
     Raises:
-        UserError: ``num_batches`` is not a whole number of at least 1; before training: the
-            dataloader has no fixed batch size.
+        UserError: ``num_batches`` is not a whole number of at least 1.
     """
 
     # After averages of weights, before checkpoints.
@@ -54,23 +50,14 @@ class BatchNormReestimationHook(Hook):
                             'number of batches, 1 or more')
         self.num_batches = num_batches
 
-    def before_train(self, runner: Runner) -> None:
-        """Check that batches can be drawn, before hours of training."""
-        if runner.train_dataloader.batch_size is None:
-            raise UserError('BatchNormReestimationHook needs batches of a fixed size, but '
-                            'train_dataloader has a batch_sampler of its own: give batch_size '
-                            'instead, or leave the hook out')
-
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
-                         outputs=None) -> None:
-        """Estimate after the last step."""
+    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
         if not self.is_last_train_iter(runner):
             return
         model = model_of(runner)
         averages = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
         source = averages[-1].ema_model.module if averages else model
-        with final_weights(source):
-            layers = reestimate(source, following_batches(runner, self.num_batches))
+        set_binary_weights(source, True)
+        layers = reestimate(source, following_batches(runner, self.num_batches))
         if averages:
             # Averages of parameters alone are validated with the buffers of the model itself.
             estimated = dict(source.named_modules())
@@ -80,41 +67,18 @@ class BatchNormReestimationHook(Hook):
                            f'{self.num_batches} batches')
 
 
-@contextlib.contextmanager
-def final_weights(model: nn.Module) -> Iterator[None]:
-    """Let a model compute with binary weights, as its checkpoint does, in any stage."""
-    before = {layer: layer.binarize_weights for layer in binary_layers(model).values()}
-    set_binary_weights(model, True)
-    try:
-        yield
-    finally:
-        for layer, binary in before.items():
-            layer.binarize_weights = binary
-
-
 def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
     """Return the layers of a model that learn running statistics in training mode, by name."""
     return {name: layer for name, layer in model.named_modules()
             if isinstance(layer, _BatchNorm) and layer.track_running_stats and layer.training}
 
 
-def following_batches(runner: Runner, num_batches: int) -> Iterable:
-    """Return the batches of this process that follow the iteration being trained."""
-    loader = runner.train_dataloader
-    dataset = loader.dataset
-    if not isinstance(dataset, SeededDataset):
-        dataset = SeededDataset(dataset)
-    shuffled = getattr(loader.sampler, 'shuffle', True)
-    sampler = SeekableSampler(dataset, shuffle=shuffled)
-    seeds = [runner.seed]
-    broadcast_object_list(seeds)
-    sampler.seek((runner.iter + 1) * loader.batch_size, seeds[0])
-    keys = list(itertools.islice(iter(sampler), num_batches * loader.batch_size))
-    return DataLoader(
-        dataset, batch_size=loader.batch_size, sampler=keys, num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context)
+def following_batches(runner: Runner, number: int) -> Iterator:
+    """Return batches of this process that follow the iteration being trained."""
+    batches = getattr(runner.train_loop, 'dataloader_iterator', None)
+    if batches is None:  # training counts epochs
+        batches = itertools.chain.from_iterable(itertools.repeat(runner.train_dataloader))
+    return itertools.islice(batches, number)
 
 
 @torch.no_grad()
@@ -123,36 +87,26 @@ def reestimate(model: BaseModel, batches: Iterable) -> int:
 
     All else computes as in evaluation, in full precision. Layers that the batches do not reach,
     such as those of auxiliary heads, and layers whose statistics are kept in training
-    (``norm_eval``) stay as they are.
-
-    Args:
-        model: The model, in the mode that it trains in.
-        batches: Batches as the model's ``data_preprocessor`` takes them.
-
-    Returns:
-        The number of layers whose statistics were estimated.
+    (``norm_eval``) stay as they are. Returns the number of layers that are estimated.
     """
     mode = model.training
-    model.train()
-    layers = batch_norms(model)
-    before = {name: {key: value.clone() for key, value in layer.named_buffers()}
-              for name, layer in layers.items()}
-    momenta = {name: layer.momentum for name, layer in layers.items()}
+    layers = batch_norms(model.train()).values()
+    before = [(layer.momentum, {name: value.clone() for name, value in layer.named_buffers()})
+              for layer in layers]
     model.eval()
-    for layer in layers.values():
+    for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # the plain average of all batches
         layer.train()
     for batch in batches:
         model(**model.data_preprocessor(batch, True), mode='tensor')
     reached = 0
-    for name, layer in layers.items():
-        layer.momentum = momenta[name]
+    for layer, (layer.momentum, buffers) in zip(layers, before):
         if layer.num_batches_tracked:
             reached += 1
             all_reduce(layer.running_mean, 'mean')
             all_reduce(layer.running_var, 'mean')
         else:
-            layer.load_state_dict(before[name], strict=False)
+            layer.load_state_dict(buffers, strict=False)
     model.train(mode)
     return reached

@@ -9,6 +9,7 @@ deleted last.
 from __future__ import annotations
 
 import os.path as osp
+from collections import deque
 
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 from mmengine.dist import is_main_process
@@ -21,47 +22,33 @@ from bhvit_seg.fileio import remove_leftovers, write_bytes, write_text
 
 
 class AtomicLocalBackend(LocalBackend):
-    """mmengine's local file backend, writing beside the final name and renaming."""
+    """mmengine's local files, written whole before they get their names and removed late."""
+
+    def __init__(self) -> None:
+        self.outdated: list[str] = []
 
     def put(self, obj: bytes, filepath) -> None:
         write_bytes(filepath, obj)
 
-    def put_text(self, obj: str, filepath, encoding: str = 'utf-8') -> None:
-        write_bytes(filepath, obj.encode(encoding))
+    def remove(self, filepath: str) -> None:
+        self.outdated.append(filepath)
+
+    def flush(self) -> None:
+        """Remove what is to be removed."""
+        while self.outdated:
+            super().remove(self.outdated.pop())
 
 
 register_backend('atomic', AtomicLocalBackend, force=True)
 
 
-class PostponedRemovals:
-    """A file backend that postpones removals until :meth:`flush`; all else is the real one's."""
-
-    def __init__(self, backend) -> None:
-        self.backend = backend
-        self.waiting: list[str] = []
-
-    def __getattr__(self, name: str):
-        return getattr(self.backend, name)
-
-    def remove(self, filepath: str) -> None:
-        self.waiting.append(filepath)
-
-    def flush(self) -> None:
-        while self.waiting:
-            self.backend.remove(self.waiting.pop())
-
-
 @HOOKS.register_module()
 class ResumableCheckpointHook(CheckpointHook):
-    """``CheckpointHook`` that survives a SIGKILL at any moment.
+    """``CheckpointHook`` that survives a SIGKILL at any moment; it takes the same arguments.
 
     With gradient accumulation a checkpoint is only exact where the accumulation starts, so
-    other intervals are refused.
-
-    Args:
-        backend_args (dict, optional): The file backend. Defaults to the atomic local one, unless
-            ``out_dir`` is not a local folder.
-        **kwargs: As for ``CheckpointHook``.
+    other intervals are refused, with a :class:`UserError`. ``backend_args`` defaults to the atomic
+    local backend, unless ``out_dir`` is not a local folder.
     """
 
     def __init__(self, *args, out_dir=None, backend_args: dict | None = None, **kwargs) -> None:
@@ -70,14 +57,19 @@ class ResumableCheckpointHook(CheckpointHook):
         super().__init__(*args, out_dir=out_dir, backend_args=backend_args, **kwargs)
 
     def before_train(self, runner) -> None:
-        """Prepare the folder.
-
-        Raises:
-            UserError: An interval is not a multiple of the gradient accumulation.
-        """
-        self._check_intervals(runner)
+        counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        intervals = {} if self.by_epoch else {'the checkpoint interval': self.interval}
+        if self.save_best and runner.val_loop is not None:
+            # A new best score is stored by writing the last checkpoint again.
+            intervals['train_cfg.val_interval'] = runner.val_interval
+        for name, interval in intervals.items():
+            if interval > 0 and interval % counts:
+                raise UserError(
+                    f'{name} is {interval}, but gradients are accumulated over {counts} '
+                    'iterations (optim_wrapper.accumulative_counts) and would be lost on resuming: '
+                    f'make it a multiple, such as {interval + counts - interval % counts}')
         super().before_train(runner)
-        self.file_backend = PostponedRemovals(self.file_backend)
+        self._flush()
         if not self.by_epoch and self.file_backend.isfile(self._path(runner.iter)):
             # Resumed from it; a validation that is repeated now stores its best score there.
             self.last_ckpt = self._path(runner.iter)
@@ -86,30 +78,15 @@ class ResumableCheckpointHook(CheckpointHook):
                 for leftover in remove_leftovers(folder):
                     runner.logger.info(f'removed {leftover}, left unfinished by an earlier run')
 
-    def _check_intervals(self, runner) -> None:
-        counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
-        intervals = {} if self.by_epoch else {'the checkpoint interval': self.interval}
-        if self.save_best and runner.val_loop is not None:
-            # A new best score is stored by writing the last checkpoint again.
-            intervals['train_cfg.val_interval'] = runner.val_interval
-        for name, interval in intervals.items():
-            if interval > 0 and interval % counts:
-                fitting = interval + counts - interval % counts
-                raise UserError(
-                    f'{name} is {interval}, but gradients are accumulated over {counts} '
-                    'iterations (optim_wrapper.accumulative_counts) and would be lost on '
-                    f'resuming: make it a multiple, such as {fitting}')
-
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         """Write the checkpoint, let ``last_checkpoint`` name it, then delete what is outdated."""
-        self.file_backend.flush()
-        kept = []
-        if self.max_keep_ckpts > 0:
+        self._flush()
+        limited, self.last_ckpt = self.max_keep_ckpts > 0, self._path(step)
+        if limited:
             kept = [number for number in self.keep_ckpt_ids if number != step] + [step]
             # Outdated ones are still listed in the checkpoint being written: should the process
             # be killed before they are deleted, `before_train` deletes them when resuming.
-            runner.message_hub.update_info('keep_ckpt_ids', list(kept))
-        self.last_ckpt = self._path(step)
+            runner.message_hub.update_info('keep_ckpt_ids', kept)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         runner.save_checkpoint(
             self.out_dir, self.filename_tmpl.format(step), self.file_client_args,
@@ -117,20 +94,22 @@ class ResumableCheckpointHook(CheckpointHook):
             meta=meta, by_epoch=self.by_epoch, backend_args=self.backend_args, **self.args)
         if is_main_process():
             write_text(osp.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt)
-        if self.max_keep_ckpts > 0:
-            outdated = kept[:-self.max_keep_ckpts]
-            self.keep_ckpt_ids.clear()
-            self.keep_ckpt_ids.extend(kept[-self.max_keep_ckpts:])
+        if limited:
+            self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-            for number in outdated if is_main_process() else ():
+            for number in kept[:-self.max_keep_ckpts] if is_main_process() else ():
                 if self.file_backend.isfile(self._path(number)):
                     self.file_backend.remove(self._path(number))
-            self.file_backend.flush()
+            self._flush()
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
         """As in ``CheckpointHook``, but the previous best goes after the new one is written."""
         super()._save_best_checkpoint(runner, metrics)
-        self.file_backend.flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        if isinstance(self.file_backend, AtomicLocalBackend):
+            self.file_backend.flush()
 
     def _path(self, step: int) -> str:
         return str(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step)))

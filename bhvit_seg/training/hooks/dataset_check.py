@@ -9,7 +9,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
-from bhvit_seg.datasets.checks import check_dataset
+from bhvit_seg.datasets.checks import check_from_config
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import write_text
 from bhvit_seg.training.runner import model_of
@@ -40,53 +40,39 @@ class DatasetCheckHook(Hook):
         if unknown:
             raise UserError(f'splits of DatasetCheckHook has {unknown[0]!r}: expected some of '
                             "'train', 'val', 'test'")
-        self.splits = tuple(splits)
-        self._checked = set()
+        self._unchecked = set(splits)
 
     def before_train(self, runner) -> None:
         model, dataset = model_of(runner), runner.train_dataloader.dataset
         if hasattr(model, 'check_classes'):
             model.check_classes(dataset.metainfo['classes'])
-        self._check(runner, 'train', runner.train_dataloader)
+        self._check(runner, 'train')
         if runner.val_loop is not None:
             self.before_val(runner)
 
     def before_val(self, runner) -> None:
-        self._check(runner, 'val', runner.val_dataloader, runner.val_evaluator)
+        self._check(runner, 'val')
 
     def before_test(self, runner) -> None:
-        self._check(runner, 'test', runner.test_dataloader, runner.test_evaluator)
+        self._check(runner, 'test')
 
-    def _check(self, runner, split: str, dataloader, evaluator=None) -> None:
-        if split not in self.splits or split in self._checked:
+    def _check(self, runner, split: str) -> None:
+        if split not in self._unchecked:
             return
-        self._checked.add(split)
-        verdict = [None]
-        if is_main_process():
-            try:
-                verdict = [self._find_problem(runner, split, dataloader, evaluator)]
-            except Exception as error:
-                # The others must not wait for a process that has ended.
-                verdict = [f'the check of the {split} data failed: {error}']
-                broadcast_object_list(verdict)
-                raise
-        broadcast_object_list(verdict)
+        self._unchecked.remove(split)
+        # For the other processes, which must not wait for one that ends by an error.
+        verdict = [f'the check of the {split} data failed']
+        try:
+            if is_main_process():
+                verdict = [self._find_problem(runner, split)]
+        finally:
+            broadcast_object_list(verdict)
         if verdict[0] is not None:
             raise UserError(verdict[0])
 
-    def _find_problem(self, runner, split: str, dataloader, evaluator) -> str | None:
-        model = model_of(runner)
-        mean = getattr(model.data_preprocessor, 'mean', None)
-        heads = [getattr(model, name, None) for name in ('decode_head', 'auxiliary_head')]
+    def _find_problem(self, runner, split: str) -> str | None:
         where = osp.join(runner.work_dir, f'dataset_check_{split}')
-        report = check_dataset(
-            dataloader.dataset, split,
-            channels=None if mean is None or mean.numel() == 1 else mean.numel(),
-            head_classes=tuple(head.num_classes for head in heads if hasattr(head, 'num_classes')),
-            needs_masks=evaluator is None or not all(
-                getattr(metric, 'format_only', False) for metric in evaluator.metrics),
-            batch_size=getattr(dataloader, 'batch_size', None) or 1,
-            cache_file=f'{where}.json')
+        report = check_from_config(runner.cfg, split, cache_file=f'{where}.json')
         write_text(f'{where}.txt', report.summary(max_problems=None) + '\n')
         for warning in report.warnings:
             runner.logger.warning(f'{split} data: {warning}')

@@ -32,21 +32,19 @@ class NonFiniteLossHook(Hook):
     def _check(self, runner, model: nn.Module, args: tuple, kwargs: dict, losses) -> None:
         if kwargs.get('mode') != 'loss':
             return
-        terms = {name: value for name, value in losses.items() if 'loss' in name}
-        if torch.stack([total(value) for value in terms.values()]).isfinite().all():
+        terms = {}
+        for name, value in losses.items():
+            if 'loss' in name:  # a tensor or a list of tensors
+                values = value if isinstance(value, (list, tuple)) else [value]
+                terms[name] = sum(item.detach().float().mean() for item in values)
+        if torch.stack([*terms.values()]).isfinite().all():
             return
         self._handle.remove()
-        values = ', '.join(f'{name} = {total(value).item():.4g}' for name, value in terms.items())
+        values = ', '.join(f'{name} = {value.item():.4g}' for name, value in terms.items())
         raise UserError(
             f'the loss is not finite at iteration {runner.iter + 1} ({values}): '
             f'{first_non_finite(model, args, kwargs)}; resume from the last checkpoint with a '
             'lower learning rate or optim_wrapper.clip_grad, and without AMP if it is on')
-
-
-def total(value: torch.Tensor | list[torch.Tensor]) -> torch.Tensor:
-    """Return a loss term, a tensor or a list of tensors, as a detached float32 scalar."""
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return sum(item.detach().float().mean() for item in values)
 
 
 @torch.no_grad()
@@ -56,31 +54,26 @@ def first_non_finite(model: nn.Module, args: tuple, kwargs: dict) -> str:
     The order is: the inputs, the parameters, the outputs of the modules that have no children, as
     they are called.
     """
-    inputs = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
-    if not all(is_finite(value) for value in inputs):
+    if any(map(spoilt, (*args, *kwargs.values()))):
         return 'the input images already hold such values'
     for name, parameter in model.named_parameters():
-        if not is_finite(parameter):
+        if spoilt(parameter):
             return f'the last update left such values in {name}'
     found: list[str] = []
-    handles = [
-        module.register_forward_hook(functools.partial(note_non_finite, found, name))
-        for name, module in model.named_modules() if not any(module.children())]
-    try:
-        model(*args, **kwargs)
-    finally:
-        for handle in handles:
-            handle.remove()
+
+    def note(name: str, module: nn.Module, args, output) -> None:
+        if spoilt(output):
+            found.append(f'{name} ({type(module).__name__})')
+
+    for name, module in model.named_modules():
+        if not any(module.children()):
+            module.register_forward_hook(functools.partial(note, name))
+    model(*args, **kwargs)
     if found:
         return f'the first layer with such an output is {found[0]}'
     return 'all layers have finite outputs, so it arose in the loss itself'
 
 
-def note_non_finite(found: list[str], name: str, module: nn.Module, args, output) -> None:
-    """Forward hook that appends ``name`` to ``found`` when the output is not finite."""
-    if isinstance(output, torch.Tensor) and not is_finite(output):
-        found.append(f'{name} ({type(module).__name__})')
-
-
-def is_finite(value: torch.Tensor) -> bool:
-    return bool(value.isfinite().all())
+def spoilt(value) -> bool:
+    """Tell whether a value is a tensor that is not finite."""
+    return isinstance(value, torch.Tensor) and not value.isfinite().all()

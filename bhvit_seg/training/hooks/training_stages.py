@@ -7,7 +7,6 @@ changes.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from mmseg.registry import HOOKS
 from torch import nn
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.models.attention import ATTENTION_QUANTIZERS
 from bhvit_seg.models.layers import binary_layers, latent_weights, set_binary_weights
+from bhvit_seg.models.quantizers import ATTENTION_QUANTIZERS
 from bhvit_seg.models.weights import check_fit, load_checkpoint_safely, state_dict_of
 from bhvit_seg.training.optim import latent_groups
 from bhvit_seg.training.runner import model_of
@@ -40,9 +39,8 @@ class TrainingStagesHook(ScheduledHook):
        An average of the weights (``EMAHook``) gets them as they are.
 
     Validation always uses binary weights, as a checkpoint of any stage does; in the first stage its
-    scores are low. The stage follows from the iteration alone, and what is done once is done at the
-    first iteration of a stage, so a resumed run equals one that was not interrupted. For a learning
-    rate that restarts with each stage use ``CosineRestartLR`` as ``param_scheduler``.
+    scores are low. What is done once is done at the first iteration of a stage, so a resumed run
+    equals one that was not interrupted.
 
     Args:
         weights_begin (float): Fraction of training after which the weights are binary; 0 leaves
@@ -81,7 +79,6 @@ class TrainingStagesHook(ScheduledHook):
         self._handles: list = []
 
     def before_train(self, runner: Runner) -> None:
-        """Load the twin's weights, unless training goes on from a checkpoint."""
         model = model_of(runner)
         if not binary_layers(model):
             raise UserError(f'TrainingStagesHook has nothing to do: the {type(model).__name__} has '
@@ -93,66 +90,51 @@ class TrainingStagesHook(ScheduledHook):
             runner.logger.info(f'begins from the weights of {self.warm_start}')
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
-        """Enter a stage at its first iteration."""
         schedule = self.schedule(runner)
-        stage = schedule.at(runner.iter).stage
+        stage = schedule.stage(runner.iter)
         if stage == self._stage:
             return
         self._stage = stage
-        optimizer = runner.optim_wrapper.optimizer
-        if stage != Stage.REAL and runner.iter > 0 and (
-                schedule.at(runner.iter - 1).stage == Stage.REAL):
+        model, optimizer = model_of(runner), runner.optim_wrapper.optimizer
+        set_binary_weights(model, stage != Stage.REAL)
+        if runner.iter > 0 and stage != Stage.REAL == schedule.stage(runner.iter - 1):
             optimizer.state.clear()
-        self._enter(runner)
+        if self.weight_decay is not None:
+            for group in latent_groups(optimizer, model):
+                group['weight_decay'] = self.weight_decay[stage != Stage.REAL]
+        if stage == Stage.FROZEN:
+            self._freeze(runner, latent_weights(model))
         runner.logger.info(f'stage {stage + 1} of {len(Stage)} at iteration {runner.iter + 1}: '
                            f'{stage}')
 
-    def _enter(self, runner: Runner) -> None:
-        model, optimizer = model_of(runner), runner.optim_wrapper.optimizer
-        set_binary_weights(model, self._stage != Stage.REAL)
-        if self.weight_decay is not None:
-            for group in latent_groups(optimizer, model):
-                group['weight_decay'] = self.weight_decay[self._stage != Stage.REAL]
-        if self._stage == Stage.FROZEN:
-            weights = list(latent_weights(model).values())
-            for hook in runner.hooks:
-                if isinstance(hook, EMAHook):
-                    copy_latent_weights(model, hook.ema_model.module)
-            # Zero before gradients are clipped and exchanged between processes, none when the
-            # optimizer steps: it would go on by momentum and decay.
-            self._handles = [weight.register_hook(torch.zeros_like) for weight in weights]
-            self._handles.append(optimizer.register_step_pre_hook(
-                functools.partial(drop_gradients, weights)))
+    @torch.no_grad()
+    def _freeze(self, runner: Runner, weights: dict[str, nn.Parameter]) -> None:
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                for name, average in latent_weights(hook.ema_model.module).items():
+                    average.copy_(weights[name])
+
+        def drop_gradients(*_) -> None:
+            for weight in weights.values():
+                weight.grad = None
+
+        # Zero before gradients are clipped and exchanged between processes, none when the
+        # optimizer steps: it would go on by momentum and decay.
+        self._handles = [weight.register_hook(torch.zeros_like) for weight in weights.values()]
+        self._handles.append(
+            runner.optim_wrapper.optimizer.register_step_pre_hook(drop_gradients))
 
     def before_val(self, runner: Runner) -> None:
-        """Validate with binary weights."""
         set_binary_weights(model_of(runner), True)
 
     def after_val(self, runner: Runner) -> None:
-        """Compute with the weights of the stage again."""
-        if self._stage is not None:
-            set_binary_weights(model_of(runner), self._stage != Stage.REAL)
+        set_binary_weights(model_of(runner), self._stage != Stage.REAL)
 
     def after_train(self, runner: Runner) -> None:
-        """Leave the model as any other."""
         set_binary_weights(model_of(runner), True)
         while self._handles:
             self._handles.pop().remove()
         self._stage = None
-
-
-@torch.no_grad()
-def copy_latent_weights(model: nn.Module, average: nn.Module) -> None:
-    """Give a copy of a model its latent weights."""
-    weights = latent_weights(model)
-    for name, weight in latent_weights(average).items():
-        weight.copy_(weights[name])
-
-
-def drop_gradients(weights: list[nn.Parameter], *_) -> None:
-    """Hook of an optimizer's step that leaves the weights out of it."""
-    for weight in weights:
-        weight.grad = None
 
 
 def load_twin(model: nn.Module, path: str | Path) -> None:
@@ -165,12 +147,11 @@ def load_twin(model: nn.Module, path: str | Path) -> None:
         UserError: The checkpoint is missing or damaged, or is not of the twin.
     """
     state_dict = state_dict_of(load_checkpoint_safely(path))
-    for name, module in model.named_modules():
-        if isinstance(module, tuple(ATTENTION_QUANTIZERS.values())):
-            for key, value in module.state_dict(prefix=f'{name}.').items():
-                state_dict.setdefault(key, value)
+    kept = (*PARTS_OF_TRAINING, *(
+        f'{name}.' for name, module in model.named_modules()
+        if isinstance(module, tuple(ATTENTION_QUANTIZERS.values()))))
     for key, value in model.state_dict().items():
-        if key.startswith(PARTS_OF_TRAINING):
+        if key.startswith(kept):
             state_dict.setdefault(key, value)
     check_fit(model, state_dict, path)
     model.load_state_dict(state_dict)

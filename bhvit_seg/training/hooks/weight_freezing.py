@@ -20,9 +20,9 @@ from torch import Tensor
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.layers import binary_layers
 from bhvit_seg.training.runner import model_of
-from bhvit_seg.training.schedule import ScheduledHook
+from bhvit_seg.training.schedule import ScheduledHook, Stage
 
-from .latent_signs import channel_rows, latent_signs, pack, unpack
+from .weight_statistics import pack, positive, unpack
 
 STATE = 'oscillation_freezing'
 LONGEST = 127  # votes are summed in int8
@@ -38,11 +38,9 @@ class OscillationFreezingHook(ScheduledHook):
     After each ``window`` steps of the optimizer, the weights that flipped more than once and in
     more than a fraction ``threshold`` of the steps are frozen until training ends. The threshold
     goes from the first to the second value along half a cosine. A frozen weight is put back after
-    each step, whatever its gradient and momentum do.
-
-    Where ``TrainingStagesHook`` trains with real weights first, counting begins once they are
-    binary, and it ends when all are frozen. Its state is kept in checkpoints, so a resumed run
-    freezes what an uninterrupted one does. A model without binary layers trains without it.
+    each step, whatever its gradient and momentum do. Where ``TrainingStagesHook`` trains with real
+    weights first, counting begins once they are binary, and it ends when all are frozen. A resumed
+    run freezes what an uninterrupted one does. A model without binary layers trains without it.
 
     Args:
         threshold (Sequence[float]): Fraction of steps with a flip above which weights are frozen,
@@ -72,30 +70,21 @@ class OscillationFreezingHook(ScheduledHook):
         self.threshold = tuple(threshold)
         self.begin = begin
         self.window = window
-        self._layers: dict = {}
-        self._watched: dict[str, WatchedWeight] = {}
-        self._steps = 0
         self._resumed: dict | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Find the layers, and go on with the counts of the checkpoint."""
         self._layers = binary_layers(model_of(runner))
-        self._watched, self._steps = {}, 0
-        if self._resumed is not None:
-            self._steps = self._resumed['steps']
-            for name, state in self._resumed['weights'].items():
-                self._watched[name] = WatchedWeight(self._layers[name].weight)
-                self._watched[name].load_state_dict(state)
-            self._resumed = None
+        resumed, self._resumed = self._resumed or dict(steps=0, weights={}), None
+        self._steps = resumed['steps']
+        self._watched = {name: WatchedWeight(self._layers[name].weight, state)
+                         for name, state in resumed['weights'].items()}
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
-                         outputs=None) -> None:
-        """Put frozen weights back, count flips, and freeze when a window is full."""
-        state = self.schedule(runner).at(runner.iter)
-        if state.frozen:
+    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
+        stage = self.schedule(runner).stage(runner.iter)
+        if stage == Stage.FROZEN:
             return
         if not self._watched:
-            if runner.iter + 1 > self.begin * runner.max_iters and state.binary_weights:
+            if runner.iter + 1 > self.begin * runner.max_iters and stage != Stage.REAL:
                 self._watched = {name: WatchedWeight(layer.weight)
                                  for name, layer in self._layers.items()}
             return
@@ -110,12 +99,11 @@ class OscillationFreezingHook(ScheduledHook):
             self._freeze(runner)
 
     def _freeze(self, runner: Runner) -> None:
-        watched = self._watched.values()
         threshold = self.threshold_at((runner.iter + 1) / runner.max_iters)
-        for weight in watched:
-            weight.freeze(max(threshold * self.window, 1))
-        frozen = sum(weight.num_frozen for weight in watched)
-        total = sum(weight.weight.numel() for weight in watched)
+        for watched in self._watched.values():
+            watched.freeze(max(threshold * self.window, 1))
+        frozen = sum(int(watched.frozen.sum()) for watched in self._watched.values())
+        total = sum(watched.frozen.numel() for watched in self._watched.values())
         runner.logger.info(f'{frozen} of {total} binary weights ({frozen / total:.3%}) are '
                            f'frozen at iteration {runner.iter + 1}, threshold {threshold:.4f}')
         runner.visualizer.add_scalars({'weights/frozen': frozen / total}, step=runner.iter + 1)
@@ -127,40 +115,50 @@ class OscillationFreezingHook(ScheduledHook):
         return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put the counts and what is frozen into the checkpoint."""
         if self._watched:
             checkpoint[STATE] = dict(steps=self._steps, weights={
-                name: watched.state_dict() for name, watched in self._watched.items()})
+                name: watched.state() for name, watched in self._watched.items()})
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Restore them when a training is resumed, not when it begins from given weights."""
         if runner._resume:
             self._resumed = checkpoint.get(STATE)
 
 
 class WatchedWeight:
-    """The latent weights of a layer, with their flips in this window and those that are frozen.
+    """The latent weights ``(out, ...)`` of a layer, their flips in this window, and frozen ones.
 
-    Args:
-        weight: Latent weights ``(out, ...)``.
+    It goes on from what :meth:`state` returned when it had these weights.
     """
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, state: dict[str, Tensor] | None = None) -> None:
         self.weight = weight
-        self.signs = latent_signs(weight)
+        self.signs = positive(weight)
         self.flips = torch.zeros_like(self.signs, dtype=torch.uint8)
-        self.votes = torch.zeros_like(self.signs)
-        self.frozen = torch.zeros_like(self.signs, dtype=torch.bool)
-        self.num_frozen = 0
+        self.votes = torch.zeros_like(self.signs, dtype=torch.int8)
+        self.frozen = torch.zeros_like(self.signs)
         # From the threshold, 0 where free; made when the first weights freeze.
         self.distance: Tensor | None = None
+        if state is not None:
+            self.flips.copy_(state['flips'])
+            self.votes.copy_(state['votes'])
+        if state is not None and 'frozen' in state:
+            frozen = unpack(state['frozen'], self.signs)
+            distance = torch.zeros_like(weight.detach().flatten(1))
+            distance[frozen] = state['distance'].to(distance)
+            self._set_frozen(frozen, distance)
+
+    def state(self) -> dict[str, Tensor]:
+        """Counts; flags as bits, distances of frozen weights alone. Signs follow from weights."""
+        state = dict(flips=self.flips, votes=self.votes)
+        if self.distance is not None:
+            state.update(frozen=pack(self.frozen), distance=self.distance[self.frozen])
+        return state
 
     def count(self) -> None:
         """Count the weights that flipped since the last call, and the sign that each has."""
-        signs = latent_signs(self.weight)
-        self.flips += signs != self.signs
-        self.votes += signs
-        self.signs = signs
+        before, self.signs = self.signs, positive(self.weight)
+        self.flips += self.signs != before
+        self.votes += self.signs.to(torch.int8).mul_(2).sub_(1)
 
     @torch.no_grad()
     def hold(self) -> None:
@@ -171,7 +169,7 @@ class WatchedWeight:
         """
         if self.distance is None:
             return
-        rows = channel_rows(self.weight)
+        rows = self.weight.flatten(1)
         free = rows.masked_fill(self.frozen, 0).sum(1, keepdim=True)
         threshold = (free + self.sum_of_distances) / self.num_free
         rows = torch.where(self.frozen, threshold + self.distance, rows)
@@ -184,7 +182,7 @@ class WatchedWeight:
         """
         picked = (self.flips > limit) & ~self.frozen
         if picked.any():
-            rows = channel_rows(self.weight)
+            rows = self.weight.detach().flatten(1)
             distance = rows - rows.mean(1, keepdim=True)
             size = distance.abs()
             frozen = self.frozen | picked
@@ -196,30 +194,11 @@ class WatchedWeight:
             before = torch.zeros_like(distance) if self.distance is None else self.distance
             self._set_frozen(frozen, torch.where(frozen & ~self.frozen, side * size, before))
             self.hold()
-            self.signs = latent_signs(self.weight)
+            self.signs = positive(self.weight)
         self.flips.zero_()
         self.votes.zero_()
 
     def _set_frozen(self, frozen: Tensor, distance: Tensor) -> None:
         self.frozen, self.distance = frozen, distance
-        self.num_frozen = int(frozen.sum())
         self.num_free = frozen.logical_not().sum(1, keepdim=True)
         self.sum_of_distances = distance.sum(1, keepdim=True)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """What :meth:`load_state_dict` needs; flags as bits, distances of frozen weights alone."""
-        state = dict(signs=pack(self.signs > 0), flips=self.flips, votes=self.votes)
-        if self.distance is not None:
-            state.update(frozen=pack(self.frozen), distance=self.distance[self.frozen])
-        return state
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on where the state was taken."""
-        self.signs = unpack(state['signs'], self.signs).to(torch.int8) * 2 - 1
-        self.flips.copy_(state['flips'])
-        self.votes.copy_(state['votes'])
-        if 'frozen' in state:
-            frozen = unpack(state['frozen'], self.frozen)
-            distance = torch.zeros_like(channel_rows(self.weight))
-            distance[frozen] = state['distance'].to(distance)
-            self._set_frozen(frozen, distance)

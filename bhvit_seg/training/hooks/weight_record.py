@@ -1,4 +1,4 @@
-"""Counts of latent weights during a training, and the file that keeps them.
+"""Counts of latent weights during a training, the file that keeps them, and pictures of them.
 
 Counts, not fractions: they add up over layers and compare exactly.
 """
@@ -6,49 +6,43 @@ Counts, not fractions: they add up over layers and compare exactly.
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from bhvit_seg.errors import UserError, first_line
-from bhvit_seg.fileio import write_text
+from bhvit_seg.fileio import write_atomically, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FILE = 'weight_statistics.json'
 # Bins of a histogram on each side of 0; the mean of |w| lies 16 to 32 bins from it.
 SIDE = 256
+# Histograms show this fraction of the weights; what lies further out is cut off.
+VISIBLE = 0.999
+COLOURS = ('#2e86ab', '#d1495b', '#66a182', '#edae49', '#8d96a3')
 
 
 @dataclass
 class WeightRecord:
     """The counts of a training, all lists over layers in the order of ``layers``.
 
-    Attributes:
-        interval: Iterations between samples.
-        near_zero: Distance from the threshold below which a weight counts as near 0.
-        layers: Number of weights by name of the layer.
-        looks: A dict for each sample: its ``iteration``, and for each layer the weights ``flipped``
-            since the sample before, and those ``near_zero``.
-        histograms: A dict each: ``iteration``, ``bin_width``, and the ``counts`` of all layers
-            together in ``2 · SIDE`` bins. Bin ``i`` holds ``w`` in ``[i − SIDE, i − SIDE + 1)``
-            times the width, the outermost also what lies beyond.
-        layer_histograms: Counts of the last histogram for each layer.
+    Bin ``i`` of a histogram holds ``w`` in ``[i − SIDE, i − SIDE + 1)`` times its width, the
+    outermost also what lies beyond.
     """
 
-    interval: int
-    near_zero: float
-    layers: dict[str, int]
+    interval: int  # iterations between samples
+    near_zero: float  # distance from the threshold below which a weight counts as near 0
+    layers: dict[str, int]  # number of weights by name
+    # Samples: iteration, and for each layer the weights flipped since the last one and near_zero.
     looks: list[dict[str, Any]] = field(default_factory=list)
+    # Of all layers together: iteration, bin_width and counts in 2 · SIDE bins.
     histograms: list[dict[str, Any]] = field(default_factory=list)
-    layer_histograms: list[list[int]] = field(default_factory=list)
-
-    def settings(self) -> tuple:
-        """What two records have in common if one may go on where the other ends."""
-        return self.interval, self.near_zero, self.layers
+    layer_histograms: list[list[int]] = field(default_factory=list)  # the last one by layers
 
     def iterations(self) -> np.ndarray:
         """The iterations of the samples."""
@@ -59,61 +53,107 @@ class WeightRecord:
         counts = [sum(look[name]) for look in self.looks]
         return np.array(counts, dtype=float) / sum(self.layers.values())
 
-    def layer_shares(self, name: str) -> np.ndarray:
-        """The same for each layer, ``(samples, layers)``."""
-        counts = np.array([look[name] for look in self.looks], dtype=float)
-        return counts.reshape(len(self.looks), -1) / np.array(list(self.layers.values()))
-
-    def last_tenth(self) -> np.ndarray:
-        """Whether each sample lies in the last tenth of the record; the last one does."""
-        iterations = self.iterations()
-        return iterations > 0.9 * iterations[-1]
-
-    def state(self) -> dict[str, Any]:
-        """The record as numbers, strings, lists and dicts."""
-        return asdict(self)
-
     def write(self, work_dir: str | Path) -> None:
         """Write the record into a work dir."""
-        write_text(Path(work_dir) / FILE, json.dumps(self.state(), separators=(',', ':')) + '\n')
+        write_text(Path(work_dir) / FILE, json.dumps(asdict(self), separators=(',', ':')) + '\n')
+
+    def bins(self) -> int:
+        """Bins on each side of 0 that hold nearly all weights of the last histogram."""
+        sides = fold(self.histograms[-1]['counts'])
+        return int(np.searchsorted(np.cumsum(sides), VISIBLE * sides.sum())) + 1
+
+    def reach(self) -> float:
+        """The largest ``|w|`` that is shown of the last histogram."""
+        return self.bins() * self.histograms[-1]['bin_width']
 
 
-def read_record(work_dir: str | Path) -> WeightRecord:
-    """Read the record of a training from its work dir.
-
-    Raises:
-        UserError: There is none, it is damaged, or nothing was recorded yet.
-    """
-    path = Path(work_dir) / FILE
-    if not path.is_file():
-        raise UserError(f'no {FILE} in {work_dir}: give the work dir of a training with '
-                        'WeightStatisticsHook')
-    try:
-        record = WeightRecord(**json.loads(path.read_text(encoding='utf-8')))
-        looked = record.shares('flipped').size and record.layer_shares('near_zero').size
-        drawn = [len(histogram['counts']) == 2 * SIDE for histogram in record.histograms]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f'{path} is not a record of WeightStatisticsHook or is damaged '
-                        f'({first_line(error)}): resuming the training writes it again') from error
-    if not looked or not drawn or not all(drawn):
-        raise UserError(f'{path} has no sample with a histogram yet: train longer, or '
-                        'lower interval and figure_interval of WeightStatisticsHook')
-    return record
+def fold(counts: Sequence) -> np.ndarray:
+    """Add the bins of ``−w`` to those of ``w``: ``(..., 2 · SIDE)`` to ``(..., SIDE)``."""
+    counts = np.array(counts, dtype=float)
+    return counts[..., SIDE:] + counts[..., SIDE - 1::-1]
 
 
-def bin_width(weights: list[Tensor]) -> float:
-    """Return the width of bins that suit the weights: a power of two, see ``SIDE``."""
-    total = torch.stack([weight.detach().float().abs().sum() for weight in weights]).sum().item()
-    mean = total / sum(weight.numel() for weight in weights)
-    if not (mean > 0 and math.isfinite(mean)):
-        return 1.0
-    return 2.0 ** (math.floor(math.log2(mean)) - 4)
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of a size in inches, which no window will show."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=110, layout='constrained')
 
 
-def count_bins(weight: Tensor, width: float) -> Tensor:
-    """Count the weights in each bin, ``(2 · SIDE,)`` on the device of the weights.
+def save_figure(figure: Figure, path: str | Path) -> np.ndarray:
+    """Write a figure as PNG and return it as an RGB image ``(H, W, 3)`` of bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.image import imsave
 
-    The width is a power of two, so no rounding puts a weight into the wrong bin.
-    """
-    bins = (weight.detach().float().flatten() / width).floor_().clamp_(-SIDE, SIDE - 1)
-    return torch.bincount(bins.add_(SIDE).long(), minlength=2 * SIDE)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # once for both: drawing is most of the cost
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    with write_atomically(path) as partial:
+        imsave(partial, pixels)
+    return pixels
+
+
+def label(axis: Axes, x: str, y: str) -> None:
+    """Label an axis in small letters, without the frame's upper and right side."""
+    axis.spines[['top', 'right']].set_visible(False)
+    axis.tick_params(labelsize=8)
+    axis.set_xlabel(x, fontsize=9)
+    axis.set_ylabel(y, fontsize=9)
+
+
+def draw_histogram(axis: Axes, record: WeightRecord, colour: str = COLOURS[0]) -> None:
+    """Draw the last histogram of all layers together, as a density."""
+    last = record.histograms[-1]
+    counts, width = np.array(last['counts'], dtype=float), last['bin_width']
+    edges = np.arange(-SIDE, SIDE + 1) * width
+    axis.stairs(counts / counts.sum() / width, edges, fill=True, color=colour)
+    axis.set_xlim(-record.reach(), record.reach())
+    label(axis, 'latent weight', 'density')
+
+
+def draw_shares(axis: Axes, records: Sequence[WeightRecord], names: Sequence[str], share: str,
+                **style) -> None:
+    """Draw the fraction of weights that flipped, or are near 0, of each training."""
+    for later, record, name, colour in zip(reversed(range(len(records))), records, names, COLOURS):
+        # Broader under those to come, so that it can be seen where curves coincide.
+        axis.plot(record.iterations(), 100 * record.shares(share), label=name,
+                  **{'color': colour, 'linewidth': 1.4 + 1.3 * later, **style})
+    label(axis, 'iteration', {
+        'flipped': f'flipped within {records[0].interval} iterations, % of weights',
+        'near_zero': f'within {records[0].near_zero:g} of their threshold, % of weights'}[share])
+    axis.set_ylim(0, 105 * max(max(record.shares(share)) for record in records) or None)
+
+
+def training_figure(record: WeightRecord) -> Figure:
+    """Draw one training: histogram and flips of all layers, and below them of each layer."""
+    figure = new_figure(11, 8)
+    (histogram, flips), (layers, layer_flips) = figure.subplots(2, 2)
+    draw_histogram(histogram, record)
+    histogram.set_title(f'latent weights after {record.histograms[-1]["iteration"]} iterations',
+                        fontsize=10)
+    # A row for each layer, from the first one at the top.
+    style = dict(aspect='auto', interpolation='nearest', cmap='magma')
+    counts = fold(record.layer_histograms)[:, :record.bins()]
+    rows = len(counts) + 0.5
+    layers.imshow(counts / np.maximum(counts.max(axis=1, keepdims=True), 1),
+                  extent=(0, record.reach(), rows, 0.5), **style)
+    layers.set_title('|w| of each layer, relative to its most frequent', fontsize=10)
+    label(layers, '|w|', 'layer')
+    if not record.looks:
+        flips.set_axis_off()
+        layer_flips.set_axis_off()
+        return figure
+    draw_shares(flips, [record], ['flipped'], 'flipped')
+    near = flips.twinx()
+    draw_shares(near, [record], ['near_zero'], 'near_zero', color=COLOURS[4], linewidth=1,
+                linestyle='--')
+    near.set_ylabel(f'within {record.near_zero:g} of the threshold, % (dashed)')
+    near.spines['right'].set_visible(True)
+    ends = record.iterations()
+    shares = np.array([look['flipped'] for look in record.looks]) / [*record.layers.values()]
+    image = layer_flips.imshow(100 * shares.T, vmin=0, extent=(
+        ends[0] - record.interval, ends[-1], rows, 0.5), **style)
+    layer_flips.set_title('flips of each layer, % of its weights', fontsize=10)
+    label(layer_flips, 'iteration', 'layer')
+    figure.colorbar(image, ax=layer_flips).ax.tick_params(labelsize=8)
+    return figure

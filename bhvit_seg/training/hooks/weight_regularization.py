@@ -19,13 +19,9 @@ class WeightRegularizationHook(ScheduledHook):
     """Add ``loss_weight_regularization`` to the losses from a fraction of training on.
 
     The loss is added to what the model returns in ``mode='loss'``, so mmengine sums, logs, scales
-    and back-propagates it like any other: under mixed precision, gradient accumulation and
-    distributed training. Whether it applies follows from the schedule, so a resumed run goes on as
-    if it had not been interrupted. A model without binary layers, such as the full-precision twin
-    of a config, trains without it.
-
-    A model that learns from a teacher takes its factor, the β of the paper, off the share of the
-    labels. Frozen weights (``TrainingStagesHook``) are not regularized: nothing moves them.
+    and back-propagates it like any other. A model without binary layers trains without it. A model
+    that learns from a teacher takes its factor, the β of the paper, off the share of the labels.
+    Frozen weights (``TrainingStagesHook``) are not regularized.
 
     Args:
         weight (float): Factor of the loss. Defaults to 0.1, as in the paper.
@@ -47,7 +43,6 @@ class WeightRegularizationHook(ScheduledHook):
         self._handle = None
 
     def before_train(self, runner: Runner) -> None:
-        """Check that the weights of all terms fit together."""
         schedule = self.schedule(runner)
         if schedule.frozen_begin <= schedule.regularization_begin < 1:
             runner.logger.warning(
@@ -56,8 +51,7 @@ class WeightRegularizationHook(ScheduledHook):
                 'let WeightRegularizationHook.begin be less than TrainingStagesHook.rest_begin')
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
-        """Attach the loss when the schedule has it, detach it when weights are frozen."""
-        weight = self.schedule(runner).at(runner.iter).regularization_weight
+        weight = self.schedule(runner).regularization(runner.iter)
         if bool(weight) == (self._handle is not None):
             return
         self._set_weight(runner, weight)
@@ -65,6 +59,9 @@ class WeightRegularizationHook(ScheduledHook):
             runner.logger.info(
                 f'weight regularization of {len(latent_weights(model_of(runner)))} binary layers '
                 f'begins at iteration {runner.iter + 1}')
+
+    def after_train(self, runner: Runner) -> None:
+        self._set_weight(runner, 0.0)
 
     def _set_weight(self, runner: Runner, weight: float) -> None:
         model = model_of(runner)
@@ -80,7 +77,3 @@ class WeightRegularizationHook(ScheduledHook):
         if mode == 'loss':
             output['loss_weight_regularization'] = self.loss(model)
         return output
-
-    def after_train(self, runner: Runner) -> None:
-        """Detach the loss."""
-        self._set_weight(runner, 0.0)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict
+
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
+import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -14,9 +18,7 @@ from bhvit_seg.errors import UserError
 from bhvit_seg.models.layers import latent_weights
 from bhvit_seg.training.runner import model_of
 
-from .latent_signs import channel_rows, latent_signs, pack, unpack
-from .weight_figures import new_figure, save_figure, training_figure
-from .weight_record import WeightRecord, bin_width, count_bins
+from .weight_record import SIDE, WeightRecord, save_figure, training_figure
 
 STATE = 'weight_statistics'
 PICTURE = 'weight_statistics.png'
@@ -26,15 +28,12 @@ PICTURE = 'weight_statistics.png'
 class WeightStatisticsHook(Hook):
     """Sample the latent weights at intervals, in total and for each layer.
 
-    A weight has flipped when its binary value differs from the one at the last sample; one that
-    flipped an even number of times has not. It is near 0 when it is near its threshold, the mean of
-    its channel, where it may flip soon. Histograms are of the latent weights themselves, on which
-    the regularization acts.
-
-    Samples go to the log and, as ``weights/flip_ratio`` and ``weights/near_zero`` (with the layer's
-    name behind it for each layer), to mmengine's visualizer. ``weight_statistics.json`` in the work
-    dir has the counts of the whole training, ``weight_statistics.png`` draws them, and the
-    visualizer gets the same picture. All is kept in checkpoints, so a resumed run records what an
+    A weight has flipped when its binary value differs from the one at the last sample. It is near 0
+    when it is near its threshold, the mean of its channel, where it may flip soon. Samples go to
+    the log and, as ``weights/flip_ratio`` and ``weights/near_zero`` (with the layer's name behind
+    it for each layer), to mmengine's visualizer. ``weight_statistics.json`` in the work dir has the
+    counts of the whole training, histograms of the latent weights too, ``weight_statistics.png``
+    draws them, and the visualizer gets the same picture. A resumed run records what an
     uninterrupted one does. A model without binary layers trains without it.
 
     Args:
@@ -63,39 +62,26 @@ class WeightStatisticsHook(Hook):
         self.interval = interval
         self.figure_interval = figure_interval
         self.near_zero = near_zero
-        self._weights: dict[str, Tensor] = {}
-        self._signs: list[Tensor] = []
-        self._record: WeightRecord | None = None
         self._resumed: dict | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Remember the signs to compare with, or take those of the checkpoint.
-
-        Raises:
-            UserError: matplotlib is missing, which the pictures need.
-        """
-        new_figure(1, 1)
         self._weights = latent_weights(model_of(runner))
-        self._record = WeightRecord(
-            self.interval, self.near_zero, {n: w.numel() for n, w in self._weights.items()})
-        self._signs = [latent_signs(weight) for weight in self._weights.values()]
+        self._signs = [positive(weight) for weight in self._weights.values()]
+        settings = dict(interval=self.interval, near_zero=self.near_zero,
+                        layers={name: weight.numel() for name, weight in self._weights.items()})
+        self._record = WeightRecord(**settings)
         if not self._weights:
             runner.logger.info('the model has no binary layer: no statistics of latent weights')
-        if self._resumed is None:
-            return
-        record = WeightRecord(**self._resumed['record'])
-        if record.settings() == self._record.settings():
-            self._record = record
-            self._signs = [unpack(packed, signs).to(torch.int8) * 2 - 1
-                           for packed, signs in zip(self._resumed['signs'], self._signs)]
-        else:
+        resumed, self._resumed = self._resumed, None
+        if resumed and settings.items() <= resumed['record'].items():
+            self._record = WeightRecord(**resumed['record'])
+            self._signs = [unpack(packed, signs)
+                           for packed, signs in zip(resumed['signs'], self._signs)]
+        elif resumed:
             runner.logger.warning('statistics of latent weights start again: those of the '
                                   'checkpoint have other settings')
-        self._resumed = None
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
-                         outputs=None) -> None:
-        """Sample the weights, and draw them, when due."""
+    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
         if not self._weights:
             return
         sampling = self.every_n_train_iters(runner, self.interval)
@@ -112,24 +98,23 @@ class WeightStatisticsHook(Hook):
             runner.visualizer.add_image('weight_statistics', picture, runner.iter + 1)
 
     def _sample(self, runner: Runner) -> None:
-        signs = [latent_signs(weight) for weight in self._weights.values()]
-        flipped = [(new != old).sum() for new, old in zip(signs, self._signs)]
-        near = [count_near_threshold(w, self.near_zero) for w in self._weights.values()]
-        self._signs = signs
+        weights, layers = self._weights.values(), self._record.layers
+        before, self._signs = self._signs, [positive(weight) for weight in weights]
+        flipped = [(new != old).sum() for new, old in zip(self._signs, before)]
+        near = [count_near_threshold(weight, self.near_zero) for weight in weights]
         # One transfer from the device for all layers.
         flipped, near = torch.stack([torch.stack(flipped), torch.stack(near)]).tolist()
-        record = self._record
-        record.looks.append(dict(iteration=runner.iter + 1, flipped=flipped, near_zero=near))
-        total = sum(record.layers.values())
-        scalars = {'weights/flip_ratio': sum(flipped) / total,
-                   'weights/near_zero': sum(near) / total}
+        self._record.looks.append(
+            dict(iteration=runner.iter + 1, flipped=flipped, near_zero=near))
+        scalars = {}
+        for name, counts in (('weights/flip_ratio', flipped), ('weights/near_zero', near)):
+            scalars[name] = sum(counts) / sum(layers.values())
+            scalars.update({f'{name}/{layer}': count / size
+                            for (layer, size), count in zip(layers.items(), counts)})
         runner.logger.info(
             f'latent weights at iteration {runner.iter + 1}: '
             f'{scalars["weights/flip_ratio"]:.4%} flipped in {self.interval} iterations, '
             f'{scalars["weights/near_zero"]:.2%} within {self.near_zero:g} of their threshold')
-        for (name, size), a, b in zip(record.layers.items(), flipped, near):
-            scalars[f'weights/flip_ratio/{name}'] = a / size
-            scalars[f'weights/near_zero/{name}'] = b / size
         runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
 
     def _add_histogram(self, iteration: int) -> None:
@@ -141,18 +126,53 @@ class WeightStatisticsHook(Hook):
         self._record.layer_histograms = counts.tolist()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put the record and the signs of the last sample into the checkpoint."""
         if self._weights:
-            checkpoint[STATE] = dict(record=self._record.state(),
-                                     signs=[pack(signs > 0) for signs in self._signs])
+            checkpoint[STATE] = dict(record=asdict(self._record),
+                                     signs=[pack(signs) for signs in self._signs])
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Restore them when a training is resumed, not when it begins from given weights."""
-        if runner._resume:
+        if runner._resume:  # not where it begins from given weights
             self._resumed = checkpoint.get(STATE)
+
+
+def positive(weight: Tensor) -> Tensor:
+    """Tell which latent weights ``(out, ...)`` binarize to +1, as booleans ``(out, inputs)``.
+
+    They are not less than the threshold, the mean of their channel, as in
+    :func:`bhvit_seg.models.quantizers.sign`.
+    """
+    rows = weight.detach().flatten(1)
+    return rows >= rows.mean(1, keepdim=True)
+
+
+def pack(flags: Tensor) -> Tensor:
+    """Return booleans as bits, eight to a byte, on the CPU."""
+    return torch.from_numpy(np.packbits(flags.cpu().numpy()))
+
+
+def unpack(packed: Tensor, like: Tensor) -> Tensor:
+    """Return the booleans that :func:`pack` got, in the shape and on the device of ``like``."""
+    bits = np.unpackbits(packed.cpu().numpy(), count=like.numel())
+    return torch.from_numpy(bits).bool().view(like.shape).to(like.device)
 
 
 def count_near_threshold(weight: Tensor, distance: float) -> Tensor:
     """Count the weights ``(out, ...)`` nearer than ``distance`` to the mean of their channel."""
-    rows = channel_rows(weight)
+    rows = weight.detach().flatten(1)
     return (rows - rows.mean(1, keepdim=True)).abs_().lt(distance).sum()
+
+
+def bin_width(weights: list[Tensor]) -> float:
+    """Return the width of bins that suit the weights: a power of two, see ``SIDE``."""
+    total = torch.stack([weight.detach().float().abs().sum() for weight in weights]).sum().item()
+    mean = total / sum(weight.numel() for weight in weights)
+    return 2.0 ** (math.floor(math.log2(mean)) - 4) if mean > 0 and math.isfinite(mean) else 1.0
+
+
+def count_bins(weight: Tensor, width: float) -> Tensor:
+    """Count the weights in each bin, ``(2 · SIDE,)`` on the device of the weights.
+
+    The width is a power of two, so no rounding puts a weight into the wrong bin.
+    """
+    bins = (weight.detach().float().flatten() / width).floor_().clamp_(-SIDE, SIDE - 1)
+    return torch.bincount(bins.add_(SIDE).long(), minlength=2 * SIDE)

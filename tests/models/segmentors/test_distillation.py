@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -72,37 +73,37 @@ def batch():
 def test_terms_are_those_of_the_paper(teacher, batch):
     inputs, samples = batch
     student = distilled(teacher).train()
-    alone = MODELS.build(plain())
+    alone, twin = MODELS.build(plain()).train(), MODELS.build(teacher['config']).eval()
     alone.load_state_dict(student.state_dict())
+    twin.load_state_dict(torch.load(teacher['checkpoint'])['state_dict'])
     losses = student(inputs, samples, mode='loss')
-    expected = alone.train()(inputs, samples, mode='loss')
+    state = copy.deepcopy(alone.state_dict())
+    expected = alone(inputs, samples, mode='loss')
     assert set(losses) == {*expected, 'loss_distillation'}
     torch.testing.assert_close(losses['decode.loss_ce'], 0.2 * expected['decode.loss_ce'])
     assert torch.equal(losses['decode.acc_seg'], expected['decode.acc_seg'])
-
-    twin = MODELS.build(teacher['config']).eval()
-    twin.load_state_dict(torch.load(teacher['checkpoint'])['state_dict'])
-    other = MODELS.build(plain()).train()
-    other.load_state_dict(distilled(teacher).state_dict())
+    alone.load_state_dict(state)
     with torch.no_grad():
         mine, theirs = (torch.nn.functional.interpolate(
-            model(inputs, mode='tensor'), SIZE, mode='bilinear') for model in (other, twin))
+            model(inputs, mode='tensor'), SIZE, mode='bilinear') for model in (alone, twin))
     label = torch.stack([sample.gt_sem_seg.data[0] for sample in samples])
     torch.testing.assert_close(losses['loss_distillation'],
                                0.8 * PixelDistillationLoss()(mine, theirs, label))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        value = student(inputs, samples, mode='loss')['loss_distillation']
+    assert value.dtype == torch.float32 and value.isfinite()
 
 
 def test_regularization_takes_its_share_from_the_labels(teacher, batch):
-    student, alone = distilled(teacher).train(), MODELS.build(plain()).train()
-    alone.load_state_dict(student.state_dict())
+    student = distilled(teacher).train()
+    before = student(*batch, mode='loss')
     runner = SimpleNamespace(model=student, iter=9, max_iters=10, hooks=[],
                              logger=SimpleNamespace(info=lambda text: None))
     hook = WeightRegularizationHook(weight=0.1, begin=0.9)
     hook.before_train(runner)
     hook.before_train_iter(runner, 9)
     losses = student(*batch, mode='loss')
-    expected = alone(*batch, mode='loss')
-    torch.testing.assert_close(losses['decode.loss_ce'], 0.1 * expected['decode.loss_ce'])
+    torch.testing.assert_close(losses['decode.loss_ce'], 0.5 * before['decode.loss_ce'])
     assert 0.05 < losses['loss_weight_regularization'].item() <= 0.1
     hook.after_train(runner)
     losses = student(*batch, mode='loss')
@@ -182,6 +183,7 @@ def test_teacher_is_no_part_of_the_student(teacher, batch):
     student, alone = distilled(teacher), MODELS.build(plain())
     student.init_weights()
     segmentor = student.teacher.model
+    assert copy.deepcopy(student).teacher is student.teacher
     assert list(student.state_dict()) == list(alone.state_dict())
     assert [n for n, _ in student.named_parameters()] == [n for n, _ in alone.named_parameters()]
     assert segmentor not in list(student.modules())
@@ -196,22 +198,8 @@ def test_teacher_is_no_part_of_the_student(teacher, batch):
     assert not any(module.training for module in segmentor.modules())
     for name, value in segmentor.state_dict().items():
         assert torch.equal(value, before[name]), name
-
-
-def test_teacher_follows_to_device_and_is_shared_by_copies(teacher, batch):
-    student = distilled(teacher)
-    student.load_teacher()
-    assert copy.deepcopy(student).teacher is student.teacher
     student.to('meta')
-    assert {p.device.type for p in student.teacher.model.parameters()} == {'meta'}
-
-
-def test_mixed_precision_leaves_the_losses_in_float32(teacher, batch):
-    student = distilled(teacher).train()
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        losses = student(*batch, mode='loss')
-    assert losses['loss_distillation'].dtype == torch.float32
-    assert losses['loss_distillation'].isfinite()
+    assert {p.device.type for p in segmentor.parameters()} == {'meta'}
 
 
 def test_a_wrapped_student_trains(teacher, batch, tmp_path):
@@ -245,8 +233,6 @@ def test_only_training_needs_the_teacher(batch):
     (dict(config='nowhere.py'), 'no config of a teacher at nowhere.py'),
     (dict(config=plain(classes=4)), 'teacher.pth is not of this model .*of another shape'),
     (dict(config={**plain(binary=False), 'data_preprocessor': dict(
-        PREPROCESSOR, mean=[100.] * 3)}), 'teacher.pth was trained on images normalised otherwise'),
-    (dict(config={**plain(binary=False), 'data_preprocessor': dict(
         PREPROCESSOR, bgr_to_rgb=False)}), 'normalised otherwise: .* bgr_to_rgb'),
     (dict(config={**plain(binary=False), 'data_preprocessor': dict(
         PREPROCESSOR, type='MultiChannelSegDataPreProcessor', mean=[1.] * 4, std=[1.] * 4)}),
@@ -259,34 +245,19 @@ def test_teachers_that_do_not_fit_are_named_before_training(teacher, changed, me
     assert '\n' not in str(error.value)
 
 
-def test_a_config_without_a_model_is_named(teacher, tmp_path):
-    (tmp_path / 'empty.py').write_text('a = 1')
-    (tmp_path / 'broken.py').write_text('a = (')
-    for name, message in (('empty.py', 'has no model'), ('broken.py', 'cannot be read')):
-        student = distilled({**teacher, 'config': str(tmp_path / name)})
+def test_a_config_file_is_read_or_named(teacher, tmp_path):
+    """The preprocessor may stand inside the model or beside it."""
+    model = teacher['config'].to_dict()
+    beside = model.pop('data_preprocessor')
+    path = tmp_path / 'twin.py'
+    path.write_text(f'model = {model!r}\ndata_preprocessor = {beside!r}')
+    distilled({**teacher, 'config': str(path)}).init_weights()
+    for text, message in (('a = 1', 'has no model'), ('a = (', 'cannot be read'), (
+            f'model = {model!r}\ndata_preprocessor = {dict(beside, mean=[0.] * 3)!r}',
+            'normalised otherwise')):
+        path.write_text(text)
         with pytest.raises(UserError, match=message):
-            student.init_weights()
-
-
-def test_a_config_file_is_read(teacher, tmp_path, batch):
-    (tmp_path / 'twin.py').write_text(f'model = {teacher["config"].to_dict()!r}')
-    losses = [distilled({**teacher, 'config': config}).train()(*batch, mode='loss')
-              for config in (teacher['config'], str(tmp_path / 'twin.py'))]
-    assert torch.equal(losses[0]['loss_distillation'], losses[1]['loss_distillation'])
-
-
-def test_other_classes_are_named(tmp_path, batch):
-    student = distilled(saved_teacher(tmp_path, plain(binary=False, classes=4))).train()
-    with pytest.raises(UserError, match='teacher has 4 classes, the student 3'):
-        student(*batch, mode='loss')
-
-
-def test_another_size_is_named(batch, teacher):
-    student = distilled(teacher).train()
-    student.load_teacher()
-    student.teacher.model.encode_decode = lambda inputs, metas: torch.zeros(2, 3, 16, 16)
-    with pytest.raises(UserError, match=r'16×16 pixels.*32×64'):
-        student(*batch, mode='loss')
+            distilled({**teacher, 'config': str(path)}).init_weights()
 
 
 @pytest.mark.parametrize('arguments, message', [
@@ -299,8 +270,7 @@ def test_another_size_is_named(batch, teacher):
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(Exception) as error:
         distilled(**{'teacher': {}, **arguments})
-    pytest.raises(UserError, lambda: (_ for _ in ()).throw(find_user_error(error.value))).match(
-        message)
+    assert re.search(message, str(find_user_error(error.value)))
 
 
 def test_weights_that_leave_nothing_for_the_labels_are_refused(teacher):
@@ -326,27 +296,10 @@ def test_weights_that_leave_nothing_for_the_labels_are_refused(teacher):
         WeightRegularizationHook(weight=0.1, begin=0.8).before_train(runner)
 
 
-@pytest.mark.parametrize('student_pads, teacher_pads', [(0, 1), (1, 0), (1, 1)])
-def test_padding_for_tests_is_no_matter_of_normalising(tmp_path, student_pads, teacher_pads):
-    def preprocessor(pads):
-        test_cfg = dict(test_cfg=dict(size_divisor=48)) if pads else {}
-        return dict(data_preprocessor={**PREPROCESSOR, **test_cfg})
-
-    config = {**plain(binary=False), **preprocessor(teacher_pads)}
-    student = distilled(saved_teacher(tmp_path, config), **preprocessor(student_pads))
-    student.init_weights()
-    assert student.teacher.model is not None
-
-
-def test_preprocessor_of_a_teacher_may_stand_beside_its_model(teacher, tmp_path):
-    model = teacher['config'].to_dict()
-    beside = model.pop('data_preprocessor')
-    path = tmp_path / 'twin.py'
-    path.write_text(f'model = {model!r}\ndata_preprocessor = {beside!r}')
-    distilled({**teacher, 'config': str(path)}).init_weights()
-    path.write_text(f'model = {model!r}\ndata_preprocessor = {dict(beside, mean=[0.] * 3)!r}')
-    with pytest.raises(UserError, match='normalised otherwise'):
-        distilled({**teacher, 'config': str(path)}).init_weights()
+def test_padding_for_tests_is_no_matter_of_normalising(tmp_path, teacher):
+    pads = dict(data_preprocessor={**PREPROCESSOR, 'test_cfg': dict(size_divisor=48)})
+    distilled(teacher, **pads).init_weights()
+    distilled(saved_teacher(tmp_path, {**plain(binary=False), **pads})).init_weights()
 
 
 def test_a_teacher_of_a_fixed_size_is_named(tmp_path, batch):
@@ -398,17 +351,6 @@ def test_classes_of_the_teacher_are_those_of_the_training_set(tmp_path, teacher)
     content['meta'] = {}
     torch.save(content, teacher['checkpoint'])
     distilled(teacher).check_classes(names[::-1])
-
-
-@pytest.mark.parametrize('mine, theirs', [(2, 1), (1, 2), (1, 1)])
-def test_one_channel_is_that_of_two_classes(mine, theirs):
-    torch.manual_seed(0)
-    maps = {channels: torch.randn(2, channels, 4, 5) for channels in (1, 2)}
-    whole = {1: torch.cat([torch.zeros_like(maps[1]), maps[1]], 1), 2: maps[2]}
-    label = torch.zeros(2, 4, 5, dtype=torch.long)
-    loss = PixelDistillationLoss()
-    assert torch.equal(loss(maps[mine], maps[theirs], label), loss(whole[mine], whole[theirs],
-                                                                   label))
 
 
 def test_any_segmentor_of_mmseg_teaches(tmp_path, batch):

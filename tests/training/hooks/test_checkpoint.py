@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import os
@@ -13,9 +14,8 @@ from mmengine.logging import MessageHub, MMLogger
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.weights import load_checkpoint_safely
-from bhvit_seg.training.checkpoint import find_resumable
 from bhvit_seg.training.hooks.checkpoint import ResumableCheckpointHook
-from bhvit_seg.training.train import train
+from bhvit_seg.training.train import find_resumable
 
 NUMBERS = itertools.count()
 
@@ -108,24 +108,10 @@ def test_dying_at_any_file_operation_loses_no_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize('interval, val_interval, counts, words', [
-    (3, 4, 2, 'checkpoint interval is 3.* 4$'), (4, 6, 4, 'val_interval is 6.* 8$')])
+    (3, 4, 2, 'checkpoint interval is 3.* 4$'), (4, 6, 4, 'val_interval is 6.* 8$'),
+    (4, 4, 2, None)])
 def test_interval_between_accumulations_is_refused(interval, val_interval, counts, words,
                                                    tmp_path):
-    runner = Runner(tmp_path, counts, val_interval)
     hook = ResumableCheckpointHook(interval=interval, by_epoch=False, save_best='mIoU')
-    with pytest.raises(UserError, match=words):
-        hook.before_train(runner)
-
-
-def test_accumulation_that_fits_is_accepted(tmp_path):
-    hook = ResumableCheckpointHook(interval=4, by_epoch=False, save_best='mIoU')
-    hook.before_train(Runner(tmp_path, counts=2, val_interval=4))
-
-
-def test_checkpoint_of_a_real_training_loads_as_weights_only(tiny_config, tmp_path):
-    train(tiny_config('train_cfg.update(max_iters=4)'), work_dir=tmp_path / 'work')
-    checkpoint = torch.load(tmp_path / 'work' / 'iter_4.pth', weights_only=True)
-    history = checkpoint['message_hub']['log_scalars']['train/loss']
-    assert len(history.data[0]) == 4 and history.current() > 0
-    assert checkpoint['message_hub']['runtime_info']['best_score'] > 0
-    assert {'state_dict', 'optimizer', 'param_schedulers', 'meta'} <= set(checkpoint)
+    with pytest.raises(UserError, match=words) if words else contextlib.nullcontext():
+        hook.before_train(Runner(tmp_path, counts, val_interval))

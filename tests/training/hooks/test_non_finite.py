@@ -39,28 +39,28 @@ def test_finite_losses_and_other_modes_pass(model):
     model(torch.ones(1, 2), mode='tensor')
 
 
-def test_loss_itself_is_named(model):
+def spoil_loss(model):
     model.factor = float('inf')
-    with pytest.raises(UserError, match=r'iteration 42 \(loss_ce = -?inf.*loss itself'):
-        model(torch.ones(1, 2), mode='loss')
 
 
-def test_parameter_is_named(model):
+def spoil_layer(model):
+    model.overflow = float('inf')
+
+
+def spoil_parameter(model):
     with torch.no_grad():
         model.second.weight[0, 0] = float('nan')
-    with pytest.raises(UserError, match=r'left such values in second\.weight'):
-        model(torch.ones(1, 2), mode='loss')
 
 
-def test_layer_is_named(model):
-    model.overflow = float('inf')
-    with pytest.raises(UserError, match=r'second \(Linear\)'):
-        model(torch.ones(1, 2), mode='loss')
-
-
-def test_inputs_are_named(model):
-    with pytest.raises(UserError, match='input images'):
-        model(torch.full((1, 2), float('nan')), mode='loss')
+@pytest.mark.parametrize('spoil, value, words', [
+    (spoil_loss, 1, r'iteration 42 \(loss_ce = -?inf.*loss itself'),
+    (spoil_parameter, 1, r'left such values in second\.weight'),
+    (spoil_layer, 1, r'second \(Linear\)'),
+    (lambda model: None, float('nan'), 'input images')])
+def test_what_is_not_finite_first_is_named(model, spoil, value, words):
+    spoil(model)
+    with pytest.raises(UserError, match=words):
+        model(torch.full((1, 2), float(value)), mode='loss')
 
 
 def test_hook_is_gone_after_training():

@@ -1,4 +1,7 @@
-"""The stages in mmengine's runner: what is binary, what moves, and what a resumed run does."""
+"""The stages in mmengine's runner: what is binary and what moves.
+
+That a resumed run equals an uninterrupted one is in tests/training/test_recipe.py.
+"""
 
 from __future__ import annotations
 
@@ -44,16 +47,25 @@ class Toy(BaseModel):
 
 
 class Record(Hook):
-    """Remember parameters, moments and settings after each iteration."""
+    """Remember parameters, moments, losses and settings of each iteration."""
 
     def __init__(self):
-        self.after = []
+        self.after, self.at_clipping = [], []
+
+    def before_train(self, runner):
+        clip = runner.optim_wrapper._clip_grad
+
+        def look_and_clip():
+            self.at_clipping.append(bool(runner.model.binary.weight.grad.any()))
+            clip()
+
+        runner.optim_wrapper._clip_grad = look_and_clip
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         optimizer = runner.optim_wrapper.optimizer
         self.after.append(dict(
-            weights=copy.deepcopy(runner.model.state_dict()),
-            steps=[int(state.get('step', 0)) for state in optimizer.state.values()],
+            weights=copy.deepcopy(runner.model.state_dict()), losses=set(outputs),
+            steps={int(state.get('step', 0)) for state in optimizer.state.values()},
             decay=[group['weight_decay'] for group in optimizer.param_groups]))
 
 
@@ -64,9 +76,6 @@ class Nothing(BaseMetric):
 
     def compute_metrics(self, results):
         return {}
-
-
-CONSTRUCTOR = dict(constructor='LatentWeightOptimWrapperConstructor')
 
 
 def train(work_dir, hook, optimizer=None, val_interval=1000, hooks=(), **wrapper):
@@ -84,9 +93,13 @@ def train(work_dir, hook, optimizer=None, val_interval=1000, hooks=(), **wrapper
 
 @pytest.mark.parametrize('begins, first_binary', [
     ((0.4, 0.9), 4), ((0., 1.), 0), ((0.35, 0.5), 4), ((1., 1.), 10)])
-def test_weights_become_binary_at_their_share(tmp_path, begins, first_binary):
-    model, _ = train(tmp_path, TrainingStagesHook(*begins))
-    assert model.calls == [('loss', i >= first_binary) for i in range(ITERATIONS)]
+def test_weights_become_binary_at_their_share_and_are_for_validation(tmp_path, begins,
+                                                                     first_binary):
+    model, _ = train(tmp_path, TrainingStagesHook(*begins), val_interval=3)
+    of_mode = {mode: [flag for kind, flag in model.calls if kind == mode]
+               for mode in ('loss', 'predict')}
+    assert of_mode == {'loss': [i >= first_binary for i in range(ITERATIONS)],
+                       'predict': [True] * 4}
     assert model.binary.binarize_weights
 
 
@@ -94,45 +107,22 @@ def test_weights_become_binary_at_their_share(tmp_path, begins, first_binary):
     dict(type='AdamW', lr=0.1, weight_decay=0.2),
     dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.2, nesterov=True)])
 def test_latent_weights_are_frozen_in_the_end(tmp_path, optimizer):
-    _, record = train(tmp_path, TrainingStagesHook(0.2, 0.6), optimizer)
+    _, record = train(tmp_path, TrainingStagesHook(0.2, 0.6), optimizer,
+                      clip_grad=dict(max_norm=0.1))
     latent = [after['weights']['binary.weight'] for after in record.after]
     real = [after['weights']['real.weight'] for after in record.after]
     for i in range(1, ITERATIONS):
         assert torch.equal(latent[i], latent[i - 1]) == (i >= 6), i
         assert not torch.equal(real[i], real[i - 1]), i
-
-
-class AtClipping(Hook):
-    """Remember whether latent weights have a gradient when gradients are clipped."""
-
-    def __init__(self):
-        self.latent = []
-
-    def before_train(self, runner):
-        clip = runner.optim_wrapper._clip_grad
-
-        def look_and_clip():
-            self.latent.append(bool(runner.model.binary.weight.grad.any()))
-            clip()
-
-        runner.optim_wrapper._clip_grad = look_and_clip
-
-
-def test_frozen_weights_do_not_take_part_in_clipping(tmp_path):
-    look = AtClipping()
-    train(tmp_path, TrainingStagesHook(0., 0.5), hooks=[look], clip_grad=dict(max_norm=0.1))
-    assert look.latent == [True] * 5 + [False] * 5
+    assert record.at_clipping == [True] * 6 + [False] * 4
 
 
 def test_weights_are_frozen_in_a_wrapped_model(tmp_path):
-    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/group', rank=0,
-                                         world_size=1)
-    try:
+    with toy.group_of_one(tmp_path):
         wrapped = MMDistributedDataParallel(Toy())
         optimizer = OptimWrapper(torch.optim.AdamW(wrapped.parameters(), 0.1, weight_decay=0.2))
         runner = SimpleNamespace(model=wrapped, optim_wrapper=optimizer, iter=0, max_iters=4,
-                                 hooks=[],
-                                 logger=SimpleNamespace(info=lambda text: None))
+                                 hooks=[], logger=SimpleNamespace(info=lambda text: None))
         hook, latent, real = TrainingStagesHook(0., 0.5), [], []
         for runner.iter in range(4):
             hook.before_train_iter(runner, runner.iter)
@@ -141,20 +131,15 @@ def test_weights_are_frozen_in_a_wrapped_model(tmp_path):
             real.append(wrapped.module.real.weight.detach().clone())
         assert [torch.equal(a, b) for a, b in zip(latent, latent[1:])] == [False, True, True]
         assert not any(torch.equal(a, b) for a, b in zip(real, real[1:]))
-    finally:
-        torch.distributed.destroy_process_group()
 
 
-def test_moments_are_reset_with_binary_weights(tmp_path):
-    _, record = train(tmp_path, TrainingStagesHook(0.4, 0.8))
-    steps = [set(after['steps']) for after in record.after]
-    assert steps[:8] == [{1}, {2}, {3}, {4}, {1}, {2}, {3}, {4}]
-    assert steps[9] == {4, 6}  # latent weights and the others
-
-
-def test_moments_are_reset_with_binary_weights_that_are_frozen_at_once(tmp_path):
-    _, record = train(tmp_path, TrainingStagesHook(0.4, 0.4))
-    assert [set(after['steps']) for after in record.after][3:6] == [{4}, {1}, {2}]
+# Moments of latent weights stay when these are frozen.
+@pytest.mark.parametrize('begins, steps', [
+    ((0.4, 0.8), [{1}, {2}, {3}, {4}, {1}, {2}, {3}, {4}, {4, 5}, {4, 6}]),
+    ((0.4, 0.4), [{1}, {2}, {3}, {4}, {1}, {2}, {3}, {4}, {5}, {6}])])
+def test_moments_are_reset_with_binary_weights(tmp_path, begins, steps):
+    _, record = train(tmp_path, TrainingStagesHook(*begins))
+    assert [after['steps'] for after in record.after] == steps
 
 
 # The window is full while the weights are frozen.
@@ -176,29 +161,15 @@ def test_no_further_weight_freezes_once_all_are_frozen(tmp_path, window):
 
 
 def test_labels_get_their_share_back_once_weights_are_frozen(tmp_path):
-    class Share(Hook):
-        def __init__(self):
-            self.seen = []
-
-        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-            self.seen.append('loss_weight_regularization' in outputs)
-
-    share = Share()
-    train(tmp_path, TrainingStagesHook(0., 0.7),
-          hooks=[WeightRegularizationHook(begin=0.3), share])
-    assert share.seen == [False] * 3 + [True] * 4 + [False] * 3
-
-
-def test_validation_sees_binary_weights(tmp_path):
-    model, _ = train(tmp_path, TrainingStagesHook(0.4, 0.9), val_interval=3)
-    binary = [flag for mode, flag in model.calls if mode == 'predict']
-    assert len(binary) == 4 and all(binary)
-    assert [flag for mode, flag in model.calls if mode == 'loss'] == [False] * 4 + [True] * 6
+    _, record = train(tmp_path, TrainingStagesHook(0., 0.7),
+                      hooks=[WeightRegularizationHook(begin=0.3)])
+    assert ['loss_weight_regularization' in after['losses'] for after in record.after] == (
+        [False] * 3 + [True] * 4 + [False] * 3)
 
 
 def test_decay_of_latent_weights_depends_on_the_stage(tmp_path):
     _, record = train(tmp_path, TrainingStagesHook(0.4, 0.8, weight_decay=(0.01, 0.)),
-                      **CONSTRUCTOR)
+                      constructor='LatentWeightOptimWrapperConstructor')
     assert [after['decay'] for after in record.after] == [[0.2, 0.01]] * 4 + [[0.2, 0.]] * 6
 
 

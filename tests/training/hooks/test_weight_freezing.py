@@ -1,4 +1,7 @@
-"""Freezing: what is picked, what holding means, and that the counts survive resuming."""
+"""Freezing: what is picked, what holding means, and what is watched.
+
+That a resumed run freezes what an uninterrupted one does is in tests/training/test_recipe.py.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,6 @@ from mmengine.hooks import Hook
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.weights import load_checkpoint_safely
 from bhvit_seg.training.hooks import OscillationFreezingHook, TrainingStagesHook
-from bhvit_seg.training.hooks.latent_signs import unpack
 from bhvit_seg.training.hooks.weight_freezing import WatchedWeight
 
 from .toy import SCALE, Script, Toy, script, train
@@ -50,7 +52,6 @@ def test_what_flips_often_is_frozen_at_its_usual_sign(seed, limit):
     usual = 2 * np.sum(seen[1:], axis=0) >= len(seen) - 1
     watched.freeze(limit)
     frozen = watched.frozen.numpy()
-    assert watched.num_frozen == frozen.sum()
     full = (flips > limit).all(1)
     assert np.array_equal(frozen[~full], (flips > limit)[~full])
     assert (frozen[full].sum(1) == frozen.shape[1] - 1).all()
@@ -73,7 +74,7 @@ def test_frozen_weights_keep_sign_and_distance_wherever_the_others_go(seed, shap
         watched.hold()
         rows = watched.weight.double().flatten(1).numpy()
         assert np.array_equal(binary(watched.weight)[frozen], expected)
-        if watched.num_frozen:
+        if frozen.any():
             deviation = (rows - rows.mean(1, keepdims=True))[frozen]
             np.testing.assert_allclose(deviation, watched.distance.numpy()[frozen], rtol=0,
                                        atol=1e-6 * SCALE * max(size, 1) + 1e-7)
@@ -85,35 +86,13 @@ def test_frozen_weights_stay_frozen_and_nothing_moves_when_nothing_is_picked():
     watched, _ = watched_after(0)
     watched.freeze(4)
     first = watched.frozen.clone()
-    assert 0 < watched.num_frozen < first.numel()
+    assert first.any() and not first.all()
     before = watched.weight.clone()
     watched.freeze(1)
     assert torch.equal(watched.weight, before) and torch.equal(watched.frozen, first)
     watched.flips[~first] = 9
     watched.freeze(1)
-    assert watched.frozen[first].all() and watched.num_frozen == first.numel() - len(first)
-
-
-@pytest.mark.parametrize('frozen', [False, True])
-def test_state_comes_back_in_the_middle_of_a_window(frozen):
-    watched, _ = watched_after(3)
-    if frozen:
-        watched.freeze(4)
-        watched.weight += 1e-3
-        watched.hold()
-        watched.count()
-    other = WatchedWeight(watched.weight.clone())
-    other.load_state_dict(watched.state_dict())
-    for step in range(8):
-        for one in (watched, other):
-            one.weight += torch.randn(one.weight.shape, generator=torch.Generator().manual_seed(
-                step)) * SCALE
-            one.hold()
-            one.count()
-    watched.freeze(2), other.freeze(2)
-    assert torch.equal(watched.weight, other.weight)
-    for name in ('signs', 'flips', 'votes', 'frozen', 'distance'):
-        assert torch.equal(getattr(watched, name), getattr(other, name)), name
+    assert watched.frozen[first].all() and watched.frozen.sum() == first.numel() - len(first)
 
 
 class Record(Hook):
@@ -129,22 +108,13 @@ class Record(Hook):
                              for name in NAMES})
 
 
-class Nudge(Hook):
-    """Moves the latent weights, wherever they are, by something the iteration decides."""
-
-    priority = 'VERY_HIGH'
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        generator = torch.Generator().manual_seed(runner.iter)
-        with torch.no_grad():
-            for name in NAMES:
-                weight = getattr(runner.model, name).weight
-                weight += 0.4 * torch.randn(weight.shape, generator=generator)
-
-
 def freezing(**changes) -> OscillationFreezingHook:
     return OscillationFreezingHook(**{'threshold': (0.3, 0.1), 'begin': 0.2, 'window': 8,
                                       **changes})
+
+
+def state_of(work_dir, iteration: int) -> dict | None:
+    return load_checkpoint_safely(work_dir / f'iter_{iteration}.pth').get('oscillation_freezing')
 
 
 def test_training_freezes_after_each_window(tmp_path):
@@ -152,70 +122,35 @@ def test_training_freezes_after_each_window(tmp_path):
     train(tmp_path, ITERATIONS, [Script(walk), freezing(), record])
     # Watched from the weights after iteration 9 on: windows end at iterations 17, 25 and 33.
     assert all(torch.equal(record.weights[i][n], walk[i][n]) for i in range(16) for n in NAMES)
-    files = list(tmp_path.glob('*/vis_data/scalars.json'))
-    assert len(files) == 1
-    lines = [json.loads(line) for line in files[0].read_text().splitlines()]
+    log, = tmp_path.glob('*/vis_data/scalars.json')
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
     shares = {line['step']: line['weights/frozen'] for line in lines if 'weights/frozen' in line}
     assert list(shares) == [17, 25, 33] and 0 < shares[17] <= shares[25] <= shares[33] < 1
-    state = load_checkpoint_safely(tmp_path / 'iter_40.pth')['oscillation_freezing']
-    assert state['steps'] == 7
+    assert state_of(tmp_path, 40)['steps'] == 7
     for name in NAMES:
         seen = [binary(walk[i][name]) for i in range(8, 17)]
         flips = np.sum([a != b for a, b in zip(seen, seen[1:])], axis=0)
-        picked = flips > 8 * freezing().threshold_at(17 / 40)
-        picked &= flips > 1
+        picked = flips > max(8 * freezing().threshold_at(17 / 40), 1)
         assert picked.any() and not picked.all(1).any()
         usual = 2 * np.sum(seen[1:], axis=0) >= 8
         for i in range(16, ITERATIONS):
             assert np.array_equal(binary(record.weights[i][name])[picked], usual[picked])
-
-
-@pytest.mark.parametrize('stopped', [4, 12, 20])
-def test_resumed_run_freezes_what_an_uninterrupted_one_does(stopped, tmp_path):
-    # What is frozen when does not depend on the length of training, which the cut run has not.
-    def hooks():
-        return [Nudge(), freezing(threshold=(0.3, 0.3), begin=0, window=5)]
-
-    whole, resumed = Toy(), Toy()
-    train(tmp_path / 'whole', 24, hooks(), whole)
-    train(tmp_path / 'cut', stopped, hooks())
-    train(tmp_path / 'cut', 24, hooks(), resumed, resume=True)
-    states = [load_checkpoint_safely(tmp_path / name / 'iter_24.pth')['oscillation_freezing']
-              for name in ('whole', 'cut')]
-    for name in NAMES:
-        assert torch.equal(getattr(whole, name).weight, getattr(resumed, name).weight)
-        first, second = (state['weights'][name] for state in states)
-        assert set(first) == set(second)
-        assert all(torch.equal(first[key], second[key]) for key in first)
-        frozen = unpack(first['frozen'], first['flips'])
-        assert 0 < frozen.sum() < frozen.numel() - len(frozen)
-
-
-def test_begins_anew_from_given_weights(tmp_path):
-    train(tmp_path / 'old', 20, [Script(script(20)), freezing(begin=0)])
-    runner = train(tmp_path / 'new', 4, [freezing(begin=1)],
-                   load_from=str(tmp_path / 'old' / 'iter_20.pth'))
-    assert 'oscillation_freezing' not in load_checkpoint_safely(tmp_path / 'new' / 'iter_4.pth')
-    assert runner.iter == 4
+    # From given weights counting begins again.
+    train(tmp_path / 'new', 4, [freezing(begin=1)], load_from=str(tmp_path / 'iter_40.pth'))
+    assert state_of(tmp_path / 'new', 4) is None
 
 
 def test_accumulated_gradients_count_as_one_step(tmp_path):
     wrapper = dict(type='OptimWrapper', accumulative_counts=4, optimizer=dict(type='SGD', lr=0.0))
     train(tmp_path, 12, [freezing(begin=0)], optimizer=wrapper)
-    state = load_checkpoint_safely(tmp_path / 'iter_12.pth')['oscillation_freezing']
-    assert state['steps'] == 3
+    assert state_of(tmp_path, 12)['steps'] == 3
 
 
-def test_real_weights_are_not_watched(tmp_path):
+def test_real_weights_and_models_without_binary_layers_are_not_watched(tmp_path):
     train(tmp_path, 12, [TrainingStagesHook(0.5, 1.0), freezing(begin=0)])
-    assert 'oscillation_freezing' not in load_checkpoint_safely(tmp_path / 'iter_4.pth')
-    state = load_checkpoint_safely(tmp_path / 'iter_12.pth')['oscillation_freezing']
-    assert state['steps'] == 5
-
-
-def test_a_model_without_binary_layers_trains_without_it(tmp_path):
-    train(tmp_path, 4, [freezing(begin=0)], model=Toy(binary=False))
-    assert 'oscillation_freezing' not in load_checkpoint_safely(tmp_path / 'iter_4.pth')
+    assert state_of(tmp_path, 4) is None and state_of(tmp_path, 12)['steps'] == 5
+    train(tmp_path / 'twin', 4, [freezing(begin=0)], model=Toy(binary=False))
+    assert state_of(tmp_path / 'twin', 4) is None
 
 
 def test_threshold_falls_along_a_cosine():

@@ -1,11 +1,11 @@
-"""The statistics against NumPy on weights that follow a script."""
+"""The statistics against NumPy on weights that follow a script.
+
+That a resumed run records what an uninterrupted one does is in tests/training/test_recipe.py.
+"""
 
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from bhvit_seg.errors import UserError
+from bhvit_seg.models.quantizers import binarize_weight
 from bhvit_seg.models.weights import load_checkpoint_safely
 from bhvit_seg.training.hooks import WeightStatisticsHook
-from bhvit_seg.training.hooks.weight_record import FILE, SIDE, WeightRecord, bin_width, count_bins
-from bhvit_seg.training.hooks.weight_statistics import PICTURE, count_near_threshold
+from bhvit_seg.training.hooks.weight_record import FILE, SIDE
+from bhvit_seg.training.hooks.weight_statistics import PICTURE, bin_width, count_bins, positive
 
 from .toy import SCALE, Script, Toy, script, train
 
@@ -54,14 +55,7 @@ def record_of(work_dir) -> dict:
     return json.loads((work_dir / FILE).read_text())
 
 
-def scalars(work_dir) -> dict[int, dict]:
-    files = list(Path(work_dir).glob('*/vis_data/scalars.json'))
-    assert files
-    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-    return {line['step']: line for line in lines if 'weights/flip_ratio' in line}
-
-
-def test_looks_and_histograms_are_those_of_the_weights(tmp_path):
+def test_record_log_and_picture_are_those_of_the_weights(tmp_path):
     train(tmp_path, ITERATIONS, [Script(WALK), statistics()])
     record = record_of(tmp_path)
     assert record['layers'] == SIZES
@@ -76,41 +70,21 @@ def test_looks_and_histograms_are_those_of_the_weights(tmp_path):
     last = np.array(record['layer_histograms'])
     assert last.sum(1).tolist() == list(SIZES.values())
     assert last.sum(0).tolist() == record['histograms'][-1]['counts']
-
-
-def test_visualizer_gets_shares_and_the_picture_of_the_work_dir(tmp_path):
-    train(tmp_path, ITERATIONS, [Script(WALK), statistics()])
-    lines = scalars(tmp_path)
+    # What mmengine's visualizer gets.
+    log, = tmp_path.glob('*/vis_data/scalars.json')
+    lines = {line['step']: line for line in map(json.loads, log.read_text().splitlines())
+             if 'weights/flip_ratio' in line}
     assert list(lines) == [3, 6, 9, 12]
     for look in looks():
-        line = lines[look['iteration']]
-        assert line['weights/flip_ratio'] == pytest.approx(sum(look['flipped']) / 45)
-        assert line['weights/near_zero'] == pytest.approx(sum(look['near_zero']) / 45)
-        for i, (name, size) in enumerate(SIZES.items()):
-            assert line[f'weights/flip_ratio/{name}'] == pytest.approx(look['flipped'][i] / size)
-            assert line[f'weights/near_zero/{name}'] == pytest.approx(look['near_zero'][i] / size)
-    pictures = sorted(path.name for path in tmp_path.glob('*/vis_data/vis_image/*'))
-    assert pictures == ['weight_statistics_12.png', 'weight_statistics_6.png']
-    last, = tmp_path.glob('*/vis_data/vis_image/weight_statistics_12.png')
-    assert np.array_equal(cv2.imread(str(last)), cv2.imread(str(tmp_path / PICTURE)))
-
-
-@pytest.mark.parametrize('stopped', [4, 8])
-def test_resumed_run_records_what_an_uninterrupted_one_does(stopped, tmp_path):
-    train(tmp_path / 'whole', ITERATIONS, [Script(WALK), statistics(figure_interval=100)])
-    train(tmp_path / 'cut', stopped, [Script(WALK), statistics(figure_interval=100)])
-    (tmp_path / 'cut' / FILE).unlink()
-    # The histogram at the end of the shorter run is no part of the longer one's record.
-    checkpoint = load_checkpoint_safely(tmp_path / 'cut' / f'iter_{stopped}.pth')
-    checkpoint['weight_statistics']['record']['histograms'].clear()
-    torch.save(checkpoint, tmp_path / 'cut' / f'iter_{stopped}.pth')
-    train(tmp_path / 'cut', ITERATIONS, [Script(WALK), statistics(figure_interval=100)],
-          resume=True)
-    assert (tmp_path / 'cut' / FILE).read_bytes() == (tmp_path / 'whole' / FILE).read_bytes()
-    whole, cut = (load_checkpoint_safely(tmp_path / name / 'iter_12.pth')['weight_statistics']
-                  for name in ('whole', 'cut'))
-    assert whole['record'] == cut['record']
-    assert all(map(torch.equal, whole['signs'], cut['signs']))
+        for name, counts in (('flip_ratio', look['flipped']), ('near_zero', look['near_zero'])):
+            line = {key[len('weights/'):]: value for key, value in lines[look['iteration']].items()}
+            assert line[name] == pytest.approx(sum(counts) / 45)
+            for (layer, size), count in zip(SIZES.items(), counts):
+                assert line[f'{name}/{layer}'] == pytest.approx(count / size)
+    pictures = sorted(tmp_path.glob('*/vis_data/vis_image/*'))
+    assert [path.name for path in pictures] == ['weight_statistics_12.png',
+                                                'weight_statistics_6.png']
+    assert np.array_equal(cv2.imread(str(pictures[0])), cv2.imread(str(tmp_path / PICTURE)))
 
 
 def test_record_begins_anew_with_other_settings_and_with_given_weights(tmp_path):
@@ -138,12 +112,12 @@ def test_an_end_between_looks_has_a_histogram_and_a_picture(tmp_path):
     assert (tmp_path / PICTURE).is_file()
 
 
-def test_mixed_precision_counts_the_same():
-    weight = torch.randn(20, 50, generator=torch.Generator().manual_seed(0)) * SCALE
-    expected = count_near_threshold(weight, NEAR), count_bins(weight, 2 ** -9)
-    with torch.autocast('cpu', torch.bfloat16):
-        got = count_near_threshold(weight, NEAR), count_bins(weight, 2 ** -9)
-    assert all(map(torch.equal, expected, got))
+@pytest.mark.parametrize('weight', [
+    *(torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 0.5
+      for shape in [(3, 5), (4, 2, 3, 3), (1, 1)]),
+    torch.tensor([[1.0, 2.0, 3.0]])], ids=['matrix', 'kernels', 'one', 'on-threshold'])
+def test_signs_are_those_of_the_binarized_weights(weight):
+    assert torch.equal(positive(weight), binarize_weight(weight).flatten(1) >= 0)
 
 
 def test_bins_have_exact_edges_and_hold_what_lies_beyond():
@@ -152,26 +126,9 @@ def test_bins_have_exact_edges_and_hold_what_lies_beyond():
     counts = count_bins(weight, width)
     where = {0: 1, 1: 1, -1: 1, 3: 1, -4: 1, SIDE - 1: 1, -SIDE: 1}
     assert {int(i) - SIDE: int(counts[i]) for i in counts.nonzero()} == where
-
-
-@pytest.mark.parametrize('scale', [1e-6, 0.02, 1.0, 300.0])
-def test_width_follows_the_mean(scale):
-    weight = torch.full((3, 3), -scale)
-    assert 16 <= scale / bin_width([weight, weight]) <= 32 and bin_width([weight * 0]) == 1
-
-
-def test_shares_of_a_record():
-    record = WeightRecord(10, 0.1, {'a': 4, 'b': 16}, looks=[
-        dict(iteration=i * 10, flipped=[i, 2 * i], near_zero=[4, 0]) for i in range(1, 11)])
-    assert record.shares('flipped')[:2].tolist() == [3 / 20, 6 / 20]
-    assert record.layer_shares('flipped')[1].tolist() == [2 / 4, 4 / 16]
-    assert record.last_tenth().tolist() == [False] * 9 + [True]
-
-
-def test_missing_matplotlib_is_named_before_training(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
-    with pytest.raises(UserError, match='pip install matplotlib'):
-        statistics().before_train(SimpleNamespace(model=Toy()))
+    for scale in (1e-6, 1.0, 300.0):
+        assert 16 <= scale / bin_width([torch.full((3, 3), -scale)] * 2) <= 32
+    assert bin_width([torch.zeros(3, 3)]) == 1
 
 
 @pytest.mark.parametrize('arguments', [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 
@@ -77,3 +78,14 @@ def train(work_dir, iterations, hooks, model=None, optimizer=None, inputs=None,
         experiment_name=f'toy{os.getpid()}-{next(NUMBERS)}', log_level='WARNING', **settings)
     runner.train()
     return runner
+
+
+@contextlib.contextmanager
+def group_of_one(folder):
+    """A distributed run of one process, in which models can be wrapped."""
+    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/group', rank=0,
+                                         world_size=1)
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
