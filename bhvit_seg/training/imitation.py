@@ -149,9 +149,7 @@ def pretrain(config: str | Path, images: Sequence[str | Path], work_dir: str | P
 
 @HOOKS.register_module()
 class LossPlotHook(Hook):
-    """Draw ``loss.png`` in the work dir: each logged loss over the iterations.
-
-    The curves are in the checkpoint, so a resumed training draws them whole.
+    """Draw ``loss.png`` in the work dir: each logged loss over all iterations.
 
     Args:
         interval (int): Iterations between two drawings; the last iteration is always drawn.
@@ -164,9 +162,7 @@ class LossPlotHook(Hook):
         self.interval = interval
         self.window = window
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
-                         outputs=None) -> None:
-        """Draw, when due."""
+    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
         if runner.rank != 0 or not (self.every_n_train_iters(runner, self.interval)
                                     or self.is_last_train_iter(runner)):
             return
