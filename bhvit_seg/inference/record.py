@@ -16,7 +16,7 @@ from typing import Any
 
 from bhvit_seg.datasets.lidar import find_raster
 from bhvit_seg.errors import UserError
-from bhvit_seg.fileio import make_output_folder, write_json
+from bhvit_seg.fileio import make_output_folder, refuse_inputs, write_json
 
 RECORD = 'prediction.json'
 WAY_OUT = 'give another --out, or --overwrite'
@@ -73,18 +73,11 @@ def stamp_of(path: Path) -> list[int]:
 
 
 def check_outputs(jobs: Sequence[Job], out: Path, others: Sequence[str | Path]) -> None:
-    """Check that no output is an input.
-
-    Raises:
-        UserError: An output is an input.
-    """
-    read = {os.path.realpath(path) for path in others}
-    for job in jobs:
-        read |= {os.path.realpath(file['path'])
-                 for file in (job.identity['source'], job.identity['lidar']) if file}
-    for path in (out / RECORD, *(path for job in jobs for path in (job.labels, job.overlay))):
-        if os.path.realpath(path) in read:
-            raise UserError(f'{path} would be written, but it is an input: give another --out')
+    """Check that no output is an input, or raise a UserError."""
+    read = [file['path'] for job in jobs for file in (job.identity['source'], job.identity['lidar'])
+            if file]
+    written = [path for job in jobs for path in (job.labels, job.overlay)]
+    refuse_inputs([out / RECORD, *written], [*others, *read], '--out')
 
 
 def update_record(out: Path, jobs: Sequence[Job], weights: str, opacity: float | None,
