@@ -1,8 +1,9 @@
 """Time and memory of the backbone against the plain implementation that tests compare it with.
 
 ``PYTHONPATH=tests python -m benchmarks.against_plain --arch small --batch 2``. Calls of the two are
-interleaved in one process and measured in processor time, which depends less on other processes
-than wall-clock time does; peak memory is measured in separate processes.
+interleaved in one process. On a CPU they are measured in processor time, which depends less on
+other processes than wall-clock time does; peak memory is measured in separate processes. The plain
+implementation takes sides that are multiples of 224.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from bhvit_seg.models.backbones.bhvit import ARCHITECTURES, convert_checkpoint
 WARM_UP = 1
 
 
-def make_steps(arch, batch, size):
+def make_steps(args):
     """Return ``{name: step}``; a step is a function of whether to train."""
-    sizes = ARCHITECTURES[arch]
+    sizes, size, cuda = ARCHITECTURES[args.arch], args.size, args.device.startswith('cuda')
     torch.manual_seed(0)
     state = {}
     manifest = published_manifest(*(sizes[k] for k in (
@@ -33,34 +34,41 @@ def make_steps(arch, batch, size):
         state[name] = 0.1 * torch.randn(shape)
         if name.endswith(('running_var', 'norm.weight', 'alpha', 'init_state')):
             state[name] = state[name].abs() + 0.5
-    image = torch.randn(batch, 3, size, size)
-    ours = MODELS.build(dict(type='BHViT', arch=arch, output_norm=False, drop_path_rate=0.,
+    image = torch.randn(args.batch, 3, size, size, device=args.device)
+    ours = MODELS.build(dict(type='BHViT', arch=args.arch, output_norm=False, drop_path_rate=0.,
                              pretrain_img_size=size))
     ours.load_state_dict(convert_checkpoint(state))
-    leaves = {n: t.requires_grad_(t.dim() > 0 and 'running' not in n) for n, t in state.items()}
+    ours.to(args.device)
+    leaves = {n: t.to(args.device).requires_grad_(t.dim() > 0 and 'running' not in n)
+              for n, t in state.items()}
 
-    def run(outputs, train):
-        if train:
-            sum(out.mean() for out in outputs).backward()
+    def run(network, train, *arguments):
+        with torch.set_grad_enabled(train):
+            with torch.autocast('cuda' if cuda else 'cpu', enabled=args.amp):
+                outputs = network(image, *arguments)
+            if train:
+                sum(out.float().mean() for out in outputs).backward()
+        if cuda:
+            torch.cuda.synchronize()
 
     def plain_step(train):
-        with torch.set_grad_enabled(train):
-            run(PlainBHViT(leaves, sizes['num_heads'], train=train)(image, sizes['depths']), train)
+        plain = PlainBHViT(leaves, sizes['num_heads'], train=train)
+        run(plain, train, sizes['depths'])
 
     def ours_step(train):
-        ours.train(train)
-        with torch.set_grad_enabled(train):
-            run(ours(image), train)
+        run(ours.train(train), train)
 
     return {'plain': plain_step, 'bhvit_seg': ours_step}
 
 
-def peak_memory(name, arch, batch, size):
-    """MiB that a training step adds to a fresh process."""
+def peak_memory(name, args):
+    """MiB that a training step takes in a fresh process; on a GPU with weights and gradients."""
     torch.set_num_threads(1)
-    step = make_steps(arch, batch, size)[name]
+    step = make_steps(args)[name]
     before = highest_memory()
     step(True)
+    if args.device.startswith('cuda'):
+        return torch.cuda.max_memory_allocated() / 2**20
     return (highest_memory() - before) / 2**20
 
 
@@ -70,26 +78,31 @@ def main():
     parser.add_argument('--batch', type=int, default=2)
     parser.add_argument('--size', type=int, default=224)
     parser.add_argument('--repeats', type=int, default=5)
+    parser.add_argument('--device', default='cpu', help='cpu or cuda (default: cpu)')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     args = parser.parse_args()
     torch.set_num_threads(1)
-    steps = make_steps(args.arch, args.batch, args.size)
-    print(f'BHViT-{args.arch}, batch {args.batch}, {args.size}×{args.size}, one thread')
+    clock = time.perf_counter if args.device.startswith('cuda') else time.process_time
+    steps = make_steps(args)
+    print(f'BHViT-{args.arch}, batch {args.batch}, {args.size}×{args.size}, '
+          f'{args.device}{", mixed precision" * args.amp}')
     for train in (True, False):
         best = dict.fromkeys(steps, float('inf'))
         for i in range(WARM_UP + args.repeats):
             for name, step in steps.items():
-                start = time.process_time()
+                start = clock()
                 step(train)
                 if i >= WARM_UP:
-                    best[name] = min(best[name], time.process_time() - start)
+                    best[name] = min(best[name], clock() - start)
         print('training step' if train else 'evaluation', *(
             f'{name} {1e3 * seconds:.0f} ms' for name, seconds in best.items()),
             f'ratio {best["plain"] / best["bhvit_seg"]:.2f}')
+    del steps, step
     context = multiprocessing.get_context('spawn')
-    for name in steps:
+    for name in ('plain', 'bhvit_seg'):
         with context.Pool(1) as pool:
-            peak = pool.apply(peak_memory, (name, args.arch, args.batch, args.size))
-        print(f'peak memory of a training step, {name}: {peak:.0f} MiB')
+            peak = pool.apply(peak_memory, (name, args))
+        print(f'peak memory of a training step, {name}: {peak:.0f} MiB', flush=True)
 
 
 if __name__ == '__main__':

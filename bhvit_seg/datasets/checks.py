@@ -107,7 +107,11 @@ def check_dataset(dataset, split: str = 'train', channels: int | None = None, he
     for part in parts:
         infos = [part.get_data_info(index) for index in range(len(part))]
         samples += infos
-        check = _sample_check(part, len(classes), channels)
+        steps = part.pipeline.transforms
+        lidar = next((step for step in steps if isinstance(step, LoadLidarChannels)), None)
+        color_type = next((step.color_type for step in steps if hasattr(step, 'color_type')),
+                          'color')
+        check = SampleCheck(len(classes), color_type, lidar, channels)
         settings = repr([CACHE_VERSION, check, part.metainfo['classes'], part.reduce_zero_label,
                          part.label_map, getattr(part, 'mask_encoding', 'ids')])
         digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
@@ -261,15 +265,6 @@ def _masks_without_image(dataset, infos: list[dict]) -> list[str]:
             'mask' for mask in masks if os.path.normpath(mask) not in wanted]
 
 
-def _sample_check(dataset, num_classes: int, channels: int | None) -> SampleCheck:
-    color_type, lidar = 'color', None
-    for transform in dataset.pipeline.transforms:
-        color_type = getattr(transform, 'color_type', color_type)
-        if isinstance(transform, LoadLidarChannels):
-            lidar = transform
-    return SampleCheck(num_classes, color_type, lidar, channels)
-
-
 def _listed(config) -> list:
     """What may be one or several, as a list."""
     return list(config) if isinstance(config, (list, tuple)) else [config]
@@ -278,10 +273,10 @@ def _listed(config) -> list:
 def _leaves(dataset):
     """The datasets that read files, or their configs, inside ones that repeat or join others."""
     get = dataset.get if isinstance(dataset, dict) else lambda name: getattr(dataset, name, None)
-    if get('datasets') is not None:
+    if get('dataset') is not None:
+        yield from _leaves(get('dataset'))
+    elif get('datasets') is not None:
         for part in get('datasets'):
             yield from _leaves(part)
-    elif get('dataset') is not None:
-        yield from _leaves(get('dataset'))
     else:
         yield dataset

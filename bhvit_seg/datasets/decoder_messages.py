@@ -18,6 +18,7 @@ HARMLESS_BYTES = 16
 END_MARK = b'\xff\xd9'
 ZEROS = re.compile(rb'\0{32,}')
 _LIBRARY_LINE = re.compile(rb'JPEG|JPEGLib|libpng|SOS|Adobe|TIFF', re.IGNORECASE)
+_GDAL_PREFIX = re.compile(r'^CPLE_\w+(:| in )|in JPEGLib:| \(this warning can be.*')
 _stderr_lock = threading.Lock()
 
 
@@ -102,20 +103,6 @@ def find_zeroed_part(content: bytes) -> str | None:
     return None
 
 
-class _GdalListener(logging.Handler):
-    """Collects the warnings of GDAL, which rasterio logs, of one thread."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.found: list[str] = []
-        self._thread = threading.get_ident()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self._thread:
-            self.found.append(re.sub(r'^CPLE_\w+(:| in )|in JPEGLib:| \(this warning can be.*', '',
-                                     record.getMessage()).strip())
-
-
 @contextlib.contextmanager
 def gdal_damage_as_error() -> Iterator[list[str]]:
     """Raise :class:`rasterio.errors.RasterioError` where GDAL only warns that pixels are lost.
@@ -125,15 +112,20 @@ def gdal_damage_as_error() -> Iterator[list[str]]:
     """
     from rasterio.errors import RasterioError
 
-    harmless: list[str] = []
-    logger = logging.getLogger('rasterio')
-    listener = _GdalListener()
+    found, harmless, thread = [], [], threading.get_ident()
+
+    def collect(record: logging.LogRecord) -> None:
+        if record.thread == thread:
+            found.append(_GDAL_PREFIX.sub('', record.getMessage()).strip())
+
+    listener, logger = logging.Handler(logging.WARNING), logging.getLogger('rasterio')
+    listener.emit = collect
     logger.addHandler(listener)
     try:
         yield harmless
     finally:
         logger.removeHandler(listener)
-    for text in listener.found:
+    for text in found:
         if loses_pixels(text):
             raise RasterioError(text)
-    harmless.extend(listener.found)
+    harmless.extend(found)

@@ -52,17 +52,8 @@ COLOUR_FLAGS = {'color': cv2.IMREAD_COLOR, 'unchanged': cv2.IMREAD_UNCHANGED}
 
 def read_image(path: str, color_type: str = 'color', backend_args: dict | None = None
                ) -> np.ndarray:
-    """Read a camera image in the channel order of mmseg's pipelines.
-
-    Args:
-        path, color_type, backend_args: As for :func:`read_pixels`.
-
-    Returns:
-        (H, W, C) in the order blue, green, red, further channels.
-
-    Raises:
-        UserError: As for :func:`read_pixels`.
-    """
+    """As :func:`read_pixels`, but the image alone, in the order blue, green, red, further channels
+    of mmseg's pipelines."""
     return swap_red_and_blue(read_pixels(path, color_type, backend_args)[0])
 
 
@@ -102,9 +93,10 @@ def read_pixels(path: str, color_type: str = 'color', backend_args: dict | None 
         if colour:
             if image.shape[2] == 2 and tiff.alpha == 1:
                 image = image[..., :1]
-            if image.dtype != np.uint8 or image.shape[2] == 2:
-                raise _no_colours(path, f'{image.dtype} values in each of its bands'
-                                  if image.dtype != np.uint8 else '2 bands')
+            if image.dtype != np.uint8:
+                raise _no_colours(path, f'{image.dtype} values in each of its bands')
+            if image.shape[2] == 2:
+                raise _no_colours(path, '2 bands')
             image = np.repeat(image, 3, 2) if image.shape[2] == 1 else image[..., :3]
     elif colour and content.startswith(PNG_SIGNATURE) and content[PNG_BITS_AT:][:1] == b'\x10':
         raise _no_colours(path, 'uint16 values in each of its bands')
@@ -126,11 +118,10 @@ def swap_red_and_blue(image: np.ndarray) -> np.ndarray:
 
 
 def read_mask(path: str, backend_args: dict | None = None, colours: bool = False) -> np.ndarray:
-    """Read a label mask.
+    """Read a label mask, a TIFF or any file of one picture that Pillow reads.
 
     Args:
-        path: PNG, TIFF or any file of one picture that Pillow reads.
-        backend_args: Where mmengine reads files from.
+        path, backend_args: As for :func:`read_pixels`.
         colours: Whether a palette image means its colours; otherwise it means its indices.
 
     Returns:
@@ -141,13 +132,12 @@ def read_mask(path: str, backend_args: dict | None = None, colours: bool = False
     """
     content = _read_bytes(path, 'mask', backend_args)
     tiff = _read_tiff(content, path, 'mask') if content.startswith(TIFF_SIGNATURES) else None
-    if tiff is not None and not tiff.is_coded:
-        mask = tiff.values
+    if tiff is None or tiff.is_coded:
+        mask = np.atleast_3d(
+            _decode_with_pillow(content, path, 'mask', 'RGB' if colours else None))
     else:
-        mask = _decode_with_pillow(content, path, 'mask', 'RGB' if colours else None)
-    if mask.ndim == 2 or mask.shape[2] < 3:
-        return mask.reshape(*mask.shape[:2], -1)[..., 0]
-    return mask[..., :3]
+        mask = tiff.values
+    return mask[..., 0] if mask.shape[2] < 3 else mask[..., :3]
 
 
 def write_labels(path: str | Path, labels: np.ndarray,
@@ -173,8 +163,7 @@ def read_raster(path: str, backend_args: dict | None = None) -> tuple[np.ndarray
     """Read a raster of any number of channels.
 
     Args:
-        path: ``.npy`` (H, W) or (H, W, C), PNG or TIFF file. TIFF files of two, or more than three
-            bands need rasterio.
+        path: ``.npy`` (H, W) or (H, W, C), PNG or TIFF file.
         backend_args: Where mmengine reads files from.
 
     Returns:
@@ -211,14 +200,11 @@ def equals_declared(values: np.ndarray, value: float) -> np.ndarray:
 
 def _find_gaps(bands: np.ndarray, nodata: float | None, alpha: int | None) -> np.ndarray:
     """Where bands (H, W, C) have no data, by their nodata value and the place of the alpha band."""
-    gaps = np.zeros(bands.shape[:2], bool)
-    colours = bands if alpha is None else np.delete(bands, alpha, axis=2)
-    if nodata is not None and not np.isnan(nodata):
-        gaps |= equals_declared(colours, nodata).all(2)
-    if bands.dtype.kind == 'f':
-        gaps |= ~np.isfinite(colours).all(2)
     if alpha is not None:
-        gaps |= bands[..., alpha] == 0
+        return _find_gaps(np.delete(bands, alpha, 2), nodata, None) | (bands[..., alpha] == 0)
+    gaps = ~np.isfinite(bands).all(2)
+    if nodata is not None and not np.isnan(nodata):
+        gaps |= equals_declared(bands, nodata).all(2)
     return gaps
 
 

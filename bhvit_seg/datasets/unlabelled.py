@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset
 from mmseg.registry import DATASETS, TRANSFORMS
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset
 
+from bhvit_seg.datasets.decoder_messages import gdal_damage_as_error
 from bhvit_seg.datasets.image_io import fill_gaps, read_pixels, swap_red_and_blue
 from bhvit_seg.datasets.rs_lvf import IMAGE_SUFFIXES
-from bhvit_seg.errors import UserError, load_package
+from bhvit_seg.errors import UserError, first_line, load_package
 from bhvit_seg.models.losses.distillation import UNLABELLED
 
 NODATA = 255
@@ -27,8 +29,7 @@ class UnlabelledDataset(BaseDataset):
 
     Args:
         images: A folder, an image, or several of them; folders are searched with their subfolders.
-        tile_size: Side of the tiles (pixels) that rasters are cut into; the last tile of a row or
-            column ends with the raster.
+        tile_size: Side of the tiles (pixels) that rasters are cut into.
         pipeline: Transforms, of which the first is ``LoadUnlabelledImage``.
         metainfo: As in mmengine.
 
@@ -51,9 +52,11 @@ class UnlabelledDataset(BaseDataset):
             windows = [None]
             if path.suffix.lower() in RASTER_SUFFIXES:
                 with _open_raster(path) as raster:
-                    size = raster.height, raster.width
-                rows, columns = (_tile_starts(side, self.tile_size) for side in size)
-                height, width = (min(side, self.tile_size) for side in size)
+                    sides = raster.shape
+                # The last tile of a row or column ends with the raster.
+                rows, columns = ([*range(0, max(side - self.tile_size, 0), self.tile_size),
+                                  max(side - self.tile_size, 0)] for side in sides)
+                height, width = (min(side, self.tile_size) for side in sides)
                 windows = [(row, column, height, width) for row in rows for column in columns]
             entries += [dict(img_path=str(path), window=window, seg_fields=[])
                         for window in windows]
@@ -61,7 +64,7 @@ class UnlabelledDataset(BaseDataset):
 
 
 @DATASETS.register_module()
-class PartlyLabelledDataset(Dataset):
+class PartlyLabelledDataset(ConcatDataset):
     """A dataset with labels, and images without, which a teacher labels in training.
 
     ``ResumableTrainLoop`` takes ``share`` of the samples of each batch from the second part.
@@ -79,9 +82,9 @@ class PartlyLabelledDataset(Dataset):
         if not 0 < share < 1:
             raise UserError(f'PartlyLabelledDataset got share={share}: give a fraction between 0 '
                             'and 1')
-        self.dataset = DATASETS.build(dataset)
-        self.unlabelled = DATASETS.build(unlabelled)
+        self.dataset, self.unlabelled = DATASETS.build(dataset), DATASETS.build(unlabelled)
         self.share = share
+        super().__init__([self.dataset, self.unlabelled])
 
     @property
     def metainfo(self) -> dict:
@@ -95,14 +98,6 @@ class PartlyLabelledDataset(Dataset):
     def full_init(self) -> None:
         self.dataset.full_init()
         self.unlabelled.full_init()
-
-    def __len__(self) -> int:
-        return self.labelled + len(self.unlabelled)
-
-    def __getitem__(self, index: int) -> dict:
-        if index < self.labelled:
-            return self.dataset[index]
-        return self.unlabelled[index - self.labelled]
 
 
 @TRANSFORMS.register_module()
@@ -154,17 +149,15 @@ def find_images(places: Sequence[str | Path]) -> list[Path]:
     return files
 
 
-def _tile_starts(side: int, tile: int) -> list[int]:
-    last = max(side - tile, 0)
-    return [*range(0, last, tile), last]
-
-
-def _open_raster(path: str | Path):
+@contextlib.contextmanager
+def _open_raster(path: str | Path) -> Iterator:
     rasterio = load_package('rasterio')
     try:
-        return rasterio.open(path)
+        with rasterio.open(path) as raster, gdal_damage_as_error():
+            yield raster
     except rasterio.errors.RasterioError as error:
-        raise UserError(f'the raster {path} cannot be opened: {error}') from error
+        raise UserError(f'the raster {path} cannot be read ({first_line(error.__cause__ or error)})'
+                        ': copy or export it again') from error
 
 
 def _read_window(path: str, window: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:

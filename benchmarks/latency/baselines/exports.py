@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,13 +45,15 @@ class Exports:
         folder: Where files go.
         images: Calibration images for int8, ``(H, W, C)`` uint8, RGB.
         packed: The packed model's file.
+        others: Other networks, by name.
     """
 
     def __init__(self, model: EncoderDecoder, size: tuple[int, int], folder: Path,
-                 images: Sequence[np.ndarray], packed: Path | None = None) -> None:
+                 images: Sequence[np.ndarray], packed: Path | None = None,
+                 others: Mapping[str, OtherNetwork] | None = None) -> None:
         self.model, self.size, self.folder = model, tuple(size), folder
         self.images, self.packed = list(images), packed
-        self._others: dict[str, OtherNetwork] = {}
+        self._others: dict[str, OtherNetwork] = dict(others or {})
 
     def folded(self) -> FoldedSegmentor:
         """The folded network in float32."""
@@ -61,8 +63,8 @@ class Exports:
         """The network of a name in :mod:`.other_network` with as many classes and channels."""
         if name not in self._others:
             with quiet():
-                self._others[name] = OtherNetwork(
-                    name, self.model.decode_head.out_channels, Pixels.of(self.model), self.size,
+                self._others[name] = OtherNetwork.random(
+                    name, self.model.decode_head.out_channels, Pixels.of(self.model),
                     self.images[0])
         return self._others[name]
 

@@ -17,26 +17,20 @@ LEAF = np.array([0.17, 0.255, 0.115])
 def draw_houses(canvas: Canvas, street: Street, density: float) -> None:
     """Place houses with gabled or hipped roofs along both sides of a street, some with a drive."""
     rng = canvas.rng
-    plot = pixels(rng.uniform(15, 22))
-    for side in (-1, 1):
-        for point, tangent, width in street.walk(plot, rng.uniform(0, plot)):
-            if rng.random() > density:
-                continue
-            half = pixels(rng.uniform(4.5, 7)), pixels(rng.uniform(3.5, 5))
-            outward = normal(tangent) * side
-            setback = width / 2 + pixels(rng.uniform(4, 9)) + half[1]
-            centre = point + outward * setback
-            along = tangent if rng.random() < 0.65 else normal(tangent)
-            angle = rng.normal(0, 0.05)
-            along = along * np.cos(angle) + normal(along) * np.sin(angle)
-            if not canvas.is_free(centre, along, (half[0] + 2, half[1] + 2)):
-                continue
-            if rng.random() < 0.6:  # a drive
-                part, *_, inside = canvas.box(point + tangent * half[0] * 0.6 + outward
-                                              * setback / 2, outward, (setback / 2, pixels(1.4)))
-                canvas.paint(part, inside & (canvas.road[part] == 0),
-                             [rng.uniform(0.4, 0.65)] * 3, 0.05 * canvas.grain[part])
-            _draw_pitched_roof(canvas, centre, along, half)
+    for point, tangent, outward, width in street.places(rng, pixels(rng.uniform(15, 22))):
+        half = pixels(rng.uniform(4.5, 7)), pixels(rng.uniform(3.5, 5))
+        setback = width / 2 + pixels(rng.uniform(4, 9)) + half[1]
+        centre = point + outward * setback
+        angle = rng.normal(0, 0.05) + (rng.random() < 0.35) * np.pi / 2
+        along = tangent * np.cos(angle) + normal(tangent) * np.sin(angle)
+        if rng.random() > density or not canvas.is_free(centre, along, (half[0] + 2, half[1] + 2)):
+            continue
+        if rng.random() < 0.6:  # a drive
+            drive = point + tangent * half[0] * 0.6 + outward * setback / 2
+            part, *_, inside = canvas.box(drive, outward, (setback / 2, pixels(1.4)))
+            inside &= canvas.road[part] == 0
+            canvas.paint(part, inside, rng.uniform(0.4, 0.65), 0.05 * canvas.grain[part])
+        _draw_pitched_roof(canvas, centre, along, half)
 
 
 def _draw_pitched_roof(canvas: Canvas, centre, along, half) -> None:
@@ -66,8 +60,8 @@ def draw_hall(canvas: Canvas, street: Street) -> None:
         yard = pixels(rng.uniform(7, 9))
         park = point + outward * (width / 2 + pixels(3) + yard)
         hall = park + outward * (yard + half[1] + 3)
-        if canvas.is_free(hall, tangent, half) and canvas.is_free(park, tangent,
-                                                                  (half[0], yard - 2)):
+        if canvas.is_free(hall, tangent, half) and (
+                canvas.is_free(park, tangent, (half[0], yard - 2))):
             _draw_car_park(canvas, park, tangent, (half[0], yard))
             _draw_flat_roof(canvas, hall, tangent, half)
             return
@@ -79,14 +73,14 @@ def _draw_flat_roof(canvas: Canvas, centre, along, half) -> None:
     rim = inside & ((np.abs(u) > half[0] - 1.5) | (np.abs(v) > half[1] - 1.5))
     tone = rng.uniform(0.25, 0.5) if rng.random() < 0.7 else rng.uniform(0.6, 0.8)
     height = rng.uniform(5, 10)
-    canvas.paint(part, inside, [tone] * 3, 0.04 * canvas.grain[part], height)
-    canvas.paint(part, rim, [tone * 1.25] * 3)
+    canvas.paint(part, inside, tone, 0.04 * canvas.grain[part], height)
+    canvas.paint(part, rim, tone * 1.25)
     canvas.taken[part] |= inside
     for _ in range(int(rng.integers(2, 7))):  # machines
         offset = rng.uniform(-0.75, 0.75, 2) * half
         part, *_, inside = canvas.box(centre + along * offset[0] + normal(along) * offset[1],
                                       along, rng.uniform(1.5, 3, 2))
-        canvas.paint(part, inside, [rng.uniform(0.5, 0.8)] * 3, height=height + 1.4)
+        canvas.paint(part, inside, rng.uniform(0.5, 0.8), height=height + 1.4)
 
 
 def _draw_car_park(canvas: Canvas, centre, along, half) -> None:
@@ -94,8 +88,8 @@ def _draw_car_park(canvas: Canvas, centre, along, half) -> None:
     part, u, v, inside = canvas.box(centre, along, half)
     inside &= canvas.road[part] == 0
     bay, depth = pixels(2.6), pixels(4.8)
-    canvas.paint(part, inside, [rng.uniform(0.24, 0.46)] * 3, 0.05 * canvas.grain[part])
-    canvas.paint(part, inside & (np.abs(v) > half[1] - depth) & (u % bay < 0.8), [0.75] * 3)
+    canvas.paint(part, inside, rng.uniform(0.24, 0.46), 0.05 * canvas.grain[part])
+    canvas.paint(part, inside & (np.abs(v) > half[1] - depth) & (u % bay < 0.8), 0.75)
     canvas.taken[part] |= inside
     last = int(half[0] / bay) - 1
     for place in range(-last, last):
@@ -109,10 +103,10 @@ def _draw_car_park(canvas: Canvas, centre, along, half) -> None:
 def draw_cars(canvas: Canvas, street: Street, density: float) -> None:
     """Place cars in the lanes of a street and parked at its edge."""
     rng = canvas.rng
-    for point, tangent, width in street.walk(pixels(7), rng.uniform(0, 14)):
+    for point, tangent, outward, width in street.places(rng, pixels(14)):
         if rng.random() < density:
-            offset = width * (0.22 if rng.random() < 0.7 else 0.41) * rng.choice([-1, 1])
-            draw_car(canvas, point + normal(tangent) * offset, tangent)
+            offset = width * (0.22 if rng.random() < 0.7 else 0.41)
+            draw_car(canvas, point + outward * offset, tangent)
 
 
 def draw_car(canvas: Canvas, centre: np.ndarray, along: np.ndarray) -> None:
@@ -146,21 +140,19 @@ def draw_street_trees(canvas: Canvas, street: Street, density: float) -> None:
     """Place a row of trees whose crowns reach over the edge of the street."""
     rng = canvas.rng
     leaf = LEAF * rng.uniform(0.8, 1.25)
-    for side in (-1, 1):
-        for point, tangent, width in street.walk(pixels(9), rng.uniform(0, 18)):
-            if rng.random() < density:
-                away = side * (width / 2 + pixels(rng.uniform(0.3, 2.5)))
-                draw_tree(canvas, point + normal(tangent) * away, leaf)
+    for point, _, outward, width in street.places(rng, pixels(9)):
+        if rng.random() < density:
+            away = width / 2 + pixels(rng.uniform(0.3, 2.5))
+            draw_tree(canvas, point + outward * away, leaf)
 
 
 def draw_tree(canvas: Canvas, centre: np.ndarray, leaf: np.ndarray) -> None:
     """Place a crown with an uneven outline, except on a roof."""
     rng = canvas.rng
-    part, *_, trunk = canvas.box(centre, unit(0), (0.6, 0.6))
-    if (canvas.height[part][trunk] > 3).any():
-        return
     radius = pixels(rng.uniform(1.3, 4.2))
     part, u, v, _ = canvas.box(centre, unit(rng.uniform(0, 6.28)), (radius, radius))
+    if (canvas.height[part][np.hypot(u, v) < 0.8] > 3).any():
+        return
     angle, lumps = np.arctan2(v, u), canvas.grain[part]
     edge = radius * (1 + 0.12 * np.sin(3 * angle + rng.uniform(0, 6))
                      + 0.08 * np.sin(7 * angle + rng.uniform(0, 6)))

@@ -40,8 +40,12 @@ class Street:
         return (self.start + self.heading * u[:, None] + sideways * across[:, None],
                 tangents / np.linalg.norm(tangents, axis=1, keepdims=True), width)
 
-    def walk(self, step: float, start: float) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
-        return zip(*self.at(np.arange(start, self.length, step)))
+    def places(self, rng: np.random.Generator, step: float) -> Iterator[tuple]:
+        """Every ``step`` pixels along each side: point, tangent, normal to that side and width."""
+        for side in (-1, 1):
+            for point, tangent, width in zip(*self.at(np.arange(rng.uniform(0, step), self.length,
+                                                                step))):
+                yield point, tangent, side * normal(tangent), width
 
     def field(self, canvas: Canvas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For each pixel (H, W): ``u``, the distance from the centre line, and the width there."""
@@ -102,7 +106,7 @@ def draw_streets(canvas: Canvas, streets: list[Street]) -> None:
         marked |= (distance < 0.6) & (u % (2.2 * dash) < dash)
     if rng.random() < 0.5:
         marked |= np.abs(distance / width - 0.44) < 0.02
-    canvas.paint(EVERYWHERE, marked & surface & ~junctions, [rng.uniform(0.72, 0.9)] * 3,
+    canvas.paint(EVERYWHERE, marked & surface & ~junctions, rng.uniform(0.72, 0.9),
                  canvas.grain * 0.1)
 
 

@@ -73,11 +73,6 @@ class RandomScaleCrop(BaseTransform):
                         for p, w, limit in zip(pixel, window, last)]
         return [np.random.randint(limit + 1) for limit in last]
 
-    def __repr__(self) -> str:
-        return (f'{type(self).__name__}(crop_size={self.crop_size}, '
-                f'ratio_range={self.ratio_range}, favoured_classes={self.favoured_classes}, '
-                f'favour_prob={self.favour_prob})')
-
 
 @TRANSFORMS.register_module()
 class CenterCropEvaluation(BaseTransform):

@@ -1,4 +1,7 @@
-"""Loading images, masks and LiDAR rasters, with one sentence naming the file that is wrong."""
+"""Loading images, masks and LiDAR rasters, with one sentence naming the file that is wrong.
+
+Their texts are part of what identifies a model's predictions.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +100,7 @@ class LoadAerialAnnotations(BaseTransform):
         return results
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(keep_unlabelled={self.keep_unlabelled})'
+        return f'{type(self).__name__}()'
 
 
 @TRANSFORMS.register_module()

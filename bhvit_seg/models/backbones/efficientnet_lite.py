@@ -68,6 +68,8 @@ class EfficientNetLite(BaseModule):
         UserError: An argument out of its range; a package or file that is missing or does not fit.
     """
 
+    in_channels = 3
+
     def __init__(self, arch: str = 'lite0', img_mean: Sequence[float] | None = None,
                  img_std: Sequence[float] | None = None,
                  out_indices: Sequence[int] = (0, 1, 2, 3), norm_cfg: dict | None = None,

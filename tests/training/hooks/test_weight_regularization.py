@@ -99,6 +99,7 @@ def test_wrong_arguments_are_named(arguments):
         WeightRegularizationHook(**arguments)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='AmpOptimWrapper needs a GPU')
 def test_mixed_precision_scales_it_like_any_loss():
     model = Toy().cuda()
