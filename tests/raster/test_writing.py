@@ -85,8 +85,9 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize('cog', [False, True])
-@pytest.mark.parametrize('name', PLACES)
+@pytest.mark.parametrize('name, cog', [
+    *((name, False) for name in PLACES), ('rotated', True), ('control points', True),
+    ('a CRS that GeoTIFF cannot say', True)])
 def test_the_place_is_kept_to_the_bit(tmp_path, labels, name, cog):
     source = PLACES[name]
     out = tmp_path / 'map.tif'
@@ -193,8 +194,8 @@ def test_sizes_and_overviews(tmp_path, size, levels, cog):
         assert dataset.overviews(1) == []
 
 
-@pytest.mark.parametrize('compress', ['deflate', 'lzw', 'zstd', 'none'])
-@pytest.mark.parametrize('cog', [False, True])
+@pytest.mark.parametrize('compress, cog', [
+    ('deflate', True), ('lzw', False), ('zstd', True), ('none', False)])
 def test_compressions(tmp_path, labels, compress, cog):
     out = tmp_path / 'map.tif'
     write_labels(out, place(), stripes(labels), CLASSES, PALETTE,
@@ -206,9 +207,9 @@ def test_compressions(tmp_path, labels, compress, cog):
         np.testing.assert_array_equal(dataset.read(1), labels)
 
 
-@pytest.mark.parametrize('options', [
-    OutputOptions(cog=True), OutputOptions(cog=True, compress='none', tile=256)])
-@pytest.mark.parametrize('name', ['rotated', 'no coordinates', 'control points'])
+@pytest.mark.parametrize('name, options', [
+    ('rotated', OutputOptions(cog=True)), ('no coordinates', OutputOptions(cog=True)),
+    ('control points', OutputOptions(cog=True, compress='none', tile=256))])
 def test_cloud_optimized_files_are_valid(tmp_path, labels, shares, name, options):
     cogeo = pytest.importorskip('rio_cogeo.cogeo')
     write_labels(tmp_path / 'map.tif', PLACES[name], stripes(labels), CLASSES, PALETTE, options)
@@ -223,8 +224,7 @@ def test_cloud_optimized_files_are_valid(tmp_path, labels, shares, name, options
                 True, [], [])
 
 
-@pytest.mark.parametrize('classes', [1, 3])
-@pytest.mark.parametrize('masked', [True, False])
+@pytest.mark.parametrize('masked, classes', [(True, 3), (False, 1)])
 def test_probabilities_in_bytes(tmp_path, labels, shares, masked, classes):
     whole = np.rint(255 * shares[:classes]).astype(np.uint8)
     out = tmp_path / 'shares.tif'
