@@ -112,10 +112,7 @@ def test_head_equals_a_hand_count(build):
 
 
 @pytest.mark.parametrize('name', [
-    TINY, 'bhvit/bhvit-tiny_binary-ds_upernet_1xb8-20k_rs-lvf-448x448.py',
-    'bhvit/bhvit-tiny_attention-only_segformer_1xb4-3k_rs-lvf-224x224.py',
-    'bhvit/bhvit-tiny_no-msmha_segformer_1xb4-3k_rs-lvf-224x224.py',
-    'bhvit/bhvit-tiny_no-msgdc_segformer_1xb4-3k_rs-lvf-224x224.py',
+    'bhvit/bhvit-tiny_binary-ds_upernet_1xb8-20k_rs-lvf-448x448.py',
     'baselines/segformer-b0_1xb4-3k_rs-lvf-224x224.py'])
 def test_twin_agrees_with_the_profiler(build, name, size=(75, 50)):
     model = build(name, twin=True)
@@ -125,12 +122,9 @@ def test_twin_agrees_with_the_profiler(build, name, size=(75, 50)):
 
 
 @pytest.mark.parametrize('backbone', [
-    dict(type=BinaryViT, depth=4), *(dict(type=BinaryResNet, recipe=recipe)
-                                     for recipe in ('bnn', 'bireal', 'reactnet'))])
+    functools.partial(BinaryViT, depth=4), BinaryResNet])
 def test_baselines_agree_with_the_profiler(backbone):
-    kwargs = dict(backbone)
-    kind = kwargs.pop('type')
-    twin, binary = kind(binary=False, **kwargs).eval(), kind(**kwargs).eval()
+    twin, binary = backbone(binary=False).eval(), backbone().eval()
     expected = profiled(twin, (96, 64))
     count, counted = (count_complexity(model, (96, 64)) for model in (twin, binary))
     assert count.total.flops == expected and not count.total.bops
