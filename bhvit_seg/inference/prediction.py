@@ -16,11 +16,11 @@ from PIL import Image
 from bhvit_seg.datasets.image_io import write_labels
 from bhvit_seg.datasets.lidar import find_raster
 from bhvit_seg.errors import UserError, explain_interrupt, find_user_error, first_line
-from bhvit_seg.fileio import write_atomically
+from bhvit_seg.fileio import refuse_inputs, write_atomically
 from bhvit_seg.inference.blending import Blender
 from bhvit_seg.inference.inputs import find_images
 from bhvit_seg.inference.predictor import LoadedImage, Predictor
-from bhvit_seg.inference.record import Job, check_outputs, list_jobs, note_written, update_record
+from bhvit_seg.inference.record import RECORD, Job, list_jobs, note_written, update_record
 from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.windows import lay_grid
 
@@ -90,7 +90,9 @@ def predict_files(inputs: Sequence[str | Path], source: ModelSource, out: str | 
     lidar = lidar if model.reads_lidar else None
     jobs = list_jobs(names, out, lidar, {'model': model.digest,
                                          'windows': 'whole' if whole else window})
-    check_outputs(jobs, out, [source.weights, *filter(None, [source.config])])
+    rasters = [job.identity['lidar']['path'] for job in jobs if job.identity['lidar']]
+    refuse_inputs([out / RECORD, *(path for job in jobs for path in (job.labels, job.overlay))],
+                  [*source.files, *names, *rasters], '--out')
     report = PredictionReport()
     todo = update_record(out, jobs, source.weights, shown, overwrite)
     left = {job.name for job in todo}

@@ -16,7 +16,7 @@ from typing import Any
 
 from bhvit_seg.datasets.lidar import find_raster
 from bhvit_seg.errors import UserError
-from bhvit_seg.fileio import make_output_folder, refuse_inputs, write_json
+from bhvit_seg.fileio import make_output_folder, write_json
 
 RECORD = 'prediction.json'
 WAY_OUT = 'give another --out, or --overwrite'
@@ -70,14 +70,6 @@ def describe_file(path: Path) -> dict[str, Any]:
 def stamp_of(path: Path) -> list[int]:
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
-
-
-def check_outputs(jobs: Sequence[Job], out: Path, others: Sequence[str | Path]) -> None:
-    """Check that no output is an input, or raise a UserError."""
-    read = [file['path'] for job in jobs for file in (job.identity['source'], job.identity['lidar'])
-            if file]
-    written = [path for job in jobs for path in (job.labels, job.overlay)]
-    refuse_inputs([out / RECORD, *written], [*others, *read], '--out')
 
 
 def update_record(out: Path, jobs: Sequence[Job], weights: str, opacity: float | None,
