@@ -17,7 +17,7 @@ from bhvit_seg import __version__
 from bhvit_seg.datasets.lidar import find_raster
 from bhvit_seg.datasets.synthetic import generate_scene
 from bhvit_seg.errors import UserError
-from bhvit_seg.fileio import make_output_folder
+from bhvit_seg.fileio import make_output_folder, refuse_inputs
 from bhvit_seg.native.export import fold_segmentor, uninitialized_quantizers
 from bhvit_seg.native.file_format import may_be_narrow, write_packed
 from bhvit_seg.native.packed_meta import describe, find_differences
@@ -185,8 +185,7 @@ def export_packed(config: str | Path, checkpoint: str | Path, out: str | Path,
     Raises:
         UserError: Something given is wrong, see also :func:`pack_model`.
     """
-    if Path(out).resolve() in {Path(path).resolve() for path in (config, checkpoint, *images)}:
-        raise UserError(f'{out} would be written, but it is an input: give another name')
+    refuse_inputs([out], [config, checkpoint, *images], 'name')
     trained = TrainedSegmentor(config, checkpoint, 'cpu', cfg_options)
     meta = describe(trained)
     pictures = []
