@@ -23,6 +23,7 @@ from bhvit_seg.errors import UserError, command
 from bhvit_seg.fileio import make_output_folder, write_json
 from bhvit_seg.inference.packed_predictor import PackedPredictor
 from bhvit_seg.inference.source import ModelSource
+from bhvit_seg.raster.mapping import STEPS
 from bhvit_seg.raster.memory import parse_memory
 from bhvit_seg.raster.predict import MapReport, WindowChoices, WorkChoices, map_raster
 
@@ -111,8 +112,9 @@ def _map_for_nothing(raster: Path, out: Path, packed: str, window: int, max_memo
 
 def split(report: MapReport) -> dict[str, Any]:
     """Return where the time of a map went."""
-    return {'windows': report.statistics.computed, 'seconds': report.seconds,
-            'steps': {**report.statistics.seconds, 'writing': report.writing}}
+    steps = {step: report.statistics[step] for step in STEPS}
+    return {'windows': report.statistics['computed'], 'seconds': report.seconds,
+            'steps': {**steps, 'writing': report.writing}}
 
 
 def _in_process(work: Callable, *args: Any) -> dict[str, Any]:

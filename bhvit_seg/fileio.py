@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +110,30 @@ def make_output_folder(path: str | os.PathLike, name: str) -> Path:
             f'cannot write to the folder {folder} ({name}): {error.strerror}; '
             'give a folder that can be made and written to') from error
     return folder
+
+
+def identify(path: str | os.PathLike) -> object:
+    """Return what all names of a file, links too, have in common, whether it exists or not."""
+    with contextlib.suppress(OSError):
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
+    return os.path.realpath(path)
+
+
+def refuse_inputs(outputs: Iterable[str | os.PathLike], inputs: Iterable[str | os.PathLike],
+                  option: str) -> None:
+    """Refuse to write files that are read, by whatever link or other name.
+
+    Args:
+        outputs: What is to be written.
+        inputs: What is read.
+        option: What to give otherwise, for the message.
+
+    Raises:
+        UserError: An output is an input.
+    """
+    read = {identify(path): path for path in inputs}
+    for path in outputs:
+        if identify(path) in read:
+            raise UserError(f'{path} would be written, but it is an input '
+                            f'({read[identify(path)]}): give another {option}')

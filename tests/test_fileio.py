@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import (
     make_output_folder,
+    refuse_inputs,
     remove_leftovers,
     write_atomically,
     write_json,
@@ -120,3 +122,23 @@ def test_folders_and_protected_files_are_left_alone(protected_folder):
 def test_longest_names_can_be_written(stem, tmp_path):
     write_text(tmp_path / f'{stem}.txt', 'content')
     assert (tmp_path / f'{stem}.txt').read_text() == 'content'
+
+
+@pytest.mark.parametrize('make', [
+    lambda given, other: str(given), lambda given, other: given.parent / 'sub' / '..' / given.name,
+    lambda given, other: other.symlink_to(given) or other,
+    lambda given, other: os.link(given, other) or other])
+def test_no_input_is_written_by_any_name(tmp_path, make):
+    given = tmp_path / 'given.tif'
+    given.touch()
+    (tmp_path / 'sub').mkdir()
+    refuse_inputs([tmp_path / 'new.tif', tmp_path / 'sub'], [given, tmp_path / 'gone.tif'], '--out')
+    output = make(given, tmp_path / 'other.png')
+    with pytest.raises(UserError, match=rf'{re.escape(str(output))} .*is an input.*another --out'):
+        refuse_inputs([tmp_path / 'new.tif', output], [given], '--out')
+
+
+def test_what_is_not_there_yet_is_known_by_its_path(tmp_path):
+    (tmp_path / 'link').symlink_to(tmp_path)
+    with pytest.raises(UserError, match='is an input'):
+        refuse_inputs([tmp_path / 'link' / 'new.tif'], [tmp_path / 'new.tif'], '--out')

@@ -16,6 +16,7 @@ from torch import nn
 from bhvit_seg.errors import UserError
 from bhvit_seg.evaluation.complexity import count_complexity
 from bhvit_seg.native.export import check_exportable
+from bhvit_seg.native.packed_meta import count_channels
 from bhvit_seg.native.packing import pack_model
 from bhvit_seg.training.config import explain_config_errors, load_config, require_settings
 
@@ -27,10 +28,7 @@ def measure_complexity(config: str | Path, size: Sequence[int] | None = None,
                        cfg_options: dict[str, Any] | None = None) -> dict[str, Any]:
     """Count what the model of a config, a segmentor or a classifier, costs for one image.
 
-    Args:
-        config: The config file.
-        size: Height and width of the image in pixels. Defaults to the config's crop, else 512×512.
-        cfg_options: Settings that override the config's, by dotted key.
+    ``size`` is height and width in pixels, by default those of the config's crop, else 512×512.
 
     Returns:
         ``size``, ``total``, ``layers`` and ``unknown`` of
@@ -50,19 +48,10 @@ def measure_complexity(config: str | Path, size: Sequence[int] | None = None,
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     with explain_config_errors():
         model = MODELS.build(cfg.model).eval()
-    complexity = count_complexity(model, size, input_channels(model))
+    complexity = count_complexity(model, size, count_channels(model))
     packed_bytes, reason = packed_size(model)
     return {'config': str(config), **complexity.as_dict(), 'packed_bytes': packed_bytes,
             'not_packed': reason}
-
-
-def input_channels(model: nn.Module) -> int:
-    """Channels of the images that a model takes."""
-    channels = getattr(getattr(model, 'backbone', None), 'in_channels', None)
-    if channels is None:
-        mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
-        channels = 3 if mean is None else mean.numel()
-    return channels
 
 
 def packed_size(model: nn.Module) -> tuple[int | None, str | None]:
@@ -79,9 +68,8 @@ def group_layers(layers: Sequence[dict[str, Any]], depth: int | None) -> list[di
     """Add up layers whose names begin with the same ``depth`` parts; None keeps each apart."""
     groups: dict[str, dict[str, Any]] = {}
     for layer in layers:
-        name, kind = layer['name'], layer['kind']
-        if depth is not None and name.count('.') >= depth:
-            name, kind = '.'.join(name.split('.')[:depth]), ''
+        name = '.'.join(layer['name'].split('.')[:depth])
+        kind = layer['kind'] if name == layer['name'] else ''
         group = groups.setdefault(name, {'name': name, 'kind': kind, **dict.fromkeys(SUMS, 0)})
         for key in SUMS:
             group[key] += layer[key]
@@ -124,8 +112,7 @@ def remarks(records: Sequence[dict[str, Any]]) -> list[str]:
         start = f'{Path(record["config"]).stem}: ' if len(records) > 1 else ''
         if record['unknown']:
             lines.append(f'{start}not counted: {", ".join(record["unknown"])}; the totals lack '
-                         'them (bhvit_seg.evaluation.complexity.COUNTERS takes a formula for each '
-                         'type)')
+                         'products of theirs, for which torch.utils.flop_counter has no formula')
         if record['packed_bytes'] is None:
             lines.append(f'{start}no packed file: {record["not_packed"]}')
         else:

@@ -39,83 +39,72 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument('--threads', type=int, metavar='N',
                        help='threads of each process (default: all cores, shared by --workers)')
 
-    reading = parser.add_argument_group('reading')
-    reading.add_argument('--bands', type=int, nargs='+', metavar='N',
-                         help="bands in the model's order, from 1 (default: the first ones)")
-    reading.add_argument('--no-alpha', action='store_true',
-                         help='a band tagged as alpha is an ordinary band, such as near '
-                              'infrared, and does not mark nodata')
-    reading.add_argument('--nodata', type=float, metavar='X',
-                         help='nodata value, instead of the declared one')
-    reading.add_argument('--border-nodata', nargs='?', const='auto', metavar='COLOUR',
-                         choices=('auto', 'black', 'white'),
-                         help='an undeclared border of this colour is nodata: black, white, or '
-                              'auto: either or both (default with the flag alone)')
-    reading.add_argument('--border-tolerance', type=int, default=10, metavar='N',
-                         help='largest difference from that colour, of 255 (default: 10)')
-    reading.add_argument('--value-range', type=float, nargs=2, metavar=('LOW', 'HIGH'),
-                         help='values that become black and white, for rasters of more than 8 '
-                              'bits and models trained on 8')
+    add = parser.add_argument_group('reading').add_argument
+    add('--bands', type=int, nargs='+', metavar='N',
+        help="bands in the model's order, from 1 (default: the first ones)")
+    add('--no-alpha', action='store_true',
+        help='a band tagged as alpha is an ordinary band, such as near infrared, and does not mark '
+             'nodata')
+    add('--nodata', type=float, metavar='X', help='nodata value, instead of the declared one')
+    add('--border-nodata', nargs='?', const='auto', metavar='COLOUR',
+        choices=('auto', 'black', 'white'),
+        help='an undeclared border of this colour is nodata: black, white, or auto: either or both '
+             '(default with the flag alone)')
+    add('--border-tolerance', type=int, default=10, metavar='N',
+        help='largest difference from that colour, of 255 (default: 10)')
+    add('--value-range', type=float, nargs=2, metavar=('LOW', 'HIGH'),
+        help='values that become black and white, for rasters of more than 8 bits and models '
+             'trained on 8')
+    add('--resolution', metavar='METRES',
+        help='resample to this ground sampling distance while reading; model: to that of the '
+             'training images')
 
-    reading.add_argument('--resolution', metavar='METRES',
-                         help='resample to this ground sampling distance while reading; model: '
-                              'to that of the training images')
+    add = parser.add_argument_group('windows').add_argument
+    add('--window', type=int, nargs='+', metavar='PIXELS',
+        help='side, or height and width, of a window in pixels (default: the training crop)')
+    add('--overlap', type=float, default=0.25, metavar='FRACTION',
+        help='fraction of a window that its neighbour also covers (default: 0.25)')
 
-    windows = parser.add_argument_group('windows')
-    windows.add_argument('--window', type=int, nargs='+', metavar='PIXELS',
-                         help='side, or height and width, of a window in pixels '
-                              '(default: the training crop)')
-    windows.add_argument('--overlap', type=float, default=0.25, metavar='FRACTION',
-                         help='fraction of a window that its neighbour also covers (default: 0.25)')
+    add = parser.add_argument_group('output').add_argument
+    add('--cog', action='store_true', help='write cloud-optimized GeoTIFFs')
+    add('--compress', default='deflate', metavar='NAME',
+        help='deflate, lzw, zstd or none (default: deflate)')
+    add('--no-overviews', action='store_true', help='write no overviews')
+    add('--probabilities', nargs='?', const='uint8', choices=('uint8', 'float16'), metavar='TYPE',
+        help='also write OUT_probabilities.tif, a band a class: uint8 (default with the flag '
+             'alone) or float16')
+    add('--vector', metavar='FILE', help='also write polygons: .gpkg, .geojson or .fgb')
+    add('--classes', nargs='+', metavar='CLASS',
+        help='classes that become polygons (default: all)')
+    add('--min-area', type=float, metavar='M2',
+        help='regions of fewer square metres go to the neighbouring class with the longest common '
+             'border')
+    add('--min-pixels', type=int, metavar='N',
+        help='the same in pixels, for rasters without a CRS')
+    add('--simplify', type=float, metavar='M',
+        help="how far simplified lines may lie from the pixels' edges; metres, or pixels where the "
+             'raster has no CRS')
+    add('--centerlines', nargs='*', metavar='CLASS',
+        help='also write centre lines of these classes (default with the flag alone: road) beside '
+             'the polygons')
+    add('--preview', metavar='FILE.png',
+        help='also write a picture, and FILE.html with map and image under a slider. With several '
+             'rasters --vector and --preview name the suffix, and files lie beside the maps')
 
-    output = parser.add_argument_group('output')
-    output.add_argument('--cog', action='store_true', help='write cloud-optimized GeoTIFFs')
-    output.add_argument('--compress', default='deflate', metavar='NAME',
-                        help='deflate, lzw, zstd or none (default: deflate)')
-    output.add_argument('--no-overviews', action='store_true', help='write no overviews')
-    output.add_argument('--probabilities', nargs='?', const='uint8', choices=('uint8', 'float16'),
-                        metavar='TYPE', help='also write OUT_probabilities.tif, a band a class: '
-                                             'uint8 (default with the flag alone) or float16')
-    output.add_argument('--vector', metavar='FILE',
-                        help='also write polygons: .gpkg, .geojson or .fgb')
-    output.add_argument('--classes', nargs='+', metavar='CLASS',
-                        help='classes that become polygons (default: all)')
-    output.add_argument('--min-area', type=float, metavar='M2',
-                        help='regions of fewer square metres go to the neighbouring class with '
-                             'the longest common border')
-    output.add_argument('--min-pixels', type=int, metavar='N',
-                        help='the same in pixels, for rasters without a CRS')
-    output.add_argument('--simplify', type=float, metavar='M',
-                        help='how far simplified lines may lie from the pixels\' edges; metres, '
-                             'or pixels where the raster has no CRS')
-    output.add_argument('--centerlines', nargs='*', metavar='CLASS',
-                        help='also write centre lines of these classes (default with the flag '
-                             'alone: road) beside the polygons')
-    output.add_argument('--preview', metavar='FILE.png',
-                        help='also write a picture, and FILE.html with map and image under a '
-                             'slider. With several rasters --vector and --preview name the '
-                             'suffix, and files lie beside the maps')
-
-    work = parser.add_argument_group('work')
-    work.add_argument('--max-memory', default='2GB', metavar='SIZE',
-                      help='memory of all processes here together (default: 2GB)')
-    work.add_argument('--workers', type=int, default=1, metavar='N',
-                      help='processes on this machine (default: 1)')
-    work.add_argument('--scheduler', metavar='ADDRESS',
-                      help='Dask scheduler, such as tcp://host:8786, whose workers compute; they '
-                           'have to find raster and model under the same paths')
-    work.add_argument('--restart', action='store_true',
-                      help='discard the finished blocks of an interrupted run')
-    work.add_argument('--overwrite', action='store_true',
-                      help='replace existing files; never inputs')
+    add = parser.add_argument_group('work').add_argument
+    add('--max-memory', default='2GB', metavar='SIZE',
+        help='memory of all processes here together (default: 2GB)')
+    add('--workers', type=int, default=1, metavar='N',
+        help='processes on this machine (default: 1)')
+    add('--scheduler', metavar='ADDRESS',
+        help='Dask scheduler, such as tcp://host:8786, whose workers compute; they have to find '
+             'raster and model under the same paths')
+    add('--restart', action='store_true', help='discard the finished blocks of an interrupted run')
+    add('--overwrite', action='store_true', help='replace existing files; never inputs')
 
 
 def run(args: argparse.Namespace) -> int:
-    """Map what the arguments name; return the exit status.
-
-    Raises:
-        UserError: Something given is wrong.
-    """
+    """Map what the arguments name; return the exit status."""
     check_arguments(args)
     from bhvit_seg.raster.opening import load_rasterio
 
@@ -148,7 +137,8 @@ def run(args: argparse.Namespace) -> int:
         out, bool(args.probabilities), args.vector, args.centerlines is not None, args.preview,
         len(rasters) > 1) for raster, out in rasters.items()}
     if args.vector is not None:
-        check_vector_packages()
+        for package in ('pyogrio', 'pyproj', 'shapely', 'skimage.measure'):
+            load_package(package)
     check_outputs(plans, source.files, args.overwrite)
     model = source.load()
     reading = replace(reading, resolution=find_resolution(args.resolution, model))
@@ -174,18 +164,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """Check that the arguments fit together.
-
-    Raises:
-        UserError: They do not.
-    """
+    """Raise a UserError where the arguments do not fit together."""
     from bhvit_seg.raster.vector.features_io import DRIVERS
 
     check_model(args)
-    if args.workers < 1:
-        raise UserError(f'--workers is {args.workers}: give at least 1')
-    if args.threads is not None and args.threads < 1:
-        raise UserError(f'--threads is {args.threads}: give at least 1')
+    for name in ('workers', 'threads'):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f'--{name} is {getattr(args, name)}: give at least 1')
     if args.window is not None and len(args.window) > 2:
         raise UserError('--window takes a side, or height and width, of the windows')
     if args.vector is None:
@@ -201,11 +186,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def find_resolution(given: str | None, model: Predictor) -> float | None:
-    """Return the metres a pixel that ``--resolution`` asks for.
-
-    Raises:
-        UserError: It is not a number, or the model does not know its own.
-    """
+    """Return the metres a pixel that ``--resolution`` asks for, or raise a UserError."""
     if given != 'model':
         try:
             return None if given is None else float(given)
@@ -218,23 +199,9 @@ def find_resolution(given: str | None, model: Predictor) -> float | None:
     return model.ground_sampling_distance
 
 
-def check_vector_packages() -> None:
-    """Check that the packages for polygons and centre lines are installed.
-
-    Raises:
-        UserError: A package is missing.
-    """
-    for package in ('pyogrio', 'pyproj', 'shapely', 'skimage.measure'):
-        load_package(package)
-
-
 def check_vectors(args: argparse.Namespace, classes: Sequence[str], rasters: Iterable[str]
                   ) -> None:
-    """Check that polygons and centre lines can be written, before hours of mapping.
-
-    Raises:
-        UserError: There is no such class, or an area cannot be measured.
-    """
+    """Raise a UserError where vectors cannot be written, before hours of mapping."""
     from bhvit_seg.raster.opening import open_raster
     from bhvit_seg.raster.vector.features_io import check_place
 
@@ -265,11 +232,7 @@ def absolute(path: str | Path | None) -> str | None:
 
 def find_outputs(rasters: Mapping[Path | str, Path], inputs: Sequence[str], out: Path
                  ) -> dict[Path | str, Path]:
-    """Return for each raster the GeoTIFF to write.
-
-    Raises:
-        UserError: Several rasters are to become one file, or a file is named as a folder.
-    """
+    """Return for each raster the GeoTIFF to write, or raise a UserError."""
     is_file = out.suffix.lower() in ('.tif', '.tiff') and not out.is_dir()
     if is_file and (len(rasters) > 1 or Path(inputs[0]).is_dir()):
         raise UserError(f'{len(rasters)} raster(s) of {", ".join(map(str, inputs))} are to be '
@@ -284,17 +247,19 @@ def describe(report) -> str:
     """Return a line or two about a map."""
     if report.existed:
         return f'{report.out} is there already'
+    from bhvit_seg.raster.mapping import STEPS
+
     done = report.statistics
     resumed = f', {report.resumed} blocks from before' if report.resumed else ''
-    spent = ', '.join(f'{step} {seconds:.1f} s' for step, seconds in
-                      [*done.seconds.items(), ('writing', report.writing)])
-    return (f'{report.out}: {done.computed} windows in {report.seconds:.1f} s, {done.empty} '
+    spent = ', '.join([*(f'{step} {done[step]:.1f} s' for step in STEPS),
+                       f'writing {report.writing:.1f} s'])
+    return (f'{report.out}: {done["computed"]} windows in {report.seconds:.1f} s, {done["empty"]} '
             f'without data{resumed}\n  {spent} (reading and writing overlap with the rest)')
 
 
 def write_companions(raster: str, plan: OutputPaths, args: argparse.Namespace) -> None:
     """Write polygons, centre lines, picture and page of a finished map, unless they are there."""
-    from bhvit_seg.raster.outputs import is_whole, write_notes
+    from bhvit_seg.raster.outputs import is_ours, write_notes
 
     options = {name: getattr(args, name) for name in (
         'classes', 'min_area', 'min_pixels', 'simplify', 'centerlines', 'bands', 'no_alpha')}
@@ -307,7 +272,7 @@ def write_companions(raster: str, plan: OutputPaths, args: argparse.Namespace) -
             if not files:
                 continue
             listing = ' and '.join(map(str, files))
-            if all(is_whole(plan.labels, file, made_by) for file in files):
+            if all(is_ours(plan.labels, file, made_by) for file in files):
                 print(f'{listing}: already there')
                 continue
             write_notes(plan.labels, files, made_by, finished=False)
@@ -318,6 +283,7 @@ def write_companions(raster: str, plan: OutputPaths, args: argparse.Namespace) -
 def write_layers(raster: str, plan: OutputPaths, args: argparse.Namespace) -> str:
     """Write polygons and centre lines; return how many."""
     from bhvit_seg.raster.progress import WorkProgress
+    from bhvit_seg.raster.vector.centerlines import write_centerlines
     from bhvit_seg.raster.vector.vectors import write_vectors
 
     with WorkProgress(plan.vector.name, 100, '%') as progress:
@@ -326,8 +292,6 @@ def write_layers(raster: str, plan: OutputPaths, args: argparse.Namespace) -> st
             simplify=args.simplify, classes=args.classes, progress=progress.set_fraction)
     counts = [f'{count} polygons of {name}' for name, count in polygons['counts'].items()]
     if plan.centerlines is not None:
-        from bhvit_seg.raster.vector.centerlines import write_centerlines
-
         with WorkProgress('centre lines', 100, '%') as progress:
             lines = write_centerlines(plan.labels, plan.vector, args.centerlines,
                                       simplify=args.simplify, progress=progress.set_fraction)
@@ -340,8 +304,7 @@ def write_pictures(raster: str, plan: OutputPaths, args: argparse.Namespace) -> 
     from bhvit_seg.raster.page import write_page
     from bhvit_seg.raster.preview import write_preview
 
-    bands = args.bands and args.bands[:3]
-    alpha = not args.no_alpha
-    write_preview(raster, plan.labels, plan.preview, bands=bands, alpha=alpha)
-    write_page(raster, plan.labels, plan.page, plan.labels.stem, bands=bands, alpha=alpha)
+    given = {'bands': args.bands and args.bands[:3], 'alpha': not args.no_alpha}
+    write_preview(raster, plan.labels, plan.preview, **given)
+    write_page(raster, plan.labels, plan.page, plan.labels.stem, **given)
     return 'image and map'

@@ -96,32 +96,22 @@ class RSLVFDataset(BaseSegDataset):
         if not images:
             raise UserError(f'image folder {folder} holds no file ending in '
                             f"{' or '.join(self.img_suffix)}: check data_prefix and img_suffix")
-        data_list = [dict(img_path=osp.join(folder, name), label_map=self.label_map,
-                          reduce_zero_label=self.reduce_zero_label, seg_fields=[])
-                     for _, name in sorted(images.items())]
+        data_list = [dict(
+            img_path=osp.join(folder, images[stem]), label_map=self.label_map, seg_fields=[],
+            reduce_zero_label=self.reduce_zero_label, mask_encoding=self.mask_encoding,
+            classes=self._metainfo['classes']) for stem in sorted(images)]
         for key, suffixes in (('seg_map_path', self.seg_map_suffix),
                               ('lidar_path', self.lidar_suffix)):
-            if self._is_used(key):
-                files = self._by_stem(self.data_prefix[key], suffixes)
+            folder = self.data_prefix.get(key)
+            if folder is not None and self._is_folder(folder):
+                files = self._by_stem(folder, suffixes)
                 for info, stem in zip(data_list, sorted(images)):
                     # A missing partner keeps the name it should have: check and loader report it.
-                    info[key] = osp.join(self.data_prefix[key],
-                                         files.get(stem, stem + suffixes[0]))
+                    info[key] = osp.join(folder, files.get(stem, stem + suffixes[0]))
+            elif folder is not None and (key != 'seg_map_path' or not self.test_mode):
+                raise UserError(f'data_prefix.{key} is {folder}, which does not exist: correct it, '
+                                'or data_root, or set it to None')
         return data_list
-
-    def get_data_info(self, idx: int) -> dict:
-        """Return the paths of one image together with what its mask's pixels mean."""
-        return super().get_data_info(idx) | dict(mask_encoding=self.mask_encoding,
-                                                 classes=self._metainfo['classes'])
-
-    def _is_used(self, key: str) -> bool:
-        """Whether the folder of these partners is configured, and present where it must be."""
-        folder = self.data_prefix.get(key)
-        found = folder is not None and self._is_folder(folder)
-        if folder is not None and not found and not (key == 'seg_map_path' and self.test_mode):
-            raise UserError(f'data_prefix.{key} is {folder}, which does not exist: correct it, or '
-                            'data_root, or set it to None')
-        return found
 
     def _is_folder(self, folder: str) -> bool:
         return fileio.isdir(folder, backend_args=self.backend_args)

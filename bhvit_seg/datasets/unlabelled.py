@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from mmengine.dataset import BaseDataset
 from mmseg.registry import DATASETS, TRANSFORMS
 from torch.utils.data import ConcatDataset
 
+from bhvit_seg.datasets.decoder_messages import gdal_damage_as_error
 from bhvit_seg.datasets.image_io import fill_gaps, read_pixels, swap_red_and_blue
 from bhvit_seg.datasets.rs_lvf import IMAGE_SUFFIXES
-from bhvit_seg.errors import UserError, load_package
+from bhvit_seg.errors import UserError, first_line, load_package
 from bhvit_seg.models.losses.distillation import UNLABELLED
 
 NODATA = 255
@@ -147,12 +149,15 @@ def find_images(places: Sequence[str | Path]) -> list[Path]:
     return files
 
 
-def _open_raster(path: str | Path):
+@contextlib.contextmanager
+def _open_raster(path: str | Path) -> Iterator:
     rasterio = load_package('rasterio')
     try:
-        return rasterio.open(path)
+        with rasterio.open(path) as raster, gdal_damage_as_error():
+            yield raster
     except rasterio.errors.RasterioError as error:
-        raise UserError(f'the raster {path} cannot be opened: {error}') from error
+        raise UserError(f'the raster {path} cannot be read ({first_line(error.__cause__ or error)})'
+                        ': copy or export it again') from error
 
 
 def _read_window(path: str, window: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:

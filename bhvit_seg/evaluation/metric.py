@@ -13,12 +13,7 @@ from mmseg.registry import METRICS
 
 from bhvit_seg.datasets.image_io import write_labels
 from bhvit_seg.errors import UserError
-from bhvit_seg.evaluation.scores import (
-    class_table,
-    mean_of_defined,
-    score_areas,
-    without_nan,
-)
+from bhvit_seg.evaluation.scores import class_table, mean_of_defined, score_areas, without_nan
 
 
 @METRICS.register_module()
@@ -26,7 +21,7 @@ class PerClassMetric(IoUMetric):
     """``IoUMetric`` that keeps the scores of every class and names predictions after images.
 
     Areas are added up in integers, so large sets lose no pixels; scores are those of
-    :func:`bhvit_seg.evaluation.scores.score_areas`, all of them whatever ``iou_metrics`` names. A
+    :func:`~bhvit_seg.evaluation.scores.score_areas`, all of them whatever ``iou_metrics`` names. A
     class that is never predicted has an F1 of 0, where ``IoUMetric`` leaves it out of the mean.
 
     Args:
@@ -71,20 +66,16 @@ class PerClassMetric(IoUMetric):
                          palette and [[0, 0, 0]] * shift + list(palette))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Return means over classes in per cent, and keep the scores of each class.
-
-        Nothing is scored with ``format_only``.
-        """
+        """Return means over classes in per cent, none with ``format_only``, and keep each class."""
         if self.format_only:
             return {}
         areas = (sum(np.rint(areas.numpy()).astype(np.int64) for areas in kind)
                  for kind in zip(*results))
         summary, self.classes = score_areas(*areas, self.dataset_meta['classes'])
         if self.log_classes:
-            table = class_table({name: without_nan(scores)
-                                 for name, scores in self.classes.items()}, summary)
-            print_log(f'scores of each class in per cent:\n{table}', 'current')
-        precision = mean_of_defined([scores['Precision'] for scores in self.classes.values()])
+            classes = {name: without_nan(scores) for name, scores in self.classes.items()}
+            print_log(f'scores of each class in per cent:\n{class_table(classes, summary)}',
+                      'current')
         # The names that mmseg's metric has for them, which save_best may name.
-        return {**summary, 'mPrecision': precision, 'mRecall': summary['mAcc'],
-                'mDice': summary['mFscore']}
+        return {**summary, 'mRecall': summary['mAcc'], 'mDice': summary['mFscore'],
+                'mPrecision': mean_of_defined([s['Precision'] for s in self.classes.values()])}

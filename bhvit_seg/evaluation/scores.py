@@ -27,37 +27,27 @@ def score_areas(intersect: np.ndarray, union: np.ndarray, predicted: np.ndarray,
     Args:
         intersect: (classes,) pixels that are predicted and labelled as the class, integers.
         union: Pixels that are predicted or labelled as the class.
-        predicted: Pixels that are predicted as the class.
-        labelled: Pixels that are labelled as the class.
+        predicted, labelled: Pixels that are predicted, and that are labelled as the class.
         names: The classes.
 
     Returns:
         ``aAcc``, ``mIoU``, ``mFscore`` and ``mAcc``; and the :data:`COLUMNS` of each class.
     """
-    scores = {
-        'IoU': percent(intersect, union),
-        'F1': percent(2 * intersect, predicted + labelled),
-        'Precision': percent(intersect, predicted),
-        'Recall': percent(intersect, labelled),
-    }
-    summary = {'aAcc': float(percent(intersect.sum(), labelled.sum()))}
-    summary.update((name, mean_of_defined(scores[column])) for name, column in MEANS.items())
-    classes = {name: {column: float(scores[column][label]) for column in COLUMNS}
-               for label, name in enumerate(names)}
-    return summary, classes
+    part = np.stack([intersect, 2 * intersect, intersect, intersect])
+    whole = np.stack([union, predicted + labelled, predicted, labelled])
+    with np.errstate(invalid='ignore', divide='ignore'):
+        scores = dict(zip(COLUMNS, 100 * part / whole))
+        accuracy = float(100 * np.float64(intersect.sum()) / labelled.sum())
+    summary = {'aAcc': accuracy, **{name: mean_of_defined(scores[column])
+                                    for name, column in MEANS.items()}}
+    return summary, {name: {column: float(scores[column][label]) for column in COLUMNS}
+                     for label, name in enumerate(names)}
 
 
 def mean_of_defined(values: Sequence[float]) -> float:
     """Return the mean of what is not NaN, NaN if nothing is."""
-    values = np.asarray(values)
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if defined.size else math.nan
-
-
-def percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return 100 part / whole, NaN where the whole is 0."""
-    with np.errstate(invalid='ignore', divide='ignore'):
-        return 100 * np.asarray(part, np.float64) / np.asarray(whole, np.float64)
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else math.nan
 
 
 def without_nan(scores: dict[str, float]) -> dict[str, float | None]:
@@ -67,33 +57,25 @@ def without_nan(scores: dict[str, float]) -> dict[str, float | None]:
 
 
 def class_table(classes: dict[str, dict], summary: dict) -> str:
-    """Lay out the scores of all classes, and their means, as a table for the terminal.
-
-    None stands for a score that is not defined.
-    """
+    """Lay out the scores of all classes, and their means; None is a score that is not defined."""
     width = max(map(len, ('mean', *classes)))
     rule = '-' * (width + 11 * len(COLUMNS))
     means = {column: summary[name] for name, column in MEANS.items()}
 
-    def row(name: str, scores: dict) -> str:
-        cells = (scores.get(column) for column in COLUMNS)
+    def row(name: str, cells: Sequence[float | None]) -> str:
         return f'{name:<{width}}' + ''.join(
             f'{"-":>11}' if cell is None else f'{cell:>11.2f}' for cell in cells)
 
-    lines = [' ' * width + ''.join(f'{column:>11}' for column in COLUMNS), rule]
-    lines += [row(name, scores) for name, scores in classes.items()]
-    lines += [rule, row('mean', means)]
-    lines.append(f'pixel accuracy {summary["aAcc"]:.2f} %')
-    return '\n'.join(lines)
+    return '\n'.join([
+        ' ' * width + ''.join(f'{column:>11}' for column in COLUMNS), rule,
+        *(row(name, [scores.get(column) for column in COLUMNS])
+          for name, scores in classes.items()),
+        rule, row('mean', [means.get(column) for column in COLUMNS]),
+        f'pixel accuracy {summary["aAcc"]:.2f} %'])
 
 
 def confusion_table(counts: dict[str, Sequence[int]], columns: Sequence[str]) -> str:
-    """Lay out counts of pixels as a table for the terminal.
-
-    Args:
-        counts: By labelled class, the pixels by prediction.
-        columns: What was predicted.
-    """
+    """Lay out counts of pixels: by labelled class, a row with a count for each prediction."""
     corner = 'labelled \\ predicted'
     width = max(map(len, (corner, *counts)))
     widths = [2 + max(len(name), *(len(str(row[i])) for row in counts.values()))

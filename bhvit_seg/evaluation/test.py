@@ -31,19 +31,13 @@ from bhvit_seg.training.config_check import require_sound
 from bhvit_seg.training.runner import start_processes
 
 
-def test(config: str | Path,
-         checkpoint: str | Path,
-         data_root: str | Path | None = None,
-         work_dir: str | Path | None = None,
-         out: str | Path | None = None,
-         tta: bool = False,
-         cfg_options: dict[str, Any] | None = None,
-         launcher: str = 'none') -> dict[str, Any]:
+def test(config: str | Path, checkpoint: str | Path, data_root: str | Path | None = None,
+         work_dir: str | Path | None = None, out: str | Path | None = None, tta: bool = False,
+         cfg_options: dict[str, Any] | None = None, launcher: str = 'none') -> dict[str, Any]:
     """Score a checkpoint on the test set of its config.
 
     Args:
-        config: The config file.
-        checkpoint: The weights; they have to be exactly those of the model.
+        config, checkpoint: The config file, and weights that are exactly those of the model.
         data_root: The folder of the data. Defaults to the config's.
         work_dir: Where logs and the scores go, the latter as ``test_<checkpoint>.json``.
         out: A folder for the predicted label maps. Defaults to None: none are written.
@@ -84,11 +78,9 @@ def test(config: str | Path,
         summary = runner.test()
     metric = next(metric for metric in runner.test_evaluator.metrics
                   if isinstance(metric, PerClassMetric))
-    result = {
-        'config': str(config), 'checkpoint': str(checkpoint), 'tta': tta,
-        'summary': without_nan(summary),
-        'classes': {name: without_nan(scores) for name, scores in metric.classes.items()},
-    }
+    result = {'config': str(config), 'checkpoint': str(checkpoint), 'tta': tta,
+              'summary': without_nan(summary), 'classes': {
+                  name: without_nan(scores) for name, scores in metric.classes.items()}}
     if is_main_process():
         name = f'test_{Path(checkpoint).stem}{"_tta" if tta else ""}.json'
         write_json(Path(cfg.work_dir) / name, result)
@@ -103,15 +95,13 @@ def set_evaluators(cfg: Config, out: str | Path | None) -> None:
     """
     cfg.test_evaluator = [evaluator for _, evaluator in listed(cfg.test_evaluator, '')]
     score_classes(cfg, 'test')
-    ours = [evaluator for evaluator in cfg.test_evaluator
-            if type_name(evaluator) == 'PerClassMetric']
-    if not ours:
-        ours = [{'type': 'PerClassMetric'}]
-        cfg.test_evaluator = [*cfg.test_evaluator, *ours]
-        ours = cfg.test_evaluator[-1:]
+    if 'PerClassMetric' not in map(type_name, cfg.test_evaluator):
+        cfg.test_evaluator = [*cfg.test_evaluator, {'type': 'PerClassMetric'}]
     dataset = cfg.test_dataloader.dataset
     prefix = (dataset.get('data_prefix') or {}).get('img_path')
-    for evaluator in ours:
+    for evaluator in cfg.test_evaluator:
+        if type_name(evaluator) != 'PerClassMetric':
+            continue
         if evaluator.get('format_only') and out is None and not evaluator.get('output_dir'):
             raise UserError('test_evaluator.format_only writes predictions in place of scores: '
                             'give a folder for them with --out')

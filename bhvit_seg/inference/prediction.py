@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from bhvit_seg.datasets.image_io import write_labels
 from bhvit_seg.datasets.lidar import find_raster
 from bhvit_seg.errors import UserError, explain_interrupt, find_user_error, first_line
+from bhvit_seg.fileio import refuse_inputs, write_atomically
 from bhvit_seg.inference.blending import Blender
 from bhvit_seg.inference.inputs import find_images
-from bhvit_seg.inference.pictures import write_overlay
 from bhvit_seg.inference.predictor import LoadedImage, Predictor
-from bhvit_seg.inference.record import Job, check_outputs, list_jobs, note_written, update_record
+from bhvit_seg.inference.record import RECORD, Job, list_jobs, note_written, update_record
 from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.windows import lay_grid
 
@@ -89,7 +90,9 @@ def predict_files(inputs: Sequence[str | Path], source: ModelSource, out: str | 
     lidar = lidar if model.reads_lidar else None
     jobs = list_jobs(names, out, lidar, {'model': model.digest,
                                          'windows': 'whole' if whole else window})
-    check_outputs(jobs, out, [source.weights, *filter(None, [source.config])])
+    rasters = [job.identity['lidar']['path'] for job in jobs if job.identity['lidar']]
+    refuse_inputs([out / RECORD, *(path for job in jobs for path in (job.labels, job.overlay))],
+                  [*source.files, *names, *rasters], '--out')
     report = PredictionReport()
     todo = update_record(out, jobs, source.weights, shown, overwrite)
     left = {job.name for job in todo}
@@ -156,8 +159,7 @@ def predict_in_windows(model: Predictor, image: LoadedImage, window: tuple[int, 
     pixels = image.pixels
     height, width = pixels.shape[:2]
     grid = lay_grid((height, width), window, OVERLAP, model.cell)
-    pixels = np.pad(pixels, ((0, grid.padded_height - height), (0, grid.padded_width - width),
-                             (0, 0)), 'edge')
+    pixels = np.pad(pixels, ((0, -height % model.cell), (0, -width % model.cell), (0, 0)), 'edge')
     blender = Blender(grid, len(model.classes), (0, grid.cells_high), (0, grid.cells_wide))
     for i in range(len(grid.tops)):
         for first in range(0, len(grid.lefts), model.batch):
@@ -180,6 +182,23 @@ def write_prediction(job: Job, image: LoadedImage, labels: np.ndarray, model: Pr
     write_labels(job.labels, labels, model.palette)
     if opacity is not None:
         write_overlay(job.overlay, image.picture, labels, model.palette, opacity)
+
+
+def write_overlay(path: Path, image: np.ndarray, labels: np.ndarray,
+                  palette: Sequence[Sequence[int]], opacity: float) -> None:
+    """Write an image ``(H, W, C)``, red first, with the colours (RGB) of labels laid over it.
+
+    Its first three channels are shown, or the first as grey; values of another type than 8 bits
+    from their 2nd to their 98th percentile.
+    """
+    image = image[..., :3] if image.shape[2] >= 3 else image[..., :1].repeat(3, 2)
+    if image.dtype != np.uint8:
+        low, high = np.percentile(image, (2, 98))
+        image = (255 * ((image - low) / max(high - low, 1e-12)).clip(0, 1)).astype(np.uint8)
+    colours = np.asarray(palette, np.float32)[labels]
+    blend = np.rint((1 - opacity) * image + opacity * colours).astype(np.uint8)
+    with write_atomically(path) as partial:
+        Image.fromarray(blend).save(partial)
 
 
 def some(images: Sequence[Path]) -> str:

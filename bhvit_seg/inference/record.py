@@ -72,21 +72,6 @@ def stamp_of(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def check_outputs(jobs: Sequence[Job], out: Path, others: Sequence[str | Path]) -> None:
-    """Check that no output is an input.
-
-    Raises:
-        UserError: An output is an input.
-    """
-    read = {os.path.realpath(path) for path in others}
-    for job in jobs:
-        read |= {os.path.realpath(file['path'])
-                 for file in (job.identity['source'], job.identity['lidar']) if file}
-    for path in (out / RECORD, *(path for job in jobs for path in (job.labels, job.overlay))):
-        if os.path.realpath(path) in read:
-            raise UserError(f'{path} would be written, but it is an input: give another --out')
-
-
 def update_record(out: Path, jobs: Sequence[Job], weights: str, opacity: float | None,
                   overwrite: bool) -> list[Job]:
     """Record in ``out`` what its predictions are of, and return what is left to predict.

@@ -69,16 +69,6 @@ class Grid:
         return -(-self.width // self.cell)
 
     @property
-    def padded_height(self) -> int:
-        """Rows of the raster, rounded up to whole cells."""
-        return self.cells_high * self.cell
-
-    @property
-    def padded_width(self) -> int:
-        """Columns of the raster, rounded up to whole cells."""
-        return self.cells_wide * self.cell
-
-    @property
     def window_cells(self) -> tuple[int, int]:
         """Sides of a window in cells."""
         return self.window[0] // self.cell, self.window[1] // self.cell

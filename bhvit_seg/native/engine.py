@@ -47,31 +47,27 @@ def read_file(path: str | os.PathLike) -> bytes:
     Raises:
         UserError: The file is missing, a folder, not readable or too large.
     """
+    advice = 'give the path of a file that bhvit-seg export wrote'
     if not isinstance(path, (str, bytes, os.PathLike)):
-        raise UserError(f'the packed model is {path!r}: expected the path of a file that '
-                        'bhvit-seg export wrote')
+        raise UserError(f'the packed model is {path!r}: {advice}')
     name = os.fsdecode(path)
     try:
-        with open(name, 'rb', opener=_open_at_once) as file:
+        # A named pipe without a writer would block.
+        with open(name, 'rb', opener=lambda file, flags: os.open(
+                file, flags | getattr(os, 'O_NONBLOCK', 0))) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise UserError(f'the packed model {name} is not a regular file: give the path of '
-                                'a file that bhvit-seg export wrote')
+                raise UserError(f'the packed model {name} is not a regular file: {advice}')
             if status.st_size > MAX_BYTES:
                 raise UserError(f'{name} has {status.st_size:,} bytes, too many for a packed '
-                                'model: give a file that bhvit-seg export wrote')
+                                f'model: {advice}')
             return file.read()
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
         reason = getattr(error, 'strerror', None) or error
-        raise UserError(f'the packed model {name!r} cannot be read ({reason}): give the path of a '
-                        'file that bhvit-seg export wrote') from error
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open a file; a named pipe without a writer too, which would block."""
-    return os.open(path, flags | getattr(os, 'O_NONBLOCK', 0))
+        raise UserError(f'the packed model {name!r} cannot be read ({reason}): {advice}'
+                        ) from error
 
 
 def check_isa(isa: str | None) -> str:
@@ -98,9 +94,6 @@ def instruction_sets() -> list[str]:
 
 def processor_limits(isa: str | None = None) -> tuple[float, float]:
     """Measure what one core does at best in loops on registers.
-
-    Args:
-        isa: One of :func:`instruction_sets`; the best by default.
 
     Returns:
         Binary and float products (multiply and accumulate) a second.

@@ -9,6 +9,7 @@ formulas that the tensors stand in.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import numpy as np
@@ -20,7 +21,7 @@ from bhvit_seg.errors import UserError
 from bhvit_seg.models.backbones.bhvit import BHViT, Block
 from bhvit_seg.models.decode_heads import BinaryConvModule, BinarySegformerHead, BinaryUPerHead
 from bhvit_seg.models.embeddings import Downsampling, PatchEmbedding
-from bhvit_seg.models.layers import BinaryConv2d, BinaryLinear, RPReLU
+from bhvit_seg.models.layers import BinaryLayer, RPReLU
 from bhvit_seg.models.mlp import BinaryMLP, ShiftBranches
 from bhvit_seg.models.quantizers import AttentionQuantizer, sign
 from bhvit_seg.models.segmentors import DistillationSegmentor
@@ -90,84 +91,72 @@ def check_exportable(model: nn.Module) -> None:
     Raises:
         UserError: It does not; the sentence says what stands in the way.
     """
+    for obstacle, possible in _obstacles(model):
+        raise UserError(f'{obstacle}: only {possible} can be packed')
+
+
+def _obstacles(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield what stands in the way of packing, and what can be packed."""
     # A subclass may compute something else: the classes have to be exactly these.
-    if type(model) not in (EncoderDecoder, DistillationSegmentor) or model.with_neck:
-        raise UserError(f'the segmentor is a {type(model).__name__}'
-                        f'{" with a neck" if getattr(model, "with_neck", False) else ""}: only an '
-                        'EncoderDecoder of BHViT and a binary head can be packed')
+    neck = ' with a neck' if getattr(model, 'with_neck', False) else ''
+    if type(model) not in (EncoderDecoder, DistillationSegmentor) or neck:
+        yield (f'the segmentor is a {type(model).__name__}{neck}',
+               'an EncoderDecoder of BHViT and a binary head')
     backbone, head = model.backbone, model.decode_head
     if type(backbone) is not BHViT:
-        raise UserError(f'the backbone is a {type(backbone).__name__}: only BHViT can be packed')
+        yield f'the backbone is a {type(backbone).__name__}', 'BHViT'
     if type(head) not in HEADS:
-        raise UserError(f'the decode head is a {type(head).__name__}: only '
-                        f'{" and ".join(kind.__name__ for kind in HEADS)} can be packed')
-    network = nn.ModuleList([backbone, head])
-    for module in network.modules():
-        if isinstance(module, (BinaryConv2d, BinaryLinear)) and not module.binary:
-            raise UserError('the model is the full-precision twin (binary=False): only the binary '
-                            'network can be packed')
-        if isinstance(module, MSMHA) and not isinstance(module.quantizer, AttentionQuantizer):
-            raise UserError('the backbone quantizes attention by a '
-                            f"{type(module.quantizer).__name__}: only attention='qd' can be packed")
-    _check_parts(backbone)
+        yield (f'the decode head is a {type(head).__name__}',
+               ' and '.join(kind.__name__ for kind in HEADS))
+    for layer in (*backbone.modules(), *head.modules()):
+        if isinstance(layer, BinaryLayer) and not layer.binary:
+            yield 'the model is the full-precision twin (binary=False)', 'the binary network'
     stages = tuple(range(len(backbone.stages)))
+    for i in stages:
+        yield from _obstacles_in_stage(backbone, i)
     if tuple(head.in_index) != stages or backbone.out_indices != stages:
-        raise UserError(f'the head takes the maps {tuple(head.in_index)} of the backbone\'s '
-                        f'{backbone.out_indices}: only all four stages in order can be packed')
+        yield (f'the head takes the maps {tuple(head.in_index)} of the backbone\'s '
+               f'{backbone.out_indices}', 'all four stages in order')
     if getattr(head, 'interpolate_mode', 'bilinear') != 'bilinear':
-        raise UserError(f'the head upsamples maps with interpolate_mode={head.interpolate_mode!r}: '
-                        "only 'bilinear' can be packed")
+        yield (f'the head upsamples maps with interpolate_mode={head.interpolate_mode!r}',
+               "'bilinear'")
     if head.out_channels == 1:
-        raise UserError('the head has one output channel and a threshold (out_channels=1): only '
-                        'one channel for each class can be packed')
+        yield ('the head has one output channel and a threshold (out_channels=1)',
+               'one channel for each class')
     if head.out_channels > MAX_CLASSES:
-        raise UserError(f'the head has {head.out_channels} classes: labels are 8-bit, so that at '
-                        f'most {MAX_CLASSES} can be packed')
-    if getattr(model.data_preprocessor, 'test_cfg', None):
-        raise UserError(f'data_preprocessor.test_cfg is {model.data_preprocessor.test_cfg}, which '
-                        'pads images before the network sees them: leave it out, the packed model '
-                        'takes images of any size')
-    _check_widths(backbone, head)
-
-
-def _check_parts(backbone: BHViT) -> None:
-    """See that a backbone is the whole hybrid, not a row of the ablation of its parts."""
-    for i, stage in enumerate(backbone.stages):
-        kind = MSGDC if i < 2 else MSMHA
-        for block in stage:
-            mixer = block.token_mixer
-            if type(mixer) is not kind:
-                raise UserError(f'stage {i + 1} of the backbone mixes tokens by '
-                                f"{type(mixer).__name__}: only token_mixers='hybrid' can be packed")
-            if isinstance(mixer, MSGDC) and [c.dilation[0] for c in mixer.convs] != [1, 3, 5]:
-                raise UserError(f'stage {i + 1} of the backbone has an ordinary convolution: only '
-                                "convolution='multi_scale' can be packed")
-            if isinstance(mixer, MSMHA) and mixer.span != 'multi_scale':
-                raise UserError(f'stage {i + 1} of the backbone has attention_span={mixer.span!r}: '
-                                "only 'multi_scale' can be packed")
-            if block.shifts is None:
-                raise UserError(f'stage {i + 1} of the backbone has no shift branches '
-                                '(shifts=False): only a backbone with them can be packed')
-
-
-def _check_widths(backbone: BHViT, head: nn.Module) -> None:
-    channels, heads = backbone.arch['channels'], backbone.arch['num_heads']
-    for i, width in enumerate(channels):
-        if width % WORD_BITS:
-            raise UserError(f'stage {i + 1} of the backbone has {width} channels: bits are packed '
-                            f'{WORD_BITS} to a word, so that only multiples of {WORD_BITS} can be '
-                            'packed')
-        group = width // 4
-        if i < 2 and group not in (8, 16) and group % WORD_BITS:
-            raise UserError(f'stage {i + 1} of the backbone has {width} channels, {group} in each '
-                            f'group: only groups of 8, 16 or a multiple of {WORD_BITS} channels '
-                            'can be packed')
-        if i >= 2 and (width // heads[i]) % WORD_BITS:
-            raise UserError(f'stage {i + 1} of the backbone has {width // heads[i]} channels a '
-                            f'head: only multiples of {WORD_BITS} can be packed')
+        yield (f'the head has {head.out_channels} classes and labels are 8-bit',
+               f'at most {MAX_CLASSES} classes')
     if head.channels % WORD_BITS:
-        raise UserError(f'the decode head has {head.channels} channels: only multiples of '
-                        f'{WORD_BITS} can be packed')
+        yield f'the decode head has {head.channels} channels', f'multiples of {WORD_BITS}'
+    padding = getattr(model.data_preprocessor, 'test_cfg', None)
+    if padding:
+        yield (f'data_preprocessor.test_cfg is {padding}, which pads images before the network '
+               'sees them', 'a model without it, which takes images of any size,')
+
+
+def _obstacles_in_stage(backbone: BHViT, i: int) -> Iterator[tuple[str, str]]:
+    """The same for a stage: it has to be the whole hybrid, in widths of whole words of bits."""
+    stage = f'stage {i + 1} of the backbone'
+    for block in backbone.stages[i]:
+        mixer = block.token_mixer
+        if type(mixer) is not (MSGDC if i < 2 else MSMHA):
+            yield f'{stage} mixes tokens by {type(mixer).__name__}', "token_mixers='hybrid'"
+        if i < 2 and [conv.dilation[0] for conv in mixer.convs] != [1, 3, 5]:
+            yield f'{stage} has an ordinary convolution', "convolution='multi_scale'"
+        if i >= 2 and mixer.span != 'multi_scale':
+            yield f'{stage} has attention_span={mixer.span!r}', "'multi_scale'"
+        if i >= 2 and not isinstance(mixer.quantizer, AttentionQuantizer):
+            yield f'{stage} quantizes by {type(mixer.quantizer).__name__}', "attention='qd'"
+        if block.shifts is None:
+            yield f'{stage} has no shift branches (shifts=False)', 'a backbone with them'
+    width, heads = backbone.arch['channels'][i], backbone.arch['num_heads'][i]
+    if width % WORD_BITS:
+        yield f'{stage} has {width} channels', f'multiples of {WORD_BITS}'
+    if i < 2 and width // 4 not in (8, 16) and width // 4 % WORD_BITS:
+        yield (f'{stage} has {width} channels, {width // 4} in each group',
+               f'groups of 8, 16 or a multiple of {WORD_BITS} channels')
+    if i >= 2 and width // heads % WORD_BITS:
+        yield f'{stage} has {width // heads} channels a head', f'multiples of {WORD_BITS}'
 
 
 # ------------------------------------------------------------------------------- the pieces
@@ -178,14 +167,12 @@ def _affine(norm: nn.Module) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or not norm.track_running_stats:
         raise UserError(f'the model has a {type(norm).__name__} whose statistics depend on the '
                         "image: only norm_cfg=dict(type='BN') or 'SyncBN' can be packed")
-    scale = 1 / np.sqrt(_numpy(norm.running_var) + norm.eps)
-    if norm.affine:
-        scale = scale * _numpy(norm.weight)
-    bias = -_numpy(norm.running_mean) * scale
-    return scale, bias + _numpy(norm.bias) if norm.affine else bias
+    weight, bias = (_numpy(norm.weight), _numpy(norm.bias)) if norm.affine else (1, 0)
+    scale = 1 / np.sqrt(_numpy(norm.running_var) + norm.eps) * weight
+    return scale, bias - _numpy(norm.running_mean) * scale
 
 
-def _weight(layer: BinaryConv2d | BinaryLinear) -> tuple[np.ndarray, np.ndarray]:
+def _weight(layer: BinaryLayer) -> tuple[np.ndarray, np.ndarray]:
     """Bits ``(outputs, words)``, inputs in the order (ky, kx, channel), and scaling factors."""
     weight = layer.weight.detach()
     flat = weight.flatten(1)
@@ -202,18 +189,12 @@ def _act(act: RPReLU, channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return shift_in, slope, shift_out
 
 
-def _product(layer: BinaryConv2d | BinaryLinear, norm: nn.Module, act: RPReLU) -> Tensors:
+def _product(layer: BinaryLayer, norm: nn.Module, act: RPReLU) -> Tensors:
     """``prelu(scale · dot + bias + shortcut, slope)``: the product, its norm and its RPReLU."""
     bits, factor = _weight(layer)
     scale, bias = _affine(norm)
     shift_in, slope, _ = _act(act, len(scale))
     return {'bits': bits, 'scale': factor * scale, 'bias': bias - shift_in, 'slope': slope}
-
-
-def _binary_conv_module(module: BinaryConvModule) -> Tensors:
-    return {'input_bias': _numpy(module.conv.input_bias),
-            **_product(module.conv, module.norm, module.act),
-            'shift': _act(module.act, module.conv.out_channels)[2]}
 
 
 # ------------------------------------------------------------------------- input and backbone
@@ -232,9 +213,9 @@ def _architecture(backbone: BHViT, head: nn.Module) -> np.ndarray:
 def read_preprocessing(model: EncoderDecoder) -> tuple[Tensors, list[int]]:
     """Mean and deviation of each channel, and where the model expects it.
 
-    Image readers of OpenMMLab give blue first. The packed model takes red first, so that a model
-    that does not exchange them gets the channels of its first layer exchanged instead. Which one
-    it is shows when the preprocessor is tried.
+    Image readers of OpenMMLab give blue first, and the packed model takes red first: a model that
+    does not exchange them, as a trial of its preprocessor shows, gets the channels of its first
+    layer exchanged instead.
     """
     preprocessor, channels = model.data_preprocessor, model.backbone.in_channels
     mean, std = torch.zeros(channels).double(), torch.ones(channels).double()
@@ -356,20 +337,22 @@ def _mlp(mlp: BinaryMLP, shifts: ShiftBranches, norm: nn.Module) -> Tensors:
 
 
 def _head(head: nn.Module) -> Tensors:
+    tensors = {}
     if isinstance(head, BinarySegformerHead):
         modules = {**{f'conv{i}': conv for i, conv in enumerate(head.convs)},
                    'fusion': head.fusion_conv}
-        tensors = {}
     else:
+        tensors['pool_scales'] = np.array(head.psp_modules.pool_scales, np.int32)
         modules = {**{f'psp{k}': branch[1] for k, branch in enumerate(head.psp_modules)},
                    'bottleneck': head.bottleneck,
                    **{f'lateral{i}': conv for i, conv in enumerate(head.lateral_convs)},
                    **{f'fpn{i}': conv for i, conv in enumerate(head.fpn_convs)},
                    'fpn_bottleneck': head.fpn_bottleneck}
-        tensors = {'pool_scales': np.array(head.psp_modules.pool_scales, np.int32)}
     for name, module in modules.items():
         assert isinstance(module, BinaryConvModule)
-        tensors.update(_named(name, _binary_conv_module(module)))
-    classifier = head.conv_seg
-    return {**tensors, 'classifier.weight': _numpy(classifier.weight)[:, :, 0, 0],
-            'classifier.bias': _numpy(classifier.bias)}
+        tensors.update(_named(name, {
+            'input_bias': _numpy(module.conv.input_bias),
+            **_product(module.conv, module.norm, module.act),
+            'shift': _act(module.act, module.conv.out_channels)[2]}))
+    return {**tensors, 'classifier.weight': _numpy(head.conv_seg.weight)[:, :, 0, 0],
+            'classifier.bias': _numpy(head.conv_seg.bias)}

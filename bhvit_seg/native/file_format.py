@@ -30,10 +30,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import write_atomically
 
 from .engine import load_engine, read_file, run
+from .meta import decode_meta
 
 MAGIC = b'BHVITSEG'
 VERSION = 1
@@ -41,20 +41,14 @@ BYTE_ORDER_MARK = 0x01020304
 TYPES = (np.dtype('<f4'), np.dtype('<f2'), np.dtype('<u4'), np.dtype('<i4'))
 ALIGNMENT = 16
 WORD_BITS = 32
-
-_HEADER = struct.Struct('<8sIIQIIII')
-_MAX_DIMS = 4
+HEADER_BYTES = 40
+MAX_DIMS = 4
 # What is multiplied in full precision, and what is added once; all else sets thresholds of bits.
 _NARROWABLE = re.compile(r'(stem|down\d)\.(weight|position)|head\.classifier\.weight')
 
 
 class PackedModel(NamedTuple):
-    """What a file holds.
-
-    Attributes:
-        tensors: Arrays by name.
-        meta: Names of the classes, palette and whatever else is not arithmetic.
-    """
+    """What a file holds: arrays by name, and whatever is not arithmetic, such as classes."""
 
     tensors: dict[str, np.ndarray]
     meta: dict[str, Any]
@@ -98,9 +92,8 @@ def write_packed(path: str | os.PathLike, tensors: Mapping[str, np.ndarray],
     """
     meta_bytes = json.dumps(meta, ensure_ascii=False, sort_keys=True).encode()
     stored = {name: _storable(name, array) for name, array in tensors.items()}
-    directory_length = sum(2 + len(name) + 2 + 4 * array.ndim + 8
-                           for name, array in stored.items())
-    at = _HEADER.size + len(meta_bytes) + directory_length
+    directory_length = sum(12 + len(name) + 4 * array.ndim for name, array in stored.items())
+    at = HEADER_BYTES + len(meta_bytes) + directory_length
     directory, parts = b'', []
     for name, array in stored.items():
         padding = -at % ALIGNMENT
@@ -110,12 +103,11 @@ def write_packed(path: str | os.PathLike, tensors: Mapping[str, np.ndarray],
         parts += [bytes(padding), array.tobytes()]
         at += padding + array.nbytes
     assert len(directory) == directory_length
-    body = b''.join(parts)
     counts = struct.pack('<III', len(stored), len(meta_bytes), len(directory))
-    checksum = zlib.crc32(body, zlib.crc32(counts + meta_bytes + directory))
-    head = struct.pack('<8sIIQI', MAGIC, VERSION, BYTE_ORDER_MARK, at, checksum)
+    sealed = b''.join([counts, meta_bytes, directory, *parts])
+    head = struct.pack('<8sIIQI', MAGIC, VERSION, BYTE_ORDER_MARK, at, zlib.crc32(sealed))
     with write_atomically(path) as partial:
-        partial.write_bytes(b''.join([head, counts, meta_bytes, directory, body]))
+        partial.write_bytes(head + sealed)
     return stored
 
 
@@ -123,7 +115,7 @@ def _storable(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype == np.float64:
         array = array.astype(np.float32)
     stored = np.ascontiguousarray(array, array.dtype.newbyteorder('<'))
-    assert stored.dtype in TYPES and 1 <= stored.ndim <= _MAX_DIMS, (name, stored.dtype)
+    assert stored.dtype in TYPES and 1 <= stored.ndim <= MAX_DIMS, (name, stored.dtype)
     assert stored.dtype != np.float16 or may_be_narrow(name), name
     return stored
 
@@ -139,8 +131,4 @@ def read_packed(path: str | os.PathLike) -> PackedModel:
     meta, entries = run(load_engine().parse, content, name)
     tensors = {key: np.frombuffer(content, TYPES[kind], math.prod(shape), offset).reshape(shape)
                for key, (kind, shape, offset) in entries.items()}
-    try:
-        return PackedModel(tensors, json.loads(meta.decode()))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f'the packed model {name} has meta data that are not JSON ({error}): '
-                        'export it again with bhvit-seg export') from error
+    return PackedModel(tensors, decode_meta(meta, name))

@@ -9,8 +9,8 @@ from typing import Any
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 from mmcv.transforms import LoadImageFromFile
 from mmcv.transforms import Resize as MMCVResize
-from mmengine.config import Config
 from mmseg.datasets.transforms import PackSegInputs, ResizeShortestEdge
+from torch import nn
 
 from bhvit_seg.datasets.image_io import COLOUR_FLAGS
 from bhvit_seg.datasets.transforms import LoadAerialAnnotations, LoadAerialImage, LoadLidarChannels
@@ -24,55 +24,43 @@ _KNOWN_STEPS = (*_IMAGE_LOADERS, LoadAerialAnnotations, LoadLidarChannels, MMCVR
 
 def describe(trained: TrainedSegmentor) -> dict[str, Any]:
     """Return what a packed model says about the model besides arithmetic."""
-    model, classes = trained.model, trained.n_labels
-    names = [list(source['classes'])
-             for source in find_dataset_meta(trained.cfg, trained.dataset_meta)
+    model, cfg, classes = trained.model, trained.cfg, trained.n_labels
+    names = [list(source['classes']) for source in find_dataset_meta(cfg, trained.dataset_meta)
              if len(source.get('classes') or ()) == classes]
     lidar = [{'channels': step.channels, 'fill': step.fill, 'nodata': step.nodata}
              for step in trained.pipeline if isinstance(step, LoadLidarChannels)]
-    channels = _count_channels(model)
+    decoding = [step.color_type for step in trained.pipeline
+                if isinstance(step, _IMAGE_LOADERS) and step.color_type in COLOUR_FLAGS]
+    channels = count_channels(model)
     camera = ['red', 'green', 'blue'] if channels >= 3 else []
     further = 'lidar' if lidar else 'channel'
+    window = (cfg.model.get('data_preprocessor') or {}).get('size') or cfg.get('crop_size')
     return {
         'name': trained.config.stem,
         'classes': names[0] if names else [f'class {index}' for index in range(classes)],
         'palette': trained.palette[:classes],
-        'window': find_window(trained.cfg),
-        'ground_sampling_distance': trained.cfg.get('ground_sampling_distance'),
+        'window': None if window is None else [int(side) for side in window],
+        'ground_sampling_distance': cfg.get('ground_sampling_distance'),
         'channels': channels,
         'channel_order': camera + [f'{further} {index}' for index in range(channels - len(camera))],
-        'color_type': find_color_type(trained.pipeline),
-        'test_scale': find_test_scale(trained.pipeline),
+        'color_type': decoding[0] if decoding else 'color',
+        'test_scale': _find_test_scale(trained.pipeline),
         'align_corners': bool(model.align_corners),
         'lidar': lidar[0] if lidar else None,
         'source': hashlib.sha256(trained.checkpoint.read_bytes()).hexdigest(),
     }
 
 
-def _count_channels(model: Any) -> int:
+def count_channels(model: nn.Module) -> int:
     """Return how many channels images have; not every backbone of mmseg tells."""
-    known = getattr(model.backbone, 'in_channels', None)
+    known = getattr(getattr(model, 'backbone', None), 'in_channels', None)
     if isinstance(known, int):
         return known
-    mean = getattr(model.data_preprocessor, 'mean', None)
+    mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
     return 3 if mean is None else len(mean)
 
 
-def find_window(cfg: Config) -> list[int] | None:
-    """Return height and width of the training crop, if the config tells."""
-    size = (cfg.model.get('data_preprocessor') or {}).get('size') or cfg.get('crop_size')
-    return None if size is None else [int(side) for side in size]
-
-
-def find_color_type(pipeline: Sequence[Any]) -> str:
-    """Return how images are decoded: ``'color'`` or ``'unchanged'``."""
-    for step in pipeline:
-        if isinstance(step, _IMAGE_LOADERS) and step.color_type in COLOUR_FLAGS:
-            return step.color_type
-    return 'color'
-
-
-def find_test_scale(pipeline: Sequence[Any]) -> dict[str, Any] | None:
+def _find_test_scale(pipeline: Sequence[Any]) -> dict[str, Any] | None:
     """Return the size that a test pipeline brings images to, if it resizes them."""
     for step in pipeline:
         if isinstance(step, MMCVResize) and step.scale is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +17,7 @@ from bhvit_seg import __version__
 from bhvit_seg.datasets.lidar import find_raster
 from bhvit_seg.datasets.synthetic import generate_scene
 from bhvit_seg.errors import UserError
-from bhvit_seg.fileio import make_output_folder
+from bhvit_seg.fileio import make_output_folder, refuse_inputs
 from bhvit_seg.native.export import fold_segmentor, uninitialized_quantizers
 from bhvit_seg.native.file_format import may_be_narrow, write_packed
 from bhvit_seg.native.packed_meta import describe, find_differences
@@ -31,9 +33,19 @@ from bhvit_seg.training.trained import TrainedSegmentor, pixels_of
 
 PRECISIONS = ('auto', '16', '32')
 N_SCENES = 4
+# One bit that flips in the last stage reaches a thousand pixels: much of a small scene.
 SCENE_SIZE = (256, 256)
 # Simulating in float64 takes seconds an image.
 MAX_IMAGES = 32
+# The part of the network that a tensor is of, by its name.
+PARTS = {
+    'binary weights': r'.*\.bits',
+    'position embeddings': r'.*\.position',
+    'stem': r'stem\.weight',
+    'full-precision downsampling': r'down.*\.weight',
+    'classifier': r'head\.classifier\..*',
+    'channel parameters': '.*',
+}
 
 
 @dataclass
@@ -52,7 +64,7 @@ class ExportReport:
     """
 
     path: Path
-    parts: dict[str, int]
+    parts: Mapping[str, int]
     float32_bytes: int
     verification: Verification | None = None
     narrowed: list[str] = field(default_factory=list)
@@ -78,55 +90,18 @@ class ExportReport:
             lines.append('in 32 bits, because 16 would change labels of the verification: ' + ', '
                          .join(f'{name} ({count})' for name, count in self.kept.items()))
         check = self.verification
-        if check is None:
-            lines.append('not verified')
-        else:
-            lines.append(
-                f'verified on {check.images} images, {check.pixels:,} pixels: {check.packed} '
-                'labels are not those of the simulation in float64 (torch in float32: '
-                f'{check.torch_float32}; accepted: {check.allowed})')
-            if self.changed:
-                lines.append(f'16 bits changed {self.changed} labels, '
-                             f'{100 * self.changed / check.pixels:.3f} %')
+        lines.append('not verified' if check is None else (
+            f'verified on {check.images} images, {check.pixels:,} pixels: {check.packed} '
+            'labels are not those of the simulation in float64 (torch in float32: '
+            f'{check.torch_float32}; accepted: {check.allowed})'))
+        if self.changed:
+            lines.append(f'16 bits changed {self.changed} labels, '
+                         f'{100 * self.changed / check.pixels:.3f} %')
         return '\n'.join([*lines, *(f'warning: {warning}' for warning in self.warnings)])
 
 
-def part_of(name: str) -> str:
-    """Return which part of the network a tensor is of, for the list of sizes."""
-    if name.endswith('.bits'):
-        return 'binary weights'
-    if name.endswith('.position'):
-        return 'position embeddings'
-    if name == 'stem.weight':
-        return 'stem'
-    if name.startswith('down') and name.endswith('.weight'):
-        return 'full-precision downsampling'
-    if name.startswith('head.classifier.'):
-        return 'classifier'
-    return 'channel parameters'
-
-
-def measure_parts(stored: Mapping[str, np.ndarray], total: int) -> dict[str, int]:
-    """Return the bytes of each part of a packed model; they add up to the file's ``total``."""
-    parts: dict[str, int] = {}
-    for name, array in stored.items():
-        part = part_of(name)
-        parts[part] = parts.get(part, 0) + array.nbytes
-    parts['names and meta data'] = total - sum(parts.values())
-    return parts
-
-
-def float32_bytes(model: nn.Module) -> int:
-    """Return what the floating-point tensors of backbone and head take as float32."""
-    return sum(4 * tensor.numel() for part in (model.backbone, model.decode_head)
-               for tensor in part.state_dict().values() if tensor.is_floating_point())
-
-
-def pack_model(model: nn.Module,
-               out: str | Path,
-               meta: Mapping[str, Any] | None = None,
-               images: Sequence[np.ndarray] = (),
-               precision: str = 'auto',
+def pack_model(model: nn.Module, out: str | Path, meta: Mapping[str, Any] | None = None,
+               images: Sequence[np.ndarray] = (), precision: str = 'auto',
                threads: int | None = None) -> ExportReport:
     """Write the packed model of a segmentor that is in memory.
 
@@ -153,7 +128,7 @@ def pack_model(model: nn.Module,
     tensors = stored = fold_segmentor(model)
     check, kept, changed = None, {}, 0
     if precision == '16':
-        stored = narrow(tensors, [name for name in tensors if may_be_narrow(name)])
+        stored = narrow(tensors, filter(may_be_narrow, tensors))
         for name, array in stored.items():
             if not np.isfinite(array).all():
                 raise UserError(f'{name} has values that 16 bits cannot hold: leave out '
@@ -175,34 +150,32 @@ def pack_model(model: nn.Module,
         **(meta or {}), 'created_by': f'bhvit_seg {__version__}',
         'precision': dict.fromkeys(narrowed, 'float16'),
         'verification': {**asdict(check), 'changed_by_16_bits': changed} if check else None})
-    report = ExportReport(out, measure_parts(stored, out.stat().st_size), float32_bytes(model),
-                          check, narrowed, kept, changed)
+    parts: Counter[str] = Counter()
+    for name, array in stored.items():
+        parts[next(part for part in PARTS if re.fullmatch(PARTS[part], name))] += array.nbytes
+    parts['names and meta data'] = out.stat().st_size - sum(parts.values())
+    float32_bytes = sum(4 * tensor.numel() for part in (model.backbone, model.decode_head)
+                        for tensor in part.state_dict().values() if tensor.is_floating_point())
     unset = uninitialized_quantizers(model)
-    if unset:
-        report.warnings.append(f'{unset} attention quantizers have never been trained: labels of '
-                               'this model mean nothing')
-    return report
+    return ExportReport(out, parts, float32_bytes, check, narrowed, kept, changed, [
+        f'{unset} attention quantizers have never been trained: labels of this model mean nothing'
+    ] if unset else [])
 
 
-def export_packed(config: str | Path,
-                  checkpoint: str | Path,
-                  out: str | Path,
+def export_packed(config: str | Path, checkpoint: str | Path, out: str | Path,
                   images: Mapping[Path, Path] | Sequence[Path] = (),
-                  lidar: str | Path | None = None,
-                  precision: str = 'auto',
-                  verify: bool = True,
-                  threads: int | None = None,
-                  cfg_options: dict[str, Any] | None = None) -> ExportReport:
+                  lidar: str | Path | None = None, precision: str = 'auto', verify: bool = True,
+                  threads: int | None = None, cfg_options: dict[str, Any] | None = None
+                  ) -> ExportReport:
     """Fold a trained segmentor into one file, and check that it labels as torch does.
 
     Args:
-        config: The config file.
-        checkpoint: The weights.
+        config, checkpoint: The config file and the weights.
         out: The file to write.
         images: Image files to verify with, at most 32 of them, each with its path below ``lidar``
             (without suffix; by default the name of the file), as
             :func:`bhvit_seg.inference.inputs.find_images` lists them. By default four synthetic
-            scenes, see :func:`scene_size`.
+            scenes as large as the training window, or 256×256.
         lidar: The folder with a raster for each image, for models that read them.
         precision: See :func:`pack_model`.
         verify: Whether to verify. Without it ``'auto'`` stores all in 32 bits.
@@ -212,26 +185,23 @@ def export_packed(config: str | Path,
     Raises:
         UserError: Something given is wrong, see also :func:`pack_model`.
     """
-    if Path(out).resolve() in {Path(path).resolve() for path in (config, checkpoint, *images)}:
-        raise UserError(f'{out} would be written, but it is an input: give another name')
+    refuse_inputs([out], [config, checkpoint, *images], 'name')
     trained = TrainedSegmentor(config, checkpoint, 'cpu', cfg_options)
     meta = describe(trained)
     pictures = []
-    if verify:
-        pictures = (read_images(trained, images, lidar) if images
-                    else synthetic_images(meta['channels'], scene_size(meta['window'])))
+    if verify and images:
+        pictures = _read_images(trained, images, lidar)
+    elif verify:
+        pictures = synthetic_images(meta['channels'],
+                                    np.maximum(meta['window'] or SCENE_SIZE, SCENE_SIZE))
     report = pack_model(trained.model, out, meta, pictures, precision, threads)
     report.warnings += find_differences(trained)
     return report
 
 
-def read_images(trained: TrainedSegmentor, images: Mapping[Path, Path] | Sequence[Path],
-                lidar: str | Path | None) -> list[np.ndarray]:
-    """Read images as the test pipeline does; returns ``(H, W, C)``, red first.
-
-    Raises:
-        UserError: An image cannot be read, or a raster is missing.
-    """
+def _read_images(trained: TrainedSegmentor, images: Mapping[Path, Path] | Sequence[Path],
+                 lidar: str | Path | None) -> list[np.ndarray]:
+    """Read images as the test pipeline does; returns ``(H, W, C)``, red first."""
     if trained.reads_lidar and lidar is None:
         raise UserError('the model reads camera and LiDAR: give the folder of the rasters with '
                         '--lidar')
@@ -244,24 +214,12 @@ def read_images(trained: TrainedSegmentor, images: Mapping[Path, Path] | Sequenc
     return pictures
 
 
-def scene_size(window: Sequence[int] | None) -> tuple[int, int]:
-    """Return height and width of scenes to verify with: the training window's, or more.
-
-    One bit that flips in the last stage reaches a thousand pixels, which is much of a small scene.
-    """
-    height, width = window or SCENE_SIZE
-    return max(height, SCENE_SIZE[0]), max(width, SCENE_SIZE[1])
-
-
 def synthetic_images(channels: int, size: Sequence[int], count: int = N_SCENES
                      ) -> list[np.ndarray]:
     """Return scenes ``(H, W, channels)``: camera, then the height above ground as often as fits."""
     images = []
-    for seed in range(count):
-        scene = generate_scene(seed, tuple(size))
-        if channels <= 3:
-            images.append(np.ascontiguousarray(scene.image[..., :channels]))
-            continue
-        height = np.repeat(scene.height[..., None], channels - 3, 2)
-        images.append(np.concatenate([scene.image.astype(np.float32), height], 2))
+    for scene in (generate_scene(seed, tuple(size)) for seed in range(count)):
+        height = np.repeat(scene.height[..., None], max(channels - 3, 0), 2)
+        images.append(np.ascontiguousarray(scene.image[..., :channels]) if channels <= 3 else
+                      np.concatenate([scene.image.astype(np.float32), height], 2))
     return images

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 
@@ -52,16 +52,15 @@ class PackedSegmentor:
                                     or not isinstance(threads, (int, np.integer))
                                     or not 1 <= threads <= MAX_THREADS):
             raise UserError(f'threads={threads!r}: expected a number from 1 to {MAX_THREADS}')
-        isa_name = check_isa(isa)
-        content = read_file(path)
-        self._path = os.path.abspath(os.fsdecode(path))
+        isa_name, content, name = check_isa(isa), read_file(path), os.fsdecode(path)
+        self._path = os.path.abspath(name)
         self._options = None if threads is None else int(threads), isa
-        self._engine = run(engine.Engine, content, os.fsdecode(path),
+        self._engine = run(engine.Engine, content, name,
                            int(threads or min(usable_cores(), MAX_THREADS)), isa_name)
         self.digest = hashlib.sha256(content).hexdigest()
         self.mean = np.array(self._engine.mean, np.float32)
         self.meta: dict[str, Any] = parse_meta(
-            self._engine.meta, os.fsdecode(path), self._engine.classes, self._engine.in_channels,
+            self._engine.meta, name, self._engine.classes, self._engine.in_channels,
             self._engine.align_corners)
 
     def __reduce__(self) -> tuple:
@@ -69,7 +68,7 @@ class PackedSegmentor:
 
     @property
     def instruction_set(self) -> str:
-        """The name of the instruction set in use."""
+        """The instruction set in use."""
         return self._engine.isa
 
     @property
@@ -99,11 +98,7 @@ class PackedSegmentor:
                 too large for the memory, or has values that are NaN, infinite or beyond 10⁹
                 standard deviations.
         """
-        batch = self._check(image)
-        labels = np.empty(batch.shape[:3], np.uint8)
-        for one, out in zip(batch, labels):
-            out[:] = run(self._engine.predict, one)
-        return labels[0] if image.ndim == 3 else labels
+        return self._run(self._engine.predict, image, np.uint8)
 
     def logits(self, image: np.ndarray) -> np.ndarray:
         """Return the classifier's scores, a quarter of the image's size.
@@ -117,12 +112,18 @@ class PackedSegmentor:
         Raises:
             UserError: As in :meth:`predict`.
         """
+        return self._run(self._engine.logits, image, np.float32)
+
+    def _run(self, function: Callable, image: np.ndarray, dtype: type) -> np.ndarray:
+        """Call a function of the engine for an image, or each of a batch, which may be empty."""
         batch = self._check(image)
-        height, width = (-(-side // PATCH) for side in batch.shape[1:3])
-        logits = np.empty((len(batch), self._engine.classes, height, width), np.float32)
-        for one, out in zip(batch, logits):
-            out[:] = run(self._engine.logits, one)
-        return logits[0] if image.ndim == 3 else logits
+        height, width = shape = batch.shape[1:3]
+        if dtype == np.float32:
+            shape = self._engine.classes, -(-height // PATCH), -(-width // PATCH)
+        results = np.empty((len(batch), *shape), dtype)
+        for one, out in zip(batch, results):
+            out[:] = run(function, one)
+        return results[0] if image.ndim == 3 else results
 
     def label(self, logits: np.ndarray) -> np.ndarray:
         """Return the highest class of every pixel, between logits resized bilinearly.
@@ -137,12 +138,10 @@ class PackedSegmentor:
         Raises:
             UserError: The logits are not such an array, or have values that are not finite.
         """
-        if np.ma.is_masked(logits):
-            raise UserError(f'the logits have {np.ma.count_masked(logits)} masked values: fill '
-                            'them, for example with logits.filled(0)')
-        if not isinstance(logits, np.ndarray) or logits.dtype.kind not in 'fiu':
-            raise UserError(f'the logits are {_describe(logits)}: give a NumPy array (classes, h, '
-                            'w) of numbers')
+        _check_array(logits, 'logits', 'classes, h, w')
+        if logits.dtype.kind not in 'fiu':
+            raise UserError(f'the logits have the dtype {logits.dtype}: give numbers, such as '
+                            'float32')
         if logits.ndim != 3 or 0 in logits.shape or len(logits) > MAX_CLASSES:
             raise UserError(f'the logits have the shape {logits.shape}: expected (classes, h, w) '
                             f'with 1 to {MAX_CLASSES} classes, and h and w from 1')
@@ -172,11 +171,7 @@ class PackedSegmentor:
 
     def _check(self, image: np.ndarray) -> np.ndarray:
         """Return the image as a batch of what the engine takes."""
-        if not isinstance(image, np.ndarray):
-            raise UserError(f'the image is {_describe(image)}: give a NumPy array (H, W, C)')
-        if np.ma.is_masked(image):
-            raise UserError(f'the image has {np.ma.count_masked(image)} masked values: fill them, '
-                            'for example with image.filled(0)')
+        _check_array(image, 'image', 'H, W, C')
         if image.dtype != np.uint8 and image.dtype.kind != 'f':
             raise UserError(f'the image has the dtype {image.dtype}: give uint8, or '
                             'image.astype(numpy.float32)')
@@ -202,11 +197,7 @@ class PackedSegmentor:
 
 def _load_again(kind: type[PackedSegmentor], path: str, threads: int | None, isa: str | None,
                 digest: str) -> PackedSegmentor:
-    """Load what :meth:`PackedSegmentor.__reduce__` describes.
-
-    Raises:
-        UserError: The file is not what it was, see also :class:`PackedSegmentor`.
-    """
+    """Load what :meth:`PackedSegmentor.__reduce__` describes; refuse a file that has changed."""
     segmentor = kind(path, threads, isa)
     if segmentor.digest != digest:
         raise UserError(f'the packed model {path} has changed since the object was pickled or '
@@ -225,7 +216,9 @@ def _contiguous(array: np.ndarray, dtype: type) -> np.ndarray:
                             'give a smaller one') from error
 
 
-def _describe(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f'an array of {value.dtype}'
-    return f'a {type(value).__name__}'
+def _check_array(value: Any, name: str, shape: str) -> None:
+    if not isinstance(value, np.ndarray):
+        raise UserError(f'{name}: expected a NumPy array ({shape}), got a {type(value).__name__}')
+    if np.ma.is_masked(value):
+        raise UserError(f'{name}: {np.ma.count_masked(value)} masked values; fill them, for '
+                        f'example with {name}.filled(0)')

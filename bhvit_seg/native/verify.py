@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import numpy as np
 import torch
 from torch import nn
+
+from bhvit_seg.datasets.image_io import swap_red_and_blue
 
 from . import PackedSegmentor
 from .file_format import may_be_narrow, write_packed
@@ -30,10 +32,9 @@ class Verification:
     """Pixels whose label is not that of the simulation in float64.
 
     Attributes:
-        images: How many images were compared.
-        pixels: Pixels of all of them.
-        packed: Differing labels of the packed model.
-        torch_float32: Differing labels of the simulation in float32.
+        images, pixels: How many images were compared, and the pixels of all of them.
+        packed, torch_float32: Differing labels of the packed model, and of the simulation in
+            float32.
     """
 
     images: int
@@ -53,14 +54,8 @@ class Verification:
 
 @torch.no_grad()
 def torch_labels(model: nn.Module, image: np.ndarray) -> np.ndarray:
-    """Return the labels ``(H, W)`` of the simulation, in the dtype of its parameters.
-
-    Args:
-        model: The segmentor.
-        image: ``(H, W, C)``, red first, as a packed model takes it.
-    """
-    order = range(image.shape[2]) if image.shape[2] < 3 else [2, 1, 0, *range(3, image.shape[2])]
-    blue_first = torch.from_numpy(np.ascontiguousarray(image[..., list(order)].transpose(2, 0, 1)))
+    """Return the labels ``(H, W)`` of an image ``(H, W, C)``, red first, by the simulation."""
+    blue_first = torch.from_numpy(swap_red_and_blue(image).transpose(2, 0, 1).copy())
     inputs = model.data_preprocessor({'inputs': [blue_first]})['inputs']
     inputs = torch.stack(list(inputs)).to(next(model.parameters()).dtype)
     size = tuple(image.shape[:2])
@@ -85,27 +80,18 @@ def count_changes(labels: Sequence[np.ndarray], others: Sequence[np.ndarray]) ->
 
 def compare_with_simulation(model: nn.Module, labels: Sequence[np.ndarray],
                             images: Sequence[np.ndarray]) -> Verification:
-    """Compare labels of a packed model with the simulation's.
-
-    Args:
-        model: The segmentor.
-        labels: What the packed model says about each image.
-        images: ``(H, W, C)``, red first.
-    """
-    single = copy.deepcopy(model).cpu().float().eval()
-    double = copy.deepcopy(single).double()
-    exact = [torch_labels(double, image) for image in images]
-    rounded = [torch_labels(single, image) for image in images]
+    """Compare labels that a packed model gives images ``(H, W, C)`` with the simulation's."""
+    model = copy.deepcopy(model).cpu().float().eval()
+    rounded = [torch_labels(model, image) for image in images]
+    exact = [torch_labels(model.double(), image) for image in images]
     return Verification(len(images), sum(map(np.size, exact)), count_changes(labels, exact),
                         count_changes(rounded, exact))
 
 
-def narrow(tensors: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the tensors with those of these names in 16 bits."""
-    # a value beyond the range becomes infinite, which the caller sees
+def narrow(tensors: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return the tensors with some in 16 bits; a value beyond their range becomes infinite."""
     with np.errstate(over='ignore'):
-        return {name: array.astype(np.float16) if name in names else array
-                for name, array in tensors.items()}
+        return {**tensors, **{name: tensors[name].astype(np.float16) for name in names}}
 
 
 def narrow_where_harmless(tensors: Mapping[str, np.ndarray], images: Sequence[np.ndarray],

@@ -1,37 +1,46 @@
 """Undeclared collars: the black or white around an image that its file calls valid.
 
-Mosaics are often exported without a nodata tag, and lossy compression turns their collars into
-noise of a few grey levels. Thresholding alone would also take shadows and roofs; a collar has to be
-connected to the raster's edge. The raster is divided into squares of 8 x 8 pixels, and squares
-wholly of the collar's colour spread from one to the next, beginning at the raster's outer edge
-where 64 successive pixels have that colour. Then, with single pixels, the collar grows by at most
-8 pixels up to the image, so that a road or shadow of its colour that touches it is not followed
-where it is narrower than a square, and bright specks of compression that it encloses are closed. A
-wider one cannot be told from the collar; strong compression needs a greater tolerance.
+Lossy compression turns them into noise of a few grey levels, and thresholding alone would also
+take shadows and roofs, so a collar has to be connected to the raster's edge. Squares of 8 x 8
+pixels wholly of its colour spread from one to the next, beginning at the raster's outer edge where
+64 successive pixels have that colour. Then, with single pixels, the collar grows by at most 8
+pixels up to the image, so that a dark road that touches it is not followed where it is narrower
+than a square, and bright specks of compression that it encloses are closed.
 
-The squares are found once (:mod:`bhvit_seg.raster.collar_search`). The pixels are decided as each
-window is read, from the window and :data:`HALO` pixels around it, so that they do not depend on how
-the raster is cut into windows.
+:func:`find_collar` finds the squares once, and reads only as far inwards as the collar goes.
+:class:`Collar` decides the pixels as each window is read, from the window and :data:`HALO` pixels
+around it, so that they do not depend on how the raster is cut into windows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.inference.windows import Window
+from bhvit_seg.inference.windows import Window, cut_blocks
+
+if TYPE_CHECKING:
+    from bhvit_seg.raster.reading import RasterSource
 
 COLOURS = ('black', 'white')
 SIDE = 8
 # 8 pixels: the width of what is left between whole squares and the image where compression, whose
 # blocks are as large, mixed both. Specks are noise of one such block.
-GROWTH = 8
-CLOSING = 8
+GROWTH = CLOSING = 8
 HALO = GROWTH + CLOSING
+# Each applied to what the former gave: CLOSING pixels in all.
+SHIFTS = 1, 2, 4, 1
+# Squares along the outer edge that must have the colour, one after the other, to begin a collar.
+RUN = 8
+# 'auto': the fraction of the outermost pixels that must have exactly the colour. Dark water or a
+# bright roof at the edge is rarely 0 or 255 in all bands, and never along much of the edge.
+AUTO_SHARE = 0.02
+CHUNK = 1024
 
 
 class Colour(NamedTuple):
@@ -39,17 +48,14 @@ class Colour(NamedTuple):
 
     name: str
     exact: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
 
     def covers(self, pixels: np.ndarray) -> np.ndarray:
         """Return which pixels ``(h, w, C)`` have the colour, ``(h, w)``."""
         found = np.ones(pixels.shape[:2], bool)
-        for band in range(pixels.shape[2]):
-            if self.low is not None:
-                found &= pixels[..., band] >= self.low
-            if self.high is not None:
-                found &= pixels[..., band] <= self.high
+        for band in np.moveaxis(pixels, 2, 0):
+            found &= (band >= self.low) & (band <= self.high)
         return found
 
 
@@ -81,23 +87,20 @@ def make_colour(name: str, dtype: np.dtype, tolerance: float,
     else:
         raise UserError(f'--border-nodata cannot know what black and white are in a {dtype} '
                         'raster: give --value-range as well')
+    most = np.inf
     if dtype.kind in 'iu':
-        tolerance, white = int(tolerance), int(white)
+        tolerance, white, most = int(tolerance), int(white), int(np.iinfo(dtype).max)
     if name == 'white':
-        return Colour(name, white, white - tolerance, None)
-    return Colour(name, 0, None if dtype.kind == 'u' else -tolerance, tolerance)
+        return Colour(name, white, white - tolerance, most)
+    return Colour(name, 0, 0 if dtype.kind == 'u' else -tolerance, tolerance)
 
 
 @dataclass(frozen=True, eq=False)
 class Collar:
     """The collar of one raster, as a map of squares; small, and can be pickled.
 
-    Attributes:
-        height: Rows of the raster.
-        width: Columns of the raster.
-        colours: Those it has; none where there is no collar.
-        packed: Which squares belong to it, a bit each, with a ring of squares outside the raster:
-            ``(rows + 2, ceil((columns + 2) / 8))`` uint8.
+    ``packed`` says which squares belong to it, a bit each, with a ring of squares outside the
+    raster: ``(rows + 2, ceil((columns + 2) / 8))`` uint8.
     """
 
     height: int
@@ -106,69 +109,63 @@ class Collar:
     packed: np.ndarray
 
     def touches(self, window: Window) -> bool:
-        """Whether any pixel of a window within the raster may belong to the collar.
-
-        Tests whole bytes of the map: True may be wrong, False never is.
-        """
-        rows, columns = self._reach(self.view(window))
-        rows, columns = _square_of(rows, self.height), _square_of(columns, self.width) // 8
-        return bool(self.packed[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1].any())
+        """Whether any pixel of a window may belong to the collar: True may be wrong, False not."""
+        rows, columns = self._squares_of(self.view(window))
+        return bool(self.packed[rows[0]:rows[-1] + 1, columns[0] // 8:columns[-1] // 8 + 1].any())
 
     def view(self, window: Window) -> Window:
         """Return the part of the raster that decides which pixels of a window are collar."""
         top, left = max(0, window.top - HALO), max(0, window.left - HALO)
-        bottom = min(self.height, window.bottom + HALO)
-        right = min(self.width, window.right + HALO)
-        return Window(top, left, bottom - top, right - left)
+        return Window(top, left, min(self.height, window.bottom + HALO) - top,
+                      min(self.width, window.right + HALO) - left)
 
     def mask(self, window: Window, pixels: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
-        """Return which pixels of a window are collar, ``(h, w)`` bool.
+        """Return which pixels of a window within the raster are collar, ``(h, w)`` bool.
 
         Args:
-            window: Within the raster.
+            window: The window.
             pixels: The values as stored of ``view(window)``, ``(h, w, C)``.
             valid: Where those are declared to be valid, ``(h, w)``; None: everywhere. What is
                 declared to be invalid counts as having the collar's colour.
         """
         view = self.view(window)
-        coloured = ~valid if valid is not None else np.zeros(pixels.shape[:2], bool)
+        coloured = np.zeros(pixels.shape[:2], bool) if valid is None else ~valid
         for colour in self.colours:
             coloured |= colour.covers(pixels)
-        rows, columns = self._reach(view)
-        # The ring outside the raster is where a collar thinner than a square grows from.
-        coloured = np.pad(coloured, ((view.top - rows[0], rows[-1] + 1 - view.bottom),
-                                     (view.left - columns[0], columns[-1] + 1 - view.right)))
-        collar = _close(_grow(self._squares(rows, columns), coloured))
-        top, left = window.top - rows[0], window.left - columns[0]
+        # A line of the ring outside the raster is where a collar thinner than a square grows from.
+        above, left = int(view.top == 0), int(view.left == 0)
+        coloured = np.pad(coloured, ((above, int(view.bottom == self.height)),
+                                     (left, int(view.right == self.width))))
+        rows, columns = self._squares_of(view)
+        first, low = rows[0], columns[0] // 8
+        squares = np.unpackbits(self.packed[first:rows[-1] + 1, low:columns[-1] // 8 + 1], axis=1)
+        collar = squares.view(bool)[np.ix_(rows - first, columns - 8 * low)]
+        collar = _close(_grow(collar, coloured))
+        top, left = window.top - view.top + above, window.left - view.left + left
         return collar[top:top + window.height, left:left + window.width]
 
-    def _reach(self, view: Window) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows and columns of pixels of a view, with those beside the raster."""
-        return (np.arange(view.top - (view.top == 0),
-                          view.bottom + (view.bottom == self.height)),
-                np.arange(view.left - (view.left == 0),
-                          view.right + (view.right == self.width)))
-
-    def _squares(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Return which of the pixels at rows and columns lie in squares of the collar."""
-        rows, columns = _square_of(rows, self.height), _square_of(columns, self.width)
-        first, low = rows[0], columns[0] // 8
-        bits = np.unpackbits(self.packed[first:rows[-1] + 1, low:columns[-1] // 8 + 1], axis=1)
-        return bits.view(bool)[rows - first][:, columns - 8 * low]
+    def _squares_of(self, view: Window) -> list[np.ndarray]:
+        """Return in which squares the rows and columns of a view, and of the ring, lie."""
+        return [np.where((pixels := np.arange(first - (first == 0), stop + (stop == length)))
+                         < length, pixels // SIDE, -(-length // SIDE)) + 1
+                for first, stop, length in ((view.top, view.bottom, self.height),
+                                            (view.left, view.right, self.width))]
 
 
 def _grow(collar: np.ndarray, coloured: np.ndarray) -> np.ndarray:
     """Grow the collar over coloured pixels beside it, ``GROWTH`` times by one pixel."""
     for _ in range(GROWTH):
-        grown = collar.copy()
-        grown[1:] |= collar[:-1]
-        grown[:-1] |= collar[1:]
-        grown[:, 1:] |= collar[:, :-1]
-        grown[:, :-1] |= collar[:, 1:]
-        grown &= coloured
-        grown |= collar
-        collar = grown
+        collar = collar | coloured & _beside(collar)
     return collar
+
+
+def _beside(found: np.ndarray) -> np.ndarray:
+    """Return what lies above, below, left or right of what was found, ``(h, w)`` bool."""
+    beside = np.zeros_like(found)
+    for there, here in ((beside, found), (beside.T, found.T)):
+        there[1:] |= here[:-1]
+        there[:-1] |= here[1:]
+    return beside
 
 
 def _close(collar: np.ndarray) -> np.ndarray:
@@ -177,21 +174,117 @@ def _close(collar: np.ndarray) -> np.ndarray:
     for lines, closed in ((collar, enclosed), (collar.T, enclosed.T)):
         for step in (1, -1):
             seen = lines[::step].copy()
-            for shift in _doublings(CLOSING):
+            for shift in SHIFTS:
                 seen[shift:] |= seen[:-shift].copy()
             closed &= seen[::step]
     return collar | enclosed
 
 
-def _doublings(distance: int) -> Iterator[int]:
-    """Yield shifts which, each applied to what the former gave, add up to a distance."""
-    covered = 0
-    while covered < distance:
-        shift = min(covered + 1, distance - covered)
-        yield shift
-        covered += shift
+def find_collar(source: RasterSource, colours: Iterable[Colour], only_frequent: bool) -> Collar:
+    """Find the collar of any of some colours; each part of the raster is read at most once.
+
+    Memory is two bytes for each square and colour. With ``only_frequent`` colours are dropped that
+    few of the outermost pixels have exactly.
+    """
+    height, width = source.height, source.width
+    # With a ring of squares outside the raster, where lines of outermost pixels are repeated.
+    shape = -(-height // SIDE) + 2, -(-width // SIDE) + 2
+    squares = {colour: np.zeros(shape, bool) for colour in colours}
+    exact = dict.fromkeys(squares, 0)
+    unread = dict.fromkeys(_cut(source))
+    waiting = [chunk for chunk in unread if 0 in (chunk.top, chunk.left)
+               or chunk.bottom == height or chunk.right == width]
+    reached: dict[Colour, np.ndarray] | None = None
+    while waiting:
+        for chunk in waiting:
+            _read(source, chunk, squares, exact)
+            del unread[chunk]
+        if reached is None:
+            least = AUTO_SHARE * 2 * (height + width) if only_frequent else 0
+            squares = {colour: part for colour, part in squares.items() if exact[colour] >= least}
+            reached = {colour: _begin(part) for colour, part in squares.items()}
+        near = np.zeros(shape, bool)
+        for colour, found in reached.items():
+            flood(squares[colour], found)
+            near |= _beside(found)
+        waiting = [chunk for chunk in unread if near[_ringed(source, chunk)].any()]
+    found = {colour: part for colour, part in reached.items() if part.any()}
+    return Collar(height, width, tuple(found), np.packbits(
+        np.logical_or.reduce([np.zeros(shape, bool), *found.values()]), axis=1))
 
 
-def _square_of(pixels: np.ndarray, length: int) -> np.ndarray:
-    """Return which square of the ringed map each pixel along an axis lies in."""
-    return np.where(pixels < length, pixels // SIDE, -(-length // SIDE)) + 1
+def _read(source: RasterSource, chunk: Window, squares: dict[Colour, np.ndarray],
+          exact: dict[Colour, int]) -> None:
+    """Find a chunk's squares of each colour, and count outermost pixels that have it exactly."""
+    pixels, valid = source.decode(chunk)
+    at = _ringed(source, chunk)
+    lines, outermost = [], []
+    for axis, (first, stop, length) in enumerate(((chunk.top, chunk.bottom, source.height),
+                                                  (chunk.left, chunk.right, source.width))):
+        lines.append(np.arange(SIDE * (at[axis].start - 1), SIDE * (at[axis].stop - 1)).clip(
+            first, stop - 1) - first)
+        outermost += [(0, axis)] * (first == 0) + [(-1, axis)] * (stop == length)
+    for colour, found in squares.items():
+        for line, axis in outermost:
+            hits = (pixels.take(line, axis) == colour.exact).all(axis=1)
+            exact[colour] += int((hits if valid is None else hits & valid.take(line, axis)).sum())
+        covered = colour.covers(pixels)
+        if valid is not None:
+            covered |= ~valid
+        covered = covered[np.ix_(*lines)]
+        covered = covered.reshape(len(covered) // SIDE, SIDE, -1).all(axis=1)
+        found[at] = np.packbits(covered, axis=1) == 0xFF
+
+
+def _ringed(source: RasterSource, chunk: Window) -> tuple[slice, slice]:
+    """Return the squares of a chunk in a map with a ring, and those of the ring beside it."""
+    return tuple(slice(first // SIDE + (first > 0), -(-stop // SIDE) + 1 + (stop == length))
+                 for first, stop, length in ((chunk.top, chunk.bottom, source.height),
+                                             (chunk.left, chunk.right, source.width)))
+
+
+def _begin(passable: np.ndarray) -> np.ndarray:
+    """Return the squares of the ring where a collar begins; corners have what both sides have."""
+    for (row, inner_row), (column, inner_column) in itertools.product(((0, 1), (-1, -2)), repeat=2):
+        passable[row, column] = passable[row, inner_column] and passable[inner_row, column]
+    last_row, last_column = passable.shape[0] - 1, passable.shape[1] - 1
+    along, down = np.arange(last_column), np.arange(last_row)
+    # Once around, clockwise.
+    ring = (np.concatenate([0 * along, down, last_row + 0 * along, last_row - down]),
+            np.concatenate([along, last_column + 0 * down, last_column - along, 0 * down]))
+    starts = np.logical_and.reduce([np.roll(passable[ring], -k) for k in range(RUN)])
+    reached = np.zeros_like(passable)
+    reached[ring] = np.logical_or.reduce([np.roll(starts, k) for k in range(RUN)])
+    return reached
+
+
+def flood(passable: np.ndarray, reached: np.ndarray) -> None:
+    """Spread ``reached`` over the 4-connected parts of ``passable`` that it touches, in place."""
+    before = -1
+    while before != (before := np.count_nonzero(reached)):
+        for step in (1, -1):
+            above = np.zeros(passable.shape[1], bool)
+            for line, found in zip(passable[::step], reached[::step]):
+                found |= above & line
+                if found.any():
+                    # To the ends of the runs that were reached.
+                    run = np.cumsum(np.diff(line, prepend=False))
+                    hit = np.zeros(run[-1] + 1, bool)
+                    hit[run[found]] = True
+                    np.logical_and(hit[run], line, out=found)
+                above = found
+
+
+def _cut(source: RasterSource) -> list[Window]:
+    """Return parts of a raster, whole squares and whole blocks of its file where these are small.
+
+    A file in strips is cut into strips, as each would be decoded again for every part of it.
+    """
+    height, width = source.block_shape
+    if width >= source.width:
+        columns, rows = source.width, max(1, CHUNK * CHUNK // source.width)
+    else:
+        columns, rows = -(-CHUNK // width) * width, CHUNK
+    rows = -(-rows // height) * height if height <= CHUNK else rows
+    sides = tuple(-(-side // SIDE) * SIDE for side in (rows, columns))
+    return list(cut_blocks((source.height, source.width), sides))

@@ -25,9 +25,7 @@ from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import PARTIAL, remove_leftovers, write_bytes, write_json
 
 FORMAT = 2
-IDENTITY = 'identity.json'
-PLAN = 'plan.json'
-LOCK = 'lock'
+IDENTITY, PLAN, LOCK = 'identity.json', 'plan.json', 'lock'
 # What a damaged .npz file may raise.
 _DAMAGE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile,
            zlib.error)
@@ -54,19 +52,13 @@ def cannot_write(path: str | os.PathLike, reason: str) -> UserError:
         'run the same command again, which continues from the blocks that are finished')
 
 
-def refuse_folder(out: Path) -> None:
-    """Refuse an output that is a folder, which no file can replace."""
-    if out.is_dir():
-        raise UserError(f'{out} is a folder: give the name of the file to write')
-
-
 def folder_of(out: Path) -> Path:
     """Return where the finished blocks of an output are kept."""
     return out.with_name(f'.{out.name}.work')
 
 
 class Journal:
-    """The finished blocks of one output, and the exclusive right to write it.
+    """The finished blocks of one output, and the exclusive right to write it; a context manager.
 
     What killed writers of the output left beside it is deleted.
 
@@ -77,13 +69,12 @@ class Journal:
         restart: Forget what an earlier run has finished.
 
     Attributes:
-        out: The output.
         folder: Where blocks lie.
         done: Indices of the blocks that are whole.
 
     Raises:
-        UserError: ``out`` is a folder, another process writes it, the journal belongs to a run
-            with another identity or is damaged, or the disk cannot be written to.
+        UserError: Another process writes the output, the journal belongs to a run with another
+            identity or is damaged, or the disk cannot be written to.
     """
 
     def __init__(self, out: str | os.PathLike, identity: Mapping[str, Any],
@@ -91,7 +82,6 @@ class Journal:
         self.out = Path(out)
         self.folder = folder_of(self.out)
         self.done: set[int] = set()
-        refuse_folder(self.out)
         with _reported(self.folder), contextlib.ExitStack() as stack:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
@@ -100,27 +90,51 @@ class Journal:
                 raise UserError(f'{out} is being written by another process: wait until it ends, '
                                 'or give another output') from error
             remove_leftovers(self.folder)
-            _remove_partial_outputs(self.out)
+            mine = re.compile(
+                rf'\.({re.escape(self.out.stem)}|{re.escape(self.out.name)}\.aux)\.\d+(-\d+)?'
+                rf'{re.escape(PARTIAL)}({re.escape(self.out.suffix)}|\.xml).*')
+            for path in sorted(self.out.parent.iterdir()):
+                if mine.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
             self._resume({'format': FORMAT, **json.loads(json.dumps(identity))}, restart)
             # From here on close() releases it.
             stack.pop_all()
 
-    def store(self, index: int, content: bytes) -> None:
-        """Keep a block that :func:`encode_block` made.
+    def _resume(self, identity: dict[str, Any], restart: bool) -> None:
+        """Find the blocks of this identity."""
+        path = self.folder / IDENTITY
+        if restart or not path.exists():
+            for block in self._blocks().values():
+                block.unlink()
+            write_json(path, identity)
+            return
+        try:
+            begun = json.loads(path.read_text(encoding='utf-8'))
+        except ValueError as error:
+            raise UserError(f'{path} is damaged, so that what was finished of {self.out} cannot '
+                            'be used: start again with --restart') from error
+        if differences := _name_differences(begun, identity):
+            raise UserError(
+                f'{self.out} was begun by another run ({differences}): run what was begun, give '
+                'another output, or start again with --restart')
+        for index, block in self._blocks().items():
+            try:
+                with zipfile.ZipFile(block) as archive:
+                    if archive.testzip() is not None:
+                        raise zipfile.BadZipFile
+            except _DAMAGE:
+                block.unlink()
+            else:
+                self.done.add(index)
 
-        Raises:
-            UserError: The disk is full or cannot be written to.
-        """
+    def store(self, index: int, content: bytes) -> None:
+        """Keep a block that :func:`encode_block` made."""
         with _reported(self.folder):
             write_bytes(self._path(index), content)
         self.done.add(index)
 
     def load(self, index: int, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """Return arrays of a block that is done.
-
-        Args:
-            index: The block.
-            names: Those of the arrays to load, where the block has them. Defaults to all.
+        """Return arrays of a block that is done, those of ``names`` that it has, or all.
 
         Raises:
             UserError: It was damaged or deleted since; it no longer counts as done.
@@ -137,15 +151,11 @@ class Journal:
                             'command again, which computes it again') from error
 
     def remove(self) -> None:
-        """Delete the journal of an output that is finished, and end it."""
+        """Delete the journal of an output that is finished, and end it.
+
+        What somebody else has put there stays.
+        """
         with _reported(self.folder):
-            # The new name has to be on the disk before what it was made of goes.
-            descriptor = os.open(self.out.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            # What somebody else has put there stays.
             for path in [*self._blocks().values(),
                          *(self.folder / name for name in (PLAN, IDENTITY, LOCK))]:
                 path.unlink(missing_ok=True)
@@ -166,34 +176,6 @@ class Journal:
     def _path(self, index: int) -> Path:
         return self.folder / f'{index:08d}.npz'
 
-    def _resume(self, identity: dict[str, Any], restart: bool) -> None:
-        """Find the blocks of this identity."""
-        path = self.folder / IDENTITY
-        if restart or not path.exists():
-            for block in self._blocks().values():
-                block.unlink()
-            write_json(path, identity)
-            return
-        try:
-            begun = json.loads(path.read_text(encoding='utf-8'))
-        except ValueError as error:
-            raise UserError(f'{path} is damaged, so that what was finished of {self.out} cannot '
-                            'be used: start again with --restart') from error
-        differences = _name_differences(begun, identity)
-        if differences:
-            raise UserError(
-                f'{self.out} was begun by another run ({differences}): run what was begun, give '
-                'another output, or start again with --restart')
-        for index, block in self._blocks().items():
-            try:
-                with zipfile.ZipFile(block) as archive:
-                    if archive.testzip() is not None:
-                        raise zipfile.BadZipFile
-            except _DAMAGE:
-                block.unlink()
-            else:
-                self.done.add(index)
-
     def _blocks(self) -> dict[int, Path]:
         """Return the files of blocks by index."""
         return {int(path.stem): path for path in sorted(self.folder.glob('*.npz'))
@@ -207,15 +189,6 @@ def _reported(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise cannot_write(folder, error.strerror or str(error)) from error
-
-
-def _remove_partial_outputs(out: Path) -> None:
-    """Delete what killed writers left of an output and of the files that go with it."""
-    mine = re.compile(rf'\.({re.escape(out.stem)}|{re.escape(out.name)}\.aux)\.\d+(-\d+)?'
-                      rf'{re.escape(PARTIAL)}({re.escape(out.suffix)}|\.xml).*')
-    for path in sorted(out.parent.iterdir()):
-        if mine.fullmatch(path.name):
-            path.unlink(missing_ok=True)
 
 
 def _name_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -8,10 +8,10 @@ computed the same way whichever blocks are computed with it.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Callable, NamedTuple
 
 import numpy as np
 
@@ -25,50 +25,6 @@ NODATA = 255
 STEPS = ('reading', 'waiting for reading', 'model', 'blending', 'labels')
 
 
-@dataclass
-class Statistics:
-    """Counts and times of a run.
-
-    Attributes:
-        computed: Windows that the model computed.
-        empty: Windows without a valid pixel.
-        seconds: Time by step.
-    """
-
-    computed: int = 0
-    empty: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
-
-    def add(self, other: Statistics) -> None:
-        """Add those of another run."""
-        self.computed += other.computed
-        self.empty += other.empty
-        for step, seconds in other.seconds.items():
-            self.seconds[step] += seconds
-
-    def take(self) -> Statistics:
-        """Return what was counted since the last call."""
-        taken = Statistics(self.computed, self.empty, self.seconds)
-        self.computed, self.empty, self.seconds = 0, 0, dict.fromkeys(STEPS, 0.0)
-        return taken
-
-
-@dataclass
-class MappedBlock:
-    """A finished block.
-
-    Attributes:
-        labels: ``(h, w)`` uint8 class ids, :data:`NODATA` where the raster has no data.
-        probabilities: ``(classes, h, w)``, or None if not requested: float16, or uint8 in units
-            of 1/255.
-        valid: ``(h, w)`` bool, or None where every pixel is valid.
-    """
-
-    labels: np.ndarray
-    probabilities: np.ndarray | None
-    valid: np.ndarray | None
-
-
 def windows_of_run(grid: Grid, blocks: Sequence[Window]) -> tuple[range, range]:
     """Return the rows and columns of windows whose scores decide the pixels of adjacent blocks."""
     first, _, left, right = grid.cells_of(blocks[0])
@@ -77,8 +33,9 @@ def windows_of_run(grid: Grid, blocks: Sequence[Window]) -> tuple[range, range]:
 
 
 def map_run(source: RasterSource, model: Predictor, grid: Grid, blocks: Sequence[Window],
-            probabilities: str | None = None, statistics: Statistics | None = None,
-            on_windows: Callable[[int], None] = lambda count: None) -> Iterator[MappedBlock]:
+            probabilities: str | None = None, statistics: Counter | None = None,
+            on_windows: Callable[[int], None] = lambda count: None
+            ) -> Iterator[dict[str, np.ndarray]]:
     """Map vertically adjacent blocks of the same columns.
 
     The next rows are read while the model computes.
@@ -90,194 +47,130 @@ def map_run(source: RasterSource, model: Predictor, grid: Grid, blocks: Sequence
         blocks: The blocks, from the top down without gaps.
         probabilities: Also return the softmax of the upsampled scores, as ``'uint8'`` or
             ``'float16'``.
-        statistics: Counts and times are added to it.
+        statistics: The windows that were ``computed`` and those that are ``empty``, without a valid
+            pixel, and seconds by :data:`STEPS` are added to it.
         on_windows: Called with the number of windows finished since the last call.
 
     Yields:
-        Each block when its last window is finished.
+        Each block when its last window is finished: ``labels``, ``(h, w)`` uint8 class ids with
+        :data:`NODATA` where the raster has no data, and if they are requested ``probabilities``,
+        ``(classes, h, w)`` float16 or uint8 in units of 1/255, with ``valid``, ``(h, w)`` bool,
+        unless every pixel of the raster is.
 
     Raises:
         UserError: A part of the raster cannot be read.
     """
-    statistics = Statistics() if statistics is None else statistics
+    statistics = Counter() if statistics is None else statistics
+    cell = grid.cell
     first_cell, _, left, right = grid.cells_of(blocks[0])
     last_cell = grid.cells_of(blocks[-1])[1]
     rows, columns = windows_of_run(grid, blocks)
+    # Batches begin at the same windows whatever the columns, since the scores of a window may
+    # depend, in the last bits, on the others of its batch; some are computed in vain for that.
+    groups = [range(start, min(start + model.batch, len(grid.lefts))) for start in range(
+        columns.start // model.batch * model.batch, columns.stop, model.batch)]
     step = max(stop - first for first, stop, *_ in map(grid.cells_of, blocks))
     blender = Blender(grid, len(model.classes), (first_cell, last_cell), (left, right),
                       step + grid.window_cells[0])
-    waiting = _Waiting(grid, blocks, blender, left, right, source.has_nodata)
-    groups = list(_groups(columns, model.batch, len(grid.lefts)))
-    with ThreadPoolExecutor(1) as executor:
-        reader = _Reader(source, grid, rows, (groups[0][0], groups[-1][-1]), executor, statistics)
-        for i in rows:
-            strip = reader.next()
-            for group in groups:
-                chosen = [j for j in group if strip.touches_data(grid.window_at(i, j))]
-                if chosen:
-                    start = time.perf_counter()
-                    scores = model.scores(strip.cut([grid.window_at(i, j) for j in chosen]))
-                    middle = time.perf_counter()
-                    for j, values in zip(chosen, scores):
-                        blender.add(i, j, values)
-                    statistics.seconds['model'] += middle - start
-                    statistics.seconds['blending'] += time.perf_counter() - middle
-                wanted = [j for j in group if j in columns]
-                statistics.computed += len([j for j in wanted if j in chosen])
-                statistics.empty += len([j for j in wanted if j not in chosen])
-                on_windows(len(wanted))
-            below = grid.tops[i + 1] // grid.cell if i + 1 < rows.stop else last_cell
-            waiting.keep_valid(strip)
-            yield from waiting.finished(below, model, probabilities, statistics)
+    waiting = list(blocks)
+    # Scores that the next block shares with the last one, and where its rows are valid.
+    shared = np.empty((len(model.classes), 0, right - left), np.float32)
+    valid = np.empty((0, blocks[0].width), bool)
+    strips = _read_strips(source, grid, rows, range(groups[0][0], groups[-1][-1] + 1), statistics)
+    for i, strip in zip(rows, strips):
+        for group in groups:
+            chosen = [j for j in group if not source.has_nodata
+                      or strip.touches_data(grid.window_at(i, j), cell)]
+            if chosen:
+                start = time.perf_counter()
+                scores = model.scores(np.stack([
+                    strip.pixels[strip.part(grid.window_at(i, j))] for j in chosen]))
+                middle = time.perf_counter()
+                for j, values in zip(chosen, scores):
+                    blender.add(i, j, values)
+                statistics['model'] += middle - start
+                statistics['blending'] += time.perf_counter() - middle
+            wanted = [j for j in group if j in columns]
+            computed = len(set(wanted).intersection(chosen))
+            statistics['computed'] += computed
+            statistics['empty'] += len(wanted) - computed
+            on_windows(len(wanted))
+        if source.has_nodata and waiting:
+            new = max(0, waiting[0].top + len(valid) - strip.at.top)
+            valid = np.concatenate([valid, strip.valid[new:, strip.part(blocks[0])[1]]])
+        below = grid.tops[i + 1] // cell if i + 1 < rows.stop else last_cell
+        while waiting and grid.cells_of(waiting[0])[1] <= below:
+            block = waiting.pop(0)
+            first, stop, *_ = grid.cells_of(block)
+            start = time.perf_counter()
+            scores = np.concatenate([shared, blender.take(stop)], axis=1)
+            if waiting:
+                shared = scores[:, grid.cells_of(waiting[0])[0] - first:].copy()
+            middle = time.perf_counter()
+            inside = (slice(block.top - first * cell, block.bottom - first * cell),
+                      slice(block.left - left * cell, block.right - left * cell))
+            arrays = {'labels': np.ascontiguousarray(model.label(scores)[inside])}
+            if probabilities is not None:
+                arrays['probabilities'] = find_probabilities(
+                    scores, cell, probabilities)[(slice(None), *inside)]
+            if source.has_nodata:
+                here, valid = valid[:block.height], valid[block.height:]
+                arrays['labels'][~here] = NODATA
+                if probabilities is not None:
+                    arrays['valid'] = here
+            statistics['blending'] += middle - start
+            statistics['labels'] += time.perf_counter() - middle
+            yield arrays
 
 
-def _groups(columns: range, batch: int, count: int) -> Iterator[range]:
-    """Cut columns of windows into batches.
+class _Strip(NamedTuple):
+    """The pixels ``(h, w, C)`` of a row of windows, with one more cell on each side."""
 
-    Batches begin at the same windows whatever the columns, since the scores of a window may depend,
-    in the last bits, on the others of its batch; some windows are computed in vain for that.
-    """
-    first = columns.start // batch * batch
-    for start in range(first, columns.stop, batch):
-        yield range(start, min(start + batch, count))
+    at: Window
+    pixels: np.ndarray
+    valid: np.ndarray
 
+    def part(self, window: Window, beside: int = 0) -> tuple[slice, slice]:
+        """Return the rows and columns of a window, and of some pixels beside it."""
+        top, left = window.top - self.at.top, window.left - self.at.left
+        return (slice(max(0, top - beside), top + window.height + beside),
+                slice(max(0, left - beside), left + window.width + beside))
 
-class _Strip:
-    """The pixels of a row of windows, with one more cell on each side."""
-
-    def __init__(self, at: Window, pixels: np.ndarray, valid: np.ndarray, cell: int,
-                 all_valid: bool) -> None:
-        self.at = at
-        self.pixels = pixels
-        self.valid = valid
-        self._cell = cell
-        self._all_valid = all_valid
-
-    def touches_data(self, window: Window) -> bool:
+    def touches_data(self, window: Window, cell: int) -> bool:
         """Whether a valid pixel lies in the window or within a cell of it.
 
         Pixels beside a window are interpolated from its outermost scores, too, hence the cell.
         """
-        if self._all_valid:
-            return True
-        top, left = window.top - self.at.top, window.left - self.at.left
-        return bool(self.valid[top - self._cell:top + window.height + self._cell,
-                               left - self._cell:left + window.width + self._cell].any())
-
-    def cut(self, windows: Sequence[Window]) -> np.ndarray:
-        """Return the pixels of windows, ``(B, h, w, C)``."""
-        return np.stack([
-            self.pixels[window.top - self.at.top:window.bottom - self.at.top,
-                        window.left - self.at.left:window.right - self.at.left]
-            for window in windows])
+        return bool(self.valid[self.part(window, cell)].any())
 
 
-class _Reader:
-    """Reads rows of windows, one row of windows ahead, and each row of pixels once."""
+def _read_strips(source: RasterSource, grid: Grid, rows: range, columns: range,
+                 statistics: Counter) -> Iterator[_Strip]:
+    """Yield strips; each row of pixels is read once, and the next strip meanwhile."""
+    cell = grid.cell
+    left = grid.lefts[columns[0]] - cell
+    width = grid.lefts[columns[-1]] + grid.window[1] + cell - left
 
-    def __init__(self, source: RasterSource, grid: Grid, rows: range, columns: tuple[int, int],
-                 executor: ThreadPoolExecutor, statistics: Statistics) -> None:
-        self._source = source
-        self._grid = grid
-        self._rows = rows
-        first, last = columns
-        self._left = grid.lefts[first] - grid.cell
-        self._width = grid.lefts[last] + grid.window[1] + grid.cell - self._left
-        self._executor = executor
-        self._tally = statistics
-        self._before: _Strip | None = None
-        self._next = rows.start
-        self._pending: Future[_Strip] = self._submit()
-
-    def next(self) -> _Strip:
-        """Return the next strip and start to read the one after it."""
+    def read(i: int, before: _Strip | None) -> _Strip:
         start = time.perf_counter()
-        strip = self._pending.result()
-        self._tally.seconds['waiting for reading'] += time.perf_counter() - start
-        self._before = strip
-        if self._next < self._rows.stop:
-            self._pending = self._submit()
-        return strip
-
-    def _submit(self) -> Future[_Strip]:
-        self._next += 1
-        return self._executor.submit(self._read, self._next - 1, self._before)
-
-    def _read(self, i: int, before: _Strip | None) -> _Strip:
-        start = time.perf_counter()
-        cell = self._grid.cell
-        at = Window(self._grid.tops[i] - cell, self._left, self._grid.window[0] + 2 * cell,
-                    self._width)
+        at = Window(grid.tops[i] - cell, left, grid.window[0] + 2 * cell, width)
         known = 0 if before is None else max(0, before.at.bottom - at.top)
-        new, new_valid = self._source.read(
-            Window(at.top + known, at.left, at.height - known, at.width))
+        pixels, valid = source.read(Window(at.top + known, left, at.height - known, width))
         if known:
-            pixels = np.concatenate([before.pixels[-known:], new])
-            valid = np.concatenate([before.valid[-known:], new_valid])
-        else:
-            pixels, valid = new, new_valid
-        self._tally.seconds['reading'] += time.perf_counter() - start
-        return _Strip(at, pixels, valid, cell, not self._source.has_nodata)
+            pixels = np.concatenate([before.pixels[-known:], pixels])
+            valid = np.concatenate([before.valid[-known:], valid])
+        statistics['reading'] += time.perf_counter() - start
+        return _Strip(at, pixels, valid)
 
-
-class _Waiting:
-    """Blended scores and masks of finished rows, until a block is complete."""
-
-    def __init__(self, grid: Grid, blocks: Sequence[Window], blender: Blender, left: int,
-                 right: int, masked: bool) -> None:
-        self._grid = grid
-        self._blocks = list(blocks)
-        self._blender = blender
-        self._left, self._right = left, right
-        self._masked = masked
-        self._overlap: np.ndarray | None = None
-        self._valid: list[tuple[int, np.ndarray]] = []
-
-    def keep_valid(self, strip: _Strip) -> None:
-        """Keep the mask of those rows of a strip that earlier strips did not contain."""
-        if not self._masked or not self._blocks:
-            return
-        block = self._blocks[0]
-        known = self._valid[-1][0] + len(self._valid[-1][1]) if self._valid else block.top
-        first = max(known - strip.at.top, 0)
-        columns = slice(block.left - strip.at.left, block.right - strip.at.left)
-        if first < len(strip.valid):
-            self._valid.append((strip.at.top + first, strip.valid[first:, columns].copy()))
-
-    def finished(self, below: int, model: Predictor, probabilities: str | None,
-                 statistics: Statistics) -> Iterator[MappedBlock]:
-        """Yield the blocks all of whose cells lie above the row ``below``."""
-        while self._blocks and self._grid.cells_of(self._blocks[0])[1] <= below:
-            block = self._blocks.pop(0)
-            first, stop, *_ = self._grid.cells_of(block)
+    with ThreadPoolExecutor(1) as executor:
+        pending = executor.submit(read, rows.start, None)
+        for i in rows:
             start = time.perf_counter()
-            new = self._blender.take(stop)
-            scores = new if self._overlap is None else np.concatenate([self._overlap, new], axis=1)
-            if self._blocks:
-                shared = stop - self._grid.cells_of(self._blocks[0])[0]
-                self._overlap = scores[:, scores.shape[1] - shared:].copy()
-            middle = time.perf_counter()
-            cell = self._grid.cell
-            inside = (slice(block.top - first * cell, block.bottom - first * cell),
-                      slice(block.left - self._left * cell, block.right - self._left * cell))
-            labels = np.ascontiguousarray(model.label(scores)[inside])
-            softmax = (None if probabilities is None else
-                       find_probabilities(scores, cell, probabilities)[(slice(None), *inside)])
-            valid = self._take_valid(block)
-            if valid is not None:
-                labels[~valid] = NODATA
-            statistics.seconds['blending'] += middle - start
-            statistics.seconds['labels'] += time.perf_counter() - middle
-            yield MappedBlock(labels, softmax, valid)
-
-    def _take_valid(self, block: Window) -> np.ndarray | None:
-        """Return the mask of a block and drop it."""
-        if not self._masked:
-            return None
-        rows = np.concatenate([valid for _, valid in self._valid])
-        assert self._valid[0][0] == block.top and len(rows) >= block.height
-        self._valid = [(block.bottom, rows[block.height:])]
-        return rows[:block.height]
+            strip = pending.result()
+            statistics['waiting for reading'] += time.perf_counter() - start
+            if i + 1 < rows.stop:
+                pending = executor.submit(read, i + 1, strip)
+            yield strip
 
 
 def find_probabilities(scores: np.ndarray, cell: int, dtype: str) -> np.ndarray:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.inference.windows import Grid
@@ -15,15 +15,10 @@ TILE = OutputOptions().tile
 _UNITS = {'': 1, 'k': 1 << 10, 'm': 1 << 20, 'g': 1 << 30, 't': 1 << 40}
 # What GDAL takes beside its cache while it makes overviews.
 OVERVIEWS = 32 << 20
-_LEAST_CACHE, _MOST_CACHE = 16 << 20, 512 << 20
 
 
 def parse_memory(text: str) -> int:
-    """Return the bytes that a size such as ``1500M``, ``1.5GB`` or ``2GiB`` means.
-
-    Raises:
-        UserError: It is not a size.
-    """
+    """Return the bytes that a size such as ``1500M``, ``1.5GB`` or ``2GiB`` means."""
     match = re.fullmatch(r'(\d+(?:\.\d*)?)\s*([kmgt]?)(?:i?b)?', text.strip(), re.IGNORECASE)
     if not match or not float(match[1]):
         raise UserError(f'--max-memory {text} is not a size: give one such as 1500M or 2GB')
@@ -41,45 +36,30 @@ def resident_memory() -> int:
     return int(fields[1]) * resource.getpagesize()
 
 
-@dataclass(frozen=True)
-class Demand:
-    """What decides how much memory a block takes.
-
-    Attributes:
-        classes: Scores of a cell.
-        pixel: Bytes of a pixel's channels.
-        probability: Bytes of a class's probability at a pixel, 0 where none are computed.
-        batch: How many windows are computed at once.
-    """
+class Demand(NamedTuple):
+    """What decides how much memory a block takes."""
 
     classes: int
-    pixel: int
-    probability: int
-    batch: int
+    pixel: int  # bytes of a pixel's channels
+    probability: int  # bytes of a class's probability at a pixel, 0 where none are computed
+    batch: int  # windows that are computed at once
 
 
 def block_size(grid: Grid, demand: Demand, limit: int) -> tuple[int, int]:
-    """Return height and width of the largest blocks whose work fits into memory.
+    """Return height and width of the largest blocks whose work fits into ``limit`` bytes.
 
-    Args:
-        grid: Where windows lie.
-        demand: What a pixel takes.
-        limit: Bytes, in addition to the model and everything else in memory already.
-
-    Raises:
-        UserError: Not even the narrowest blocks fit.
+    These are in addition to the model and everything else in memory already. Where not even the
+    narrowest blocks fit, a UserError says how much is missing.
     """
     width = -(-grid.width // TILE) * TILE
-    while True:
-        needed = memory_of(grid, demand, width)
-        if needed <= limit:
-            return TILE, width
+    while (needed := memory_of(grid, demand, width)) > limit:
         if width == TILE:
             raise UserError(
                 f'--max-memory leaves {max(limit, 0) >> 20} MB besides what is loaded, but blocks '
                 f'of {TILE}×{TILE} pixels take {-(-needed >> 20)} MB: give '
                 f'{-(-(needed - limit) >> 20)} MB more, or a smaller --window')
         width = max(TILE, width // TILE * 3 // 4 * TILE)
+    return TILE, width
 
 
 def memory_of(grid: Grid, demand: Demand, width: int) -> int:
@@ -96,7 +76,7 @@ def memory_of(grid: Grid, demand: Demand, width: int) -> int:
     # float32: the rows that blending accumulates and returns, and those of two blocks.
     scores = (4 * (demand.classes + 1) * (width // cell + 3)
               * (5 * (rows // cell + 3) + 3 * (window_rows // cell)))
-    # Copies of a block on its way to the journal. The writers' last stripe, the parts of the next
+    # Copies of a block on its way to the journal. The writer's last stripe, the parts of the next
     # one, these joined, and what is being written.
     probabilities = demand.classes * demand.probability
     results = rows * (3 * width * (2 + probabilities) + 4 * grid.width * (1 + probabilities))
@@ -104,5 +84,5 @@ def memory_of(grid: Grid, demand: Demand, width: int) -> int:
 
 
 def reading_cache(limit: int) -> int:
-    """Return the bytes that GDAL may keep of what it has decoded."""
-    return min(max(limit // 8, _LEAST_CACHE), _MOST_CACHE)
+    """Return the bytes that GDAL may keep of what it has decoded: an eighth, 16 to 512 MB."""
+    return min(max(limit // 8, 16 << 20), 512 << 20)

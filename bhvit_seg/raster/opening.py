@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import html
 import os
-import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,24 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from bhvit_seg.datasets.decoder_messages import gdal_damage_as_error
 from bhvit_seg.errors import UserError, first_line, load_package
-from bhvit_seg.inference.inputs import Kind, files_behind, kind_of
+from bhvit_seg.inference.inputs import Kind, kind_of
+from bhvit_seg.inference.windows import Window
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 # A map's band has a tag for each class, its name.
 CLASS_TAG = 'CLASS_'
-_VRT = b'<VRTDataset'
-_SOURCE = re.compile('<Source(?:Filename|Dataset)[^>]*>([^<]+)<')
 _told: set[tuple[str, str]] = set()
 
 
 def load_rasterio() -> ModuleType:
-    """Import rasterio.
-
-    Raises:
-        UserError: It is not installed.
-    """
+    """Import rasterio, or raise a UserError that names its extra."""
     return load_package('rasterio')
 
 
@@ -43,18 +36,14 @@ def open_quietly(path: str | Path, *args: Any, **kwargs: Any) -> Any:
     """
     from rasterio.errors import NotGeoreferencedWarning
 
-    with warnings.catch_warnings(), named_warnings(path):
+    with warnings.catch_warnings(), _named_warnings(path):
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
         return load_rasterio().open(path, *args, **kwargs)
 
 
 @contextlib.contextmanager
 def open_raster(path: str | Path, expected: str = 'a whole raster') -> Iterator[DatasetReader]:
-    """Open a raster for reading.
-
-    Args:
-        path: The raster.
-        expected: What it should be, for the message.
+    """Open a raster for reading; ``expected`` says what it should be.
 
     Raises:
         UserError: It cannot be opened, or rasterio is missing.
@@ -67,8 +56,9 @@ def open_raster(path: str | Path, expected: str = 'a whole raster') -> Iterator[
 
 
 @contextlib.contextmanager
-def named_failure(path: str | Path, expected: str = 'a whole raster') -> Iterator[None]:
-    """Report what GDAL cannot read under the name of the file.
+def named_failure(path: str | Path, expected: str = 'a whole raster',
+                  window: Window | None = None) -> Iterator[None]:
+    """Report what GDAL cannot read under the name of the file, and of the part that is read.
 
     Raises:
         UserError: Something could not be read.
@@ -76,21 +66,22 @@ def named_failure(path: str | Path, expected: str = 'a whole raster') -> Iterato
     from rasterio.errors import RasterioError
 
     try:
-        with named_warnings(path):
+        with _named_warnings(path):
             yield
     except RasterioError as error:
-        reason = ('no such file' if kind_of(path) is Kind.MISSING
-                  else first_line(error.__cause__ or error))
-        raise UserError(f'cannot read {path} ({reason}): give {expected}') from error
+        missing = kind_of(path) in (Kind.MISSING, Kind.PATTERN)
+        reason = 'no such file' if missing else first_line(error.__cause__ or error)
+        if window is None:
+            raise UserError(f'cannot read {path} ({reason}): give {expected}') from error
+        raise UserError(
+            f'{path} cannot be read at rows {window.top} to {window.bottom - 1}, columns '
+            f'{window.left} to {window.right - 1} ({reason}): copy, download or make the file '
+            'again') from error
 
 
 @contextlib.contextmanager
-def named_warnings(path: str | Path) -> Iterator[None]:
-    """Print GDAL's warnings with the name of the file, each once.
-
-    Raises:
-        RasterioError: GDAL only warns that pixels are lost.
-    """
+def _named_warnings(path: str | Path) -> Iterator[None]:
+    """Print GDAL's warnings with the name of the file, each once; lost pixels are an error."""
     with gdal_damage_as_error() as harmless:
         yield
     for text in harmless:
@@ -100,37 +91,22 @@ def named_warnings(path: str | Path) -> Iterator[None]:
 
 
 def paths_read(path: str | os.PathLike) -> list[str]:
-    """Return the paths and addresses that GDAL reads for a raster, itself included.
+    """Return the paths and addresses that GDAL reads for a raster, itself and masks included.
 
-    GDAL names the files of a VRT, but neither those of the VRTs among them, nor parts of files
-    such as ``GPKG:tiles.gpkg:summer``. What cannot be opened has no others.
+    GDAL names the files of a VRT, but not those of the VRTs among them. What cannot be opened has
+    no others.
     """
-    left = [os.fspath(path)]
-    with contextlib.suppress(load_rasterio().errors.RasterioError), open_quietly(path) as dataset:
-        left += dataset.files
-    found: dict[str, None] = {}
+    path = os.fspath(path)
+    found, left = set(), [path]
     while left:
         each = left.pop()
         if each not in found:
-            found[each] = None
-            left += _sources_of_vrt(each)
+            found.add(each)
+            only = {} if each == path else {'driver': 'VRT'}
+            with contextlib.suppress(load_rasterio().errors.RasterioError), (
+                    open_quietly(each, **only)) as dataset:
+                left += dataset.files
     return sorted(found)
-
-
-def _sources_of_vrt(path: str) -> Iterator[str]:
-    """Yield the sources that are on disk of a file that is a VRT."""
-    try:
-        with open(path, 'rb') as file:
-            content = file.read(len(_VRT) + 64)
-            content = content + file.read() if _VRT in content else b''
-    except (OSError, ValueError):
-        return
-    for source in _SOURCE.findall(content.decode(errors='replace')):
-        source = html.unescape(source).strip()
-        for place in (os.path.join(os.path.dirname(path), source), source):
-            if files_behind(place):
-                yield place
-                break
 
 
 def class_names(dataset: DatasetReader) -> dict[int, str]:

@@ -50,26 +50,24 @@ def write_page(image: str | Path, labels: str | Path, out: str | Path, title: st
                alpha: bool = True) -> None:
     """Write a page with labels and image under a slider, a legend and the georeference.
 
-    Args:
-        image: The raster.
-        labels: Its label raster, with the colour table and class names that predictions have.
-        out: The HTML file.
-        title: The heading.
-        bands: Which bands of the image to show (from 1); by default red, green and blue.
-        max_side: Largest side of both pictures in pixels.
-        alpha: Whether a band tagged as alpha marks nodata.
-
-    Raises:
-        UserError: A raster cannot be read, they differ in size, or ``out`` cannot be written.
+    Args and errors are those of :func:`~bhvit_seg.raster.preview.write_preview`; ``out`` is the
+    HTML file, ``title`` its heading.
     """
     with open_raster(image) as source, open_raster(labels) as result:
         check_same_size(source, result)
         size = fit(source.shape, max_side)
-        label_picture = read_labels(result, size)
-        counts = count_ids(result)
-        pixels, valid = read_picture(source, size, bands, label_picture.valid, alpha)
+        picture = read_labels(result, size)
+        pixels, valid = read_picture(source, size, bands, picture.valid, alpha)
         sides = pixel_size(source)
         width, height = proportions(source)
+        terms = (f'    <dt>{escape(term)}</dt><dd>{escape(text)}</dd>'
+                 for term, text in facts(source))
+        # A palette that is transparent at nodata.
+        colours = {index: (*map(int, colour), 0 if index == picture.nodata else 255)
+                   for index, colour in enumerate(picture.palette)}
+        mask = '' if valid.all() else '<img id="mask" hidden alt="" src="{}">'.format(data_uri(
+            'image/png', encode(valid[None].astype(np.uint8), 'PNG',
+                                {0: (0, 0, 0, 0), 1: (0, 0, 0, 255)})))
         values = {
             'title': escape(title),
             'subtitle': escape(f'{Path(image).name} → {Path(labels).name}'),
@@ -79,12 +77,11 @@ def write_page(image: str | Path, labels: str | Path, out: str | Path, title: st
             'pixels': str(size[1]),
             'metres': f'{sides[0] * source.width:.6g}' if sides else '0',
             'image': data_uri('image/jpeg', encode(pixels, 'JPEG', quality=JPEG_QUALITY)),
-            'map': data_uri('image/png', encode_map(label_picture)),
-            'mask': mask_element(valid),
+            'map': data_uri('image/png', encode(picture.ids[None], 'PNG', colours)),
+            'mask': mask,
             'north': north_arrow(source),
-            'legend': legend(label_picture, counts),
-            'facts': '\n'.join(f'    <dt>{escape(term)}</dt><dd>{escape(text)}</dd>'
-                               for term, text in facts(source)),
+            'legend': legend(picture, count_ids(result)),
+            'facts': '\n'.join(terms),
             'footer': f'Made with bhvit_seg {__version__}. '
                       + ('All pixels of the raster are shown.' if size == source.shape else
                          f'Shown at {size[1]} × {size[0]} pixels; shares are of all pixels.'),
@@ -108,28 +105,8 @@ def data_uri(kind: str, content: bytes) -> str:
     return f'data:{kind};base64,{b64encode(content).decode("ascii")}'
 
 
-def encode_map(labels: LabelPicture) -> bytes:
-    """Return the labels as a PNG whose palette is transparent at nodata."""
-    colours = {index: (*map(int, colour), 0 if index == labels.nodata else 255)
-               for index, colour in enumerate(labels.palette)}
-    return encode(labels.ids[None], 'PNG', colours)
-
-
-def mask_element(valid: np.ndarray) -> str:
-    """Return the HTML element that masks the image's invalid pixels; empty if there are none."""
-    if valid.all():
-        return ''
-    picture = encode(valid[None].astype(np.uint8), 'PNG', {0: (0, 0, 0, 0), 1: (0, 0, 0, 255)})
-    return f'<img id="mask" hidden alt="" src="{data_uri("image/png", picture)}">'
-
-
 def legend(labels: LabelPicture, counts: np.ndarray) -> str:
-    """Return the classes as HTML, the largest first, with their shares of the classified pixels.
-
-    Args:
-        labels: Colours and names.
-        counts: Pixels of each id, (256,).
-    """
+    """Return the classes as HTML, the largest first, with their shares of the classified pixels."""
     ids = [index for index in range(256) if index != labels.nodata
            and (counts[index] or index in labels.names)]
     ids.sort(key=lambda index: -counts[index])
@@ -166,33 +143,30 @@ def facts(dataset: DatasetReader) -> Iterator[tuple[str, str]]:
     """Yield terms and texts on the size and georeference of an open raster."""
     yield 'Size', f'{dataset.width} × {dataset.height} pixels'
     points, points_crs = dataset.gcps
-    crs = dataset.crs or points_crs
-    if not crs and dataset.transform.is_identity:
+    crs, transform = dataset.crs or points_crs, dataset.transform
+    if not crs and transform.is_identity:
         yield 'Coordinates', 'none'
         return
     yield 'Coordinate system', describe_crs(crs) if crs else 'not declared'
-    if dataset.transform.is_identity:
+    if transform.is_identity:
         if points:
             yield 'Coordinates', f'{len(points)} ground control points'
         return
-    transform = dataset.transform
     geographic = bool(crs) and crs.is_geographic
     unit = '°' if geographic else crs.linear_units if crs else 'unknown'
     unit = {'metre': 'm', 'meter': 'm', 'unknown': 'units'}.get(unit, unit)
-    sides = math.hypot(transform.a, transform.d), math.hypot(transform.b, transform.e)
-    yield 'Pixel', f'{sides[0]:.4g} × {sides[1]:.4g} {unit}'
+    yield 'Pixel', '{:.4g} × {:.4g} {}'.format(*map_sides(dataset), unit)
     if transform.b or transform.d:
         turn = math.degrees(math.atan2(transform.d, transform.a))
         yield 'Rotation', f'{abs(turn):.1f}° {"anti" * (turn > 0)}clockwise'
-    corners = places_of(dataset, [(column, row) for column in (0, dataset.width)
-                                  for row in (0, dataset.height)])
+    width, height = dataset.width, dataset.height
+    corners = places_of(dataset, [0, width, 0, width], [0, 0, height, height])
     digits = 6 if geographic else 2
     for term, values in zip(('West–east', 'South–north'), corners):
         yield term, f'{min(values):.{digits}f} to {max(values):.{digits}f}'
     if find_spec('pyproj') is None:
         yield 'Scale', 'needs pyproj: pip install pyproj'
-    place = centre(dataset)
-    if place:
+    if place := centre(dataset):
         longitude, latitude = place
         yield 'Centre', (f'{abs(latitude):.5f}° {"N" if latitude >= 0 else "S"}, '
                          f'{abs(longitude):.5f}° {"E" if longitude >= 0 else "W"}')
@@ -201,16 +175,14 @@ def facts(dataset: DatasetReader) -> Iterator[tuple[str, str]]:
 def describe_crs(crs: CRS) -> str:
     """Return a CRS's name and, where it has one, its code."""
     name = re.search(r'"([^"]*)"', crs.to_wkt())
-    authority = crs.to_authority()
-    parts = [name[1] if name else '', ':'.join(authority) if authority else '']
-    return ' · '.join(filter(None, parts)) or 'unnamed'
+    return ' · '.join(filter(None, [name and name[1], ':'.join(crs.to_authority() or ())])) or (
+        'unnamed')
 
 
-def places_of(dataset: DatasetReader, points: Sequence[tuple[float, float]]) -> list[list[float]]:
-    """Return the x and the y, in the raster's CRS, of points (column, row)."""
-    to_x, to_y = dataset.transform[:3], dataset.transform[3:6]
-    return [[factors[0] * column + factors[1] * row + factors[2] for column, row in points]
-            for factors in (to_x, to_y)]
+def places_of(dataset: DatasetReader, columns: Sequence[float], rows: Sequence[float]
+              ) -> np.ndarray:
+    """Return the x and the y, in the raster's CRS, of points given by columns and rows."""
+    return np.reshape(dataset.transform, (3, 3))[:2] @ [columns, rows, np.ones(len(rows))]
 
 
 def centre(dataset: DatasetReader) -> tuple[float, float] | None:
@@ -220,7 +192,7 @@ def centre(dataset: DatasetReader) -> tuple[float, float] | None:
     crs = dataset.crs
     if not crs or dataset.transform.is_identity or not (crs.is_geographic or crs.is_projected):
         return None
-    middle = places_of(dataset, [(dataset.width / 2, dataset.height / 2)])
+    middle = places_of(dataset, [dataset.width / 2], [dataset.height / 2])
     try:
         (longitude,), (latitude,) = transform(crs, 'EPSG:4326', *middle)
     except Exception:  # another planet's: PROJ's errors have no public class in rasterio
@@ -229,22 +201,23 @@ def centre(dataset: DatasetReader) -> tuple[float, float] | None:
 
 
 def pixel_size(dataset: DatasetReader) -> tuple[float, float] | None:
-    """Return width and height in metres on the ellipsoid of the pixel in the raster's middle.
-
-    None where they are unknown, or pyproj is missing; the page has no scale bar then.
-    """
+    """Return width and height in metres of the pixel in the raster's middle, None if unknown."""
     try:
         return Geodesy(dataset.crs, dataset.transform, dataset.shape).sides
     except UserError:
         return None
 
 
+def map_sides(dataset: DatasetReader) -> tuple[float, float]:
+    """Return width and height of a pixel in units of the CRS."""
+    transform = dataset.transform
+    return math.hypot(transform.a, transform.d), math.hypot(transform.b, transform.e)
+
+
 def proportions(dataset: DatasetReader) -> tuple[float, float]:
     """Return the width and height to show the raster with: as on the ground, if known."""
-    transform = dataset.transform
-    sides = pixel_size(dataset) or (math.hypot(transform.a, transform.d),
-                                     math.hypot(transform.b, transform.e))
-    return dataset.width * sides[0] / sides[1], float(dataset.height)
+    across, down = pixel_size(dataset) or map_sides(dataset)
+    return dataset.width * across / down, float(dataset.height)
 
 
 def north_arrow(dataset: DatasetReader) -> str:
@@ -257,8 +230,7 @@ def north_arrow(dataset: DatasetReader) -> str:
     if not dataset.crs or dataset.transform.is_identity:
         return ''
     east, north = 0.0, 1.0
-    place = centre(dataset)
-    if place:
+    if place := centre(dataset):
         # From the pole, or to it.
         step = math.copysign(STEP, -place[1])
         xs, ys = transform('EPSG:4326', dataset.crs, [place[0]] * 2, [place[1], place[1] + step])

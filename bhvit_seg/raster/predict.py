@@ -1,8 +1,8 @@
 """Maps a raster: one georeferenced raster in, one georeferenced label raster out.
 
-Any available worker maps blocks. Finished blocks are kept in a journal beside the output, and one
-writer for each output writes them from the top down as they arrive. An interrupted run continues
-from the journal and gives the same pixels.
+Any available worker maps blocks. Finished blocks are kept in a journal beside the output, and the
+labels are written from the top down while others are mapped, then the probabilities. An
+interrupted run continues from the journal and gives the same pixels.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,7 +26,6 @@ from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.windows import Grid, Window, cut_blocks, lay_grid
 from bhvit_seg.raster.identity import describe_run, digests, is_finished
 from bhvit_seg.raster.journal import PLAN, Journal
-from bhvit_seg.raster.mapping import Statistics
 from bhvit_seg.raster.memory import OVERVIEWS, Demand, block_size, reading_cache, resident_memory
 from bhvit_seg.raster.outputs import IDENTITY_TAG, OutputPaths, check_outputs, probabilities_path
 from bhvit_seg.raster.progress import WorkProgress
@@ -37,7 +35,6 @@ from bhvit_seg.raster.workers import (
     FinishedBlock,
     Job,
     cluster,
-    count_windows,
     cut_runs,
     run_here,
     run_in_processes,
@@ -50,28 +47,19 @@ DEFAULT_MEMORY = 2 << 30
 
 @dataclass(frozen=True)
 class WindowChoices:
-    """Placement of windows.
+    """Placement of windows."""
 
-    Attributes:
-        size: Height and width in pixels. Defaults to the training crop.
-        overlap: The fraction of a window that its neighbour also covers.
-    """
-
-    size: tuple[int, int] | None = None
-    overlap: float = 0.25
+    size: tuple[int, int] | None = None  # height and width in pixels; default: the training crop
+    overlap: float = 0.25  # the fraction of a window that its neighbour also covers
 
 
 @dataclass(frozen=True)
 class WorkChoices:
     """Execution options; they do not affect the output.
 
-    Attributes:
-        max_memory: Bytes that this machine's processes may hold together. Defaults to 2 GB
-            besides what this process holds already and what others need for the model.
-        workers: Processes on this machine.
-        scheduler: The address of a Dask scheduler, whose workers replace those of this machine.
-        restart: Discard the finished blocks of an interrupted run.
-        overwrite: Replace existing outputs.
+    ``max_memory`` is the bytes that this machine's processes may hold together. Defaults to 2 GB
+    besides what this process holds already and what others need for the model.
+    ``scheduler`` is the address of a Dask scheduler, whose workers replace those of this machine.
     """
 
     max_memory: int | None = None
@@ -83,24 +71,15 @@ class WorkChoices:
 
 @dataclass
 class MapReport:
-    """Result of :func:`map_raster`.
-
-    Attributes:
-        out: The label raster.
-        probabilities: The raster of probabilities, if one was requested.
-        existed: Whether the map existed already.
-        resumed: Number of blocks finished by an interrupted run.
-        statistics: Windows, and seconds by step, of this run, summed over processes.
-        writing: Seconds that writers took for stripes, in parallel to the rest; overviews and the
-            check of the file come after them.
-        seconds: Seconds in total.
-    """
+    """Result of :func:`map_raster`."""
 
     out: Path
     probabilities: Path | None
-    existed: bool = False
-    resumed: int = 0
-    statistics: Statistics = field(default_factory=Statistics)
+    existed: bool = False  # before
+    resumed: int = 0  # blocks finished by an interrupted run
+    # Windows 'computed' and 'empty', and seconds by step, of all processes.
+    statistics: Counter = field(default_factory=Counter)
+    # Seconds of waiting for rows to be written; overviews and the check of the file come after.
     writing: float = 0.0
     seconds: float = 0.0
 
@@ -128,8 +107,8 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
             cannot be written. Finished blocks are kept, and the same call continues from there.
     """
     start = time.perf_counter()
-    windows, output, work = windows or WindowChoices(), output or OutputOptions(), (
-        work or WorkChoices())
+    windows, output = windows or WindowChoices(), output or OutputOptions()
+    work = work or WorkChoices()
     options = replace(reading or ReadOptions(), channels=model.channels, fill=model.fill,
                       eight_bit=model.eight_bit)
     probabilities_out = probabilities_path(out) if probabilities else None
@@ -159,144 +138,86 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
                             plan_blocks(journal, grid, demand, work, cache))
         job = Job(source, model_source, grid, blocks, probabilities, cache // work.workers)
         report.resumed = len(journal.done)
-        buffer = _BlockBuffer(journal, blocks)
         tags = {path: {IDENTITY_TAG: digest, 'MODEL': model.name}
                 for path, digest in wanted.items()}
-        writers = []
+        stack.enter_context(explain_interrupt(
+            lambda: f'{len(journal.done)} of {len(blocks)} blocks of {out} are kept; the same '
+                    'command continues from there'))
+        finished = stack.enter_context(_map_missing(job, journal.done, model, work, out.name))
+        stripes = _Stripes(journal, blocks, finished, report)
         # A finished one, which may have been corrected by hand, stays.
         if work.overwrite or not out.exists():
-            writers.append(lambda: write_labels(
-                out, source, buffer.labels(), model.classes, model.palette, output, tags[out]))
+            write_labels(out, source, stripes.labels(), model.classes, model.palette, output,
+                         tags[out])
         if probabilities_out is not None and (work.overwrite or not probabilities_out.exists()):
-            writers.append(lambda: write_probabilities(
-                probabilities_out, source, buffer.probabilities(), model.classes, probabilities,
-                output, tags[probabilities_out]))
-        with explain_interrupt(lambda: f'{len(journal.done)} of {len(blocks)} blocks of {out} are '
-                                       'kept; the same command continues from there'):
-            _run(job, model, buffer, writers, work, report, out.name)
+            write_probabilities(probabilities_out, source, stripes.probabilities(), model.classes,
+                                probabilities, output, tags[probabilities_out])
         journal.remove()
-    report.writing = buffer.writing
     report.seconds = time.perf_counter() - start
     return report
 
 
 def plan_blocks(journal: Journal, grid: Grid, demand: Demand, work: WorkChoices, cache: int
                 ) -> tuple[int, int]:
-    """Return height and width of blocks, those of the interrupted run if it has finished any.
-
-    Args:
-        journal: The finished blocks, and the plan of an interrupted run.
-        grid: Where windows lie.
-        demand: The memory that a pixel takes.
-        work: The limit of memory, and the number of processes.
-        cache: Bytes of the limit that GDAL takes.
-    """
+    """Return height and width of blocks, those of the interrupted run if it has finished any."""
     path = journal.folder / PLAN
     if journal.done and path.exists():
         return tuple(json.loads(path.read_text())['block'])
     if work.max_memory is None:
         limit = (DEFAULT_MEMORY - cache) // work.workers
-    elif work.scheduler is not None or work.workers == 1:
-        limit = work.max_memory - cache - OVERVIEWS - resident_memory()
     else:
-        # Every worker loads what this process has loaded.
-        limit = (work.max_memory - cache - OVERVIEWS - resident_memory()) // work.workers
-        limit -= resident_memory()
+        limit = work.max_memory - cache - OVERVIEWS - resident_memory()
+        if work.scheduler is None and work.workers > 1:
+            # Every worker loads what this process has loaded.
+            limit = limit // work.workers - resident_memory()
     size = block_size(grid, demand, limit)
     write_json(path, {'block': size})
     return size
 
 
-def _run(job: Job, model: Predictor, buffer: _BlockBuffer, writers: Sequence[Callable[[], None]],
-         work: WorkChoices, report: MapReport, title: str) -> None:
-    """Map the missing blocks, while writers write finished ones."""
-    missing = set(range(len(job.blocks))) - buffer.journal.done
+@contextlib.contextmanager
+def _map_missing(job: Job, done: set[int], model: Predictor, work: WorkChoices, title: str
+                 ) -> Iterator[Iterator[FinishedBlock]]:
+    """Yield an iterator that maps the blocks that are not done, and shows the progress."""
     with contextlib.ExitStack() as stack:
-        client, workers = None, work.workers
+        run: Callable[..., Iterator[FinishedBlock]]
+        run, by, workers = run_here, model, 1
         if work.scheduler is not None:
-            client = stack.enter_context(cluster(work.scheduler))
-            workers = max(2, len(client.scheduler_info()['workers']))
-        runs = cut_runs(job.blocks, missing, workers)
-        progress = stack.enter_context(WorkProgress(title, count_windows(job, runs)))
-        if client is not None:
-            finished = run_on_cluster(job, runs, client, progress.add)
-        elif workers > 1:
-            finished = run_in_processes(job, runs, workers, progress.add)
-        else:
-            finished = run_here(job, runs, model, progress.add)
-        stack.enter_context(contextlib.closing(finished))
-        executor = stack.enter_context(ThreadPoolExecutor(len(writers)))
-        futures = [executor.submit(writer) for writer in writers]
-        try:
-            for block in finished:
-                buffer.put(block)
-                report.statistics.add(block.statistics)
-                _raise_failure(futures)
-            for future in futures:
-                future.result()
-        except BaseException:
-            buffer.give_up()
-            _raise_failure(futures)
-            raise
+            run, by = run_on_cluster, stack.enter_context(cluster(work.scheduler))
+            workers = max(2, len(by.scheduler_info()['workers']))
+        elif work.workers > 1:
+            run, by, workers = run_in_processes, work.workers, work.workers
+        runs = cut_runs(job.blocks, set(range(len(job.blocks))) - done, workers)
+        progress = stack.enter_context(WorkProgress(title, job.count_windows(runs)))
+        yield stack.enter_context(contextlib.closing(run(job, runs, by, progress.add)))
 
 
-def _raise_failure(futures: Sequence[Future[None]]) -> None:
-    """Raise the error of a writer that failed, other than for a lack of blocks."""
-    for future in futures:
-        error = future.exception() if future.done() else None
-        if error is not None and not isinstance(error, _GivenUpError):
-            raise error
+@dataclass
+class _Stripes:
+    """The rows of a map in the order in which they are written; blocks are mapped as needed."""
 
-
-class _GivenUpError(Exception):
-    """The run ended before the blocks that a writer waits for."""
-
-
-class _BlockBuffer:
-    """Hands finished blocks, which the journal keeps, to waiting writers.
-
-    Attributes:
-        writing: Seconds that writers took for stripes.
-    """
-
-    def __init__(self, journal: Journal, blocks: Sequence[Window]) -> None:
-        self.journal = journal
-        self._blocks = blocks
-        self._change = threading.Condition()
-        self._given_up = False
-        self.writing = 0.0
-
-    def put(self, block: FinishedBlock) -> None:
-        """Keep a block and wake the writers."""
-        self.journal.store(block.index, block.content)
-        with self._change:
-            self._change.notify_all()
-
-    def give_up(self) -> None:
-        """End the writers: no more blocks come."""
-        with self._change:
-            self._given_up = True
-            self._change.notify_all()
+    journal: Journal
+    blocks: Sequence[Window]
+    finished: Iterator[FinishedBlock]
+    report: MapReport
 
     def labels(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield first row and labels ``(rows, width)`` of all stripes, from the top down."""
-        for top, stripe in self._stripes('labels'):
+        for top, stripe in self._read('labels'):
             yield top, stripe['labels']
 
     def probabilities(self) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
         """Yield first row, probabilities ``(classes, rows, width)`` and mask of all stripes."""
-        for top, stripe in self._stripes('probabilities', 'valid'):
+        for top, stripe in self._read('probabilities', 'valid'):
             yield top, stripe['probabilities'], stripe.get('valid')
 
-    def _stripes(self, *names: str) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        """Yield first row and arrays of all stripes, from the top down."""
-        for top in sorted({block.top for block in self._blocks}):
-            indices = [index for index, block in enumerate(self._blocks) if block.top == top]
-            with self._change:
-                self._change.wait_for(
-                    lambda: self._given_up or self.journal.done.issuperset(indices))  # noqa: B023
-                if self._given_up:
-                    raise _GivenUpError
+    def _read(self, *names: str) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        for top in sorted({block.top for block in self.blocks}):
+            indices = [index for index, block in enumerate(self.blocks) if block.top == top]
+            while not self.journal.done.issuperset(indices):
+                block = next(self.finished)
+                self.journal.store(block.index, block.content)
+                self.report.statistics.update(block.statistics)
             start = time.perf_counter()
             parts = [self.journal.load(index, names) for index in indices]
             stripe = {name: np.concatenate([part[name] for part in parts], axis=-1)
@@ -304,4 +225,4 @@ class _BlockBuffer:
             # The next ones need the memory.
             del parts
             yield top, stripe
-            self.writing += time.perf_counter() - start
+            self.report.writing += time.perf_counter() - start

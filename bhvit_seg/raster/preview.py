@@ -29,24 +29,13 @@ NODATA_GREY = 128
 
 @dataclass(frozen=True)
 class LabelPicture:
-    """A label raster of this package at the size of a picture.
+    """A label raster of this package at the size of a picture."""
 
-    Attributes:
-        ids: Class ids (h, w), uint8.
-        nodata: The id that stands for no class, None where there is none.
-        palette: Colour (RGB) of every id, uint8 (256, 3).
-        names: Class names by id, in the order of the ids.
-    """
-
-    ids: np.ndarray
-    nodata: int | None
-    palette: np.ndarray
-    names: dict[int, str]
-
-    @property
-    def valid(self) -> np.ndarray:
-        """Where there is a class, bool (h, w)."""
-        return np.ones(self.ids.shape, bool) if self.nodata is None else self.ids != self.nodata
+    ids: np.ndarray  # (h, w) uint8
+    nodata: int | None  # the id that stands for no class
+    palette: np.ndarray  # the colour (RGB) of every id, (256, 3) uint8
+    names: dict[int, str]  # by id, in the order of the ids
+    valid: np.ndarray  # where there is a class, (h, w) bool
 
 
 def write_preview(image: str | Path, labels: str | Path, out: str | Path, *,
@@ -69,13 +58,13 @@ def write_preview(image: str | Path, labels: str | Path, out: str | Path, *,
     with open_raster(image) as source, open_raster(labels) as result:
         check_same_size(source, result)
         size = fit(source.shape, max_side)
-        label_picture = read_labels(result, size)
-        pixels, _ = read_picture(source, size, bands, label_picture.valid, alpha)
-    colours = np.moveaxis(label_picture.palette.astype(np.float32)[label_picture.ids], -1, 0)
+        picture = read_labels(result, size)
+        pixels, _ = read_picture(source, size, bands, picture.valid, alpha)
+    colours = np.moveaxis(picture.palette.astype(np.float32)[picture.ids], -1, 0)
     # Of one band or three.
     blend = np.rint((1 - opacity) * pixels + opacity * colours).astype(np.uint8)
-    write_output(out, encode(np.append(blend, 255 * label_picture.valid[None].astype(np.uint8),
-                                       axis=0), 'PNG'))
+    opaque = 255 * picture.valid[None].astype(np.uint8)
+    write_output(out, encode(np.append(blend, opaque, axis=0), 'PNG'))
 
 
 def check_same_size(image: DatasetReader, labels: DatasetReader) -> None:
@@ -101,15 +90,10 @@ def fit(size: tuple[int, int], max_side: int) -> tuple[int, int]:
 
 def display_bands(dataset: DatasetReader) -> tuple[int, ...]:
     """Return the bands (from 1) to show as red, green and blue, or the one to show as grey."""
-    from rasterio.enums import ColorInterp
-
-    meanings = dataset.colorinterp
-    colours = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-    if all(colour in meanings for colour in colours):
-        return tuple(meanings.index(colour) + 1 for colour in colours)
-    bands = [band for band, meaning in zip(dataset.indexes, meanings)
-             if meaning is not ColorInterp.alpha]
-    return tuple(bands[:3] if len(bands) >= 3 else bands[:1])
+    tagged = [meaning.name for meaning in dataset.colorinterp]
+    if {'red', 'green', 'blue'} <= set(tagged):
+        return tuple(tagged.index(colour) + 1 for colour in ('red', 'green', 'blue'))
+    return tuple(band for band, meaning in enumerate(tagged, 1) if meaning != 'alpha')
 
 
 def read_picture(dataset: DatasetReader, size: tuple[int, int], bands: Sequence[int] | None = None,
@@ -131,20 +115,16 @@ def read_picture(dataset: DatasetReader, size: tuple[int, int], bands: Sequence[
     """
     from rasterio.enums import MaskFlags, Resampling
 
-    bands = tuple(bands or display_bands(dataset))
+    bands = bands or display_bands(dataset)
     bands = bands[:3] if len(bands) >= 3 else bands[:1]
+    everywhere = {MaskFlags.all_valid} if alpha else {MaskFlags.all_valid, MaskFlags.alpha}
     with named_failure(dataset.name):
         raw = dataset.read(bands, out_shape=(len(bands), *size), resampling=Resampling.average)
-        everywhere = MaskFlags.all_valid if alpha else MaskFlags.alpha
-        if all({everywhere, MaskFlags.all_valid} & set(flags)
-               for flags in dataset.mask_flag_enums):
-            valid = np.ones(size, bool)
-        else:
-            valid = dataset.dataset_mask(out_shape=size) > 0
-    valid &= np.isfinite(raw).all(axis=0)
+        valid = np.isfinite(raw).all(axis=0)
+        if not all(everywhere.intersection(flags) for flags in dataset.mask_flag_enums):
+            valid &= dataset.dataset_mask(out_shape=size) > 0
     used = valid if shown is None else valid & shown
-    pixels = np.stack([band if band.dtype == np.uint8 else to_8_bits(band, used)
-                       for band in raw])
+    pixels = np.stack([band if band.dtype == np.uint8 else to_8_bits(band, used) for band in raw])
     pixels[:, ~valid] = NODATA_GREY
     return pixels, valid
 
@@ -164,14 +144,10 @@ def to_8_bits(band: np.ndarray, used: np.ndarray) -> np.ndarray:
 
 
 def read_labels(dataset: DatasetReader, size: tuple[int, int]) -> LabelPicture:
-    """Read the whole label raster at a smaller size, with names and colours of its ids.
-
-    Raises:
-        UserError: It has no colour table.
-    """
+    """Read the whole label raster at a smaller size; it has to have a colour table."""
     from rasterio.enums import Resampling
 
-    if dataset.dtypes[0] != 'uint8' or not dataset.colorinterp[0].name == 'palette':
+    if dataset.dtypes[0] != 'uint8' or dataset.colorinterp[0].name != 'palette':
         raise UserError(f'{dataset.name} is not a label raster: expected a band of class ids '
                         '(uint8) with a colour table, as bhvit-seg predict-raster writes it')
     palette = np.zeros((256, 3), np.uint8)
@@ -179,21 +155,16 @@ def read_labels(dataset: DatasetReader, size: tuple[int, int]) -> LabelPicture:
         palette[index] = colour[:3]
     with named_failure(dataset.name):
         ids = dataset.read(1, out_shape=size, resampling=Resampling.mode)
-    return LabelPicture(
-        ids=ids,
-        nodata=None if dataset.nodata is None else int(dataset.nodata),
-        palette=palette, names=class_names(dataset))
+    nodata = None if dataset.nodata is None else int(dataset.nodata)
+    valid = np.ones(size, bool) if nodata is None else ids != nodata
+    return LabelPicture(ids, nodata, palette, class_names(dataset), valid)
 
 
 def encode(bands: np.ndarray, driver: str, colours: dict[int, tuple[int, ...]] | None = None,
            **options: Any) -> bytes:
-    """Return a picture as the content of a file.
+    """Return a picture, uint8 (bands, h, w), as the content of a file of GDAL's ``driver``.
 
-    Args:
-        bands: uint8 (bands, h, w).
-        driver: GDAL's name of the format.
-        colours: Colour table (RGBA) of a picture of one band.
-        options: Creation options of the driver.
+    ``colours`` is the table (RGBA) of a picture of one band, ``options`` are the driver's.
     """
     from rasterio.errors import NotGeoreferencedWarning
     from rasterio.io import MemoryFile
@@ -210,11 +181,7 @@ def encode(bands: np.ndarray, driver: str, colours: dict[int, tuple[int, ...]] |
 
 
 def write_output(path: str | Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` atomically.
-
-    Raises:
-        UserError: It cannot be written.
-    """
+    """Write ``content`` to ``path`` atomically, or raise a UserError."""
     try:
         write_bytes(path, content)
     except OSError as error:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from types import TracebackType
 
 SECONDS_BETWEEN_LINES = 60
 
@@ -19,12 +19,19 @@ class WorkProgress:
     """
 
     def __init__(self, title: str, total: int, unit: str = 'windows') -> None:
-        self._title = title
-        self._total = total
-        self._unit = unit
+        self._title, self._total, self._unit = title, total, unit
         self._done = 0
         self._start = self._last_line = time.monotonic()
-        self._bar = _make_bar() if sys.stderr.isatty() else None
+        self._bar = None
+        if sys.stderr.isatty():
+            with contextlib.suppress(ModuleNotFoundError):
+                from rich import progress
+                from rich.console import Console
+
+                self._bar = progress.Progress(
+                    progress.TextColumn('{task.description}'), progress.BarColumn(),
+                    progress.MofNCompleteColumn(), progress.TextColumn('{task.fields[speed]}'),
+                    progress.TimeRemainingColumn(), console=Console(stderr=True))
 
     def __enter__(self) -> WorkProgress:
         if self._bar is not None:
@@ -32,8 +39,7 @@ class WorkProgress:
             self._task = self._bar.add_task(self._title, total=self._total, speed='')
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -43,8 +49,7 @@ class WorkProgress:
         now = time.monotonic()
         speed = max(self._done, 1e-9) / max(now - self._start, 1e-9)
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done,
-                             speed=f'{speed:.1f} {self._unit}/s')
+            self._bar.update(self._task, completed=self._done, speed=f'{speed:.1f} {self._unit}/s')
         elif now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
             left = (self._total - self._done) / speed
@@ -55,21 +60,3 @@ class WorkProgress:
     def set_fraction(self, fraction: float) -> None:
         """Set the finished fraction, 0 to 1."""
         self.add(round(fraction * self._total) - self._done)
-
-
-def _make_bar():
-    """Return a bar, or None where rich is not installed to draw it."""
-    try:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-    except ModuleNotFoundError:
-        return None
-    return Progress(TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
-                    TextColumn('{task.fields[speed]}'), TimeRemainingColumn(),
-                    console=Console(stderr=True))

@@ -1,34 +1,34 @@
 """Reads a raster by windows: the pixels for the model, and which of them are nodata.
 
-A pixel is nodata if any of these holds: all selected bands have their nodata value, any of them is
-NaN or infinite, the alpha band is 0, a mask of the file excludes it, or it belongs to an undeclared
-collar (:mod:`bhvit_seg.raster.collars`). Nodata, alpha and NaN are found in the
-values already read; nothing is decoded twice for them.
+A pixel is nodata if any of these holds: GDAL's masks (declared nodata values, masks of the file)
+exclude it in all selected bands, all of them have the value of ``--nodata``, any of them is NaN or
+infinite, an alpha band is 0, or it belongs to an undeclared collar
+(:mod:`bhvit_seg.raster.collars`).
 """
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bhvit_seg.errors import UserError, first_line
-from bhvit_seg.inference.inputs import Kind, kind_of
+from bhvit_seg.errors import UserError
 from bhvit_seg.inference.windows import Window
-from bhvit_seg.raster.bands import alpha_bands, choose_bands, masked_bands, nodata_values
-from bhvit_seg.raster.collar_search import find_collar
-from bhvit_seg.raster.collars import COLOURS, Collar, make_colour
-from bhvit_seg.raster.opening import load_rasterio, named_warnings, open_quietly
+from bhvit_seg.raster.collars import COLOURS, Collar, find_collar, make_colour
+from bhvit_seg.raster.opening import load_rasterio, named_failure, open_quietly
 from bhvit_seg.raster.resampling import resample
 
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
 rasterio = load_rasterio()
-RasterioError = rasterio.errors.RasterioError
+ColorInterp, MaskFlags = rasterio.enums.ColorInterp, rasterio.enums.MaskFlags
 BORDERS = (*COLOURS, 'auto')
 
 
@@ -40,15 +40,13 @@ class ReadOptions:
         channels: How many bands the model takes.
         fill: The model's input at nodata, by channel, in the values after ``value_range``.
         bands: Numbers of the bands, from 1, in the model's order; they may repeat. Defaults to
-            the first ones that are not an alpha band. An alpha band named here is an ordinary
-            band, and says nothing about where there is data.
+            the first ones that are not an alpha band. One that is named is an ordinary band.
         nodata: Takes the place of the declared nodata value; NaN: no value means no data.
         border_nodata: ``'black'``, ``'white'`` or ``'auto'``: collars of that colour have no data.
         border_tolerance: How far from the colour a collar's values may lie, of 255; see
             :func:`bhvit_seg.raster.collars.make_colour` for other types.
         value_range: The values that are mapped onto 0 and 255; what lies outside is clipped.
-        alpha: Whether a band that the file calls alpha says where there is data; else it is an
-            ordinary band.
+        alpha: Whether a band that the file calls alpha says where there is data.
         eight_bit: Whether the model was trained on 8-bit images, so that it needs a
             ``value_range`` for rasters of other types.
         resolution: Metres a pixel to resample to, see :mod:`bhvit_seg.raster.resampling`;
@@ -100,18 +98,11 @@ class RasterSource:
             one, the first :meth:`read` finds it.
 
     Attributes:
-        path: The path as text.
-        options: As given.
-        collar: The collar, or None where it is not known or not asked for.
         bands: The bands that are read, numbers from 1.
-        height: Rows.
-        width: Columns.
+        height, width: Size in pixels.
         dtype: The NumPy type that holds all of those bands.
         block_shape: Rows and columns of the blocks of the file.
-        crs: Coordinate reference system, or None.
-        transform: Affine transform from pixels to coordinates; the identity where there is none.
-        gcps: Ground control points and their reference system, ``([], None)`` without.
-        rpcs: Rational polynomial coefficients, or None.
+        crs, transform, gcps, rpcs: The georeference, as rasterio gives it.
         has_nodata: Whether any pixel within the raster can be invalid at all.
 
     Raises:
@@ -123,26 +114,24 @@ class RasterSource:
         self.path = os.fspath(path)
         self.options = options
         self.collar = collar
-        self._handle = None
-        self._process = 0
+        self._handle, self._process = None, 0
         dataset = self._dataset
         if dataset.count == 0:
-            parts = f': give one of its parts, such as {dataset.subdatasets[0]}' if (
-                dataset.subdatasets) else ': give a raster with bands'
-            raise UserError(f'{self.path} has no bands{parts}')
-        alpha = alpha_bands(dataset) if options.alpha else ()
+            part = (f'one of its parts, such as {dataset.subdatasets[0]}' if dataset.subdatasets
+                    else 'a raster with bands')
+            raise UserError(f'{self.path} has no bands: give {part}')
+        alpha = [band for band, meaning in enumerate(dataset.colorinterp, 1)
+                 if meaning == ColorInterp.alpha and options.alpha]
         self.bands = choose_bands(dataset, options.bands, options.channels, alpha)
         self.height, self.width = dataset.height, dataset.width
         self.dtype = self._common_type()
         self.block_shape = dataset.block_shapes[self.bands[0] - 1]
         self.crs, self.transform = dataset.crs, dataset.transform
         self.gcps, self.rpcs = dataset.gcps, dataset.rpcs
-        self._nodata = nodata_values(dataset, self.bands, options.nodata)
         self._alpha = [band for band in alpha if band not in self.bands]
-        self._masked = masked_bands(dataset, self.bands, options.nodata is not None)
-        self.has_nodata = bool(
-            self._nodata is not None or self._alpha or self._masked or self.dtype.kind == 'f'
-            or options.border_nodata)
+        self._masked = masked_bands(dataset, self.bands, options)
+        self.has_nodata = bool(options.nodata is not None or self._alpha or self._masked
+                               or self.dtype.kind == 'f' or options.border_nodata)
 
     def __reduce__(self) -> tuple:
         return RasterSource, (self.path, self.options, self.collar)
@@ -160,29 +149,21 @@ class RasterSource:
             self._handle = None
 
     @property
-    def _dataset(self) -> rasterio.io.DatasetReader:
+    def _dataset(self) -> DatasetReader:
         # A forked process has its parent's handle, with which it must not read or close.
         if self._handle is None or self._process != os.getpid():
-            self._handle, self._process = self._open(), os.getpid()
+            with named_failure(self.path, 'what GDAL opens, such as GeoTIFF, VRT or PNG'):
+                self._handle = resample(open_quietly(self.path), self.options)
+            self._process = os.getpid()
         return self._handle
 
-    def _open(self) -> rasterio.io.DatasetReader:
-        try:
-            return resample(open_quietly(self.path), self.options)
-        except RasterioError as error:
-            if kind_of(self.path) in (Kind.MISSING, Kind.PATTERN):
-                raise UserError(f'no such raster: {self.path} does not exist') from error
-            raise UserError(f'{self.path} is not a raster that GDAL can open ({_reason(error)}): '
-                            'give a GeoTIFF, VRT, JPEG 2000, PNG or the like') from error
-
     def _common_type(self) -> np.dtype:
-        options = self.options
         names = sorted({self._dataset.dtypes[band - 1] for band in self.bands})
         if any('complex' in name for name in names):
             raise UserError(f'{self.path} has complex values ({", ".join(names)}), which no model '
                             'takes: convert them, to their magnitude for instance')
         dtype = np.result_type(*names)
-        if options.eight_bit and dtype != np.uint8 and options.value_range is None:
+        if self.options.eight_bit and dtype != np.uint8 and self.options.value_range is None:
             raise UserError(f'{self.path} has {dtype} values, but the model was trained on 8-bit '
                             'images: give --value-range LOW HIGH, the values that are to be seen '
                             'as black and as white')
@@ -200,8 +181,8 @@ class RasterSource:
         Raises:
             UserError: That part of the file cannot be read.
         """
-        rows, columns = (np.arange(first, stop) for first, stop in (
-            (window.top, window.bottom), (window.left, window.right)))
+        rows = np.arange(window.top, window.bottom)
+        columns = np.arange(window.left, window.right)
         near_rows, near_columns = rows.clip(0, self.height - 1), columns.clip(0, self.width - 1)
         top, left = int(near_rows[0]), int(near_columns[0])
         inside = Window(top, left, int(near_rows[-1]) + 1 - top, int(near_columns[-1]) + 1 - left)
@@ -212,44 +193,37 @@ class RasterSource:
         return pixels[at], valid[at] & (rows == near_rows)[:, None] & (columns == near_columns)
 
     def _read_inside(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        if self.options.border_nodata and self.collar is None:
-            border = self.options.border_nodata
+        options, border = self.options, self.options.border_nodata
+        if border and self.collar is None:
             self.collar = find_collar(self, [
-                make_colour(name, self.dtype, self.options.border_tolerance,
-                            self.options.value_range)
+                make_colour(name, self.dtype, options.border_tolerance, options.value_range)
                 for name in (COLOURS if border == 'auto' else (border,))], border == 'auto')
         if self.collar is not None and self.collar.touches(window):
             view = self.collar.view(window)
             pixels, valid = self.decode(view)
-            collar = self.collar.mask(window, pixels, valid)
+            data = ~self.collar.mask(window, pixels, valid)
             top, left = window.top - view.top, window.left - view.left
             part = slice(top, top + window.height), slice(left, left + window.width)
             pixels = np.ascontiguousarray(pixels[part])
-            valid = _also(None if valid is None else valid[part], ~collar)
+            valid = data if valid is None else valid[part] & data
         else:
             pixels, valid = self.decode(window)
-        pixels = self._for_model(pixels)
-        if valid is None:
-            return pixels, np.ones(pixels.shape[:2], bool)
-        fill = np.array(self.options.fill)
-        if pixels.dtype == np.uint8:
-            fill = np.rint(fill).clip(0, 255)
-        pixels[~valid] = fill.astype(pixels.dtype)
-        return pixels, valid
-
-    def _for_model(self, pixels: np.ndarray) -> np.ndarray:
-        """Return pixels as the model takes them."""
-        value_range = self.options.value_range
-        if pixels.dtype == np.uint8 and value_range is None:
-            return pixels
-        pixels = pixels.astype(np.float32, copy=False)
-        if value_range is not None:
-            low, high = value_range
+        fill = np.array(options.fill)
+        if options.value_range is not None:
+            low, high = options.value_range
+            pixels = pixels.astype(np.float32, copy=False)
             with np.errstate(over='ignore'):
                 pixels -= np.float32(low)
                 pixels *= np.float32(255 / (high - low))
             np.clip(pixels, 0, 255, out=pixels)
-        return pixels
+        elif pixels.dtype == np.uint8:
+            fill = np.rint(fill).clip(0, 255)
+        else:
+            pixels = pixels.astype(np.float32, copy=False)
+        if valid is None:
+            return pixels, np.ones(pixels.shape[:2], bool)
+        pixels[~valid] = fill.astype(pixels.dtype)
+        return pixels, valid
 
     def decode(self, window: Window) -> tuple[np.ndarray, np.ndarray | None]:
         """Read a window within the raster as it is stored, but float64 as float32.
@@ -265,55 +239,83 @@ class RasterSource:
         # GDAL writes through the strides of what it is given: bands come out last without a copy.
         values = np.empty((window.height, window.width, len(self.bands) + alpha), self.dtype)
         at = rasterio.windows.Window(window.left, window.top, window.width, window.height)
-        with self._named_failures(window):
-            self._dataset.read((*self.bands, *self._alpha), window=at,
-                               out=values.transpose(2, 0, 1))
-            masks = self._dataset.read_masks(self._masked, window=at) if self._masked else None
-        valid = None
-        if masks is not None:
-            valid = _also(valid, masks.any(axis=0))
+        conditions = []
+        try:
+            with named_failure(self.path, window=window):
+                self._dataset.read((*self.bands, *self._alpha), window=at,
+                                   out=values.transpose(2, 0, 1))
+                if self._masked:
+                    conditions.append(self._dataset.read_masks(self._masked, window=at).any(axis=0))
+        except UserError:
+            # The pixels of a damaged block stay in GDAL's cache, and would pass for whole ones.
+            self.close()
+            raise
         if alpha:
-            valid = _also(valid, values[..., -alpha:].all(axis=2))
+            conditions.append(values[..., -alpha:].all(axis=2))
             values = np.ascontiguousarray(values[..., :-alpha])
-        if self._nodata is not None:
-            valid = _also(valid, ~_every_band(
-                values, lambda band, plane: plane == self._nodata[band]))
+        if self.options.nodata is not None:
+            conditions.append(_any_band(values != self.options.nodata))
         if self.dtype.kind == 'f':
             with np.errstate(over='ignore'):
                 values = values.astype(np.float32, copy=False)
-            valid = _also(valid, _every_band(values, lambda band, plane: np.isfinite(plane)))
-        return values, valid
-
-    @contextlib.contextmanager
-    def _named_failures(self, window: Window) -> Iterator[None]:
-        """Say which part of which file could not be read."""
-        try:
-            with named_warnings(self.path):
-                yield
-        except RasterioError as error:
-            # The pixels of a damaged block stay in GDAL's cache, and would pass for whole ones.
-            self.close()
-            raise UserError(
-                f'{self.path} cannot be read at rows {window.top} to {window.bottom - 1}, columns '
-                f'{window.left} to {window.right - 1} ({_reason(error)}): copy or download the '
-                'file again') from error
+            conditions.append(~_any_band(~np.isfinite(values)))
+        if not conditions:
+            return values, None
+        valid = functools.reduce(np.logical_and, conditions)
+        return values, None if valid.all() else valid
 
 
-def _also(valid: np.ndarray | None, more: np.ndarray) -> np.ndarray | None:
-    """Return where both are valid; None still means everywhere."""
-    if more.all():
-        return valid
-    return more if valid is None else valid & more
+def choose_bands(dataset: DatasetReader, bands: Sequence[int] | None, channels: int,
+                 alpha: Sequence[int]) -> tuple[int, ...]:
+    """Return the numbers, from 1, of the bands that are the channels of a model.
+
+    Those asked for or, by default, the first ones that are not among ``alpha``. A UserError says
+    that the raster has no such bands, too few, or a colour table instead of colours.
+    """
+    name, count = dataset.name, dataset.count
+    if bands is not None:
+        listing = ','.join(map(str, bands))
+        if len(bands) != channels:
+            raise UserError(f'--bands {listing} names {len(bands)} bands, but the model takes '
+                            f'{channels}: name as many as it takes, in its order')
+        missing = [band for band in bands if not 1 <= band <= count]
+        if missing:
+            raise UserError(f'--bands {listing} names band {missing[0]}, but {name} has {count}: '
+                            f'give numbers from 1 to {count}')
+        return tuple(bands)
+    colours = [band for band in range(1, count + 1) if band not in alpha]
+    if any(dataset.colorinterp[band - 1] == ColorInterp.palette for band in colours[:channels]):
+        raise UserError(f'{name} has a colour table instead of colours: expand it with '
+                        '`gdal_translate -expand rgb`')
+    if len(colours) < channels:
+        besides, way_out = '', ''
+        if len(colours) < count:
+            besides = ' besides its alpha band'
+            way_out = '--no-alpha if that is a band like the others, '
+        raise UserError(f'{name} has {len(colours)} band{"s" * (len(colours) != 1)}{besides}, but '
+                        f'the model takes {channels}: give another raster, {way_out}or --bands '
+                        f'with {channels} numbers, which may repeat')
+    return tuple(colours[:channels])
 
 
-def _every_band(values: np.ndarray, test: Callable[[int, np.ndarray], np.ndarray]) -> np.ndarray:
-    """Return where a test of number and values ``(h, w)`` holds for all bands of ``(h, w, C)``."""
-    found = test(0, values[..., 0])
-    for band in range(1, values.shape[2]):
-        found &= test(band, values[..., band])
-    return found
+def masked_bands(dataset: DatasetReader, bands: Sequence[int], options: ReadOptions) -> list[int]:
+    """Return the bands whose masks GDAL has to be asked for; none where one is always valid.
+
+    An alpha band is read as a band, and not asked for again. A pixel is nodata if all masks say so.
+    """
+    masked = []
+    for band in bands:
+        flags = set(dataset.mask_flag_enums[band - 1])
+        if MaskFlags.all_valid in flags or (
+                MaskFlags.nodata in flags and options.nodata is not None):
+            return []
+        if flags == {MaskFlags.per_dataset}:
+            return [band]
+        if MaskFlags.alpha not in flags:
+            masked.append(band)
+    return masked
 
 
-def _reason(error: BaseException) -> str:
-    """Return the first line of what GDAL said, rather than of what rasterio made of it."""
-    return first_line(error.__cause__ or error)
+def _any_band(found: np.ndarray) -> np.ndarray:
+    """Return ``(h, w)`` of ``(h, w, C)``, band by band: NumPy is slow along a short axis."""
+    return functools.reduce(np.logical_or, np.moveaxis(found, 2, 0))

@@ -34,9 +34,6 @@ def find_remarks(source: RasterSource, ground_sampling_distance: float | None = 
     Args:
         source: The raster.
         ground_sampling_distance: Metres a pixel that the model was trained on, if it is known.
-
-    Raises:
-        UserError: A part of the raster cannot be read.
     """
     with open_quietly(source.path) as dataset:
         yield from _band_order(source, dataset)

@@ -22,14 +22,7 @@ LARGEST_SIDE = 2**31 - 1
 def pixel_sides(raster: Any) -> tuple[float, float] | None:
     """Return width and height of the pixel in a raster's middle in metres, on the ellipsoid.
 
-    Args:
-        raster: Has ``crs``, ``transform``, ``height`` and ``width``.
-
-    Returns:
-        The sides, or None where the raster has no CRS or transform.
-
-    Raises:
-        UserError: pyproj is missing.
+    None where the raster has no CRS or transform; a UserError where pyproj is missing.
     """
     geodesy = Geodesy(raster.crs, raster.transform, (raster.height, raster.width))
     if not geodesy.known:

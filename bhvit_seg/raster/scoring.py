@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.errors import UserError
 from bhvit_seg.evaluation.scores import score_areas, without_nan
 from bhvit_seg.inference.windows import Window, cut_blocks
-from bhvit_seg.raster.opening import class_names, open_raster
+from bhvit_seg.raster.opening import class_names, named_failure, open_raster
 from bhvit_seg.raster.progress import WorkProgress
 
 if TYPE_CHECKING:
     from rasterio import DatasetReader
-    from rasterio.crs import CRS
 
 WINDOW = (512, 4096)
 IDS = 1 << 16  # ids in files lie below; any other is unknown
@@ -55,12 +54,24 @@ def score_raster(prediction: str | Path, labels: str | Path,
     Raises:
         UserError: A raster cannot be read, they do not fit each other, or hold unknown ids.
     """
-    with open_ids(prediction) as predicted, open_ids(labels) as labelled:
+    with contextlib.ExitStack() as stack:
+        predicted, labelled = (stack.enter_context(open_ids(path)) for path in (prediction, labels))
         check_same_place(predicted, labelled)
         names = read_names(predicted, classes)
         check_label_map(label_map or {}, len(names), ignore)
-        counts = count_pairs(ClassReader(labelled, len(names), ignore, label_map),
-                             ClassReader(predicted, len(names)), progress)
+        readers = (ClassReader(labelled, len(names), ignore, label_map),
+                   ClassReader(predicted, len(names)))
+        # Pixels of each pair of label (rows) and prediction; the last ones are without a class.
+        codes = len(names) + 1
+        counts = np.zeros((codes, codes), np.int64)
+        windows = cut_blocks(labelled.shape, WINDOW)
+        bar = stack.enter_context(WorkProgress('scoring', len(windows))) if progress else None
+        for window in windows:
+            true, found = (reader.read(window) for reader in readers)
+            counts += np.bincount((true * codes + found).ravel(),
+                                  minlength=counts.size).reshape(counts.shape)
+            if bar is not None:
+                bar.add(1)
     confusion, unpredicted = counts[:-1, :-1], counts[:-1, -1]
     hits, found, true = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
     if not ignore_nodata:
@@ -84,11 +95,7 @@ def score_raster(prediction: str | Path, labels: str | Path,
 
 @contextlib.contextmanager
 def open_ids(path: str | Path) -> Iterator[DatasetReader]:
-    """Open a raster of one band of whole numbers.
-
-    Raises:
-        UserError: It is none, or rasterio is missing.
-    """
+    """Open a raster of one band of whole numbers, or raise a UserError."""
     with open_raster(path, 'a label raster, as bhvit-seg predict-raster writes it') as dataset:
         if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind not in 'ui':
             raise UserError(
@@ -99,20 +106,17 @@ def open_ids(path: str | Path) -> Iterator[DatasetReader]:
 
 
 def check_same_place(predicted: DatasetReader, labelled: DatasetReader) -> None:
-    """Check that two rasters coincide, as far as both are georeferenced.
-
-    Raises:
-        UserError: They do not.
-    """
+    """Raise a UserError where two rasters do not coincide, as far as both are georeferenced."""
     if predicted.shape != labelled.shape:
         raise UserError(
             f'{labelled.name} has {labelled.height}x{labelled.width} pixels (height x width), '
             f'{predicted.name} {predicted.height}x{predicted.width}: cut or resample the labels to '
             'the pixels of the prediction')
     if predicted.crs and labelled.crs and predicted.crs != labelled.crs:
-        raise UserError(
-            f'{labelled.name} is in {_name(labelled.crs)}, {predicted.name} in '
-            f'{_name(predicted.crs)}: warp the labels to the pixels of the prediction')
+        there, here = (':'.join(crs.to_authority() or ['another coordinate system'])
+                       for crs in (labelled.crs, predicted.crs))
+        raise UserError(f'{labelled.name} is in {there}, {predicted.name} in {here}: warp the '
+                        'labels to the pixels of the prediction')
     if predicted.transform.is_identity or labelled.transform.is_identity:
         return
     there, here = (np.reshape(dataset.transform, (3, 3)) for dataset in (labelled, predicted))
@@ -126,11 +130,7 @@ def check_same_place(predicted: DatasetReader, labelled: DatasetReader) -> None:
 
 
 def read_names(dataset: DatasetReader, classes: Sequence[str] | None) -> list[str]:
-    """Return the names of the classes 0, 1, ...: those given, or those in the raster's tags.
-
-    Raises:
-        UserError: There are none, not one for each id from 0, or two are equal.
-    """
+    """Return the different names of the classes 0, 1, ...: given, or from the raster's tags."""
     names = dict(enumerate(classes)) if classes is not None else class_names(dataset)
     if classes is None and (not names or list(names) != list(range(len(names)))):
         raise UserError(f'{dataset.name} does not name its classes: give the names of the ids 0, '
@@ -144,47 +144,18 @@ def read_names(dataset: DatasetReader, classes: Sequence[str] | None) -> list[st
 
 
 def check_label_map(label_map: Mapping[int, int], classes: int, ignore: int) -> None:
-    """Check that ids are mapped to those of classes or to ``ignore``.
-
-    Raises:
-        UserError: One is not.
-    """
+    """Raise a UserError where ids are mapped to others than those of classes and ``ignore``."""
     for old, new in label_map.items():
         if not 0 <= old < IDS or not (0 <= new < classes or new == ignore):
             raise UserError(f'--label-map {old}:{new} is out of range: give an id from 0 to '
                             f'{IDS - 1} and a class from 0 to {classes - 1}, or {ignore} for none')
 
 
-def count_pairs(labelled: ClassReader, predicted: ClassReader, progress: bool) -> np.ndarray:
-    """Count the pixels of each pair of label (rows) and prediction (columns).
-
-    The last row and column are those without a class.
-
-    Raises:
-        UserError: A raster cannot be read to its end, or holds an unknown id.
-    """
-    codes = labelled.classes + 1
-    counts = np.zeros((codes, codes), np.int64)
-    windows = cut_blocks(labelled.dataset.shape, WINDOW)
-    with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(WorkProgress('scoring', len(windows))) if progress else None
-        for window in windows:
-            pairs = labelled.read(window) * codes + predicted.read(window)
-            counts += np.bincount(pairs.ravel(), minlength=counts.size).reshape(counts.shape)
-            if bar is not None:
-                bar.add(1)
-    return counts
-
-
 class ClassReader:
     """Reads classes 0 to ``classes - 1``, and ``classes`` where a raster has none.
 
-    Args:
-        dataset: The open raster of ids.
-        classes: How many classes there are.
-        ignore: The id that stands for none.
-        label_map: Classes of other ids, or ``ignore``; where it names ``ignore`` or the nodata
-            value itself, these are classes.
+    ``ignore`` stands for none. Where ``label_map``, of ids to classes or to ``ignore``, names
+    ``ignore`` or the nodata value itself, these are classes.
     """
 
     def __init__(self, dataset: DatasetReader, classes: int, ignore: int | None = None,
@@ -200,28 +171,17 @@ class ClassReader:
         self._masked = MaskFlags.all_valid not in flags and not (
             MaskFlags.nodata in flags and dataset.nodata in label_map)
         self._unknown = classes + 1
-        self._table = np.full(IDS + 1, self._unknown, np.int64)
+        self._table = np.full(IDS, self._unknown, np.int64)
         self._table[:classes] = np.arange(classes)
         for old, new in label_map.items():
             self._table[old] = classes if new == ignore else new
 
     def read(self, window: Window) -> np.ndarray:
-        """Return the classes (height, width) of a window, int64.
-
-        Raises:
-            UserError: It cannot be read, or holds an unknown id.
-        """
-        from rasterio.errors import RasterioError
-
+        """Return the classes (height, width) of a window, int64, or raise a UserError."""
         place = (window.top, window.bottom), (window.left, window.right)
-        try:
+        with named_failure(self.dataset.name, window=window):
             ids = self.dataset.read(1, window=place)
             mask = self.dataset.read_masks(1, window=place) if self._masked else None
-        except RasterioError as error:
-            raise UserError(
-                f'cannot read rows {window.top} to {window.bottom - 1}, columns {window.left} to '
-                f'{window.right - 1} of {self.dataset.name} '
-                f'({first_line(error.__cause__ or error)}): copy or make the file again') from error
         # Unsigned 64-bit ids do not mix with the signed limit.
         inside = (ids >= 0) & (ids < IDS)
         classes = self._table[np.where(inside, ids, 0).astype(np.intp)]
@@ -237,8 +197,3 @@ class ClassReader:
                 f'{window.top + row}, column {window.left + column}, but the classes are 0 to '
                 f'{self.classes - 1}: name all of them with --classes{self._hint}')
         return classes
-
-
-def _name(crs: CRS) -> str:
-    authority = crs.to_authority()
-    return ':'.join(authority) if authority else 'another coordinate system'

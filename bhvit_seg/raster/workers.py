@@ -13,21 +13,21 @@ import os
 import pickle
 import signal
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 import rasterio
 
-from bhvit_seg.errors import UserError, first_line
-from bhvit_seg.extras import missing_package
+from bhvit_seg.errors import UserError, first_line, load_package
 from bhvit_seg.inference.predictor import Predictor
 from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.windows import Grid, Window
 from bhvit_seg.raster.journal import encode_block
-from bhvit_seg.raster.mapping import Statistics, map_run, windows_of_run
+from bhvit_seg.raster.mapping import map_run, windows_of_run
 from bhvit_seg.raster.reading import RasterSource
 
 if TYPE_CHECKING:
@@ -42,50 +42,32 @@ LONGEST_RUN = 8
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs.
-
-    Attributes:
-        source: The raster.
-        model: The model.
-        grid: Where windows lie.
-        blocks: All blocks of the raster.
-        probabilities: As in :func:`~bhvit_seg.raster.mapping.map_run`.
-        cache: Bytes of decoded pixels that GDAL may keep in each process.
-    """
+    """What a worker needs; ``map_run`` explains it."""
 
     source: RasterSource
     model: ModelSource
     grid: Grid
     blocks: tuple[Window, ...]
     probabilities: str | None
-    cache: int
+    cache: int  # bytes of decoded pixels that GDAL may keep in each process
+
+    def count_windows(self, runs: Iterable[Sequence[int]]) -> int:
+        """Return how many windows runs of blocks have."""
+        return sum(len(rows) * len(columns) for rows, columns in (
+            windows_of_run(self.grid, [self.blocks[index] for index in run]) for run in runs))
 
 
-@dataclass(frozen=True)
-class FinishedBlock:
-    """A mapped block.
-
-    Attributes:
-        index: Which of the job's.
-        content: ``labels``, and ``probabilities`` and ``valid`` where there are any, encoded by
-            :func:`~bhvit_seg.raster.journal.encode_block`.
-        statistics: Counts and times.
-    """
+class FinishedBlock(NamedTuple):
+    """Which block of a job was mapped, and its arrays by ``encode_block``."""
 
     index: int
     content: bytes
-    statistics: Statistics
+    statistics: Counter
 
 
 def cut_runs(blocks: Sequence[Window], missing: Collection[int], workers: int = 1
              ) -> list[list[int]]:
-    """Join vertically adjacent missing blocks, which share windows, to runs.
-
-    Args:
-        blocks: All blocks.
-        missing: Which of them are to be mapped.
-        workers: Between how many the runs are divided.
-    """
+    """Join vertically adjacent missing blocks, which share windows, to runs for some workers."""
     longest = len(blocks) if workers == 1 else min(LONGEST_RUN, -(-len(missing) // workers))
     runs: list[list[int]] = []
     for index in sorted(missing, key=lambda index: (blocks[index].left, blocks[index].top)):
@@ -99,35 +81,21 @@ def cut_runs(blocks: Sequence[Window], missing: Collection[int], workers: int = 
     return sorted(runs, key=lambda run: (blocks[run[0]].top, blocks[run[0]].left))
 
 
-def count_windows(job: Job, runs: Iterable[Sequence[int]]) -> int:
-    """Return how many windows runs of blocks have."""
-    return sum(len(rows) * len(columns) for rows, columns in (
-        windows_of_run(job.grid, [job.blocks[index] for index in run]) for run in runs))
-
-
 def run_here(job: Job, runs: Sequence[Sequence[int]], model: Predictor,
              on_windows: Callable[[int], None]) -> Iterator[FinishedBlock]:
     """Map runs of blocks in this process."""
     for run in runs:
-        statistics = Statistics()
+        statistics: Counter = Counter()
         finished = map_run(job.source, model, job.grid, [job.blocks[index] for index in run],
                            job.probabilities, statistics, on_windows)
-        for index, block in zip(run, finished):
-            arrays = {'labels': block.labels}
-            if block.probabilities is not None:
-                arrays['probabilities'] = block.probabilities
-                if block.valid is not None:
-                    arrays['valid'] = block.valid
-            yield FinishedBlock(index, encode_block(arrays), statistics.take())
+        for index, arrays in zip(run, finished):
+            yield FinishedBlock(index, encode_block(arrays), statistics.copy())
+            statistics.clear()
 
 
 def run_in_processes(job: Job, runs: Sequence[Sequence[int]], workers: int,
                      on_windows: Callable[[int], None]) -> Iterator[FinishedBlock]:
-    """Map runs of blocks in other processes of this machine.
-
-    Raises:
-        UserError: Processes die repeatedly, or what :func:`run_here` raises.
-    """
+    """Map runs of blocks in other processes of this machine, which are replaced if they die."""
     waiting = [list(run) for run in runs]
     deaths = 0
     while waiting:
@@ -139,10 +107,9 @@ def run_in_processes(job: Job, runs: Sequence[Sequence[int]], workers: int,
                     done, _ = wait(futures, return_when=FIRST_COMPLETED)
                     for future in done:
                         finished = future.result()
-                        run = futures.pop(future)
-                        waiting.remove(run)
+                        waiting.remove(run := futures.pop(future))
                         deaths = 0
-                        on_windows(count_windows(job, [run]))
+                        on_windows(job.count_windows([run]))
                         yield from finished
         except BrokenProcessPool as error:
             deaths += 1
@@ -197,15 +164,8 @@ def _begin_worker(pipe: Connection) -> None:
 
 @contextlib.contextmanager
 def cluster(scheduler: str) -> Iterator[distributed.Client]:
-    """Yield a client of a Dask cluster.
-
-    Raises:
-        UserError: ``distributed`` is not installed, or no scheduler answers.
-    """
-    try:
-        import distributed
-    except ModuleNotFoundError as error:
-        raise UserError(f'--scheduler: {missing_package("distributed")}') from error
+    """Yield a client of a Dask cluster, or raise a UserError that says what is missing."""
+    distributed = load_package('distributed')
     try:
         client = distributed.Client(scheduler, timeout=30, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
@@ -217,11 +177,7 @@ def cluster(scheduler: str) -> Iterator[distributed.Client]:
 
 def run_on_cluster(job: Job, runs: Sequence[Sequence[int]], client: distributed.Client,
                    on_windows: Callable[[int], None]) -> Iterator[FinishedBlock]:
-    """Map runs of blocks on the workers of a Dask cluster.
-
-    Raises:
-        UserError: Workers die repeatedly, or what :func:`run_here` raises there.
-    """
+    """Map runs of blocks on the workers of a Dask cluster, which are replaced if they die."""
     import distributed
 
     futures = {client.submit(_map_whole_run, job, run, pure=False, retries=ATTEMPTS - 1): run
@@ -229,8 +185,11 @@ def run_on_cluster(job: Job, runs: Sequence[Sequence[int]], client: distributed.
     try:
         for future in distributed.as_completed(list(futures), loop=client.loop):
             finished = future.result()
-            on_windows(count_windows(job, [futures.pop(future)]))
+            on_windows(job.count_windows([futures.pop(future)]))
             yield from finished
+    except OSError as error:
+        raise UserError(f'the Dask scheduler was lost ({first_line(error)}): finished blocks are '
+                        'kept, and the same command continues from there') from error
     except distributed.KilledWorker as error:
         raise UserError(f'workers of the cluster were killed repeatedly over {job.source.path}, '
                         'most often for lack of memory: give less --max-memory') from error

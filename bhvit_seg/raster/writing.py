@@ -17,17 +17,21 @@ import os
 import xml.etree.ElementTree as ElementTree
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import bhvit_seg
 from bhvit_seg.errors import UserError, first_line
 from bhvit_seg.fileio import write_atomically, write_text
-from bhvit_seg.raster.journal import cannot_write, refuse_folder
+from bhvit_seg.raster.journal import cannot_write
 from bhvit_seg.raster.opening import CLASS_TAG, load_rasterio, open_quietly
+
+if TYPE_CHECKING:
+    from bhvit_seg.raster.reading import RasterSource
 
 NODATA = 255
 # GDAL's creation options by compression.
@@ -63,26 +67,7 @@ class OutputOptions:
                             '16 pixels')
 
 
-class Source(Protocol):
-    """Size and georeference of a raster, as of an open rasterio dataset.
-
-    Attributes:
-        height, width: Size in pixels.
-        crs: A rasterio CRS, or None.
-        transform: An affine transform; the identity stands for none.
-        gcps: Ground control points and their CRS, ``([], None)`` without.
-        rpcs: Rational polynomial coefficients, or None.
-    """
-
-    height: int
-    width: int
-    crs: Any
-    transform: Any
-    gcps: tuple[Sequence[Any], Any]
-    rpcs: Any
-
-
-def write_labels(out: str | os.PathLike, source: Source,
+def write_labels(out: str | os.PathLike, source: RasterSource,
                  stripes: Iterable[tuple[int, np.ndarray]], classes: Sequence[str],
                  palette: Sequence[Sequence[int]], options: OutputOptions = OutputOptions(),
                  tags: Mapping[str, Any] | None = None) -> None:
@@ -93,7 +78,7 @@ def write_labels(out: str | os.PathLike, source: Source,
 
     Args:
         out: The GeoTIFF.
-        source: Size and georeference, written without loss.
+        source: Its height, width, crs, transform, gcps and rpcs are written without loss.
         stripes: From the top down without gaps: the first row, a multiple of the tile, and
             ``(rows, width)`` uint8 ids, 255 where there is no data. All but the last have
             a multiple of the tile's rows.
@@ -106,25 +91,21 @@ def write_labels(out: str | os.PathLike, source: Source,
         UserError: rasterio is missing, or the file cannot be written whole; then nothing appears
             under its name.
     """
-    out = Path(out)
     assert len(palette) == len(classes) <= NODATA
     listing = ', '.join(f'{index} {name}' for index, name in enumerate(classes))
     # Nodata has no opacity, so that viewers do not paint it.
     colours = {index: (*map(int, colour), 255) for index, colour in enumerate(palette)}
-    with _whole_file(out) as partial:
-        with _Writer(partial, source, {'count': 1, 'dtype': 'uint8', 'nodata': NODATA}, 1,
-                     options) as writer:
-            writer.describe(f'classes: {listing}; {NODATA} no data', tags)
-            writer.dataset.update_tags(
-                1, **{f'{CLASS_TAG}{index}': name for index, name in enumerate(classes)})
-            writer.dataset.write_colormap(1, {**colours, NODATA: (0, 0, 0, 0)})
-            for top, labels in stripes:
-                writer.write(top, labels[None])
-        writer.finish('nearest')
-        _write_sidecar(partial, out, classes)
+    profile = {'count': 1, 'dtype': 'uint8', 'nodata': NODATA}
+    with _new_file(out, source, profile, 1, options, 'nearest', classes) as writer:
+        writer.describe(f'classes: {listing}; {NODATA} no data', tags)
+        writer.dataset.update_tags(
+            1, **{f'{CLASS_TAG}{index}': name for index, name in enumerate(classes)})
+        writer.dataset.write_colormap(1, {**colours, NODATA: (0, 0, 0, 0)})
+        for top, labels in stripes:
+            writer.write(top, labels[None])
 
 
-def write_probabilities(out: str | os.PathLike, source: Source,
+def write_probabilities(out: str | os.PathLike, source: RasterSource,
                         stripes: Iterable[tuple[int, np.ndarray, np.ndarray | None]],
                         classes: Sequence[str], dtype: str,
                         options: OutputOptions = OutputOptions(),
@@ -134,47 +115,64 @@ def write_probabilities(out: str | os.PathLike, source: Source,
     uint8 has the scale 1/255 and a mask inside the file, since every value means something;
     float16 has the nodata value NaN, and is read as float32.
 
-    Args:
-        out: The GeoTIFF.
-        source: See :func:`write_labels`, as for the other arguments.
+    Args and errors as of :func:`write_labels`, and:
         stripes: The first row, probabilities ``(classes, rows, width)``, and which pixels are
             valid, ``(rows, width)`` bool, or None where all are.
-        classes: Names of the classes.
         dtype: ``'uint8'``, for probabilities in units of 1/255, or ``'float16'``.
-        options: How to write.
-        tags: More tags of the file.
-
-    Raises:
-        UserError: As :func:`write_labels`.
     """
     assert dtype in ('uint8', 'float16')
-    out = Path(out)
+    in_bytes = dtype == 'uint8'
     profile: dict[str, Any] = {'count': len(classes), 'dtype': 'uint8'}
-    if dtype == 'float16':
+    if not in_bytes:
         profile.update(dtype='float32', nbits=16, nodata=float('nan'))
-    with _whole_file(out) as partial:
-        with _Writer(partial, source, profile, 2 if dtype == 'uint8' else 1,
-                     replace(options, cog=True)) as writer:
-            writer.describe('probabilities of classes', tags)
-            writer.dataset.descriptions = tuple(classes)
-            if dtype == 'uint8':
-                writer.dataset.scales = (1 / 255,) * len(classes)
-            for top, probabilities, valid in stripes:
-                assert probabilities.dtype == dtype
-                if dtype == 'uint8':
-                    writer.write(top, probabilities, valid)
-                else:
-                    writer.write(top, probabilities.astype(np.float32) if valid is None else
-                                 np.where(valid, probabilities.astype(np.float32), np.nan))
-        writer.finish('average')
-        _write_sidecar(partial, out, ())
+    with _new_file(out, source, profile, 2 if in_bytes else 1, replace(options, cog=True),
+                   'average') as writer:
+        writer.describe('probabilities of classes', tags)
+        writer.dataset.descriptions = tuple(classes)
+        if in_bytes:
+            writer.dataset.scales = (1 / 255,) * len(classes)
+        for top, probabilities, valid in stripes:
+            assert probabilities.dtype == dtype
+            if in_bytes:
+                writer.write(top, probabilities, valid)
+            else:
+                writer.write(top, probabilities.astype(np.float32) if valid is None else
+                             np.where(valid, probabilities.astype(np.float32), np.nan))
+
+
+@contextlib.contextmanager
+def _new_file(out: str | os.PathLike, source: RasterSource, profile: Mapping[str, Any],
+              predictor: int, options: OutputOptions, resampling: str,
+              classes: Sequence[str] = ()) -> Iterator[_Writer]:
+    """Yield a writer of a file that gets its name when it is whole, and was read back."""
+    rasterio = load_rasterio()
+    from rasterio._err import CPLE_BaseError
+
+    out = Path(out)
+    try:
+        with write_atomically(out) as partial:
+            try:
+                writer = _Writer(partial, source, profile, predictor, options)
+                with writer.open():
+                    yield writer
+                writer.finish(resampling)
+                _write_sidecar(partial, out, classes)
+            except UserError:
+                raise
+            except (OSError, rasterio.errors.RasterioError, CPLE_BaseError) as error:
+                raise cannot_write(out, _reason(partial, error)) from error
+            finally:
+                for beside in partial.parent.glob(f'{partial.name}.*'):
+                    beside.unlink()
+    except OSError as error:
+        raise cannot_write(out, error.strerror or str(error)) from error
 
 
 class _Writer:
     """Writes one GeoTIFF from the top down and checks that it can be read back."""
 
-    def __init__(self, path: Path, source: Source, profile: Mapping[str, Any], predictor: int,
-                 options: OutputOptions) -> None:
+    def __init__(self, path: Path, source: RasterSource, profile: Mapping[str, Any],
+                 predictor: int, options: OutputOptions) -> None:
         self._path = path
         # A cloud-optimized file is a copy of one that has its overviews.
         self._first = path.with_name(f'{path.name}.first.tif') if options.cog else path
@@ -185,20 +183,18 @@ class _Writer:
             self._creation['nbits'] = profile['nbits']
         self._profile = {**_georeference(source), **profile, **self._creation}
         self._next = 0
+        self._pending: Future[None] = Future()
+        self._pending.set_result(None)
         self._written: list[tuple[int, int, int]] = []
 
-    def __enter__(self) -> _Writer:
-        import rasterio
-
-        self._stack = contextlib.ExitStack()
-        self._stack.enter_context(rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True))
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """Open the file; a thread writes rows, while the next ones are made."""
         height, width = self._size
-        self.dataset = self._stack.enter_context(open_quietly(
-            self._first, 'w', driver='GTiff', height=height, width=width, **self._profile))
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._stack.close()
+        with open_quietly(self._first, 'w', driver='GTiff', height=height, width=width,
+                          **self._profile) as self.dataset, ThreadPoolExecutor(1) as self._executor:
+            yield
+            self._pending.result()
 
     def describe(self, text: str, tags: Mapping[str, Any] | None) -> None:
         """Write the tags of the file."""
@@ -210,17 +206,23 @@ class _Writer:
 
     def write(self, top: int, bands: np.ndarray, valid: np.ndarray | None = None) -> None:
         """Write the next rows, ``(bands, rows, width)``; without nodata their mask too."""
-        tile, (height, width) = self._options.tile, self._size
-        rows = bands.shape[1]
-        window = ((top, top + rows), (0, width))
-        assert top == self._next and bands.shape[2] == width
-        assert rows % tile == 0 or top + rows == height
-        self.dataset.write(bands, window=window)
-        if 'nodata' not in self._profile:
-            self.dataset.write_mask(np.full((rows, width), True) if valid is None else valid,
-                                    window=window)
-        self._written.append((top, rows, zlib.crc32(np.ascontiguousarray(bands))))
+        rows, width = bands.shape[1:]
+        assert top == self._next and width == self._size[1]
+        assert rows % self._options.tile == 0 or top + rows == self._size[0]
+        if 'nodata' not in self._profile and valid is None:
+            valid = np.full((rows, width), True)
+        self._pending.result()
+        self._pending = self._executor.submit(self._write, top, bands, valid)
         self._next += rows
+
+    def _write(self, top: int, bands: np.ndarray, mask: np.ndarray | None) -> None:
+        rows, width = bands.shape[1:]
+        window = ((top, top + rows), (0, width))
+        self.dataset.write(bands, window=window)
+        if mask is not None:
+            with load_rasterio().Env(GDAL_TIFF_INTERNAL_MASK=True):
+                self.dataset.write_mask(mask, window=window)
+        self._written.append((top, rows, zlib.crc32(np.ascontiguousarray(bands))))
 
     def finish(self, resampling: str) -> None:
         """Add overviews, lay the file out as asked for, and read it back."""
@@ -243,28 +245,21 @@ class _Writer:
                 # last of an odd number of rows or columns.
                 rasterio.shutil.copy(self._first, self._path, driver='GTiff',
                                      copy_src_overviews=True, **self._creation)
-        # Some disks report only now that they are full.
+        # Some disks report only now that they are full, and closing a file may fail without an
+        # error, so all of it is read.
         with open(self._path, 'rb+') as file:
             os.fsync(file.fileno())
-        self._read_back(levels)
-
-    def _read_back(self, levels: Sequence[int]) -> None:
-        """Read the whole file: closing one may fail without an error, on a full disk for one."""
-        width = self._size[1]
         with open_quietly(self._path) as dataset:
             for top, rows, checksum in self._written:
-                window = ((top, top + rows), (0, width))
+                window = ((top, top + rows), (0, self._size[1]))
                 if zlib.crc32(dataset.read(window=window)) != checksum:
                     raise OSError(f'rows {top} to {top + rows} are not read as written')
                 dataset.dataset_mask(window=window)
-            # Not their values: rasterio derives those from rounded sizes, 255 instead of 256.
             count = len(dataset.overviews(1))
         if count != len(levels):
             raise OSError(f'{count} overviews are read, of {len(levels)}')
-        for number, level in enumerate(levels):
+        for number in range(count):
             with open_quietly(self._path, overview_level=number) as overview:
-                if overview.shape != overview_size(self._size, level):
-                    raise OSError(f'the overview of 1/{level} has {overview.shape} pixels')
                 for _, window in overview.block_windows(1):
                     overview.read(window=window)
                     overview.dataset_mask(window=window)
@@ -287,12 +282,7 @@ def overview_levels(size: tuple[int, int], tile: int) -> list[int]:
     return levels
 
 
-def overview_size(size: tuple[int, int], level: int) -> tuple[int, int]:
-    """Return (height, width) of an overview."""
-    return -(-size[0] // level), -(-size[1] // level)
-
-
-def _georeference(source: Source) -> dict[str, Any]:
+def _georeference(source: RasterSource) -> dict[str, Any]:
     """Return the georeference of a raster as rasterio's arguments."""
     points, points_crs = source.gcps
     arguments: dict[str, Any] = {'crs': source.crs}
@@ -306,39 +296,14 @@ def _georeference(source: Source) -> dict[str, Any]:
     return arguments
 
 
-@contextlib.contextmanager
-def _whole_file(out: Path) -> Iterator[Path]:
-    """Yield the name to write to, renamed when whole; errors of the disk become a UserError."""
-    load_rasterio()
-    from rasterio._err import CPLE_BaseError
-    from rasterio.errors import RasterioError
-
-    refuse_folder(out)
-    try:
-        with write_atomically(out) as partial:
-            try:
-                yield partial
-            except UserError:
-                raise
-            except (OSError, RasterioError, CPLE_BaseError) as error:
-                raise cannot_write(out, _reason(partial, error)) from error
-            finally:
-                for beside in partial.parent.glob(f'{partial.name}.*'):
-                    beside.unlink()
-    except OSError as error:
-        raise cannot_write(out, error.strerror or str(error)) from error
-
-
 def _reason(partial: Path, error: BaseException) -> str:
     """Return why a file could not be written.
 
     GDAL's errors seldom say what the disk's error was, so it is provoked by appending to the file.
     """
-    files = [partial, *partial.parent.glob(f'{partial.name}.*')]
+    files = [path for path in (partial, *partial.parent.glob(f'{partial.name}.*')) if path.exists()]
     try:
-        longest = max((path for path in files if path.exists()), default=partial,
-                      key=lambda path: path.stat().st_size)
-        with open(longest, 'ab') as file:
+        with open(max(files, default=partial, key=lambda path: path.stat().st_size), 'ab') as file:
             file.write(bytes(1 << 16))
             file.flush()
             os.fsync(file.fileno())

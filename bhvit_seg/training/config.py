@@ -52,11 +52,11 @@ def parse_options(texts: Sequence[str]) -> dict[str, Any]:
 def load_config(path: str | Path,
                 cfg_options: dict[str, Any] | None = None,
                 data_root: str | Path | None = None) -> Config:
-    """Read a config, override settings and set the data root.
+    """Read a config, a file or the name of one that comes with the package.
 
     Args:
-        path: The config file, or the name of one that comes with the package.
-        cfg_options: Values by dotted key.
+        path: The file or the name.
+        cfg_options: Values that override the config's, by dotted key.
         data_root: The folder to use in every dataset of the config.
 
     Raises:

@@ -8,6 +8,7 @@ show as a traceback from a library, or as hours of training for nothing.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
@@ -193,8 +194,8 @@ def window_problems(model: Mapping) -> Iterator[str]:
 def metric_problems(cfg: Config, name: str) -> Iterator[str]:
     """Scores that an evaluator does not know; all are computed, so that nothing else tells."""
     for path, metric in listed(cfg.get(name), name):
-        asked = metric.get('iou_metrics', ())
-        for score in [asked] if isinstance(asked, str) else asked:
+        asked = metric.get('iou_metrics') or ()
+        for score in asked if isinstance(asked, (list, tuple)) else [asked]:
             if type_name(metric) in IOU_METRICS and score not in GROUPS_OF_SCORES:
                 yield (f'{path}.iou_metrics has {score!r}: expected some of '
                        f'{", ".join(GROUPS_OF_SCORES)}')
@@ -207,7 +208,7 @@ def length_problems(cfg: Config) -> Iterator[str]:
               for name in ('max_iters', 'val_interval')}
     for path, scheduler in listed(cfg.get('param_scheduler'), 'param_scheduler'):
         counts.update({f'{path}.{name}': scheduler.get(name)
-                       for name in ('end', 'T_max', 'total_steps')})
+                       for name in ('end', 'T_max', 'total_steps', 'step_size')})
         steps = scheduler.get('total_steps')
         if isinstance(steps, int) and isinstance(length, int) and 0 < steps < length and (
                 not scheduler.get('by_epoch', True)):
@@ -292,14 +293,15 @@ def scheduled_end(scheduler: Mapping, length: int) -> int:
 
 def unreached(path: str, scheduler: Mapping, length: int) -> Iterator[str]:
     """A place where a schedule is to arrive, beyond the end of training."""
-    kind = type_name(scheduler)
+    kind, milestones = type_name(scheduler), scheduler.get('milestones')
     # A line without an end never rises; a constant factor without one is meant to stay.
     name, place = {
         'Linear': ('end', scheduler.get('end', math.inf)),
         'Constant': ('end', scheduler.get('end', 0)),
-        'MultiStep': ('milestones', max(scheduler.get('milestones') or [0])),
+        'MultiStep': ('milestones', max(
+            milestones if isinstance(milestones, (list, tuple)) else (), default=0)),
         'Step': ('step_size', scheduler.get('begin', 0) + scheduler.get('step_size', 0)),
-    }.get(kind.partition('LR')[0].partition('Momentum')[0].partition('Param')[0], ('', 0))
+    }.get(re.sub('(LR|Momentum|ParamScheduler)$', '', kind), ('', 0))
     if place > length:
         yield (f'{path}.{name} of {kind} is {scheduler.get(name, "not given")}, and training ends '
                f'at train_cfg.max_iters={length}, before the learning rate gets there: set '

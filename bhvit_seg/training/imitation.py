@@ -67,13 +67,10 @@ def imitation_config(cfg: Config, images: Sequence[str | Path], teacher: str = '
         backbone['in_channels'] = 3
     warm_up = min(WARM_UP, max(iterations // 10, 1))
     interval = max(1, min(250, iterations // 4))
-    hooks = dict(
-        timer=dict(type='IterTimerHook'),
+    hooks = dict(  # beside those that mmengine has by default
         logger=dict(type='LoggerHook', interval=min(50, interval), log_metric_by_epoch=False),
-        param_scheduler=dict(type='ParamSchedulerHook'),
         checkpoint=dict(type='ResumableCheckpointHook', by_epoch=False, interval=interval,
                         max_keep_ckpts=2),
-        sampler_seed=dict(type='DistSamplerSeedHook'),
         loss_plot=dict(type='LossPlotHook', interval=interval))
     if backbone.get('binary', True) and weights_begin:
         hooks['training_stages'] = dict(type='TrainingStagesHook', weights_begin=weights_begin,
@@ -105,12 +102,8 @@ def imitation_config(cfg: Config, images: Sequence[str | Path], teacher: str = '
         train_cfg=dict(type='ResumableTrainLoop', max_iters=iterations),
         default_hooks=hooks,
         custom_hooks=[dict(type='NonFiniteLossHook')],
-        env_cfg=cfg.get('env_cfg', {}),
-        randomness=cfg.get('randomness', {}),
         log_processor=dict(by_epoch=False),
-        log_level=cfg.get('log_level', 'INFO'),
-        load_from=None,
-        resume=False))
+        **{name: cfg[name] for name in ('env_cfg', 'randomness', 'log_level') if name in cfg}))
 
 
 def pretrain(config: str | Path, images: Sequence[str | Path], work_dir: str | Path | None = None,
@@ -149,9 +142,7 @@ def pretrain(config: str | Path, images: Sequence[str | Path], work_dir: str | P
 
 @HOOKS.register_module()
 class LossPlotHook(Hook):
-    """Draw ``loss.png`` in the work dir: each logged loss over the iterations.
-
-    The curves are in the checkpoint, so a resumed training draws them whole.
+    """Draw ``loss.png`` in the work dir: each logged loss over all iterations.
 
     Args:
         interval (int): Iterations between two drawings; the last iteration is always drawn.
@@ -164,9 +155,7 @@ class LossPlotHook(Hook):
         self.interval = interval
         self.window = window
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
-                         outputs=None) -> None:
-        """Draw, when due."""
+    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
         if runner.rank != 0 or not (self.every_n_train_iters(runner, self.interval)
                                     or self.is_last_train_iter(runner)):
             return

@@ -67,12 +67,8 @@ class TrainedSegmentor:
     def load(self, image: str | Path, lidar: str | Path | None = None) -> dict[str, Any]:
         """Run the test pipeline on an image file.
 
-        Returns:
-            ``inputs`` (C, H, W), blue first, and ``data_samples``, as ``PackSegInputs`` gives
-            them; ``picture`` (H, W, C), red first: the image as it was decoded.
-
-        Raises:
-            UserError: The file cannot be read.
+        Returns ``inputs`` (C, H, W), blue first, and ``data_samples``, as ``PackSegInputs`` gives
+        them; ``picture`` (H, W, C), red first: the image as it was decoded.
         """
         results = {'img_path': str(image)}
         if lidar is not None:

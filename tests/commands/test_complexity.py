@@ -90,9 +90,9 @@ def test_tool_names_what_it_cannot_count(repository, tool, tmp_path, capsys):
         'class Odd(torch.nn.Module):\n'
         '    def __init__(self, inplace=False):\n'
         '        super().__init__()\n'
-        '        self.factor = torch.nn.Parameter(torch.ones(()))\n\n'
+        '        self.factor = torch.nn.Parameter(torch.ones(64))\n\n'
         '    def forward(self, x):\n'
-        '        return x * self.factor\n')
+        '        return x + (x.flatten(1)[:, :64] @ self.factor).view(-1, 1, 1, 1)\n')
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(tmp_path)
         assert tool('tools/complexity.py')([str(config), '--size', '64', '64']) == 1

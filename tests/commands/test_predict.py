@@ -8,8 +8,7 @@ from PIL import Image
 
 from bhvit_seg.datasets.image_io import write_labels
 from bhvit_seg.errors import UserError
-from bhvit_seg.inference.pictures import write_overlay
-from bhvit_seg.inference.prediction import predict_files
+from bhvit_seg.inference.prediction import predict_files, write_overlay
 from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.torch_predictor import TorchPredictor
 

@@ -95,7 +95,7 @@ def test_inputs_that_do_not_suit_are_named(map_model, write_raster, tool, senten
                                            tmp_path):
     main, out = tool(TOOL), tmp_path / 'out.tif'
     packed = '--packed', map_model()
-    assert 'does not exist' in sentence(main, tmp_path / 'none.tif', out, *packed)
+    assert 'no such file' in sentence(main, tmp_path / 'none.tif', out, *packed)
     (tmp_path / 'text.tif').write_text('hello')
     assert 'text.tif' in sentence(main, tmp_path / 'text.tif', out, *packed)
     (tmp_path / 'empty').mkdir()

@@ -93,15 +93,9 @@ def test_neither_torch_nor_openmmlab_is_needed(maps, repository):
     assert 'pixel accuracy' in run.stdout
 
 
-def test_missing_rasterio_names_the_extra(maps, main, sentence, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'rasterio', None)
-    assert 'bhvit_seg[raster]' in sentence(main, *maps)
-
-
 @pytest.mark.parametrize('options, words', [
     (['nowhere.tif', 'LABEL'], 'nowhere.tif (no such file)'),
     (['PRED', 'LABEL', '--label-map', '1-2'], '--label-map 1-2'),
-    (['PRED', 'LABEL', '--classes', 'a'], 'the classes are 0 to 0'),
     (['LABEL', 'PRED'], 'does not name its classes'),
     (['PRED', 'LABEL', '--out', '/dev/null/x/s.json'], '--out'),
     (['PRED', 'LABEL', '--out', '/'], '--out / is a folder'),

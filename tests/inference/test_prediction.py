@@ -45,10 +45,8 @@ class BrightModel(Predictor):
 class Source:
     """Gives a :class:`BrightModel` of a weights file."""
 
-    config = None
-
     def __init__(self, weights, model=BrightModel, **meta):
-        self.weights = str(weights)
+        self.weights, self.files = str(weights), [str(weights)]
         self.model = model({**META, **meta}, [100.] * 3, str(weights))
 
     def load(self, windows=True):

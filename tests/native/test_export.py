@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmseg.models import EncoderDecoder
 from mmseg.registry import MODELS
 from native.plain_engine import PlainEngine
-from native.segmentors import MINI, WIDE, build_segmentor, randomize, segmentor_config
+from native.segmentors import MINI, WIDE, build_segmentor, picture, randomize, segmentor_config
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.backbones.bhvit import ARCHITECTURES
@@ -18,10 +18,6 @@ from bhvit_seg.native.export import check_exportable, fold_segmentor, uninitiali
 from bhvit_seg.native.file_format import read_packed, write_packed
 
 SIZES = [(64, 64), (37, 50), (100, 68), (4, 4)]
-
-
-def picture(size, channels, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (*size, channels), np.uint8)
 
 
 @torch.no_grad()
@@ -35,9 +31,9 @@ def simulated_logits(model, image):
     return model(torch.stack(list(inputs)).double())[0].numpy()
 
 
-def largest_difference(model, size, seed=0):
+def largest_difference(model, size):
     engine = PlainEngine(fold_segmentor(model))
-    image = picture(size, engine.in_channels, seed)
+    image = picture(size, engine.in_channels)
     expected = simulated_logits(model, image)
     actual = engine.logits(image)
     assert actual.shape == expected.shape

@@ -65,6 +65,17 @@ for round in range(8):
 '''
 
 
+# A process that forks while the threads of the object sleep.
+SLEEPING = START + '''
+time.sleep(0.05)
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+same = np.array_equal(model.predict(image), labels)
+sys.exit(not same if child == 0 else os.waitpid(child, 0)[1] != 0)
+'''
+
+
 def run(code, *arguments):
     return subprocess.run([sys.executable, '-c', code, *map(str, arguments)], capture_output=True,
                           text=True, timeout=300)
@@ -72,7 +83,7 @@ def run(code, *arguments):
 
 @pytest.mark.parametrize('work', ['predict', 'label', 'load'])
 def test_interpreter_ends_while_daemon_threads_are_in_the_engine(work, engine, packed):
-    for moment in range(4):
+    for moment in range(3):
         process = run(ENDING, packed('mini'), 1 + moment % 2, work, moment)
         assert (process.returncode, process.stderr) == (0, ''), moment
 
@@ -86,12 +97,7 @@ def test_fork_while_threads_use_the_object(threads, engine, packed):
 
 @needs_fork
 def test_forked_process_ends_with_the_object_and_its_threads_asleep(engine, packed):
-    code = START + ('time.sleep(0.05)  # the threads fall asleep\n'
-                    'child = os.fork()\n'
-                    'if child == 0:\n    signal.alarm(60)\n'
-                    'same = np.array_equal(model.predict(image), labels)\n'
-                    'sys.exit(not same if child == 0 else os.waitpid(child, 0)[1] != 0)\n')
-    process = run(code, packed('mini'), 3)
+    process = run(SLEEPING, packed('mini'), 3)
     assert process.returncode == 0, process.stderr
 
 

@@ -5,14 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
-import pytest
-import rasterio
 from raster.rasters import write_raster
 from rasterio.shutil import copy
 
@@ -53,69 +48,12 @@ def test_files_and_those_they_refer_to(tmp_path):
     assert print_of(outer) != second
 
 
-def archive(path: Path, *members: Path) -> None:
-    with zipfile.ZipFile(path, 'w') as opened:
-        for member in members:
-            opened.write(member, f'north/{member.name}')
-    os.utime(path, ns=(5, 5))
-
-
-def test_a_raster_that_was_exchanged_within_an_archive(tmp_path):
-    """The archive keeps its name, size and time: the checksums of its members differ."""
-    tile, path = tmp_path / 'tile.tif', tmp_path / 'flight.zip'
-    prints = []
-    for seed in (0, 1, 0):
-        archive(path, write_raster(tile, noise(seed)))
-        size = path.stat().st_size
-        prints.append(print_of(f'/vsizip/{path}/north/tile.tif'))
-        assert prints[-1]['files'][0][:4] == ['tile.tif', 'flight.zip', size, 5]
-    assert prints[0] != prints[1] and prints[0] == prints[2]
-    # The archive's own time and a neighbour's content count, too.
-    os.utime(path, ns=(6, 6))
-    assert print_of(f'/vsizip/{path}/north/tile.tif') != prints[2]
-
-
 def test_a_raster_in_a_tar_archive(tmp_path):
     write_raster(tmp_path / 'tile.tif', noise())
     packed = Path(shutil.make_archive(str(tmp_path / 'flight'), 'tar', tmp_path, 'tile.tif'))
     first = print_of(f'/vsitar/{packed}/tile.tif')
     os.utime(packed, ns=(7, 7))
     assert print_of(f'/vsitar/{packed}/tile.tif') != first
-
-
-# In a process of its own: some of GDAL's requests are made with Python's lock held.
-SERVE = """
-import http.server, sys
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    def send_header(self, keyword, value):
-        if sys.argv[1] == 'told' or keyword != 'Last-Modified':
-            super().send_header(keyword, value)
-
-    def log_message(self, *args):
-        pass
-
-with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
-    print(server.server_port, flush=True)
-    server.serve_forever()
-"""
-
-
-@pytest.mark.parametrize('said', ['told', 'silent'])
-def test_a_raster_on_a_server(tmp_path, said):
-    tile = write_raster(tmp_path / 'tile.tif', noise(), blockysize=8)
-    with subprocess.Popen([sys.executable, '-c', SERVE, said], cwd=tmp_path, text=True,
-                          stdout=subprocess.PIPE) as server:
-        try:
-            address = f'/vsicurl/http://127.0.0.1:{int(server.stdout.readline())}/tile.tif'
-            with rasterio.Env(CPL_VSIL_CURL_NON_CACHED=address, GDAL_HTTP_TIMEOUT=20):
-                first = print_of(address)
-                assert print_of(address) == first
-                write_raster(tile, noise(1), blockysize=8)
-                os.utime(tile, (9e8, 9e8))
-                assert print_of(address) != first
-        finally:
-            server.kill()
 
 
 def test_a_raster_of_no_file_at_all(tmp_path):

@@ -23,6 +23,7 @@ class CellModel:
     classes, palette = CLASSES, PALETTE
     channels, eight_bit, fill = 3, True, (9., 9., 9.)
     window, cell, batch, resizes = (32, 32), CELL, 1, False
+    ground_sampling_distance = None
 
     def __init__(self):
         self.seen = []
@@ -84,7 +85,7 @@ def scenes(draw):
     return window, size, mask, draw(st.sampled_from([0., 0.1, 0.25, 0.5, 0.77])), rng
 
 
-@settings(max_examples=60, deadline=None,
+@settings(max_examples=40, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(scene=scenes())
 def test_windows_do_not_matter_to_a_model_of_cells(scene, tmp_path):
@@ -103,7 +104,7 @@ def test_windows_do_not_matter_to_a_model_of_cells(scene, tmp_path):
     clear = np.kron(first - second > 1e-3, np.ones((CELL, CELL), bool))[:size[0], :size[1]]
     expected = model.label(means)[:size[0], :size[1]]
     np.testing.assert_array_equal(labels[valid & clear], expected[valid & clear])
-    assert report.statistics.computed == sum(map(len, model.seen))
+    assert report.statistics['computed'] == sum(map(len, model.seen))
     if not valid.any():
         assert not model.seen
 
@@ -122,14 +123,6 @@ def test_windows_agree_with_the_whole_image_where_their_context_allows(tmp_path)
             view[stop - CELL:stop + CELL if stop < side else stop - CELL] = True
     assert 0.2 < near.mean() < 0.6
     np.testing.assert_array_equal(parts[~near], whole[~near])
-
-
-def test_seams_are_no_more_frequent_than_anything_else(tmp_path):
-    """A constant image has a constant map: neither weights nor borders show in it."""
-    pixels = np.full((3, 150, 170), 100, np.uint8)
-    pixels[1] = 120
-    labels, _ = map_of(tmp_path, pixels, None, CellModel(), (48, 40), 0.3)
-    assert (labels == 1).all()
 
 
 @pytest.mark.parametrize('batch', [1, 3, 8])

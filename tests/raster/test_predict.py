@@ -76,11 +76,13 @@ def plain_stretch(scores):
     return scores
 
 
-@pytest.mark.parametrize('size', [(150, 210), (64, 64), (61, 300), (1, 90), (200, 3)])
-@pytest.mark.parametrize('overlap', [0.25, 0.6, 0.0])
+@pytest.mark.parametrize('size, overlap', [
+    ((150, 210), 0.25), ((150, 210), 0.6), ((64, 64), 0.25), ((61, 300), 0), ((1, 90), 0.6),
+    ((200, 3), 0.25)])
 def test_labels_and_probabilities_are_those_of_the_formulas(size, overlap, map_model, write_raster,
                                                             tmp_path):
-    raster = write_raster(size, tiled=False)
+    transform = rasterio.Affine(0.31, 0.07, 4e5 + 1 / 3, 0.05, -0.29, 5.3e6 + 1 / 7)
+    raster = write_raster(size, tiled=False, transform=transform)
     out = tmp_path / 'out.tif'
     report = map_with(raster, out, map_model(), windows=WindowChoices(None, overlap),
                       probabilities='float16')
@@ -99,6 +101,10 @@ def test_labels_and_probabilities_are_those_of_the_formulas(size, overlap, map_m
     with rasterio.open(report.probabilities) as dataset:
         np.testing.assert_allclose(dataset.read(), shares, atol=2e-3)
         assert dataset.descriptions == CLASSES
+    with rasterio.open(out) as made:
+        assert (made.crs.to_epsg(), made.transform) == (32632, transform)
+        assert [made.colormap(1)[index][:3] for index in range(3)] == list(PALETTE)
+        assert [made.tags(1)[f'CLASS_{index}'] for index in range(3)] == list(CLASSES)
 
 
 @pytest.mark.parametrize('size', [(64, 64), (48, 60), (4, 64)])
@@ -108,18 +114,6 @@ def test_raster_no_larger_than_a_window_is_predicted_as_an_image(size, map_model
     image = np.ascontiguousarray(paint(size, 3, 0).transpose(1, 2, 0))
     np.testing.assert_array_equal(read(tmp_path / 'out.tif'),
                                   PackedSegmentor(map_model()).predict(image))
-
-
-def test_place_size_colours_and_names_are_kept(map_model, write_raster, tmp_path):
-    transform = rasterio.Affine(0.31, 0.07, 4e5 + 1 / 3, 0.05, -0.29, 5.3e6 + 1 / 7)
-    raster = write_raster(transform=transform)
-    out = tmp_path / 'out.tif'
-    map_with(raster, out, map_model(), output=OutputOptions(cog=True))
-    with rasterio.open(raster) as given, rasterio.open(out) as made:
-        assert (made.crs, made.transform, made.shape) == (given.crs, transform, given.shape)
-        assert made.nodata == NODATA and made.dtypes == ('uint8',)
-        assert [made.colormap(1)[index][:3] for index in range(3)] == list(PALETTE)
-        assert [made.tags(1)[f'CLASS_{index}'] for index in range(3)] == list(CLASSES)
 
 
 def test_nodata_is_where_the_raster_has_none_and_nowhere_else(map_model, write_raster, tmp_path):
@@ -135,8 +129,9 @@ def test_nodata_is_where_the_raster_has_none_and_nowhere_else(map_model, write_r
     empty[20:30, 20:40] = True
     np.testing.assert_array_equal(read(tmp_path / 'out.tif') == NODATA, empty)
     grid = lay_grid((150, 640), (64, 64), 0.25, 4)
-    assert report.statistics.empty == len(grid.tops) * sum(left > 103 for left in grid.lefts) > 0
-    assert report.statistics.computed + report.statistics.empty == len(grid.tops) * len(grid.lefts)
+    computed, empty = (report.statistics[key] for key in ('computed', 'empty'))
+    assert empty == len(grid.tops) * sum(left > 103 for left in grid.lefts) > 0
+    assert computed + empty == len(grid.tops) * len(grid.lefts)
 
 
 def test_what_lies_under_nodata_changes_nothing(map_model, write_raster, tmp_path):
@@ -153,18 +148,6 @@ def test_what_lies_under_nodata_changes_nothing(map_model, write_raster, tmp_pat
         map_with(raster, outs[-1], map_model())
     np.testing.assert_array_equal(*map(read, outs))
     assert (read(outs[0]) == NODATA).sum() == 40 * 40
-
-
-def test_no_data_at_all_is_mapped_without_the_model(map_model, write_raster, tmp_path,
-                                                    monkeypatch):
-    def clear(pixels):
-        pixels[:] = 0
-
-    source = source_of(map_model())
-    model = source.load()
-    monkeypatch.setattr(model, 'scores', None)
-    map_raster(write_raster(nodata=0, alter=clear), tmp_path / 'out.tif', source, model)
-    assert (read(tmp_path / 'out.tif') == NODATA).all()
 
 
 def test_sixteen_bits_and_four_bands(map_model, write_raster, tmp_path):
@@ -219,7 +202,8 @@ def test_narrow_blocks_give_the_same_pixels(large, map_model, tmp_path, monkeypa
     report = map_with(large[0], tmp_path / 'out.tif', map_model(), probabilities='uint8')
     assert_same_pixels(tmp_path / 'out.tif', large)
     grid = lay_grid((1700, 700), (64, 64), 0.25, 4)
-    assert report.statistics.computed + report.statistics.empty > len(grid.tops) * len(grid.lefts)
+    done = report.statistics
+    assert done['computed'] + done['empty'] > len(grid.tops) * len(grid.lefts)
 
 
 def test_memory_limit_narrows_blocks(large, map_model):
@@ -234,48 +218,42 @@ def test_memory_limit_narrows_blocks(large, map_model):
         block_size(grid, demand, 1 << 20)
 
 
-def test_two_processes_give_the_same_pixels(large, map_model, tmp_path):
-    map_with(large[0], tmp_path / 'out.tif', map_model(), probabilities='uint8',
-             work=WorkChoices(workers=2))
-    assert_same_pixels(tmp_path / 'out.tif', large)
-
-
-def test_a_killed_worker_process_is_replaced(large, map_model, tmp_path, monkeypatch):
-    killed = []
-    store = predict.Journal.store
-
-    def store_and_kill(self, index, content):
-        store(self, index, content)
-        if not killed:
-            children = subprocess.run(['pgrep', '-P', str(os.getpid()), '-f', 'spawn_main'],
-                                      capture_output=True, text=True).stdout.split()
-            killed.append(children[-1])
-            os.kill(int(children[-1]), signal.SIGKILL)
-
-    monkeypatch.setattr(predict.Journal, 'store', store_and_kill)
+@pytest.fixture
+def kill_one(monkeypatch):
+    """A function that has a worker killed after the first block, and lists those killed."""
     monkeypatch.setattr(workers, 'LONGEST_RUN', 1)
+    store, killed = predict.Journal.store, []
+
+    def arrange(find_worker):
+        def store_and_kill(self, index, content):
+            store(self, index, content)
+            if not killed:
+                killed.append(find_worker())
+                os.kill(killed[0], signal.SIGKILL)
+
+        monkeypatch.setattr(predict.Journal, 'store', store_and_kill)
+        return killed
+
+    return arrange
+
+
+def test_processes_of_which_one_is_killed_give_the_same_pixels(large, map_model, tmp_path,
+                                                               kill_one):
+    killed = kill_one(lambda: int(subprocess.run(
+        ['pgrep', '-P', str(os.getpid()), '-f', 'spawn_main'], capture_output=True,
+        text=True).stdout.split()[-1]))
     map_with(large[0], tmp_path / 'out.tif', map_model(), probabilities='uint8',
              work=WorkChoices(workers=2))
     assert killed
     assert_same_pixels(tmp_path / 'out.tif', large)
 
 
-def test_cluster_with_a_killed_worker_gives_the_same_pixels(large, map_model, tmp_path,
-                                                           monkeypatch):
+def test_a_cluster_of_which_one_is_killed_gives_the_same_pixels(large, map_model, tmp_path,
+                                                                kill_one):
     distributed = pytest.importorskip('distributed')
-    monkeypatch.setattr(workers, 'LONGEST_RUN', 1)
-    store, killed = predict.Journal.store, []
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None,
                                   worker_dashboard_address=None) as cluster:
-
-        def store_and_kill(self, index, content):
-            store(self, index, content)
-            if not killed:
-                worker = next(iter(cluster.workers.values()))
-                killed.append(worker.pid)
-                os.kill(worker.pid, signal.SIGKILL)
-
-        monkeypatch.setattr(predict.Journal, 'store', store_and_kill)
+        killed = kill_one(lambda: next(iter(cluster.workers.values())).pid)
         map_with(large[0], tmp_path / 'out.tif', map_model(), probabilities='uint8',
                  work=WorkChoices(scheduler=cluster.scheduler_address))
     assert killed
@@ -292,16 +270,11 @@ def test_nobody_at_the_scheduler_is_said(large, map_model, tmp_path, monkeypatch
                  work=WorkChoices(scheduler='tcp://127.0.0.1:9'))
 
 
-def command(large, map_model, out):
-    return ('tools/predict_raster.py', large[0], out, '--packed', map_model(), '--threads', 1,
-            '--probabilities')
-
-
-@pytest.mark.parametrize('workers', [1, 2])
-def test_killed_runs_go_on_and_give_the_same_pixels(workers, large, map_model, start_tool, run_tool,
+def test_killed_runs_go_on_and_give_the_same_pixels(large, map_model, start_tool, run_tool,
                                                    tmp_path):
     out = tmp_path / 'folder' / 'out.tif'
-    arguments = *command(large, map_model, out), '--workers', workers
+    arguments = ('tools/predict_raster.py', large[0], out, '--packed', map_model(), '--threads', 1,
+                 '--probabilities', '--workers', 2)
     seen = []
     for _ in range(2):
         process = start_tool(*arguments)
@@ -323,52 +296,33 @@ def test_killed_runs_go_on_and_give_the_same_pixels(workers, large, map_model, s
     assert again.returncode == 0 and 'there already' in again.stdout
 
 
-def test_a_read_that_fails_keeps_what_is_done(large, map_model, tmp_path, monkeypatch):
-    out = tmp_path / 'out.tif'
+def fail_to_read(monkeypatch):
     read_window = predict.RasterSource.read
 
     def fail(self, window):
         if window.top > 1000:
-            raise UserError(f'rows {window.top} cannot be read')
+            raise UserError('it failed')
         return read_window(self, window)
 
     monkeypatch.setattr(predict.RasterSource, 'read', fail)
-    with pytest.raises(UserError, match='rows 1.* cannot be read'):
-        map_with(large[0], out, map_model(), probabilities='uint8')
-    assert not out.exists() and not out.with_name('out_probabilities.tif').exists()
-    monkeypatch.undo()
-    report = map_with(large[0], out, map_model(), probabilities='uint8')
-    assert report.resumed > 0
-    assert_same_pixels(out, large)
 
 
-def test_damaged_block_in_the_middle_is_named(map_model, write_raster, tmp_path):
-    raster = write_raster((700, 700), blockxsize=128, blockysize=128, compress='deflate',
-                          interleave='pixel')
-    with rasterio.open(raster) as dataset:
-        at = int(dataset.tags(ns='TIFF', bidx=1).get('BLOCK_OFFSET_3_4', 0)) or int(
-            dataset.get_tag_item('BLOCK_OFFSET_3_4', 'TIFF', bidx=1))
-    with open(raster, 'r+b') as file:
-        file.seek(at)
-        file.write(b'\0' * 64)
-    with pytest.raises(UserError, match=r'image\.tif cannot be read at rows \d+ to \d+') as error:
-        map_with(raster, tmp_path / 'out.tif', map_model())
-    first, last = map(int, str(error.value).split('rows ')[1].split(',')[0].split(' to '))
-    assert first < 640 and last >= 512
-    assert not (tmp_path / 'out.tif').exists()
-
-
-def test_writer_that_fails_ends_the_run_and_keeps_blocks(large, map_model, tmp_path, monkeypatch):
+def fail_to_write(monkeypatch):
     def full(*args, **kwargs):
-        raise UserError('cannot write: No space left on device')
+        raise UserError('it failed')
 
     monkeypatch.setattr(predict, 'write_probabilities', full)
+
+
+@pytest.mark.parametrize('fail', [fail_to_read, fail_to_write])
+def test_a_run_that_fails_keeps_what_is_done(fail, large, map_model, tmp_path, monkeypatch):
     out = tmp_path / 'out.tif'
-    with pytest.raises(UserError, match='No space left'):
+    fail(monkeypatch)
+    with pytest.raises(UserError, match='it failed'):
         map_with(large[0], out, map_model(), probabilities='uint8')
+    assert not out.with_name('out_probabilities.tif').exists()
     monkeypatch.undo()
-    report = map_with(large[0], out, map_model(), probabilities='uint8')
-    assert report.resumed > 0
+    assert map_with(large[0], out, map_model(), probabilities='uint8').resumed > 0
     assert_same_pixels(out, large)
 
 
@@ -417,7 +371,9 @@ def test_raster_is_never_its_own_map(map_model, write_raster):
     assert raster.read_bytes() == before
 
 
-def test_torch_and_engine_map_alike(write_raster, tmp_path):
+def test_torch_and_engine_map_the_same_way(write_raster, tmp_path):
+    from PIL import Image
+
     from bhvit_seg.native.packing import export_packed
 
     config, checkpoint = write_experiment(tmp_path)
@@ -435,20 +391,11 @@ def test_torch_and_engine_map_alike(write_raster, tmp_path):
     first, second = read(tmp_path / 'torch.tif'), read(tmp_path / 'packed.tif')
     # Random weights leave many activations at 0, where rounding decides their bits.
     assert len(np.unique(first)) > 1 and (first == second).mean() > 0.97
-
-
-def test_torch_maps_a_window_as_it_predicts_an_image(write_raster, tmp_path):
-    from PIL import Image
-
-    from bhvit_seg.inference.torch_predictor import TorchPredictor
-
-    config, checkpoint = write_experiment(tmp_path)
-    source = ModelSource(config=str(config), checkpoint=str(checkpoint), device='cpu')
-    map_raster(write_raster((48, 60), tiled=False), tmp_path / 'out.tif', source, source.load(),
-               windows=WindowChoices((64, 64)))
+    # A raster of one window is mapped as an image is predicted.
+    map_raster(write_raster((48, 60), tiled=False), tmp_path / 'small.tif', source, model,
+               windows=choice)
     Image.fromarray(paint((48, 60), 3, 0).transpose(1, 2, 0)).save(tmp_path / 'image.png')
-    predictor = TorchPredictor(config, checkpoint, 'cpu')
-    np.testing.assert_array_equal(read(tmp_path / 'out.tif'), predictor(tmp_path / 'image.png'))
+    np.testing.assert_array_equal(read(tmp_path / 'small.tif'), model(tmp_path / 'image.png'))
 
 
 def test_engine_maps_without_torch(map_model, write_raster, tmp_path, repository):

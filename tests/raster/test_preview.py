@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,13 +8,11 @@ pytest.importorskip('rasterio', reason="rasters need rasterio: pip install -e '.
 
 from raster.rasters import NODATA, PALETTE, write_map, write_raster  # noqa: E402
 from rasterio.enums import ColorInterp  # noqa: E402
-from rasterio.transform import Affine  # noqa: E402
 
 from bhvit_seg.errors import UserError  # noqa: E402
 from bhvit_seg.raster.opening import open_raster  # noqa: E402
 from bhvit_seg.raster.preview import (  # noqa: E402
     NODATA_GREY,
-    display_bands,
     fit,
     read_picture,
     write_preview,
@@ -79,15 +75,6 @@ def test_large_rasters_are_shown_small(tmp_path):
     assert valid.sum() == 95 and (shown[valid, :3] == expected[valid]).all()
 
 
-@pytest.mark.parametrize('shape', [(3, 1, 50), (3, 50, 1), (1, 1, 1)])
-def test_strips_one_pixel_wide(tmp_path, shape):
-    image = write_raster(tmp_path / 'image.tif', np.full(shape, 90, np.uint8))
-    labels = write_map(tmp_path / 'labels.tif', np.ones(shape[1:]))
-    write_preview(image, labels, tmp_path / 'preview.png', max_side=20, opacity=0)
-    shown = np.asarray(Image.open(tmp_path / 'preview.png'))
-    assert shown.shape[:2] == fit(shape[1:], 20) and (shown[..., :3] == 90).all()
-
-
 RED, GREEN, BLUE, ALPHA, GREY, OTHER = (
     ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha, ColorInterp.gray,
     ColorInterp.undefined)
@@ -106,7 +93,6 @@ def test_bands_that_are_shown(tmp_path, meanings, expected):
     pixels = np.arange(len(meanings), dtype=np.uint8)[:, None, None] + np.zeros((1, 4, 5), np.uint8)
     image = write_raster(tmp_path / 'image.tif', 10 * pixels + 10, colorinterp=meanings)
     with open_raster(image) as dataset:
-        assert display_bands(dataset) == expected
         shown, _ = read_picture(dataset, (4, 5))
     assert shown[:, 0, 0].tolist() == [10 * band for band in expected]
 
@@ -183,26 +169,3 @@ def test_refusals(tmp_path):
     (tmp_path / 'file').write_text('')
     assert 'cannot write' in message_of(image, labels, tmp_path / 'file' / 'preview.png')
     assert not out.exists()
-
-
-def test_rasterio_s_absence_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'rasterio', None)
-    assert 'bhvit_seg[raster]' in message_of('image.tif', 'labels.tif', tmp_path / 'preview.png')
-
-
-@pytest.mark.parametrize('damaged', ['image.tif', 'labels.tif'])
-def test_the_damaged_file_is_named(tmp_path, damaged):
-    rng = np.random.default_rng(0)
-    place = {'compress': 'deflate', 'tiled': True, 'blockxsize': 64, 'blockysize': 64,
-             'transform': Affine(1, 0, 5, 0, -1, 5)}
-    image = write_raster(tmp_path / 'image.tif',
-                         rng.integers(0, 256, (3, 256, 256), dtype=np.uint8), **place)
-    labels = write_map(tmp_path / 'labels.tif', rng.integers(0, 3, (256, 256)), **place)
-    path = tmp_path / damaged
-    content = bytearray(path.read_bytes())
-    # past the directory, which writers of the map's colours may have moved to the end
-    middle = len(content) // 2
-    content[middle:middle + 2000] = bytes(2000)
-    path.write_bytes(content)
-    message = message_of(image, labels, tmp_path / 'preview.png')
-    assert damaged in message and not (tmp_path / 'preview.png').exists()

@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-import json
 import math
 import os
 import pickle
-import subprocess
-import sys
 import threading
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from raster.rasters import write_raster
 
 from bhvit_seg.errors import UserError
 
@@ -33,18 +30,12 @@ HIGH, WIDE = 70, 83
 PLACE = Affine(0.5, 0.1, 400_000, 0.2, -0.4, 5_000_000)
 
 
-def write(path: Path, bands, driver='GTiff', crs='EPSG:32750', transform=PLACE, colours=None,
-          mask=None, **options) -> Path:
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', rasterio.errors.NotGeoreferencedWarning)
-        with rasterio.open(path, 'w', driver, width=bands.shape[2], height=bands.shape[1],
-                           count=len(bands), dtype=bands.dtype, crs=crs, transform=transform,
-                           **options) as dataset:
-            dataset.write(bands)
-            if colours:
-                dataset.colorinterp = [getattr(ColorInterp, name) for name in colours]
-            if mask is not None:
-                dataset.write_mask(mask)
+def write(path: Path, bands, colours=(), mask=None, **profile) -> Path:
+    write_raster(path, bands, colorinterp=[getattr(ColorInterp, name) for name in colours],
+                 **{'crs': 'EPSG:32750', 'transform': PLACE, **profile})
+    if mask is not None:
+        with rasterio.open(path, 'r+') as dataset:
+            dataset.write_mask(mask)
     return path
 
 
@@ -159,12 +150,6 @@ def test_other_types_are_read_as_they_are_or_scaled(tmp_path, dtype):
     assert dtype in sentence and '--value-range' in sentence
 
 
-def test_a_value_range_scales_eight_bits_too(tmp_path):
-    bands = noise()
-    pixels, _ = read_all(write(tmp_path / 'a.tif', bands), value_range=(0, 510))
-    np.testing.assert_allclose(pixels, np.moveaxis(bands, 0, 2) / 2, atol=1e-4)
-
-
 def test_nodata_is_where_all_selected_bands_have_it(tmp_path):
     bands = noise(4)
     bands[:, :9, :5] = 0
@@ -221,14 +206,18 @@ def test_what_is_not_finite_in_any_band_is_invalid(tmp_path, nodata, value_range
 def test_an_alpha_band_is_a_mask_unless_it_is_asked_for(holed):
     path, pixels, valid = holed
     assert RasterSource(path, options()).bands == (1, 2, 3)
-    asked = ReadOptions(channels=4, fill=(0, 0, 0, 0), bands=(1, 2, 3, 4))
-    with RasterSource(path, asked) as source:
-        assert not source.has_nodata
-        read, all_valid = source.read(Window(0, 0, HIGH, WIDE))
-    assert all_valid.all()
-    np.testing.assert_array_equal(read[..., 3] > 0, valid)
+    with rasterio.open(path) as dataset:
+        stored = np.moveaxis(dataset.read(), 0, 2)
+    for asked in ({'bands': (1, 2, 3, 4)}, {'alpha': False}):
+        with RasterSource(path, ReadOptions(4, (0, 0, 0, 0), **asked)) as source:
+            assert source.bands == (1, 2, 3, 4) and not source.has_nodata
+            read, all_valid = source.read(Window(0, 0, HIGH, WIDE))
+        assert all_valid.all()
+        np.testing.assert_array_equal(read, stored)
+    assert read_all(path, alpha=False)[1].all()
     sentence = refusal(path, channels=4, fill=(0, 0, 0, 0))
     assert '3 bands besides its alpha band' in sentence and '--bands' in sentence
+    assert '--no-alpha' in sentence
 
 
 @pytest.mark.parametrize('inside', [True, False])
@@ -300,7 +289,7 @@ def test_what_is_no_raster_is_refused(tmp_path):
     text.write_text('no raster')
     assert str(text) in refusal(text) and 'GDAL' in refusal(text)
     missing = tmp_path / 'nowhere.tif'
-    assert f'{missing} does not exist' in refusal(missing)
+    assert f'{missing} (no such file)' in refusal(missing)
     assert str(tmp_path) in refusal(tmp_path)
     complex_ = write(tmp_path / 'complex.tif', noise(dtype='complex64'))
     assert 'complex64' in refusal(complex_)
@@ -327,12 +316,6 @@ def test_options_out_of_range_are_refused(given, word):
         options(**given)
 
 
-def test_options_are_plain_values():
-    given = options(bands=(3, 2, 1), nodata=0.0, value_range=(0.0, 3000.0))
-    assert pickle.loads(pickle.dumps(given)) == given
-    assert json.loads(json.dumps(asdict(given)))['bands'] == [3, 2, 1]
-
-
 def smooth() -> np.ndarray:
     down, along = np.mgrid[:256, :256]
     return np.stack([down, along, (down + along) // 2]).astype(np.uint8)
@@ -349,7 +332,7 @@ def damage(path: Path, row: int, column: int) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize('compress', ['lzw', 'zstd', 'jpeg'])
+@pytest.mark.parametrize('compress', ['lzw', 'jpeg'])
 def test_a_damaged_block_names_the_window(tmp_path, capfd, compress):
     photometric = {'photometric': 'ycbcr'} if compress == 'jpeg' else {}
     path = write(tmp_path / 'damaged.tif', smooth(), tiled=True, blockxsize=64, blockysize=64,
@@ -403,30 +386,6 @@ def test_a_few_bytes_before_the_end_of_a_jpeg_are_harmless(tmp_path, capsys):
     assert len(noted) <= 1
 
 
-def test_a_band_tagged_as_alpha_may_be_none(holed):
-    path, pixels, valid = holed
-    _, everywhere = read_all(path, alpha=False)
-    assert everywhere.all()
-    asked = ReadOptions(channels=4, fill=(0, 0, 0, 0), alpha=False)
-    with RasterSource(path, asked) as source:
-        assert source.bands == (1, 2, 3, 4) and not source.has_nodata
-        read, all_valid = source.read(Window(0, 0, HIGH, WIDE))
-    assert all_valid.all()
-    with rasterio.open(path) as dataset:
-        np.testing.assert_array_equal(read, np.moveaxis(dataset.read(), 0, 2))
-    assert '--no-alpha' in refusal(path, channels=4, fill=(0, 0, 0, 0))
-
-
-def test_a_truncated_file_names_the_window(tmp_path):
-    path = write(tmp_path / 'short.tif', noise(size=(256, 256)), tiled=True, blockxsize=64,
-                 blockysize=64, compress='deflate')
-    path.write_bytes(path.read_bytes()[:path.stat().st_size * 2 // 3])
-    with RasterSource(path, options()) as source:
-        source.read(Window(0, 0, 64, 256))
-        with pytest.raises(UserError, match='rows 192 to 255, columns 0 to 255'):
-            source.read(Window(192, 0, 64, 256))
-
-
 def test_a_vanished_source_of_a_vrt_names_the_window(tmp_path):
     path = as_vrt(tmp_path / 'mosaic.vrt', noise())
     (tmp_path / 'mosaic.src.tif').unlink()
@@ -461,33 +420,3 @@ def test_what_the_file_says_of_itself_is_kept(tmp_path):
     with RasterSource(path, options(bands=(4, 1, 2))) as source:
         assert len(source.gcps[0]) == 4 and source.gcps[1].to_epsg() == 4326
         assert source.rpcs is None and source.block_shape[1] == WIDE
-
-
-def test_without_rasterio_the_extra_is_named():
-    code = ("import sys; sys.modules['rasterio'] = None\n"
-            'from bhvit_seg.errors import UserError\n'
-            'try:\n    import bhvit_seg.raster.reading\n'
-            'except UserError as error:\n    print(error)')
-    done = subprocess.run([sys.executable, '-c', code], text=True, capture_output=True)
-    assert 'rasterio' in done.stdout and 'bhvit_seg[raster]' in done.stdout
-
-
-@pytest.mark.data
-def test_the_real_alpha_and_fourth_band(data_root):
-    folder = data_root / 'geotiff'
-    path = folder / 'pix4d_alpha_nodata.tif'
-    with rasterio.open(path) as dataset:
-        bands, alpha = dataset.read((1, 2, 3)), dataset.read(4)
-    pixels, valid = read_all(path)
-    np.testing.assert_array_equal(valid, alpha > 0)
-    np.testing.assert_array_equal(pixels, expected(bands, valid))
-    assert (~valid).sum() == 64663
-
-    path = folder / 'm_4709963_se_14_1_20200831.tif'
-    with rasterio.open(path) as dataset:
-        bands = dataset.read()
-    pixels, valid = read_all(path)
-    assert valid.all()
-    np.testing.assert_array_equal(pixels, np.moveaxis(bands[:3], 0, 2))
-    pixels, _ = read_all(path, bands=(4, 1, 2))
-    np.testing.assert_array_equal(pixels, np.moveaxis(bands[[3, 0, 1]], 0, 2))

@@ -64,9 +64,7 @@ def test_an_orientation_is_told(tmp_path, suffix):
 @pytest.mark.parametrize('dtype, scale, value_range, told', [
     ('float32', 1 / 255, (0, 255), True), ('float32', 1 / 255, (0, 1), False),
     ('uint16', 1, (0, 65535), True), ('uint16', 257, (0, 65535), False),
-    ('uint16', 40, (0, 255), False), ('uint16', 8, (0, 10000), False),
-    ('float64', 3, (-1e5, 1e5), True), ('uint8', 1, (0, 60000), True),
-    ('int16', 100, (-30000, -20000), True)])
+    ('uint16', 40, (0, 255), False), ('int16', 100, (-30000, -20000), True)])
 def test_values_that_the_range_makes_one_grey(tmp_path, dtype, scale, value_range, told):
     bands = (noise(dtype='float64') * scale).astype(dtype)
     path = write_raster(tmp_path / 'a.tif', bands)

@@ -6,7 +6,6 @@ import itertools
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 import torch
 from equality import assert_same
@@ -28,7 +27,7 @@ SETTINGS = dict(iterations=6, batch_size=2, crop_size=32, weights_begin=0.5)
 
 
 @pytest.fixture(scope='module')
-def place(tmp_path_factory) -> Path:
+def place(tmp_path_factory, tiny_data) -> Path:
     """A config, images, and a file of weights in the place of those of ImageNet."""
     folder = tmp_path_factory.mktemp('imitation')
     (folder / 'config.py').write_text(
@@ -39,11 +38,7 @@ def place(tmp_path_factory) -> Path:
         "channels=16, num_classes=2, loss_decode=dict(type='CrossEntropyLoss')), "
         "data_preprocessor=dict(type='MultiChannelSegDataPreProcessor', mean=[120., 110., 100.], "
         'std=[60., 55., 50.], bgr_to_rgb=True, pad_val=0, seg_pad_val=255, size=(64, 64)))\n')
-    (folder / 'images').mkdir()
-    rng = np.random.default_rng(0)
-    for index in range(5):
-        assert cv2.imwrite(str(folder / 'images' / f'{index}.png'),
-                           rng.integers(0, 256, (40, 48, 3), np.uint8))
+    (folder / 'images').symlink_to(tiny_data / 'images')
     torch.manual_seed(0)
     torch.save(EfficientNetLite().state_dict(), folder / 'teacher.pth')
     return folder

@@ -28,8 +28,8 @@ def draw_houses(canvas: Canvas, street: Street, density: float) -> None:
         if rng.random() < 0.6:  # a drive
             drive = point + tangent * half[0] * 0.6 + outward * setback / 2
             part, *_, inside = canvas.box(drive, outward, (setback / 2, pixels(1.4)))
-            canvas.paint(part, inside & (canvas.road[part] == 0), [rng.uniform(0.4, 0.65)] * 3,
-                         0.05 * canvas.grain[part])
+            inside &= canvas.road[part] == 0
+            canvas.paint(part, inside, rng.uniform(0.4, 0.65), 0.05 * canvas.grain[part])
         _draw_pitched_roof(canvas, centre, along, half)
 
 
@@ -60,8 +60,8 @@ def draw_hall(canvas: Canvas, street: Street) -> None:
         yard = pixels(rng.uniform(7, 9))
         park = point + outward * (width / 2 + pixels(3) + yard)
         hall = park + outward * (yard + half[1] + 3)
-        if canvas.is_free(hall, tangent, half) and canvas.is_free(park, tangent,
-                                                                  (half[0], yard - 2)):
+        if canvas.is_free(hall, tangent, half) and (
+                canvas.is_free(park, tangent, (half[0], yard - 2))):
             _draw_car_park(canvas, park, tangent, (half[0], yard))
             _draw_flat_roof(canvas, hall, tangent, half)
             return
@@ -73,14 +73,14 @@ def _draw_flat_roof(canvas: Canvas, centre, along, half) -> None:
     rim = inside & ((np.abs(u) > half[0] - 1.5) | (np.abs(v) > half[1] - 1.5))
     tone = rng.uniform(0.25, 0.5) if rng.random() < 0.7 else rng.uniform(0.6, 0.8)
     height = rng.uniform(5, 10)
-    canvas.paint(part, inside, [tone] * 3, 0.04 * canvas.grain[part], height)
-    canvas.paint(part, rim, [tone * 1.25] * 3)
+    canvas.paint(part, inside, tone, 0.04 * canvas.grain[part], height)
+    canvas.paint(part, rim, tone * 1.25)
     canvas.taken[part] |= inside
     for _ in range(int(rng.integers(2, 7))):  # machines
         offset = rng.uniform(-0.75, 0.75, 2) * half
         part, *_, inside = canvas.box(centre + along * offset[0] + normal(along) * offset[1],
                                       along, rng.uniform(1.5, 3, 2))
-        canvas.paint(part, inside, [rng.uniform(0.5, 0.8)] * 3, height=height + 1.4)
+        canvas.paint(part, inside, rng.uniform(0.5, 0.8), height=height + 1.4)
 
 
 def _draw_car_park(canvas: Canvas, centre, along, half) -> None:
@@ -88,8 +88,8 @@ def _draw_car_park(canvas: Canvas, centre, along, half) -> None:
     part, u, v, inside = canvas.box(centre, along, half)
     inside &= canvas.road[part] == 0
     bay, depth = pixels(2.6), pixels(4.8)
-    canvas.paint(part, inside, [rng.uniform(0.24, 0.46)] * 3, 0.05 * canvas.grain[part])
-    canvas.paint(part, inside & (np.abs(v) > half[1] - depth) & (u % bay < 0.8), [0.75] * 3)
+    canvas.paint(part, inside, rng.uniform(0.24, 0.46), 0.05 * canvas.grain[part])
+    canvas.paint(part, inside & (np.abs(v) > half[1] - depth) & (u % bay < 0.8), 0.75)
     canvas.taken[part] |= inside
     last = int(half[0] / bay) - 1
     for place in range(-last, last):

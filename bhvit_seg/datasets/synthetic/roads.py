@@ -106,7 +106,7 @@ def draw_streets(canvas: Canvas, streets: list[Street]) -> None:
         marked |= (distance < 0.6) & (u % (2.2 * dash) < dash)
     if rng.random() < 0.5:
         marked |= np.abs(distance / width - 0.44) < 0.02
-    canvas.paint(EVERYWHERE, marked & surface & ~junctions, [rng.uniform(0.72, 0.9)] * 3,
+    canvas.paint(EVERYWHERE, marked & surface & ~junctions, rng.uniform(0.72, 0.9),
                  canvas.grain * 0.1)
 
 

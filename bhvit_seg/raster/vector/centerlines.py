@@ -6,7 +6,6 @@ one line, however many tiles it crosses. Memory holds the skeleton, not the rast
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable
@@ -21,7 +20,6 @@ from bhvit_seg.raster.vector.features_io import (
     check_place,
     check_sizes,
     open_labels,
-    to_map,
 )
 from bhvit_seg.raster.vector.geodesy import Geodesy
 from bhvit_seg.raster.vector.line_graph import LineGraph
@@ -40,8 +38,7 @@ FIRST_PASS = 0.1
 def centerlines_path(out: str | Path) -> Path:
     """Return the file for the centre lines that belong to the polygons in ``out``.
 
-    That is the same file for a GeoPackage, which holds several layers; for other formats it is
-    ``<out>_centerlines`` with the same suffix.
+    That is the same for a GeoPackage; in other formats it is ``<out>_centerlines``.
     """
     out = Path(out)
     if out.suffix.lower() == '.gpkg':
@@ -88,24 +85,17 @@ def write_centerlines(labels: str | Path, out: str | Path, classes: Sequence[int
         chosen = raster.choose(classes)
         geodesy = check_place(raster.dataset, out)
         unit = 'm' if geodesy.known else 'px'
-        writer = LayerWriter(out, LAYER, 'LineString', {
-            'class_id': np.int32, 'class': object, f'length_{unit}': np.float64,
-            f'width_{unit}': np.float64, 'colour': object}, raster, geodesy)
-        counts: Counter[str] = Counter()
-        lengths: Counter[str] = Counter()
+        writer = LayerWriter(out, LAYER, 'LineString', [f'length_{unit}', f'width_{unit}'], raster,
+                             geodesy)
         for position, class_id in enumerate(chosen):
-            lines, length, width = _find_lines(
+            lines, lengths, widths = _find_lines(
                 raster, class_id, geodesy, min_length, simplify,
                 lambda share, before=position: progress((before + share) / len(chosen)))
-            name = raster.name(class_id)
-            counts[name] += len(lines)
-            lengths[name] += float(length.sum())
-            writer.add(to_map(lines, raster.dataset.transform), {
-                'class_id': [class_id] * len(lines), 'class': [name] * len(lines),
-                f'length_{unit}': length, f'width_{unit}': width,
-                'colour': [raster.colours.get(class_id)] * len(lines)})
+            writer.add(lines, [class_id] * len(lines), lengths, widths)
         writer.write()
-    return {'counts': dict(counts), 'lengths': dict(lengths)}
+    names = [raster.name(class_id) for class_id in chosen]
+    return {'counts': {name: writer.counts[name] for name in names},
+            'lengths': {name: float(writer.sums[name]) for name in names}}
 
 
 def _find_lines(raster: LabelRaster, class_id: int, geodesy: Geodesy, min_length: float | None,

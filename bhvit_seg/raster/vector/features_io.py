@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +23,6 @@ from bhvit_seg.raster.opening import class_names, open_raster
 from bhvit_seg.raster.vector.geodesy import Geodesy
 
 if TYPE_CHECKING:
-    from affine import Affine
     from rasterio.io import DatasetReader
 
 DRIVERS = {'.gpkg': 'GPKG', '.geojson': 'GeoJSON', '.fgb': 'FlatGeobuf'}
@@ -182,18 +182,6 @@ def check_sizes(**sizes: float | None) -> None:
             raise UserError(f'{name}={size} is not a size: give a number above 0, or leave it out')
 
 
-def to_map(geometries: np.ndarray, transform: Affine) -> np.ndarray:
-    """Transform geometries from pixels to the raster's CRS; outer rings counter-clockwise."""
-    import shapely
-
-    linear = np.array([[transform.a, transform.b], [transform.d, transform.e]])
-    origin = np.array([transform.c, transform.f])
-    # They are clockwise on the screen.
-    if transform.determinant < 0:
-        geometries = shapely.reverse(geometries)
-    return shapely.transform(geometries, lambda points: points @ linear.T + origin)
-
-
 class LayerWriter:
     """Collects features and writes them as one layer, which may be empty.
 
@@ -205,46 +193,59 @@ class LayerWriter:
         out: The file.
         layer: Name of the layer.
         geometry_type: OGR's name of the geometries' type.
-        fields: Type of each field.
+        measures: Names of the fields of measures; the others are class, its name and its colour.
         labels: The raster that the features are of.
         geodesy: Its measures, see :func:`check_place`.
+
+    Attributes:
+        counts, sums: By name of the class, the number of features and the sum of the first measure.
 
     Raises:
         UserError: The file is the raster itself, or a GeoPackage that another program has open.
     """
 
-    def __init__(self, out: Path, layer: str, geometry_type: str,
-                 fields: Mapping[str, type | np.dtype], labels: LabelRaster, geodesy: Geodesy
-                 ) -> None:
-        self._out = out
-        self._driver = DRIVERS[out.suffix.lower()]
-        self._options: dict[str, str] = {}
+    def __init__(self, out: Path, layer: str, geometry_type: str, measures: Sequence[str],
+                 labels: LabelRaster, geodesy: Geodesy) -> None:
+        self._out, self._labels = out, labels
         if out.exists() and os.path.exists(labels.path) and os.path.samefile(out, labels.path):
             raise UserError(f'{out} is the map that features are to be made of: give another name')
-        if self._driver == 'GeoJSON':
+        self._options = {
+            'layer': layer, 'geometry_type': geometry_type, 'driver': DRIVERS[out.suffix.lower()],
+            'crs': labels.dataset.crs.to_wkt() if geodesy.known else None}
+        if self._options['driver'] == 'GeoJSON':
             rounding = ROUNDING * geodesy.pixel_side / METRES_PER_DEGREE
             decimals = max(DECIMALS, int(np.ceil(-np.log10(rounding))))
-            self._options = {'RFC7946': 'YES', 'COORDINATE_PRECISION': str(decimals)}
-        if self._driver == 'GPKG':
+            self._options['layer_options'] = {
+                'RFC7946': 'YES', 'COORDINATE_PRECISION': str(decimals)}
+        self._adds_layer = self._options['driver'] == 'GPKG'
+        if self._adds_layer:
             _check_closed(out)
-        self._layer = layer
-        self._geometry_type = geometry_type
-        self._fields = fields
-        crs = labels.dataset.crs
-        self._crs = crs.to_wkt() if geodesy.known else None
-        self._geometries: list[np.ndarray] = []
-        self._columns: dict[str, list[np.ndarray]] = {name: [] for name in fields}
+        kinds = {'class_id': np.int32, 'class': object, **dict.fromkeys(measures, np.float64),
+                 'colour': object}
+        self._columns = {name: [np.empty(0, kind)] for name, kind in kinds.items()}
+        self._geometries = [np.empty(0, object)]
+        self.counts: Counter[str] = Counter()
+        self.sums: Counter[str] = Counter()
 
-    def add(self, geometries: np.ndarray, columns: Mapping[str, Iterable[Any]]) -> None:
-        """Add features: shapely geometries in the raster's CRS, and the fields' values."""
+    def add(self, geometries: np.ndarray, ids: Sequence[int], *measures: np.ndarray) -> None:
+        """Add features: shapely geometries in pixels, their classes, and their measures."""
         import shapely
 
+        transform = self._labels.dataset.transform
+        linear = np.array([[transform.a, transform.b], [transform.d, transform.e]])
+        # Outer rings are clockwise on the screen, and counter-clockwise in the map.
+        if transform.determinant < 0:
+            geometries = shapely.reverse(geometries)
+        geometries = shapely.transform(
+            geometries, lambda points: points @ linear.T + (transform.c, transform.f))
         self._geometries.append(shapely.to_wkb(geometries))
-        for name, values in columns.items():
-            self._columns[name].append(np.asarray(values, self._fields[name]))
-
-    def __len__(self) -> int:
-        return sum(map(len, self._geometries))
+        names = [self._labels.name(class_id) for class_id in ids]
+        self.counts.update(names)
+        for name, size in zip(names, measures[0].tolist()):
+            self.sums[name] += size
+        colours = [self._labels.colours.get(class_id) for class_id in ids]
+        for parts, values in zip(self._columns.values(), (ids, names, *measures, colours)):
+            parts.append(np.asarray(values, parts[0].dtype))
 
     def write(self) -> None:
         """Write the layer.
@@ -255,11 +256,12 @@ class LayerWriter:
         import pyogrio
         from pyogrio.errors import CRSError, DataLayerError, DataSourceError, GeometryError
 
+        geometries = np.concatenate(self._geometries)
         try:
             with write_atomically(self._out) as partial, warnings.catch_warnings():
                 # A raster without a CRS gives features without one.
                 warnings.filterwarnings('ignore', "'crs' was not provided")
-                if self._driver == 'GPKG' and self._out.exists():
+                if self._adds_layer and self._out.exists():
                     # A copy is changed, so that a killed run leaves the file as it was.
                     _check_closed(self._out)
                     shutil.copyfile(self._out, partial)
@@ -267,14 +269,11 @@ class LayerWriter:
                         if file.read(len(SQLITE)) != SQLITE:
                             raise UserError(f'{self._out} is there already and is not a '
                                             'GeoPackage: give another name')
-                pyogrio.raw.write(
-                    partial, _join(self._geometries, object),
-                    [_join(self._columns[name], kind) for name, kind in self._fields.items()],
-                    list(self._fields), layer=self._layer, driver=self._driver,
-                    geometry_type=self._geometry_type, crs=self._crs,
-                    layer_options=self._options)
+                pyogrio.raw.write(partial, geometries, list(map(
+                    np.concatenate, self._columns.values())), list(self._columns), **self._options)
                 # A full disk may be no error to GDAL.
-                if len(pyogrio.read_bounds(partial, layer=self._layer)[0]) != len(self):
+                written = pyogrio.read_bounds(partial, layer=self._options['layer'])[0]
+                if len(written) != len(geometries):
                     raise OSError('what was written cannot be read back')
         except (OSError, CRSError, DataLayerError, DataSourceError, GeometryError) as error:
             reason = getattr(error, 'strerror', None) or first_line(error)
@@ -283,17 +282,9 @@ class LayerWriter:
 
 
 def _check_closed(path: Path) -> None:
-    """Check that no other program has a GeoPackage open: what it writes would be lost.
-
-    Raises:
-        UserError: One has.
-    """
+    """See that no other program has a GeoPackage open: what it writes would be lost."""
     for ending in ('-wal', '-shm', '-journal'):
         beside = path.with_name(path.name + ending)
         if path.exists() and beside.exists():
             raise UserError(f'{path} is open in another program, or was not closed by it '
                             f'({beside.name} is there): close it there')
-
-
-def _join(parts: Sequence[np.ndarray], dtype: type | np.dtype) -> np.ndarray:
-    return np.concatenate([np.empty(0, dtype), *parts])

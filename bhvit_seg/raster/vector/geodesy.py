@@ -48,8 +48,7 @@ class Geodesy:
             None where the CRS has no ellipsoid.
 
     Args:
-        crs: CRS of the raster, or None.
-        transform: From pixels to the CRS.
+        crs, transform: CRS of the raster, or None, and from pixels to it.
         shape: (height, width) in pixels.
 
     Raises:
@@ -112,7 +111,7 @@ class Geodesy:
 
     @property
     def pixel_side(self) -> float:
-        """Side of a square as large as the pixel in the raster's middle."""
+        """Side of a square as large as that."""
         return float(np.sqrt(self.pixel_area))
 
     def pixel_areas(self, rows: range, width: int) -> np.ndarray:
@@ -121,26 +120,25 @@ class Geodesy:
         Returns:
             (1, 1) where all are the same, (rows, 1) where those of a row are, else (rows, width).
         """
-        middles = np.arange(rows.start, rows.stop) + 0.5
+        y, x = np.arange(rows.start, rows.stop) + 0.5, np.arange(width) + 0.5
+        if self._geod is None:
+            return np.array([[self.pixel_area]])
         if self._by_row:
-            return self._row_areas(middles)[:, None]
-        if self._geod is not None and self._nodes is not None:
-            return self._spline(middles, np.arange(width) + 0.5)
-        if self._geod is not None:
-            columns = np.arange(width) + 0.5
-            return np.stack([self.areas_at(np.stack(np.broadcast_arrays(columns, row), axis=1))
-                             for row in middles])
-        return np.array([[self.pixel_area]])
+            return self._row_areas(y)[:, None]
+        if self._nodes is not None:
+            return self._spline(y, x)
+        return np.stack([self.areas_at(np.stack(np.broadcast_arrays(x, row), axis=1))
+                         for row in y])
 
     def areas_at(self, points: np.ndarray) -> np.ndarray:
         """Return the areas of pixels around points in square metres (or map units)."""
+        if self._geod is None:
+            return np.full(len(points), self.pixel_area)
         if self._by_row:
             return self._row_areas(points[:, 1])
-        if self._geod is not None and self._nodes is not None:
+        if self._nodes is not None:
             return self._spline.ev(points[:, 1], points[:, 0])
-        if self._geod is not None:
-            return _spanned(self._steps(points))
-        return np.full(len(points), self.pixel_area)
+        return _spanned(self._steps(points))
 
     def length(self, points: np.ndarray) -> float:
         """Return the length of a line in metres (or map units)."""

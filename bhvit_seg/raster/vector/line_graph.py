@@ -45,18 +45,8 @@ class Line(NamedTuple):
         inside = ((middles >= 0) & (middles <= size[::-1])).all(axis=1)
         return float(np.hypot(*np.diff(self.points, axis=0)[inside].T).sum())
 
-    def starting_at(self, node: int) -> Line:
-        """Return the line, reversed if need be, so that it starts at one of its nodes."""
-        return self if self.nodes[0] == node else self.reversed()
-
     def reversed(self) -> Line:
         return Line(self.points[::-1], self.radii[::-1], self.nodes[::-1])
-
-    def then(self, other: Line) -> Line:
-        """Return this line continued by one that starts where it ends."""
-        return Line(np.concatenate([self.points, other.points[1:]]),
-                    np.concatenate([self.radii, other.radii[1:]]),
-                    (self.nodes[0], other.nodes[1]))
 
     def reach(self, distance: float) -> int:
         """Return the index of the first point at this distance from the start, or of the last."""
@@ -71,11 +61,7 @@ class Line(NamedTuple):
 
 
 class LineGraph:
-    """Lines and the nodes at which they meet.
-
-    Attributes:
-        size: (height, width) of the raster in cells.
-    """
+    """Lines and the nodes at which they meet; ``size`` is (height, width) of the raster."""
 
     def __init__(self, skeleton: Skeleton) -> None:
         self.size = skeleton.size
@@ -97,12 +83,11 @@ class LineGraph:
         """Return how many ends of lines are at a node."""
         return len(self._at.get(node, ()))
 
-    def at(self, node: int) -> list[int]:
-        """Return the numbers of the lines at a node."""
-        return list(dict.fromkeys(self._at.get(node, ())))
-
-    def line(self, number: int) -> Line:
-        return self._lines[number]
+    def at(self, node: int) -> dict[int, Line]:
+        """Return the lines at a node by number, from there on."""
+        lines = {number: self._lines[number] for number in self._at.get(node, ())}
+        return {number: line if line.nodes[0] == node else line.reversed()
+                for number, line in lines.items()}
 
     def add(self, line: Line) -> None:
         number = next(self._numbers)
@@ -121,9 +106,14 @@ class LineGraph:
     def join(self) -> None:
         """Join lines where exactly two meet."""
         for node in self.nodes:
-            if self.degree(node) == 2 and len(self.at(node)) == 2:
-                one, other = (self.remove(number).starting_at(node) for number in self.at(node))
-                self.add(one.reversed().then(other))
+            lines = self.at(node)
+            if self.degree(node) == 2 and len(lines) == 2:
+                one, other = lines.values()
+                for number in lines:
+                    self.remove(number)
+                self.add(Line(np.concatenate([one.points[::-1], other.points[1:]]),
+                              np.concatenate([one.radii[::-1], other.radii[1:]]),
+                              (one.nodes[1], other.nodes[1])))
 
     def prune(self) -> None:
         """Remove spurs, which are not longer than the class is wide where they branch off.
@@ -140,8 +130,7 @@ class LineGraph:
             self.join()
 
     def _prune_at(self, node: int) -> bool:
-        numbers = self.at(node)
-        lines = {number: self._lines[number].starting_at(node) for number in numbers}
+        lines = self.at(node)
         width = 2 * max(line.radii[0] for line in lines.values())
         spurs = [number for number, line in lines.items()
                  if self.degree(line.nodes[1]) == 1 and self._is_short(line, width)]
@@ -169,8 +158,7 @@ class LineGraph:
 def _trace(skeleton: Skeleton) -> Iterator[Line]:
     """Yield lines between cells that do not have two neighbours, and rings of cells that all do."""
     cells = len(skeleton.cells)
-    sources = np.concatenate([skeleton.pairs[:, 0], skeleton.pairs[:, 1]])
-    targets = np.concatenate([skeleton.pairs[:, 1], skeleton.pairs[:, 0]])
+    sources, targets = np.concatenate([skeleton.pairs, skeleton.pairs[:, ::-1]]).T
     targets = targets[np.argsort(sources, kind='stable')].tolist()
     degrees = np.bincount(sources, minlength=cells)
     starts = np.concatenate([[0], np.cumsum(degrees)]).tolist()

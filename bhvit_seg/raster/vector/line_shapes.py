@@ -32,14 +32,10 @@ SLENDER = 2
 
 
 def shape_lines(graph: LineGraph, width: float, shortest: float) -> list[Line]:
-    """Return the centre lines of a pruned graph, which is changed.
+    """Return the centre lines of a pruned graph, which is changed; all in cells.
 
-    They still reach beyond the raster's edges where the skeleton does.
-
-    Args:
-        graph: The lines.
-        width: Usual width of the class, in cells.
-        shortest: Smallest length of isolated lines, in cells, besides twice their width.
+    They still reach beyond the raster's edges where the skeleton does. ``width`` is the usual one
+    of the class, ``shortest`` the length of isolated lines, besides twice their width.
     """
     _drop_scraps(graph, shortest)
     _merge_junctions(graph, USUAL_AT_MOST * width / 2)
@@ -64,8 +60,7 @@ def _drop_scraps(graph: LineGraph, shortest: float) -> None:
     """Remove isolated lines that are too short."""
     for node in graph.nodes:
         if graph.degree(node) == 1:
-            number = graph.at(node)[0]
-            line = graph.line(number)
+            (number, line), = graph.at(node).items()
             needed = max(shortest, SLENDER * 2 * line.radii.mean())
             if (all(graph.degree(end) == 1 for end in line.nodes)
                     and line.length_in(graph.size) < needed):
@@ -98,10 +93,8 @@ def _merge_junctions(graph: LineGraph, largest: float) -> None:
 
 def _aim(graph: LineGraph, node: int) -> tuple[np.ndarray, float]:
     """Return the point (2,) that the arms of a junction aim at, and the junction's radius."""
-    arms = []
-    for number in graph.at(node):
-        line = graph.line(number)
-        arms += [arm for arm, end in zip((line, line.reversed()), line.nodes) if end == node]
+    arms = [arm for line in graph.at(node).values()
+            for arm, end in zip((line, line.reversed()), line.nodes) if end == node]
     middle = np.mean([arm.points[0] for arm in arms], axis=0)
     radius = max(arm.radii[0] + np.hypot(*(arm.points[0] - middle)) for arm in arms)
     # Least squares of the distances from the arms' lines, outside the junction.

@@ -32,23 +32,19 @@ class Regions:
     """The regions of some classes of a raster, numbered from 1; 0 stands for everything else.
 
     Attributes:
-        classes: Class id of each region.
-        pixels: Pixels of each region.
-        areas: Area of each region, in the unit of ``pixel_areas``.
+        classes, pixels, areas: Class id, number of pixels and area of each region.
 
     Args:
         labels: The raster.
         chosen: Ids of the classes.
-        pixel_areas: Areas of the pixels of rows, see
-            :meth:`~bhvit_seg.raster.vector.geodesy.Geodesy.pixel_areas`.
-        min_area: Smallest area of a region, of any class.
-        min_pixels: The same in pixels.
+        pixel_areas: See :meth:`~bhvit_seg.raster.vector.geodesy.Geodesy.pixel_areas`.
+        min_area, min_pixels: Smallest area and size of a region, of any class.
         on_strip: Called after each strip.
     """
 
     def __init__(self, labels: LabelRaster, chosen: Collection[int],
-                 pixel_areas: Callable[[range, int], np.ndarray], min_area: float = 0,
-                 min_pixels: int = 0, on_strip: Callable[[], None] = lambda: None) -> None:
+                 pixel_areas: Callable[[range, int], np.ndarray], min_area: float,
+                 min_pixels: int, on_strip: Callable[[], None]) -> None:
         self._labels = labels
         pieces = _Pieces(min_area * (1 - ROUNDING), min_pixels)
         for rows in labels.strips:
@@ -100,11 +96,9 @@ class _Pieces:
         first = self.firsts[-1] + len(self.pixels[-1]) if self.firsts else 1
         self.firsts.append(first)
         self.pixels.append(np.bincount(pieces.ravel())[1:])
-        if pixel_areas.size == 1:
-            self.areas.append(self.pixels[-1] * pixel_areas.item())
-        else:
-            weights = np.broadcast_to(pixel_areas, pieces.shape).ravel()
-            self.areas.append(np.bincount(pieces.ravel(), weights)[1:])
+        weights = np.broadcast_to(pixel_areas, pieces.shape).ravel()
+        self.areas.append(self.pixels[-1] * weights[0] if pixel_areas.size == 1
+                          else np.bincount(pieces.ravel(), weights)[1:])
         sizes = self.areas[-1] if self._by_area else self.pixels[-1]
         classes = np.empty(len(self.pixels[-1]) + 1, np.int64)
         classes[pieces] = ids
@@ -112,29 +106,28 @@ class _Pieces:
         small = np.append(False, sizes < self._smallest)[pieces]
         pieces[pieces > 0] += first - 1
         if self._above is not None:
-            ids_above, pieces_above, _ = self._above
+            ids_above, pieces_above, small_above = self._above
             joined = (ids_above == ids[0]) & (pieces_above > 0)
             pairs = np.stack([pieces_above[joined], pieces[0, joined]], axis=1)
             self._seams.append(np.unique(pairs, axis=0))
         if self._smallest > 0:
-            self._add_borders(pieces[:, :-1], pieces[:, 1:], small[:, :-1] | small[:, 1:])
-            self._add_borders(pieces[:-1], pieces[1:], small[:-1] | small[1:])
+            rows, smalls = pieces, small
             if self._above is not None:
-                self._add_borders(pieces_above, pieces[0], self._above[2] | small[0])
+                rows = np.concatenate([pieces_above[None], pieces])
+                smalls = np.concatenate([small_above[None], small])
+            for one, other, either in (
+                    (pieces[:, :-1], pieces[:, 1:], small[:, :-1] | small[:, 1:]),
+                    (rows[:-1], rows[1:], smalls[:-1] | smalls[1:])):
+                # All borders of small regions, since their pieces are smaller still.
+                shared = either & (one != other) & (one > 0) & (other > 0)
+                self._borders.append(_count_pairs(
+                    one[shared], other[shared], np.ones(np.count_nonzero(shared), int)))
         self._above = ids[-1], pieces[-1], small[-1]
-
-    def _add_borders(self, one: np.ndarray, other: np.ndarray, small: np.ndarray) -> None:
-        """Count the borders between pieces where one of them is too small.
-
-        Those are all borders of regions that are too small, since their pieces are smaller still.
-        """
-        shared = small & (one != other) & (one > 0) & (other > 0)
-        self._borders.append(_count_pairs(one[shared], other[shared], np.ones(shared.sum(), int)))
 
     def join(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the region of each piece, and the class of each region; -1 is none."""
         classes = np.concatenate(self._classes)
-        count, region_of = _components(len(classes), *np.concatenate(self._seams).T)
+        count, region_of = components(len(classes), *np.concatenate(self._seams).T)
         class_of = np.empty(count, np.int64)
         class_of[region_of] = classes
         if self._smallest > 0:
@@ -159,14 +152,9 @@ def _merge(sizes: np.ndarray, classes: np.ndarray, borders: np.ndarray, smallest
            ) -> tuple[np.ndarray, np.ndarray]:
     """Merge regions that are too small into their neighbours, the smallest of neighbours first.
 
-    Args:
-        sizes, classes: Of each region; the class -1 is none.
-        borders: (3, n) two regions and the length of their border, of all small regions.
-        smallest: Smallest size of a region.
-
-    Returns:
-        The region that each region has become part of, and the class of each region then; -1 for
-        small regions that are surrounded by nodata.
+    Borders (3, n) are two regions and the length of their border, of all small regions. Returns the
+    region that each has become part of, and the class of each region then: -1 for small ones that
+    are surrounded by nodata.
     """
     merged_in = np.arange(len(sizes))
     while True:
@@ -189,7 +177,7 @@ def _merge(sizes: np.ndarray, classes: np.ndarray, borders: np.ndarray, smallest
         merging, first = np.unique(votes[order] >> 8, return_index=True)
         classes[merging] = votes[order][first] & 255
         joined = classes[region] == classes[neighbour]
-        count, number = _components(len(sizes), region[joined], neighbour[joined])
+        count, number = components(len(sizes), region[joined], neighbour[joined])
         merged_in, sizes = number[merged_in], np.bincount(number, sizes)
         classes_before, classes = classes, np.empty(count, np.int64)
         classes[number] = classes_before
@@ -198,7 +186,7 @@ def _merge(sizes: np.ndarray, classes: np.ndarray, borders: np.ndarray, smallest
         borders = borders[:, (borders[0] != borders[1]) & (small[borders[0]] | small[borders[1]])]
 
 
-def _components(count: int, one: np.ndarray, other: np.ndarray) -> tuple[int, np.ndarray]:
+def components(count: int, one: np.ndarray, other: np.ndarray) -> tuple[int, np.ndarray]:
     """Return how many groups pairs of ``count`` numbers make, and the group of each number."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components

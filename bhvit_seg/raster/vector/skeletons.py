@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
+from bhvit_seg.raster.vector.regions import components
+
 if TYPE_CHECKING:
     from bhvit_seg.raster.vector.features_io import LabelRaster
 
@@ -68,15 +70,9 @@ def usual_width(labels: LabelRaster, class_id: int, progress: Callable[[float], 
 
 def skeletonize(labels: LabelRaster, class_id: int, width: float,
                 progress: Callable[[float], None]) -> Skeleton:
-    """Return the skeleton of a class.
+    """Return the skeleton of a class that is usually ``width`` pixels wide.
 
-    Holes smaller than a square of the class's width, such as cars, are filled.
-
-    Args:
-        labels: The raster.
-        class_id: The class.
-        width: See :func:`usual_width`.
-        progress: Called after each row of tiles with the share of the raster that is done.
+    Holes smaller than a square of that width, such as cars, are filled.
 
     Raises:
         UserError: The raster cannot be read.
@@ -87,11 +83,11 @@ def skeletonize(labels: LabelRaster, class_id: int, width: float,
     scale = max(1, int(width / USUAL_WIDTH))
     reader = _CellReader(labels, class_id, scale, LONGEST_CUT * width / scale)
     cells, radii = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
-    height, columns = reader.size
-    for top, bottom in _cores(height):
-        for left, right in _cores(columns):
-            first = top - HALO, left - HALO
-            mask = reader.read(first, (bottom + HALO, right + HALO))
+    # Where the cores of tiles begin and end; the outermost ones have the padding too.
+    cuts = [[-PADDING, *range(TILE, side, TILE), side + PADDING] for side in reader.size]
+    for top, bottom in zip(cuts[0], cuts[0][1:]):
+        for left, right in zip(cuts[1], cuts[1][1:]):
+            mask = reader.read((top - HALO, left - HALO), (bottom + HALO, right + HALO))
             core = slice(HALO, HALO + bottom - top), slice(HALO, HALO + right - left)
             # Where all is the class, there is no border to measure from.
             if not mask[core].any() or mask.all():
@@ -102,17 +98,11 @@ def skeletonize(labels: LabelRaster, class_id: int, width: float,
             cells.append(found + (top, left))
             # Distances end in the middle of the next cell, not at its border.
             radii.append(distances[core][tuple(found.T)].astype(np.float32) - 0.5)
-        progress(min(1, bottom / height))
+        progress(min(1, bottom / reader.size[0]))
     joined, sizes = np.concatenate(cells), np.concatenate(radii)
     order = np.lexsort(joined.T[::-1])
     joined, sizes = joined[order], sizes[order]
     return Skeleton(scale, reader.size, joined, sizes, _pairs(joined, sizes))
-
-
-def _cores(side: int) -> list[tuple[int, int]]:
-    """Return where the cores of tiles begin and end; the outermost ones have the padding too."""
-    seams = list(range(TILE, side, TILE))
-    return list(zip([-PADDING, *seams], [*seams, side + PADDING]))
 
 
 class _CellReader:
@@ -207,8 +197,6 @@ def _seam_pairs(cells: np.ndarray, radii: np.ndarray, pairs: np.ndarray) -> Iter
     They belong together if their circles, which lie in the class, overlap, and if no line near the
     seam connects them.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
     from scipy.spatial import cKDTree
 
     ends = np.bincount(pairs.ravel(), minlength=len(cells)) < 2
@@ -218,8 +206,7 @@ def _seam_pairs(cells: np.ndarray, radii: np.ndarray, pairs: np.ndarray) -> Iter
         to_seam = np.minimum(before, after)
         reach = 2 * radii[ends & (to_seam < 2 * radii)].max(initial=0)
         inside = pairs[(to_seam[pairs] <= reach).all(axis=1)]
-        _, parts = connected_components(
-            coo_matrix((np.ones(len(inside), bool), inside.T), shape=(len(cells),) * 2))
+        _, parts = components(len(cells), *inside.T)
         for here, there in ((before, after), (after, before)):
             near, far = np.flatnonzero(ends & (here < 2 * radii)), np.flatnonzero(there <= reach)
             if not len(near) or not len(far):

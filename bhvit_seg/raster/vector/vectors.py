@@ -6,7 +6,6 @@ and neighbouring polygons share their corners. Memory holds the outlines of all 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -21,7 +20,6 @@ from bhvit_seg.raster.vector.features_io import (
     check_place,
     check_sizes,
     open_labels,
-    to_map,
 )
 from bhvit_seg.raster.vector.regions import Regions
 from bhvit_seg.raster.vector.rings import Rings, trace_rings
@@ -81,55 +79,34 @@ def write_vectors(labels: str | Path, out: str | Path, *, min_area: float | None
             raise UserError(f'{raster.path} has no CRS, so min_area={min_area} m² cannot be '
                             'measured: give min_pixels, or a raster with a CRS')
         chosen = raster.choose(classes)
-        area_field = 'area_m2' if geodesy.known else 'area_px'
-        writer = LayerWriter(out, LAYER, 'Polygon', {
-            'class_id': np.int32, 'class': object, area_field: np.float64, 'colour': object},
-            raster, geodesy)
+        writer = LayerWriter(out, LAYER, 'Polygon', ['area_m2' if geodesy.known else 'area_px'],
+                             raster, geodesy)
         # Every strip is read twice.
         steps = 2 * len(raster.strips)
         done = count(1)
-
-        def on_strip() -> None:
-            progress(next(done) / steps)
-
         regions = Regions(raster, chosen, geodesy.pixel_areas, min_area or 0, min_pixels or 0,
-                          on_strip)
-        rings = trace_rings(_read(regions, len(raster.strips), on_strip), raster.shape[1])
-        counts: Counter[str] = Counter()
-        areas: Counter[str] = Counter()
+                          lambda: progress(next(done) / steps))
+
+        def read() -> Iterator[np.ndarray]:
+            for strip in range(len(raster.strips)):
+                yield regions.read(strip)
+                progress(next(done) / steps)
+
+        rings = trace_rings(read(), raster.shape[1])
         # Simplified borders have to be those of all neighbours.
         several = None if simplify is not None else POLYGONS_AT_ONCE
         for numbers, polygons in _polygons(rings, len(regions.classes), several):
             if simplify is not None:
                 polygons = _simplify(polygons, geodesy.metres_per_pixel, simplify)
-            ids = regions.classes[numbers].tolist()
-            names = [raster.name(class_id) for class_id in ids]
-            sizes = (regions.areas if geodesy.known else regions.pixels)[numbers]
-            counts.update(names)
-            for name, size in zip(names, sizes.tolist()):
-                areas[name] += size
-            writer.add(to_map(polygons, raster.dataset.transform), {
-                'class_id': ids, 'class': names, area_field: sizes,
-                'colour': [raster.colours.get(class_id) for class_id in ids]})
+            writer.add(polygons, regions.classes[numbers].tolist(),
+                       (regions.areas if geodesy.known else regions.pixels)[numbers])
         writer.write()
-    return {'counts': dict(counts), 'areas': dict(areas)}
-
-
-def _read(regions: Regions, strips: int, on_strip: Callable[[], None]) -> Iterator[np.ndarray]:
-    for strip in range(strips):
-        yield regions.read(strip)
-        on_strip()
+    return {'counts': dict(writer.counts), 'areas': dict(writer.sums)}
 
 
 def _polygons(rings: Rings, end: int, several: int | None
               ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the numbers of regions, from 1 and below ``end``, and their polygons in pixels.
-
-    Args:
-        rings: Their outlines.
-        end: One more than the highest number.
-        several: How many to yield at once; all by default.
-    """
+    """Yield the numbers of regions, from 1 and below ``end``, and their polygons in pixels."""
     import shapely
 
     bounds = np.append(rings.starts, len(rings.points))

@@ -50,8 +50,7 @@ class BatchNormReestimationHook(Hook):
                             'number of batches, 1 or more')
         self.num_batches = num_batches
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
-                         outputs=None) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
         if not self.is_last_train_iter(runner):
             return
         model = model_of(runner)

@@ -38,11 +38,9 @@ class OscillationFreezingHook(ScheduledHook):
     After each ``window`` steps of the optimizer, the weights that flipped more than once and in
     more than a fraction ``threshold`` of the steps are frozen until training ends. The threshold
     goes from the first to the second value along half a cosine. A frozen weight is put back after
-    each step, whatever its gradient and momentum do.
-
-    Where ``TrainingStagesHook`` trains with real weights first, counting begins once they are
-    binary, and it ends when all are frozen. A resumed run freezes what an uninterrupted one does. A
-    model without binary layers trains without it.
+    each step, whatever its gradient and momentum do. Where ``TrainingStagesHook`` trains with real
+    weights first, counting begins once they are binary, and it ends when all are frozen. A resumed
+    run freezes what an uninterrupted one does. A model without binary layers trains without it.
 
     Args:
         threshold (Sequence[float]): Fraction of steps with a flip above which weights are frozen,
@@ -81,8 +79,7 @@ class OscillationFreezingHook(ScheduledHook):
         self._watched = {name: WatchedWeight(self._layers[name].weight, state)
                          for name, state in resumed['weights'].items()}
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
-                         outputs=None) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
         stage = self.schedule(runner).stage(runner.iter)
         if stage == Stage.FROZEN:
             return
@@ -128,11 +125,9 @@ class OscillationFreezingHook(ScheduledHook):
 
 
 class WatchedWeight:
-    """The latent weights of a layer, with their flips in this window and those that are frozen.
+    """The latent weights ``(out, ...)`` of a layer, their flips in this window, and frozen ones.
 
-    Args:
-        weight: Latent weights ``(out, ...)``.
-        state: What :meth:`state` returned when it had these weights, to go on from there.
+    It goes on from what :meth:`state` returned when it had these weights.
     """
 
     def __init__(self, weight: Tensor, state: dict[str, Tensor] | None = None) -> None:

@@ -31,24 +31,18 @@ COLOURS = ('#2e86ab', '#d1495b', '#66a182', '#edae49', '#8d96a3')
 class WeightRecord:
     """The counts of a training, all lists over layers in the order of ``layers``.
 
-    Attributes:
-        interval: Iterations between samples.
-        near_zero: Distance from the threshold below which a weight counts as near 0.
-        layers: Number of weights by name of the layer.
-        looks: A dict for each sample: its ``iteration``, and for each layer the weights ``flipped``
-            since the sample before, and those ``near_zero``.
-        histograms: A dict each: ``iteration``, ``bin_width``, and the ``counts`` of all layers
-            together in ``2 · SIDE`` bins. Bin ``i`` holds ``w`` in ``[i − SIDE, i − SIDE + 1)``
-            times the width, the outermost also what lies beyond.
-        layer_histograms: Counts of the last histogram for each layer.
+    Bin ``i`` of a histogram holds ``w`` in ``[i − SIDE, i − SIDE + 1)`` times its width, the
+    outermost also what lies beyond.
     """
 
-    interval: int
-    near_zero: float
-    layers: dict[str, int]
+    interval: int  # iterations between samples
+    near_zero: float  # distance from the threshold below which a weight counts as near 0
+    layers: dict[str, int]  # number of weights by name
+    # Samples: iteration, and for each layer the weights flipped since the last one and near_zero.
     looks: list[dict[str, Any]] = field(default_factory=list)
+    # Of all layers together: iteration, bin_width and counts in 2 · SIDE bins.
     histograms: list[dict[str, Any]] = field(default_factory=list)
-    layer_histograms: list[list[int]] = field(default_factory=list)
+    layer_histograms: list[list[int]] = field(default_factory=list)  # the last one by layers
 
     def iterations(self) -> np.ndarray:
         """The iterations of the samples."""

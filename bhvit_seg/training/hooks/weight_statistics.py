@@ -28,15 +28,12 @@ PICTURE = 'weight_statistics.png'
 class WeightStatisticsHook(Hook):
     """Sample the latent weights at intervals, in total and for each layer.
 
-    A weight has flipped when its binary value differs from the one at the last sample; one that
-    flipped an even number of times has not. It is near 0 when it is near its threshold, the mean of
-    its channel, where it may flip soon. Histograms are of the latent weights themselves, on which
-    the regularization acts.
-
-    Samples go to the log and, as ``weights/flip_ratio`` and ``weights/near_zero`` (with the layer's
-    name behind it for each layer), to mmengine's visualizer. ``weight_statistics.json`` in the work
-    dir has the counts of the whole training, ``weight_statistics.png`` draws them, and the
-    visualizer gets the same picture. All is kept in checkpoints, so a resumed run records what an
+    A weight has flipped when its binary value differs from the one at the last sample. It is near 0
+    when it is near its threshold, the mean of its channel, where it may flip soon. Samples go to
+    the log and, as ``weights/flip_ratio`` and ``weights/near_zero`` (with the layer's name behind
+    it for each layer), to mmengine's visualizer. ``weight_statistics.json`` in the work dir has the
+    counts of the whole training, histograms of the latent weights too, ``weight_statistics.png``
+    draws them, and the visualizer gets the same picture. A resumed run records what an
     uninterrupted one does. A model without binary layers trains without it.
 
     Args:
@@ -84,8 +81,7 @@ class WeightStatisticsHook(Hook):
             runner.logger.warning('statistics of latent weights start again: those of the '
                                   'checkpoint have other settings')
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
-                         outputs=None) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
         if not self._weights:
             return
         sampling = self.every_n_train_iters(runner, self.interval)

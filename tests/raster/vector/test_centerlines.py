@@ -6,8 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from raster.disks import small_disk
-from raster.layers import COLOURS, UTM, read
+from raster.layers import COLOURS, SUFFIXES, UTM, read
 from raster.rasters import NODATA, write_map
 
 from bhvit_seg.errors import UserError
@@ -23,7 +22,6 @@ pytest.importorskip('skimage.morphology')
 
 from rasterio.features import rasterize  # noqa: E402
 from rasterio.transform import Affine  # noqa: E402
-from rasterio.warp import transform as warp  # noqa: E402
 
 ROAD = 1
 
@@ -67,7 +65,7 @@ def junctions(lines: np.ndarray) -> dict[tuple[float, float], int]:
     return {tuple(place): count for place, count in zip(places.tolist(), counts) if count > 1}
 
 
-@pytest.mark.parametrize('width', [3, 8, 15, 40])
+@pytest.mark.parametrize('width', [3, 12, 40])
 @pytest.mark.parametrize('line', [
     [(50, 100), (350, 100)], [(200, 20), (200, 180)], [(60, 40), (330, 150)],
     [(60, 170), (250, 40)]])
@@ -80,24 +78,19 @@ def test_straight(trace, line, width):
     assert fields['width_px'][0] == pytest.approx(width, abs=1 + 0.1 * width)
 
 
-def test_bent(trace):
-    line = [(30, 30), (200, 40), (230, 180), (380, 150)]
-    lines, fields = trace(roads((200, 400), 10, line))
-    assert len(lines) == 1
-    assert fields['length_px'][0] == pytest.approx(shapely.LineString(line).length, rel=0.03)
-    # Corners are rounded, within the road.
-    assert distance(lines, line) < 5
-
-
 def test_curved(trace):
     x = np.linspace(20, 580, 300)
     line = np.stack([x, 150 + 90 * np.sin(x / 60)], axis=1)
-    lines, fields = trace(roads((300, 600), 9, line))
+    ids = roads((300, 600), 9, line)
+    lines, fields = trace(ids)
     assert len(lines) == 1
     assert fields['length_px'][0] == pytest.approx(shapely.LineString(line).length, rel=0.02)
     assert distance(lines, line) < 2
     # Few points: it is a map.
-    assert shapely.get_num_coordinates(lines[0]) < 120
+    points = [shapely.get_num_coordinates(lines[0])]
+    points += [shapely.get_num_coordinates(trace(ids, simplify=tolerance)[0]).sum()
+               for tolerance in (1, 4)]
+    assert points == sorted(points, reverse=True) and points[2] < points[0] / 2 < 60
 
 
 def test_a_t(trace):
@@ -110,7 +103,7 @@ def test_a_t(trace):
     assert shapely.length(lines).sum() == pytest.approx(340 + 210, rel=0.01)
 
 
-@pytest.mark.parametrize('angle', [90, 70, 50])
+@pytest.mark.parametrize('angle', [90, 50])
 def test_an_x(trace, angle):
     slant = 120 * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
     middle = np.array([200, 150])
@@ -125,9 +118,8 @@ def test_an_x(trace, angle):
 def test_a_ring(trace):
     circle = shapely.Point(150, 150).buffer(100).exterior
     lines, fields = trace(roads((300, 300), 10, circle))
-    assert len(lines) == 1 and lines[0].is_closed
+    assert len(lines) == 1 and lines[0].is_closed and distance(lines, circle) < 2
     assert fields['length_px'][0] == pytest.approx(2 * np.pi * 100, rel=0.02)
-    assert distance(lines, circle) < 2
 
 
 def test_a_roundabout_has_its_arms(trace):
@@ -139,7 +131,7 @@ def test_a_roundabout_has_its_arms(trace):
     assert distance(lines, circle, *arms) < 4
 
 
-@pytest.mark.parametrize('shift', [0, 1, 5, 31])
+@pytest.mark.parametrize('shift', [0, 5, 31])
 def test_seams_of_tiles_leave_no_trace(trace, monkeypatch, shift):
     x = np.linspace(20, 580, 300)
     line = np.stack([x, 150 + 90 * np.sin(x / 40) + 0.05 * x], axis=1) + shift
@@ -222,20 +214,11 @@ def test_cars_and_ragged_borders_do_not_matter(trace):
     assert distance(lines, [(0, 100), (600, 100)]) < 2.5
 
 
-def test_simpler_lines_have_fewer_points(trace):
-    x = np.linspace(20, 580, 300)
-    ids = roads((300, 600), 9, np.stack([x, 150 + 90 * np.sin(x / 60)], axis=1))
-    points = [shapely.get_num_coordinates(trace(ids, simplify=tolerance)[0]).sum()
-              for tolerance in (0.3, 1, 4)]
-    assert points == sorted(points, reverse=True) and points[2] < points[0] / 2
-
-
 @pytest.mark.parametrize('profile, length, width', [
     (UTM, 150, 5),
     # 300 pixels of 2 m eastward; their usual side is the root of 2 m by 0.5 m.
-    ({'crs': 'EPSG:32633', 'transform': Affine(2, 0, 5e5, 0, -0.5, 5e6)}, 600, 10),
     ({'crs': 'EPSG:32633', 'transform': Affine.translation(5e5, 5e6) @ Affine.rotation(30)
-      @ Affine.scale(0.5, -0.5)}, 150, 5),
+      @ Affine.scale(2, -0.5)}, 600, 10),
     # At 60° north on WGS 84 a degree of longitude is 55,800 m.
     ({'crs': 'EPSG:4326', 'transform': Affine(1e-5, 0, 10, 0, -5e-6, 60)}, 167.4, 5.58),
     # Across the pole, and the antimeridian, at the scales of these projections there.
@@ -261,8 +244,8 @@ def test_lengths_and_widths_are_those_on_the_ground(tmp_path, profile, length, w
                                rtol=1e-5, atol=profile['transform'].a)
 
 
-@pytest.mark.parametrize('suffix', ['.gpkg', '.geojson', '.fgb'])
-def test_formats(tmp_path, suffix):
+@pytest.mark.parametrize('suffix', SUFFIXES)
+def test_lines_stand_beside_the_polygons(tmp_path, suffix):
     ids = roads((200, 400), 10, [(20, 50), (380, 50)])
     ids[100:104, 40:360] = 2
     labels, out = write_map(tmp_path / 'map.tif', ids, **UTM), tmp_path / f'map{suffix}'
@@ -270,64 +253,39 @@ def test_formats(tmp_path, suffix):
     result = write_centerlines(labels, out, ['road', 2, 1])
     assert result['counts'] == {'road': 1, 'water': 1}
     assert (centerlines_path(out) == out) == (suffix == '.gpkg')
-    meta, lines, fields = read(centerlines_path(out),
-                               'centerlines' if suffix == '.gpkg' else None)
+    _, lines, fields = read(centerlines_path(out), 'centerlines' if suffix == '.gpkg' else None)
     assert set(fields) == {'class_id', 'class', 'length_m', 'width_m', 'colour'}
     assert fields['class_id'].tolist() == [1, 2]
     assert fields['class'].tolist() == ['road', 'water']
     assert fields['colour'].tolist() == COLOURS[1:]
     np.testing.assert_allclose(fields['length_m'], [180, 160], rtol=0.02)
-    if suffix == '.geojson':
-        assert meta['crs'] == 'EPSG:4326'
-        x, y = warp('EPSG:4326', 'EPSG:32633', *shapely.get_coordinates(lines).T)
-        lines = shapely.set_coordinates(lines, np.stack([x, y], axis=1))
-    np.testing.assert_allclose(shapely.length(lines), fields['length_m'], rtol=1e-4)
     if suffix == '.gpkg':
         # Written again, neither layer is lost or doubled.
         write_centerlines(labels, out, ['road'])
         assert sorted(pyogrio.list_layers(out)[:, 0]) == ['centerlines', 'polygons']
         assert len(read(out, 'centerlines')[1]) == 1
         assert len(read(out, 'polygons')[1]) == 3
-    names = {'map.tif', out.name, centerlines_path(out).name}
-    assert {path.name for path in tmp_path.iterdir()} == names
 
 
-@pytest.mark.parametrize('suffix', ['.gpkg', '.geojson', '.fgb'])
 @pytest.mark.parametrize('fill', [0, ROAD, NODATA])
-def test_nothing_to_write_is_an_empty_layer(tmp_path, suffix, fill):
-    labels = write_map(tmp_path / 'map.tif', np.full((20, 30), fill), **UTM)
-    out = tmp_path / f'map{suffix}'
+def test_nothing_to_write_is_an_empty_layer(tmp_path, fill):
+    labels, out = write_map(tmp_path / 'map.tif', np.full((20, 30), fill), **UTM), (
+        tmp_path / 'map.gpkg')
     result = write_centerlines(labels, out, ['road'])
     assert result == {'counts': {'road': 0}, 'lengths': {'road': 0}}
-    assert len(read(centerlines_path(out))[1]) == 0
+    assert len(read(out)[1]) == 0
 
 
 def test_what_is_refused(tmp_path, monkeypatch):
     labels = write_map(tmp_path / 'map.tif', roads((50, 50), 5, [(5, 5), (40, 40)]))
     out = tmp_path / 'map.gpkg'
-    with pytest.raises(UserError, match="no class 'rail': give one of"):
-        write_centerlines(labels, out, ['rail'])
-    with pytest.raises(UserError, match='simplify=0 is not a size'):
-        write_centerlines(labels, out, ['road'], simplify=0)
-    with pytest.raises(UserError, match='map_centerlines.shp has no suffix'):
-        write_centerlines(labels, tmp_path / 'map.shp', ['road'])
+    for classes, options, words in ((['rail'], {}, "no class 'rail': give one of"),
+                                    (['road'], {'simplify': 0}, 'simplify=0 is not a size')):
+        with pytest.raises(UserError, match=words):
+            write_centerlines(labels, out, classes, **options)
     monkeypatch.setitem(sys.modules, 'skimage.morphology', None)
     with pytest.raises(UserError, match=r'skimage .*bhvit_seg\[vector\]'):
         write_centerlines(labels, out, ['road'])
-
-
-def test_a_full_disk_leaves_the_polygons(tmp_path):
-    rng = np.random.default_rng(0)
-    labels = write_map(tmp_path / 'map.tif', rng.integers(0, 3, (300, 300)), **UTM)
-    write_vectors(labels, tmp_path / 'map.gpkg')
-    size = (tmp_path / 'map.gpkg').stat().st_size
-    with small_disk(tmp_path / 'disk', str(size * 3 // 2)) as disk:
-        out = disk / 'map.gpkg'
-        out.write_bytes((tmp_path / 'map.gpkg').read_bytes())
-        with pytest.raises(UserError, match='cannot write .*map.gpkg: .*; make room'):
-            write_centerlines(labels, out, ['road'])
-        assert [path.name for path in disk.iterdir()] == ['map.gpkg']
-        assert out.read_bytes() == (tmp_path / 'map.gpkg').read_bytes()
 
 
 @pytest.mark.data

@@ -72,15 +72,6 @@ def test_damage_after_a_check_is_found_on_resuming(runner, scenes):
         DatasetCheckHook().before_train(runner)
 
 
-def test_model_and_data_are_compared(runner):
-    runner.cfg.model.data_preprocessor.mean = [0.] * 4
-    with pytest.raises(UserError, match='has 3 channels.*4'):
-        DatasetCheckHook().before_train(runner)
-    runner.cfg.model = dict(decode_head=dict(num_classes=19))
-    with pytest.raises(UserError, match='num_classes=19'):
-        DatasetCheckHook().before_test(runner)
-
-
 def test_only_chosen_splits_are_checked(runner, scenes):
     next((scenes / 'annotations' / 'val').iterdir()).unlink()
     DatasetCheckHook(splits=['train']).before_train(runner)

@@ -63,15 +63,6 @@ def test_what_is_not_finite_first_is_named(model, spoil, value, words):
         model(torch.full((1, 2), float(value)), mode='loss')
 
 
-def test_hook_is_gone_after_training():
-    model, hook = Model(), NonFiniteLossHook()
-    runner = SimpleNamespace(model=model, iter=0)
-    hook.before_train(runner)
-    hook.after_train(runner)
-    model.factor = float('nan')
-    model(torch.ones(1, 2), mode='loss')
-
-
 def test_training_stops_before_the_weights_are_spoilt(tiny_config, tmp_path):
     config = tiny_config(
         "optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=1e30))",
