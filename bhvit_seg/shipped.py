@@ -43,11 +43,7 @@ def config_paths() -> dict[str, Path]:
 
 
 def find_config(config: str | Path) -> Path:
-    """Return the path of a config.
-
-    Args:
-        config: The path of a file, or the name of a config that comes with the package, with or
-            without ``.py``.
+    """Return the path of a config, given as that or as a name, with or without ``.py``.
 
     Raises:
         UserError: There is none; the message names the nearest ones.
@@ -76,10 +72,7 @@ def shipped_models() -> dict[str, dict[str, Any]]:
 
 
 def find_model(model: str | Path) -> Path:
-    """Return the path of a packed model.
-
-    Args:
-        model: The name of a shipped model, or the path of a file.
+    """Return the path of a packed model, given as that or as the name of a shipped one.
 
     Raises:
         UserError: There is none, or the file of a shipped model is damaged.

@@ -98,8 +98,10 @@ def find_zeroed_part(content: bytes) -> str | None:
             at += 2 + length
         table = 0x10 | content[at + 6] & 0x0f  # of the first component of the scan
         if content[at + 4] == components and first_symbols.get(table):
-            zeros = ZEROS.search(content, at, max(content.find(END_MARK, at), at))
-            return zeros and f'{len(zeros[0])} bytes from {zeros.start()} on are zero'
+            end = content.find(END_MARK, at)
+            for zeros in ZEROS.finditer(content, at, max(end, at)):
+                if zeros.end() < end:  # else they may be padding
+                    return f'{len(zeros[0])} bytes from {zeros.start()} on are zero'
     return None
 
 

@@ -58,9 +58,8 @@ class ImitationModel(BaseModel):
                             f'{len(mine)} maps')
         # Half the squared distance of two vectors of length 1 is 1 - cos.
         self.losses = nn.ModuleList(
-            FeatureDistillationLoss((index,), mine[index:index + 1], theirs[index:index + 1],
-                                    loss_weight=weight / 2)
-            for index, weight in enumerate(weights))
+            FeatureDistillationLoss((index,), (own,), (other,), loss_weight=weight / 2)
+            for index, (own, other, weight) in enumerate(zip(mine, theirs, weights)))
 
     def init_weights(self) -> None:
         """Initialise the backbone, and load the teacher."""

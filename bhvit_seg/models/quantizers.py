@@ -19,8 +19,7 @@ from torch.autograd import Function
 def sign(x: Tensor, threshold: Tensor | float = 0, out: Tensor | None = None) -> Tensor:
     """Return ±1 for every element: ``sign(x − threshold)`` with ``sign(0) = +1``; no gradient.
 
-    Comparing saves a pass; floating-point subtraction never changes the sign of the difference.
-    ``threshold`` broadcasts to ``x``; ``out`` may be ``x``.
+    Floating-point subtraction would not change the sign. ``out`` may be ``x``.
     """
     out = torch.empty_like(x) if out is None else out
     return torch.ge(x.detach(), threshold, out=out).mul_(2).sub_(1)

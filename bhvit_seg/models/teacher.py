@@ -26,11 +26,7 @@ class FrozenTeacher:
 
     It is deliberately not an ``nn.Module``: what a model registers as a module is trained, saved,
     averaged and wrapped along with it. Copies of a student, such as its moving average, share one
-    teacher.
-
-    Args:
-        config: Its config file, or the config of the model itself.
-        checkpoint: Its checkpoint.
+    teacher. ``config`` is its config file, or the config of the model itself.
 
     Raises:
         UserError: Neither a file nor a config of a model was given, or no checkpoint.

@@ -62,14 +62,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, sizes: list[tuple[int, int
     """Multi-head attention inside each set of tokens.
 
     Args:
-        query, key, value: Rows ``(N, C)``: the sets of tokens, concatenated.
+        query, key, value: Rows ``(N, C)``: the sets of tokens, concatenated; as the result is.
         sizes: ``(number of sets, tokens in each)`` for each size of set.
-        num_heads: Attention heads, a divisor of ``C``.
         quantizer: Maps the softmax matrices of all sizes, ``(sets, heads, tokens, tokens)`` each,
-            to quantized ones; ``None`` leaves them as they are.
-
-    Returns:
-        Context rows ``(N, C)``.
+            to quantized ones.
     """
     channels = query.shape[1]
     scale = 1 / math.sqrt(channels // num_heads)
@@ -140,8 +136,7 @@ class MSMHA(nn.Module):
         return grid.repeat_interleave(size, 2)[:, :, :shape.width]
 
     def forward(self, x: Tensor, shape: MapShape) -> Tensor:
-        """Map normalised rows ``(B · H · W, C)`` to the same shape, before the output's shift and
-        LayerScale; :meth:`output_affine` gives both as one scale and bias."""
+        """Map normalised rows ``(B · H · W, C)`` to the same; :meth:`output_affine` follows."""
         channels = x.shape[1]
         maps = x.view(*shape, channels)
         side = max(shape[1:]) if self.span == 'global' else self.window_size

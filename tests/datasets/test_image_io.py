@@ -97,7 +97,7 @@ def test_whole_jpeg_may_have_more_than_its_picture(tmp_path, picture, capfd):
     exif = b'Exif\0\0' + bytes(64) + cv2.imencode('.jpg', picture[::4, ::4])[1].tobytes()
     thumbnail = whole[:2] + b'\xff\xe1' + (len(exif) + 2).to_bytes(2, 'big') + exif + whole[2:]
     for content in (whole + bytes(64), progressive + bytes(64), thumbnail,
-                    whole[:-2] + bytes(7) + whole[-2:], whole[:-2] + b'\xff' * 3 + whole[-2:]):
+                    whole[:-2] + bytes(70) + whole[-2:], whole[:-2] + b'\xff' * 3 + whole[-2:]):
         path.write_bytes(content)
         truth = cv2.imdecode(np.frombuffer(whole, np.uint8), 1)
         assert content.startswith(progressive) or (read_image(str(path)) == truth).all()

@@ -45,11 +45,6 @@ def load_case(root, name):
     return meta, np.load(root / f'{name}.npz'), state, image, model.train(meta['train'])
 
 
-def weighted_sum(outputs, seed):
-    return sum((out * torch.from_numpy(np.random.default_rng(
-        [seed, 100 + i]).standard_normal(out.shape))).mean() for i, out in enumerate(outputs))
-
-
 @pytest.mark.data
 @pytest.mark.parametrize('name', ['small_depth1_fpds', 'small_depth1_binds',
                                   'small_depth1_fpds_train'])
@@ -63,7 +58,9 @@ def test_agrees_with_the_published_implementation(parity_cases, name):
         assert np.abs(flat - expected).max() / np.abs(expected).max() < 1e-9
     if not meta['train']:
         return
-    loss = weighted_sum(outputs, meta['seed'])
+    loss = sum((out * torch.from_numpy(np.random.default_rng(
+        [meta['seed'], 100 + i]).standard_normal(out.shape))).mean()
+        for i, out in enumerate(outputs))
     loss.backward()
     assert loss.item() == pytest.approx(meta['loss'], rel=1e-9)
     # converting tensors that hold their own position in the published checkpoint tells which

@@ -25,8 +25,9 @@ from ..mlp import BinaryMLP, ShiftBranches
 from ..quantizers import ATTENTION_QUANTIZERS
 from ..token_mixers import MSGDC, MSMHA
 from ..tokens import MapShape, to_rows
+from ..weights import load_backbone
 from .common import Backbone, check_choice
-from .published import adapt_state_dict, convert_checkpoint, load_pretrained
+from .published import adapt_state_dict, convert_checkpoint
 
 __all__ = ['BHViT', 'convert_checkpoint']
 
@@ -219,7 +220,12 @@ class BHViT(Backbone):
         if not self.init_cfg or self.init_cfg.get('type') != 'Pretrained':
             super().init_weights()
         elif not self._is_init:
-            load_pretrained(self, self.init_cfg)
+            load_backbone(
+                self, self.init_cfg['checkpoint'],
+                self.init_cfg.get('prefix', 'backbone').rstrip('.') + '.', lambda state: (
+                    convert_checkpoint(state)
+                    if any('patch_embeddings.proj' in name for name in state) else state),
+                lambda state: adapt_state_dict(self, state))
             self._is_init = True
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:

@@ -7,11 +7,10 @@
 * ``'reactnet'`` (Liu et al., arXiv 2003.03488, on Bi-Real's ResNet-18): learned thresholds of the
   signs (RSign) and RPReLU behind each shortcut.
 
-In all three the stem and the 1×1 convolutions of shortcuts that change the number of channels are
-real-valued. Deliberate differences from the papers: the quantizers are those of BHViT, so that the
-networks differ in nothing else (weights are centred before the sign, all have a scaling factor per
-output channel, activations have Bi-Real's polynomial gradient); each returned map is normalised as
-in BHViT.
+The stem and the 1×1 convolutions of shortcuts are real-valued. Deliberate differences from the
+papers: the quantizers are those of BHViT, so that the networks differ in nothing else (weights are
+centred before the sign, all have a scaling factor per output channel, activations have Bi-Real's
+polynomial gradient); each returned map is normalised as in BHViT.
 """
 
 from __future__ import annotations
@@ -97,15 +96,12 @@ class BinaryBasicBlock(nn.Module):
 class BinaryResNet(Backbone):
     """Binary ResNet-18 with four maps at strides 4, 8, 16 and 32.
 
-    Args:
+    Args, others as of :class:`BHViT`:
         recipe (str): ``'reactnet'``, ``'bireal'`` or ``'bnn'``. Defaults to ``'reactnet'``.
         depths, channels (Sequence[int]): Of each stage. Defaults to those of ResNet-18.
         norm_cfg (dict): ``type`` ``'BN'`` or ``'SyncBN'``. Defaults to BN.
         binary (bool): ``False`` gives the full-precision twin: the same layers on real values,
             with ReLU where the sign was the only nonlinearity.
-        in_channels (int): Channels of the image.
-        out_indices (Sequence[int]): Stages to return.
-        init_cfg (dict | None): As of any mmengine module.
 
     Raises:
         UserError: An argument out of its range, an image of another channel count.

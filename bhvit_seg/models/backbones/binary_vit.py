@@ -2,12 +2,9 @@
 
 It shows, as the paper's first figure does, that techniques that improve a binary CNN do not improve
 a plain transformer. Blocks are those of any ViT at a single scale, with the two shortcuts of a ViT;
-from ReActNet (arXiv 2003.03488) come learned thresholds before every sign (RSign), weights with a
-scaling factor per output channel, and RPReLU behind every product instead of GELU. Attention
-matrices get the same threshold. BHViT's windows, convolutions, shifts, decomposed attention and
-shortcuts around single layers are absent.
-
-Quantizers, binary layers, stem and position embedding are those of BHViT.
+from ReActNet (arXiv 2003.03488) come learned thresholds before every sign (RSign), attention
+matrices included, weights with a scaling factor per output channel, and RPReLU behind every product
+instead of GELU. Quantizers, binary layers, stem and position embedding are those of BHViT.
 """
 
 from __future__ import annotations
@@ -80,18 +77,12 @@ class BinaryViT(Backbone):
     The maps are taken behind each quarter of the blocks, normalised, and brought from stride 16
     to strides 4, 8, 16 and 32 by bilinear upsampling and a 2×2 mean, without parameters.
 
-    Args:
+    Args, others as of :class:`BHViT`:
         channels (int): Channels of the tokens.
         depth (int): Number of blocks, at least 4. The defaults make 13 M parameters, as many as
             BHViT-Tiny has.
         num_heads (int): Attention heads, a divisor of ``channels``.
         mlp_ratio (int): Hidden channels of the MLP over ``channels``.
-        norm_cfg (dict): ``type`` ``'BN'``, ``'SyncBN'`` or ``'LN'``. Defaults to BN.
-        binary (bool): ``False`` gives the full-precision twin.
-        in_channels (int): Channels of the image.
-        out_indices (Sequence[int]): Which of the four maps to return.
-        pretrain_img_size (int): Side of the images that position embeddings are learned on.
-        init_cfg (dict | None): As of any mmengine module.
 
     Raises:
         UserError: An argument out of its range, an image of another channel count.

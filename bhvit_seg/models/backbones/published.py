@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import write_atomically
 
-from ..weights import load_backbone, load_checkpoint_safely, state_dict_of
+from ..weights import load_checkpoint_safely, state_dict_of
 
 _RPRELU = {'move1': 'shift_in', 'prelu.weight': 'slope', 'move2': 'shift_out'}
 _SHIFT_BRANCHES = ('h3', 'w3', 'h5', 'w5', 'ch3', 'ch5')
@@ -168,7 +168,8 @@ def _inflate_stem(weight: Tensor, channels: int) -> Tensor:
     return torch.cat([weight[:, :kept], mean], 1) * (3 / channels)
 
 
-def adapt_state_dict(backbone: nn.Module, state: dict[str, Tensor], prefix: str) -> None:
+def adapt_state_dict(backbone: nn.Module, state: dict[str, Tensor],
+                     prefix: str = '') -> dict[str, Tensor]:
     """Adapt the tensors under ``prefix`` to ``backbone`` in place, where that is well defined.
 
     RGB stem weights get the backbone's number of channels, position embeddings its map sizes.
@@ -192,24 +193,7 @@ def adapt_state_dict(backbone: nn.Module, state: dict[str, Tensor], prefix: str)
     if len(stored) <= 1:
         for name, own in backbone.output_norms.state_dict().items():
             state.setdefault(norms + name, own)
-
-
-def load_pretrained(backbone: nn.Module, init_cfg: dict) -> None:
-    """Load the checkpoint of ``init_cfg`` into a BHViT; see :func:`load_backbone`.
-
-    It is of a backbone, a segmentor (its ``backbone.`` is taken) or a published classifier.
-    """
-
-    def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        published = any('patch_embeddings.proj' in name for name in state)
-        return convert_checkpoint(state) if published else state
-
-    def adapt(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        adapt_state_dict(backbone, state, '')
-        return state
-
-    load_backbone(backbone, init_cfg['checkpoint'],
-                  init_cfg.get('prefix', 'backbone').rstrip('.') + '.', convert, adapt)
+    return state
 
 
 def convert_file(src: str | Path, dst: str | Path) -> dict[str, Tensor]:

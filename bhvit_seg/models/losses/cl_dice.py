@@ -80,16 +80,10 @@ class CLDiceLoss(nn.Module):
     def forward(self, cls_score: Tensor, label: Tensor, weight: Tensor | None = None,
                 ignore_index: int = 255, reduction_override: str | None = None,
                 **kwargs) -> Tensor:
-        """Compute the loss in float32, also under mixed precision; 0 if no pixel counts.
+        """Compute the loss of logits ``(B, classes, H, W)``, in float32; 0 if no pixel counts.
 
-        Args:
-            cls_score: Logits ``(B, classes, H, W)``; one channel is that of a sigmoid.
-            label: Class ids ``(B, H, W)``.
-            weight: Has no effect: a skeleton has no meaning pixel by pixel.
-            ignore_index: The label of pixels that do not count.
-
-        Raises:
-            UserError: There is no such class, or a loss of each pixel is asked for.
+        One channel is that of a sigmoid; ``weight`` has no effect: a skeleton has no meaning pixel
+        by pixel. A UserError says that there is no such class, or no loss of each pixel.
         """
         if reduction_override == 'none':
             raise UserError("CLDiceLoss compares whole maps and has no loss of each pixel, which "

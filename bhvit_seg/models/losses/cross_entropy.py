@@ -45,20 +45,16 @@ class WeightedCrossEntropyLoss(nn.Module):
     def forward(self, cls_score: Tensor, label: Tensor, weight: Tensor | None = None,
                 ignore_index: int = 255, reduction_override: str | None = None,
                 **kwargs) -> Tensor:
-        """Compute the loss, a scalar that is 0 if no pixel counts, or a map.
+        """Compute the loss of logits ``(B, classes, H, W)``; 0 if no pixel counts.
 
         Args:
-            cls_score: Logits ``(B, classes, H, W)``.
-            label: Class ids ``(B, H, W)``.
-            weight: A factor for each pixel, ``(B, H, W)``.
-            ignore_index: The label of pixels that do not count.
+            label, weight: Class ids, and a factor for each pixel, ``(B, H, W)``.
             reduction_override: ``'none'`` for the weighted loss of each pixel ``(B, H, W)``, as
                 mmseg's pixel sampler asks for, ``'sum'`` for their sum, ``'mean'`` or None for
                 their weighted mean.
 
         Raises:
-            UserError: There are more or fewer class weights than classes, or the reduction is
-                unknown.
+            UserError: Not as many class weights as classes, or an unknown reduction.
         """
         cls_score = with_background(cls_score)
         classes = cls_score.shape[1]

@@ -49,11 +49,8 @@ class PixelDistillationLoss(nn.Module):
                 ignore_index: int = 255) -> Tensor:
         """Compute the loss in float32, also under mixed precision; 0 if no pixel counts.
 
-        Args:
-            student: Logits ``(B, classes, H, W)``.
-            teacher: Logits of the same shape; they get no gradient.
-            label: Class ids ``(B, H, W)``.
-            ignore_index: The label of pixels that do not count.
+        Logits are ``(B, classes, H, W)``, those of the teacher get no gradient; ``label`` is
+        ``(B, H, W)``.
 
         Raises:
             UserError: The teacher has other classes, or a map of another size.
@@ -110,9 +107,7 @@ class FeatureDistillationLoss(nn.Module):
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], label: Tensor,
                 ignore_index: int = 255) -> Tensor:
-        """Compute the mean over the maps that ``in_index`` names, in float32.
-
-        Args: as for :class:`PixelDistillationLoss`, with feature maps ``(B, C, h, w)``.
+        """Compute the mean over the maps ``(B, C, h, w)`` that ``in_index`` names, in float32.
 
         Raises:
             UserError: A map is missing, or has another size or number of channels.

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 from plain_bhvit import (
+    PlainBHViT,
     assert_gradients_agree,
     assert_outputs_agree,
     binary_activation,
@@ -24,19 +25,15 @@ def build(**cfg):
     return MODELS.build(dict(dict(type='BinaryResNet', **MINI), **cfg))
 
 
-class PlainResNet:
+class PlainResNet(PlainBHViT):
     """The networks once more, on a dict of tensors; every rule of a paper in one line."""
 
     def __init__(self, state, recipe, binary, train):
-        self.s, self.recipe, self.binary, self.train = state, recipe, binary, train
+        super().__init__(state, None, train=train, binary=binary)
+        self.recipe = recipe
 
     def norm(self, name, x):
-        mean, var = self.s[name + '.running_mean'], self.s[name + '.running_var']
-        if self.train:
-            mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
-        mean, var, weight, bias = (t[:, None, None] for t in (
-            mean, var, self.s[name + '.weight'], self.s[name + '.bias']))
-        return (x - mean) / torch.sqrt(var + 1e-5) * weight + bias
+        return self.maps(super().norm(name, self.tokens(x)), x.shape[2:])
 
     def binary_conv(self, name, x, stride):
         weight = self.s[name + '.weight']
@@ -46,7 +43,7 @@ class PlainResNet:
             x, weight = binary_activation(x), binary_weight(weight)
         return F.conv2d(F.pad(x, (1, 1, 1, 1)), weight, stride=stride)
 
-    def act(self, name, x):
+    def activation(self, name, x):
         if self.recipe == 'bnn':
             return x.clamp(-1, 1)
         if self.recipe == 'bireal':
@@ -71,12 +68,12 @@ class PlainResNet:
         s = self.shortcut(name + '.shortcut', x, stride)
         y = self.norm(name + '.norm1', self.binary_conv(name + '.conv1', x, stride))
         if self.recipe == 'bnn':
-            y = self.act(name + '.act1', y)
+            y = self.activation(name + '.act1', y)
             y = self.norm(name + '.norm2', self.binary_conv(name + '.conv2', y, 1))
-            return self.act(name + '.act2', y + s)
-        y = self.act(name + '.act1', y + s)
+            return self.activation(name + '.act2', y + s)
+        y = self.activation(name + '.act1', y + s)
         z = self.norm(name + '.norm2', self.binary_conv(name + '.conv2', y, 1))
-        return self.act(name + '.act2', z + y)
+        return self.activation(name + '.act2', z + y)
 
     def __call__(self, image, depths):
         x = F.conv2d(F.pad(image, (3, 3, 3, 3)), self.s['stem.0.weight'], stride=2)

@@ -6,13 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
-from plain_bhvit import (
-    assert_gradients_agree,
-    assert_outputs_agree,
-    binary_activation,
-    binary_weight,
-    randomize,
-)
+from plain_bhvit import PlainBHViT, assert_gradients_agree, assert_outputs_agree, randomize
 
 import bhvit_seg.models  # noqa: F401
 from bhvit_seg.models.layers import BinaryLinear
@@ -24,45 +18,27 @@ def build(**cfg):
     return MODELS.build(dict(dict(type='BinaryViT', **MINI), **cfg))
 
 
-class PlainViT:
+class PlainViT(PlainBHViT):
     """The network once more, on a dict of tensors, for images of 16×16 patches without a rest."""
 
-    def __init__(self, state, heads, norm, binary, train):
-        self.s, self.heads, self.kind = state, heads, norm
-        self.binary, self.train = binary, train
-
-    def norm(self, name, x):
-        """``x``: tokens ``(B, N, C)``."""
-        dims = (-1,) if self.kind == 'LN' else (0, 1)
-        if self.kind == 'LN' or self.train:
-            mean = x.mean(dims, keepdim=True)
-            var = x.var(dims, unbiased=False, keepdim=True)
-        else:
-            mean, var = self.s[name + '.running_mean'], self.s[name + '.running_var']
-        return ((x - mean) / torch.sqrt(var + 1e-5) * self.s[name + '.weight']
-                + self.s[name + '.bias'])
-
     def product(self, name, x):
-        x, weight = x + self.s[name + '.linear.input_bias'], self.s[name + '.linear.weight']
-        if self.binary:
-            x, weight = binary_activation(x), binary_weight(weight)
-        x = self.norm(name + '.norm', x @ weight.t()) - self.s[name + '.act.shift_in']
-        return (torch.where(x > 0, x, self.s[name + '.act.slope'] * x)
-                + self.s[name + '.act.shift_out'])
+        x = self.linear(name + '.linear', self.act(x + self.s[name + '.linear.input_bias']))
+        x = self.norm(name + '.norm', x) - self.s[name + '.act.shift_in']
+        x = torch.where(x > 0, x, self.s[name + '.act.slope'] * x)
+        return x + self.s[name + '.act.shift_out']
 
     def attention(self, name, normed):
         batch, tokens, channels = normed.shape
         bits = []
         for word, bias in zip(('query', 'key', 'value'), self.s[name + '.bit_bias']):
-            h = self.product(f'{name}.{word}', normed) + bias
-            h = binary_activation(h) if self.binary else h
-            bits.append(h.view(batch, tokens, self.heads, -1).transpose(1, 2))
-        scores = bits[0] @ bits[1].transpose(2, 3) / (channels / self.heads) ** 0.5
+            h = self.act(self.product(f'{name}.{word}', normed) + bias)
+            bits.append(h.view(batch, tokens, self.num_heads, -1).transpose(1, 2))
+        scores = bits[0] @ bits[1].transpose(2, 3) / (channels / self.num_heads) ** 0.5
         matrix = scores.softmax(-1)
         if self.binary:
             bias, scale = (self.s[f'{name}.quantizer.{part}'][:, None, None]
                            for part in ('bias', 'scale'))
-            matrix = scale / tokens * (binary_activation(tokens * matrix + bias) + 1) / 2
+            matrix = scale / tokens * (self.act(tokens * matrix + bias) + 1) / 2
         context = (matrix @ bits[2]).transpose(1, 2).reshape(batch, tokens, channels)
         return self.product(name + '.output', context)
 
@@ -70,9 +46,9 @@ class PlainViT:
         x = F.conv2d(image, self.s['patch_embed.projection.weight'],
                      self.s['patch_embed.projection.bias'], stride=16)
         size = x.shape[2:]
-        x = F.gelu(self.norm('patch_embed.norm', x.flatten(2).transpose(1, 2)))
+        x = F.gelu(self.norm('patch_embed.norm', self.tokens(x)))
         position = F.interpolate(self.s['patch_embed.position.weight'], size, mode='bicubic')
-        x = x + position.flatten(2).transpose(1, 2)
+        x = x + self.tokens(position)
         maps = []
         for b in range(depth):
             name = f'blocks.{b}'
@@ -81,7 +57,7 @@ class PlainViT:
             x = x + self.product(name + '.fc2', hidden)
             if b + 1 in (depth // 4, depth // 2, 3 * depth // 4, depth):
                 i = len(maps)
-                out = self.norm(f'output_norms.{i}', x).transpose(1, 2).unflatten(2, size)
+                out = self.maps(self.norm(f'output_norms.{i}', x), size)
                 maps.append(F.interpolate(out, scale_factor=(4, 2, 1, 0.5)[i], mode='bilinear'))
         return maps
 
@@ -93,7 +69,7 @@ def test_agrees_with_the_formulas(binary, norm, train):
     model = build(binary=binary, norm_cfg=dict(type=norm)).double().train(train)
     state = randomize(model)
     image = torch.randn(2, 3, 96, 64, dtype=torch.float64)
-    theirs = PlainViT(state, 2, norm, binary, train)(image, MINI['depth'])
+    theirs = PlainViT(state, 2, norm, train=train, binary=binary)(image, MINI['depth'])
     assert_outputs_agree(model(image), theirs)
     assert_gradients_agree(model, {name: tensor.grad for name, tensor in state.items()}, atol=1e-9)
 

@@ -62,12 +62,11 @@ def test_no_pixels_give_zero(batch):
     assert loss.item() == 0 and student.grad.abs().sum() == 0
 
 
-@pytest.mark.parametrize('value', [1e4, float('nan')])
-def test_what_stands_at_ignored_pixels_is_without_effect(batch, value):
+def test_what_stands_at_ignored_pixels_is_without_effect(batch):
     student, teacher, label = batch
     before = PixelDistillationLoss()(student, teacher, label)
     for maps in (student.data, teacher):
-        maps[(label == 255).unsqueeze(1).expand_as(maps)] = value
+        maps[(label == 255).unsqueeze(1).expand_as(maps)] = float('nan')
     after = PixelDistillationLoss()(student, teacher, label)
     after.backward()
     assert torch.equal(before, after) and student.grad.isfinite().all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -166,19 +167,6 @@ def test_images_without_labels_are_distorted_for_the_student_alone(teacher, batc
     assert not torch.isclose(seen['student'][0], inputs[0]).any(0).all()
 
 
-def test_ignored_pixels_count_in_no_term(teacher, batch):
-    inputs, samples = batch
-    for sample in samples:
-        sample.gt_sem_seg.data[:] = 255
-    student = distilled(teacher, feature_loss=dict(
-        type='FeatureDistillationLoss', student_channels=[64], teacher_channels=[64])).train()
-    losses = student(inputs, samples, mode='loss')
-    terms = [value for name, value in losses.items() if 'loss' in name]
-    assert len(terms) == 3 and not any(terms)
-    sum(terms).backward()
-    assert all(p.grad is None or not p.grad.any() for p in student.parameters())
-
-
 def test_teacher_is_no_part_of_the_student(teacher, batch):
     student, alone = distilled(teacher), MODELS.build(plain())
     student.init_weights()
@@ -192,9 +180,8 @@ def test_teacher_is_no_part_of_the_student(teacher, batch):
     before = copy.deepcopy(segmentor.state_dict())
     optimizer = OptimWrapper(torch.optim.AdamW(student.parameters(), 1e-2, weight_decay=0.1))
     inputs, samples = batch
-    for _ in range(2):
-        losses = student.train()(inputs, samples, mode='loss')
-        optimizer.update_params(student.parse_losses(losses)[0])
+    losses = student.train()(inputs, samples, mode='loss')
+    optimizer.update_params(student.parse_losses(losses)[0])
     assert not any(module.training for module in segmentor.modules())
     for name, value in segmentor.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -319,10 +306,7 @@ def test_what_has_nothing_to_do_with_the_size_is_raised_as_it_is(teacher, batch)
     student = distilled(teacher).train()
     student.load_teacher()
     for text in ('CUDA error: device-side assert triggered', "can't allocate memory"):
-        def fail(inputs, metas, text=text):
-            raise RuntimeError(text)
-
-        student.teacher.model.encode_decode = fail
+        student.teacher.model.encode_decode = Mock(side_effect=RuntimeError(text))
         with pytest.raises(RuntimeError, match=text):
             student(*batch, mode='loss')
 
