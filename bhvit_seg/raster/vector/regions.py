@@ -88,7 +88,6 @@ class _Pieces:
         self._classes = [np.full(1, -1)]
         self._seams = [np.empty((0, 2), np.int64)]
         self._borders = [np.empty((3, 0), np.int64)]
-        # Of the row above the next strip: class ids, pieces, and which of these are too small.
         self._above: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     def add(self, ids: np.ndarray, pieces: np.ndarray, pixel_areas: np.ndarray) -> None:
@@ -96,33 +95,30 @@ class _Pieces:
         first = self.firsts[-1] + len(self.pixels[-1]) if self.firsts else 1
         self.firsts.append(first)
         self.pixels.append(np.bincount(pieces.ravel())[1:])
-        weights = np.broadcast_to(pixel_areas, pieces.shape).ravel()
-        self.areas.append(self.pixels[-1] * weights[0] if pixel_areas.size == 1
-                          else np.bincount(pieces.ravel(), weights)[1:])
-        sizes = self.areas[-1] if self._by_area else self.pixels[-1]
+        self.areas.append(
+            self.pixels[-1] * pixel_areas.item() if pixel_areas.size == 1 else
+            np.bincount(pieces.ravel(), np.broadcast_to(pixel_areas, pieces.shape).ravel())[1:])
         classes = np.empty(len(self.pixels[-1]) + 1, np.int64)
         classes[pieces] = ids
         self._classes.append(classes[1:])
+        sizes = self.areas[-1] if self._by_area else self.pixels[-1]
         small = np.append(False, sizes < self._smallest)[pieces]
         pieces[pieces > 0] += first - 1
-        if self._above is not None:
-            ids_above, pieces_above, small_above = self._above
-            joined = (ids_above == ids[0]) & (pieces_above > 0)
-            pairs = np.stack([pieces_above[joined], pieces[0, joined]], axis=1)
-            self._seams.append(np.unique(pairs, axis=0))
+        # Below the last row of the strip before: class ids, pieces, and which are too small.
+        above = self._above or (ids[0], np.zeros_like(pieces[0]), np.zeros_like(small[0]))
+        self._above = ids[-1], pieces[-1], small[-1]
+        ids, pieces, small = (np.concatenate([row[None], rows])
+                              for row, rows in zip(above, (ids, pieces, small)))
+        joined = (ids[0] == ids[1]) & (pieces[0] > 0)
+        self._seams.append(np.unique(pieces[:2, joined].T, axis=0))
         if self._smallest > 0:
-            rows, smalls = pieces, small
-            if self._above is not None:
-                rows = np.concatenate([pieces_above[None], pieces])
-                smalls = np.concatenate([small_above[None], small])
             for one, other, either in (
-                    (pieces[:, :-1], pieces[:, 1:], small[:, :-1] | small[:, 1:]),
-                    (rows[:-1], rows[1:], smalls[:-1] | smalls[1:])):
+                    (pieces[1:, :-1], pieces[1:, 1:], small[1:, :-1] | small[1:, 1:]),
+                    (pieces[:-1], pieces[1:], small[:-1] | small[1:])):
                 # All borders of small regions, since their pieces are smaller still.
                 shared = either & (one != other) & (one > 0) & (other > 0)
                 self._borders.append(_count_pairs(
                     one[shared], other[shared], np.ones(np.count_nonzero(shared), int)))
-        self._above = ids[-1], pieces[-1], small[-1]
 
     def join(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the region of each piece, and the class of each region; -1 is none."""

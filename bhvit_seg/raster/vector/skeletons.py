@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Callable
 
 import numpy as np
@@ -81,13 +82,14 @@ def skeletonize(labels: LabelRaster, class_id: int, width: float,
     from skimage.morphology import skeletonize as thin
 
     scale = max(1, int(width / USUAL_WIDTH))
-    reader = _CellReader(labels, class_id, scale, LONGEST_CUT * width / scale)
+    read = partial(_read_cells, labels, class_id, scale, LONGEST_CUT * width / scale)
+    size = tuple(-(-side // scale) for side in labels.shape)
     cells, radii = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
     # Where the cores of tiles begin and end; the outermost ones have the padding too.
-    cuts = [[-PADDING, *range(TILE, side, TILE), side + PADDING] for side in reader.size]
+    cuts = [[-PADDING, *range(TILE, side, TILE), side + PADDING] for side in size]
     for top, bottom in zip(cuts[0], cuts[0][1:]):
         for left, right in zip(cuts[1], cuts[1][1:]):
-            mask = reader.read((top - HALO, left - HALO), (bottom + HALO, right + HALO))
+            mask = read((top - HALO, left - HALO), (bottom + HALO, right + HALO))
             core = slice(HALO, HALO + bottom - top), slice(HALO, HALO + right - left)
             # Where all is the class, there is no border to measure from.
             if not mask[core].any() or mask.all():
@@ -98,65 +100,45 @@ def skeletonize(labels: LabelRaster, class_id: int, width: float,
             cells.append(found + (top, left))
             # Distances end in the middle of the next cell, not at its border.
             radii.append(distances[core][tuple(found.T)].astype(np.float32) - 0.5)
-        progress(min(1, bottom / reader.size[0]))
+        progress(min(1, bottom / size[0]))
     joined, sizes = np.concatenate(cells), np.concatenate(radii)
     order = np.lexsort(joined.T[::-1])
     joined, sizes = joined[order], sizes[order]
-    return Skeleton(scale, reader.size, joined, sizes, _pairs(joined, sizes))
+    return Skeleton(scale, size, joined, sizes, _pairs(joined, sizes))
 
 
-class _CellReader:
-    """Reads which cells are a class.
+def _read_cells(labels: LabelRaster, class_id: int, scale: int, longest_cut: float,
+                first: tuple[int, int], stop: tuple[int, int]) -> np.ndarray:
+    """Return which cells of a window, which may reach beyond the raster, are a class: bool (h, w).
 
     Beyond the raster's edges the class is continued straight on, except where an edge cuts more
     than ``longest_cut`` cells of it, along which it runs.
-
-    Attributes:
-        size: (height, width) of the raster in cells.
     """
+    rows, columns = (range(max(start, 0), min(end, -(-side // scale)))
+                     for start, end, side in zip(first, stop, labels.shape))
+    pixels = labels.read(*(range(cells.start * scale, min(cells.stop * scale, side))
+                           for cells, side in zip((rows, columns), labels.shape))) == class_id
+    missing = [(0, len(cells) * scale - side) for cells, side in zip((rows, columns), pixels.shape)]
+    squares = np.pad(pixels, missing, mode='edge').reshape(len(rows), scale, len(columns), scale)
+    mask = np.zeros([end - start for start, end in zip(first, stop)], bool)
+    inside = tuple(slice(cells.start - start, cells.stop - start)
+                   for cells, start in zip((rows, columns), first))
+    mask[inside] = squares.sum(axis=(1, 3)) * 2 >= scale**2
+    # The second time for the columns.
+    for turned, (along, across) in ((mask, inside), (mask.T, inside[::-1])):
+        turned[:along.start, across] = _cut(turned[along.start, across], longest_cut)
+        turned[along.stop:, across] = _cut(turned[along.stop - 1, across], longest_cut)
+    return mask
 
-    def __init__(self, labels: LabelRaster, class_id: int, scale: int, longest_cut: float) -> None:
-        self._labels = labels
-        self._class_id = class_id
-        self._scale = scale
-        self._longest_cut = longest_cut
-        height, width = labels.shape
-        self.size = -(-height // scale), -(-width // scale)
 
-    def read(self, first: tuple[int, int], stop: tuple[int, int]) -> np.ndarray:
-        """Return a window, which may reach beyond the raster, bool (h, w)."""
-        inner = [range(max(start, 0), min(end, side))
-                 for start, end, side in zip(first, stop, self.size)]
-        mask = np.zeros([end - start for start, end in zip(first, stop)], bool)
-        rows, columns = (slice(span.start - start, span.stop - start)
-                         for span, start in zip(inner, first))
-        mask[rows, columns] = self._read_inside(*inner)
-        mask[:rows.start, columns] = self._cut(mask[rows.start, columns])
-        mask[rows.stop:, columns] = self._cut(mask[rows.stop - 1, columns])
-        mask[rows, :columns.start] = self._cut(mask[rows, columns.start])[:, None]
-        mask[rows, columns.stop:] = self._cut(mask[rows, columns.stop - 1])[:, None]
-        return mask
-
-    def _read_inside(self, rows: range, columns: range) -> np.ndarray:
-        (height, width), scale = self._labels.shape, self._scale
-        mask = self._labels.read(
-            range(rows.start * scale, min(rows.stop * scale, height)),
-            range(columns.start * scale, min(columns.stop * scale, width))) == self._class_id
-        if scale == 1:
-            return mask
-        missing = [(0, len(cells) * scale - pixels)
-                   for cells, pixels in zip((rows, columns), mask.shape)]
-        squares = np.pad(mask, missing, mode='edge').reshape(len(rows), scale, len(columns), scale)
-        return squares.sum(axis=(1, 3)) * 2 >= scale**2
-
-    def _cut(self, line: np.ndarray) -> np.ndarray:
-        """Return which of the cells along an edge are continued beyond it."""
-        changes = np.flatnonzero(np.diff(line.astype(np.int8), prepend=0, append=0))
-        continued = line.copy()
-        for start, stop in changes.reshape(-1, 2).tolist():
-            if stop - start > self._longest_cut:
-                continued[start:stop] = False
-        return continued
+def _cut(line: np.ndarray, longest: float) -> np.ndarray:
+    """Return which of the cells along an edge are continued beyond it."""
+    changes = np.flatnonzero(np.diff(line.astype(np.int8), prepend=0, append=0))
+    continued = line.copy()
+    for start, stop in changes.reshape(-1, 2).tolist():
+        if stop - start > longest:
+            continued[start:stop] = False
+    return continued
 
 
 def _fill_holes(mask: np.ndarray, largest: float) -> None:
@@ -192,11 +174,7 @@ def _pairs(cells: np.ndarray, radii: np.ndarray) -> np.ndarray:
 
 
 def _seam_pairs(cells: np.ndarray, radii: np.ndarray, pairs: np.ndarray) -> Iterator[np.ndarray]:
-    """Pair line ends near a seam with the nearest cell beyond it, where tiles disagree.
-
-    They belong together if their circles, which lie in the class, overlap, and if no line near the
-    seam connects them.
-    """
+    """Pair line ends near a seam with the nearest cell beyond it, where tiles disagree."""
     from scipy.spatial import cKDTree
 
     ends = np.bincount(pairs.ravel(), minlength=len(cells)) < 2
@@ -213,5 +191,6 @@ def _seam_pairs(cells: np.ndarray, radii: np.ndarray, pairs: np.ndarray) -> Iter
                 continue
             distances, nearest = cKDTree(cells[far]).query(cells[near])
             found = far[nearest]
+            # Their circles, all class, overlap, and no line near the seam connects them.
             lost = (distances < radii[near] + radii[found]) & (parts[near] != parts[found])
             yield np.sort(np.stack([near[lost], found[lost]], axis=1), axis=1)
