@@ -22,6 +22,7 @@ from bhvit_seg.datasets.synthetic import write_dataset
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.layers import BinaryLayer
 from bhvit_seg.native.export import check_exportable
+from bhvit_seg.training.config_check import check_config
 
 ROOT = Path(__file__).resolve().parents[1] / 'configs'
 # `_base_` holds parts of experiments and `suites` lists of them; classifiers are tested with
@@ -112,36 +113,6 @@ def test_every_kind_is_there_and_trained():
         assert kinds == trained
 
 
-def test_every_part_belongs_to_an_experiment():
-
-    def parents(path: Path) -> set[Path]:
-        base = Config._get_base_files(str(path)) if '_base_' in path.read_text() else []
-        return {path.resolve()}.union(*(parents(path.parent / parent) for parent in base))
-
-    parts = {path.resolve() for path in (ROOT / '_base_').rglob('*.py')}
-    assert len(parts) >= 12
-    assert parts <= set().union(*(parents(path) for path in ROOT.rglob('*.py')
-                                  if '_base_' not in path.relative_to(ROOT).parts))
-
-
-def test_all_combinations_that_the_readme_promises_are_there():
-    promised = {f'bhvit/bhvit-{arch}_{kind}{head}_{recipe}.py'
-                for arch in ('tiny', 'small') for kind in ('', 'binary-ds_', 'fp32_')
-                for head in ('upernet', 'segformer')
-                for recipe in ('8xb2-160k_ade20k-512x512', '1xb8-20k_rs-lvf-448x448',
-                               '1xb8-20k_rs-lvf-camera-lidar-448x448')}
-    for data in ('rs-lvf', 'dubai'):
-        promised |= {f'baselines/{network}_{kind}segformer_' + RECIPE.format(data)
-                     for network in ('reactnet-18', 'bireal-18', 'bnn-18', 'binary-vit-tiny')
-                     for kind in ('', 'fp32_')}
-        promised.add('baselines/segformer-b0_' + RECIPE.format(data))
-    for data in ('rs-lvf', 'dubai', 'oam-fair', 'massachusetts-roads'):
-        promised |= {f'{network}_' + RECIPE.format(data) for network in (
-            'bhvit/bhvit-tiny_segformer', 'bhvit/bhvit-nano_binary-ds_segformer',
-            'baselines/efficientnet-lite0_fpn', 'baselines/efficientnet-lite2_fpn')}
-    assert promised <= set(CONFIGS)
-
-
 @pytest.mark.parametrize('name', CONFIGS)
 def test_config_says_what_its_name_says(name):
     cfg, parts = read(name), words(name)
@@ -184,6 +155,7 @@ def test_config_says_what_its_name_says(name):
             assert TRANSFORMS.get(transform.type) is not None, transform.type
     for hook in [*cfg.custom_hooks, *cfg.default_hooks.values()]:
         assert HOOKS.get(hook.type) is not None, hook.type
+    assert check_config(cfg) == ([], [])
 
 
 def check_binary(model, cfg: Config) -> None:
@@ -216,15 +188,6 @@ def test_a_row_of_the_ablation_changes_one_thing_which_the_exporter_may_refuse(r
     with pytest.raises(UserError) as caught:
         check_exportable(model)
     assert refusal in str(caught.value) and '\n' not in str(caught.value)
-
-
-@pytest.mark.parametrize('network,refusal', [
-    ('reactnet-18_segformer', 'BinaryResNet'), ('binary-vit-tiny_segformer', 'BinaryViT'),
-    ('segformer-b0', 'MixVisionTransformer'), ('efficientnet-lite0_fpn', 'EfficientNetLite')])
-def test_exporter_refuses_baselines(network, refusal):
-    model = MODELS.build(read(f'baselines/{network}_' + RECIPE.format('rs-lvf')).model)
-    with pytest.raises(UserError, match=f'{refusal}: only BHViT can be packed'):
-        check_exportable(model.eval())
 
 
 @pytest.mark.parametrize('name', BASELINES)

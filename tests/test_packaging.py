@@ -33,14 +33,6 @@ def test_extras_and_doctor_name_the_same_distributions(setup_arguments):
                        for requirement in requirements), distribution
 
 
-def test_every_make_target_is_explained(repository):
-    text = (repository / 'Makefile').read_text()
-    phony = re.search(r'^\.PHONY: (.*)', text, re.MULTILINE).group(1).split()
-    assert {'demo', 'test', 'test-openmmlab'} <= set(phony)
-    explained = set(re.findall(r"echo 'make (\S+)", text)) | {'help'}
-    assert explained == set(phony)
-
-
 def test_shell_scripts_are_sound(repository):
     scripts = [*sorted((repository / 'tools').glob('*.sh')), repository / '.ci' / 'run']
     assert len(scripts) >= 3

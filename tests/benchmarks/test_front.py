@@ -13,9 +13,6 @@ from PIL import Image
 
 import benchmarks.front as module
 from benchmarks.latency.timing import load_model
-from benchmarks.scoring import Split, score
-from bhvit_seg.evaluation.test import test as torch_scores
-from bhvit_seg.inference.predictor import LoadedImage
 from bhvit_seg.inference.torch_predictor import TorchPredictor
 from bhvit_seg.training.config import load_config
 
@@ -93,24 +90,3 @@ def test_scores_of_engines_are_those_of_torch(quantized, engine, lite, tiny_data
         iou = list(point['classes'].values())[1]
         assert f'| {name} | {engine} | {iou:.1f} |' in (out / 'front.md').read_text()
     assert (out / 'front.png').read_bytes().startswith(b'\x89PNG')
-
-
-def test_scores_are_those_of_the_test_command(trained, tmp_path):
-    config, checkpoint = trained
-    split = Split(config)
-    predictor = TorchPredictor(config, checkpoint, 'cpu')
-    found = score(lambda image: predictor.predict(loaded(predictor, image)), split, split.classes)
-    truth = torch_scores(config, checkpoint, work_dir=tmp_path)
-    assert found['mIoU'] == pytest.approx(truth['summary']['mIoU'])
-    assert found['aAcc'] == pytest.approx(truth['summary']['aAcc'])
-    assert [iou for _, iou in found['worst']] == sorted(iou for _, iou in found['worst'])
-    assert len(found['worst']) == found['images'] == len(split.paths()) == 3
-
-
-def loaded(predictor: TorchPredictor, image) -> LoadedImage:
-    from mmseg.structures import SegDataSample
-
-    inputs = torch.from_numpy(image[..., ::-1].transpose(2, 0, 1).copy())
-    sample = SegDataSample(metainfo=dict.fromkeys(
-        ('img_shape', 'ori_shape', 'pad_shape'), image.shape[:2]))
-    return LoadedImage(image, image, dict(inputs=inputs, data_samples=sample))

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.latency import timing as module
 from benchmarks.latency.__main__ import main
 from benchmarks.latency.report import tables
-from benchmarks.latency.timing import benchmark_latency, scenes, time_interleaved
+from benchmarks.latency.timing import benchmark_latency, time_interleaved
 
 DEMO = 'configs/demo/bhvit-mini_segformer_1xb8-500_rs-lvf-224x224.py'
 
@@ -32,16 +32,6 @@ def test_calls_are_interleaved():
     # No further round after the seconds are used up.
     times = time_interleaved({'a': lambda image: None}, image, rounds=5, seconds=0)
     assert len(times['a']) == module.BURST_CALLS
-
-
-@pytest.mark.parametrize('channels', [1, 3, 4])
-def test_scenes_have_the_channels_of_the_model(channels):
-    made = scenes(2, (36, 40), channels)
-    assert [image.shape for image in made] == [(36, 40, channels)] * 2
-    assert all(image.dtype == np.uint8 and image.flags.c_contiguous for image in made)
-    assert (made[0] != made[1]).any()
-    if channels == 4:
-        assert (made[0][..., 3] == made[0][..., 0]).all()
 
 
 def test_benchmark_records_compares_and_draws(repository, engine, tmp_path):

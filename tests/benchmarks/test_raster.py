@@ -4,21 +4,9 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
-import rasterio
 from native.segmentors import write_experiment
 
-from benchmarks.raster import copy_plainly, main, write_sparse_raster
-
-
-def test_sparse_raster_is_sparse_and_its_copy_equal(tmp_path):
-    write_sparse_raster(tmp_path / 'a.tif', 4096)
-    copy_plainly(tmp_path / 'a.tif', tmp_path / 'b.tif')
-    with rasterio.open(tmp_path / 'a.tif') as one, rasterio.open(tmp_path / 'b.tif') as other:
-        pixels = one.read()
-        np.testing.assert_array_equal(pixels, other.read())
-    tiles = pixels.reshape(3, 8, 512, 8, 512).any(axis=(0, 2, 4))
-    assert tiles.sum() == 5
+from benchmarks.raster import main
 
 
 def test_pipeline(map_model, tmp_path, capsys, sentence):

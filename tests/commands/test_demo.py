@@ -10,20 +10,8 @@ from PIL import Image
 import bhvit_seg.native
 from bhvit_seg.commands import demonstration
 from bhvit_seg.commands.demo import CONFIG
-from bhvit_seg.commands.demonstration import HEADER, MARGIN, write_contact_sheet
+from bhvit_seg.commands.demonstration import MARGIN
 from bhvit_seg.shipped import find_config
-
-
-def test_contact_sheet_shows_each_picture_in_its_place(tmp_path):
-    colours = [[(255, 0, 0), (0, 255, 0)], [(0, 0, 255), (9, 9, 9)]]
-    rows = [('caption', [np.full((40, 60, 3), colour, np.uint8) for colour in row])
-            for row in colours]
-    write_contact_sheet(tmp_path / 'sheet.png', 'headline', ('left', 'right'), rows)
-    sheet = np.asarray(Image.open(tmp_path / 'sheet.png'))
-    for i, row in enumerate(colours):
-        for j, colour in enumerate(row):
-            top, left = 2 * HEADER + i * (40 + HEADER), MARGIN + j * (60 + MARGIN)
-            assert (sheet[top:top + 40, left:left + 60] == colour).all()
 
 
 def test_demo_leaves_its_picture_and_goes_on_where_it_stopped(engine, tmp_path, monkeypatch,

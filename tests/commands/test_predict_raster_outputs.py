@@ -161,15 +161,6 @@ def test_tables_that_a_layer_cannot_replace_are_found_before_the_work(
     assert f'project.gpkg has {name}' in line
 
 
-def test_tiles_under_the_name_of_a_layer_are_kept(refused, tmp_path):
-    pytest.importorskip('pyogrio')
-    png(tmp_path, 'field.png')
-    rasters.write_raster(tmp_path / 'tiles.gpkg', paint((40, 50), 3, 1), driver='GPKG',
-                         RASTER_TABLE='polygons', crs='EPSG:32632',
-                         transform=rasterio.Affine(2, 0, 4e5, 0, -2, 5e6))
-    assert 'has polygons' in refused('field.png', 'm.tif', '--vector', 'tiles.gpkg', '--overwrite')
-
-
 def test_a_map_corrected_by_hand_stays_when_probabilities_are_added(predict, write_raster,
                                                                     tmp_path):
     write_raster((60, 70))
@@ -261,12 +252,11 @@ def test_addresses_are_mapped_once_and_again(predict, refused, write_raster, tmp
     assert 'flight.zip' in refused(address, 'flight.tif', '--overwrite')
 
 
-@pytest.mark.parametrize('workers', [1, 2])
-def test_ctrl_c_says_what_is_kept(workers, map_model, write_raster, start_tool, tmp_path):
+def test_ctrl_c_says_what_is_kept(map_model, write_raster, start_tool, tmp_path):
     """As a terminal sends it: to the workers, too, which end without a word."""
     write_raster((16000, 400), name='large.tif')  # more runs of blocks than workers
     process = start_tool('tools/predict_raster.py', tmp_path / 'large.tif', tmp_path / 'm.tif',
-                         '--packed', map_model(), '--threads', '1', '--workers', workers,
+                         '--packed', map_model(), '--threads', '1', '--workers', 2,
                          '--overlap', '0.5')
     limit = time.monotonic() + 240
     while time.monotonic() < limit and process.poll() is None:

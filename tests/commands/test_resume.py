@@ -12,7 +12,6 @@ import random
 import time
 from pathlib import Path
 
-import pytest
 import torch
 from equality import assert_same
 
@@ -22,33 +21,11 @@ from bhvit_seg.training.train import train
 ITERATIONS = 12
 # What a clock decides, not the training.
 CLOCK = {'time', 'data_time', 'eta'}
-PLAIN = ()
-WORKERS = ('train_dataloader.update(num_workers=2, persistent_workers=True)',)
-EMA_ACCUMULATION = (
-    "custom_hooks = [dict(type='EMAHook', momentum=0.1)]",
-    'optim_wrapper.update(accumulative_counts=2)',
-    'randomness = dict(seed=None, _delete_=True)')
-
-
-@pytest.fixture(scope='module')
-def processes():
-    """Processes forked from one that has the mm stack imported: a second each, not five."""
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['bhvit_seg.training.train'])
-    return context
-
-
-@pytest.fixture
-def start(processes):
-    """A function that starts ``train`` in a process."""
-
-    def start_training(config: Path, work_dir: Path, **kwargs):
-        process = processes.Process(target=train, args=(config,), kwargs={
-            'work_dir': work_dir, 'cfg_options': {'log_level': 'ERROR'}, **kwargs})
-        process.start()
-        return process
-
-    return start_training
+# Workers that load ahead, an average, accumulated gradients, a seed that is drawn.
+LINES = ('train_dataloader.update(num_workers=2, persistent_workers=True)',
+         "custom_hooks = [dict(type='EMAHook', momentum=0.1)]",
+         'optim_wrapper.update(accumulative_counts=2)',
+         'randomness = dict(seed=None, _delete_=True)')
 
 
 def finish(process) -> None:
@@ -69,21 +46,29 @@ def logged(work_dir: Path) -> dict[tuple[str, int], list[dict]]:
     return lines
 
 
-@pytest.mark.parametrize('lines, kills', [(PLAIN, 3), (WORKERS, 2), (EMA_ACCUMULATION, 2)],
-                         ids=['plain', 'workers', 'ema-accumulation'])
-def test_killed_training_equals_undisturbed(lines, kills, tiny_config, tmp_path, start):
-    config = tiny_config(*lines)
+def test_killed_training_equals_undisturbed(tiny_config, tmp_path):
+    # Processes forked from one that has the mm stack imported: a second each, not five.
+    processes = multiprocessing.get_context('forkserver')
+    processes.set_forkserver_preload(['bhvit_seg.training.train'])
+
+    def start(work_dir: Path, **kwargs):
+        process = processes.Process(target=train, args=(config,), kwargs={
+            'work_dir': work_dir, 'cfg_options': {'log_level': 'ERROR'}, **kwargs})
+        process.start()
+        return process
+
+    config = tiny_config(*LINES)
     undisturbed, killed = tmp_path / 'undisturbed', tmp_path / 'killed'
     begun = time.monotonic()
-    finish(start(config, undisturbed))
+    finish(start(undisturbed))
     duration = time.monotonic() - begun
     want = load_checkpoint_safely(undisturbed / f'iter_{ITERATIONS}.pth')
 
     chance = random.Random(0)
-    for number in range(kills):
+    for number in range(3):
         # A training without a seed draws one: only the first run is told which.
         told = not list(killed.glob('iter_*.pth'))
-        process = start(config, killed, resume=True, seed=want['meta']['seed'] if told else None)
+        process = start(killed, resume=True, seed=want['meta']['seed'] if told else None)
         if number % 2:  # while a checkpoint is half written
             while process.is_alive() and not list(killed.glob('.iter_*.partial*')):
                 time.sleep(0.0002)
@@ -91,7 +76,7 @@ def test_killed_training_equals_undisturbed(lines, kills, tiny_config, tmp_path,
             process.join(timeout=chance.uniform(0.3, 1.0) * duration)
         process.kill()
         process.join(timeout=60)
-    finish(start(config, killed, resume=True))
+    finish(start(killed, resume=True))
 
     expected, got = logged(undisturbed), logged(killed)
     assert {step for training, step in expected if training} == set(range(1, ITERATIONS + 1))

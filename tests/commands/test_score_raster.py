@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -54,25 +52,6 @@ def test_tables_and_file_say_the_same(maps, main, tmp_path, capsys):
     assert lines[-1].startswith('140 pixels without a label') and 'count as wrong' in lines[-1]
 
 
-def test_scores_are_those_of_tools_test(maps):
-    import torch
-
-    from bhvit_seg.evaluation.metric import PerClassMetric
-
-    prediction, labels = (rasterio.open(path).read(1) for path in maps)
-    metric = PerClassMetric(ignore_index=255)
-    metric.dataset_meta = {'classes': NAMES}
-    labels[prediction == 255] = 255
-    metric.process({}, [{'pred_sem_seg': {'data': torch.from_numpy(prediction)},
-                         'gt_sem_seg': {'data': torch.from_numpy(labels)}}])
-    summary = metric.compute_metrics(metric.results)
-    result = score_raster(*maps, ignore_nodata=True)
-    assert result['summary'].items() <= summary.items() and 'mIoU' in result['summary']
-    assert result['classes'] == {
-        name: {column: None if np.isnan(value) else value for column, value in scores.items()}
-        for name, scores in metric.classes.items()}
-
-
 def test_options_reach_the_scores(maps, main, tmp_path, capsys):
     main([*map(str, maps), '--out', str(tmp_path / 's.json'), '--classes', 'a', 'b', 'c', 'd',
           '--ignore', '0', '--label-map', '1:3', '255:2', '--ignore-nodata'])
@@ -80,17 +59,6 @@ def test_options_reach_the_scores(maps, main, tmp_path, capsys):
     assert written == score_raster(*maps, list('abcd'), 0, {1: 3, 255: 2}, True)
     assert 'are not either' in capsys.readouterr().out
     assert list(written['classes']) == list('abcd') and written['label_map'] == {'1': 3, '255': 2}
-
-
-def test_neither_torch_nor_openmmlab_is_needed(maps, repository):
-    code = ('import sys, runpy\n'
-            'for name in ("torch", "mmseg", "mmengine", "mmcv", "cv2"): sys.modules[name] = None\n'
-            'sys.argv[0] = "tools/test_raster.py"\n'
-            'runpy.run_path(sys.argv[0], run_name="__main__")')
-    run = subprocess.run([sys.executable, '-c', code, *map(str, maps)], cwd=repository,
-                         env={'PYTHONPATH': str(repository)}, capture_output=True, text=True)
-    assert run.returncode == 0 and not run.stderr, run.stderr
-    assert 'pixel accuracy' in run.stdout
 
 
 @pytest.mark.parametrize('options, words', [

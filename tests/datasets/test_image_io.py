@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from raster.rasters import write_raster
 
 from bhvit_seg.datasets.decoder_messages import collect_stderr
 from bhvit_seg.datasets.image_io import read_image, read_mask, read_pixels, read_raster
@@ -32,13 +33,7 @@ def write(path, array):
 
 
 def write_tiff(path, bands, **options):
-    """Write bands (C, H, W) with GDAL."""
-    rasterio = pytest.importorskip('rasterio')
-    count, height, width = bands.shape
-    with rasterio.open(path, 'w', 'GTiff', width, height, count, dtype=bands.dtype,
-                       **options) as file:
-        file.write(bands)
-    return str(path)
+    return str(write_raster(path, bands, **options))
 
 
 def is_refused(path, readers=READERS, match=''):
@@ -71,6 +66,10 @@ def test_truncated_file_is_named(tmp_path, picture, capfd, suffix):
     for kept in (0.3, 0.9, 0.99):
         path.write_bytes(content[:int(len(content) * kept)])
         is_refused(path)
+    if suffix == '.png':  # a wrong checksum of a chunk
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1:])
+        is_refused(path, [read_image])
     assert capfd.readouterr() == ('', '')
 
 
@@ -80,14 +79,6 @@ def test_missing_empty_and_foreign_files_are_named(tmp_path, content, says):
     if content is not None:
         (tmp_path / 'a.png').write_bytes(content)
     is_refused(tmp_path / 'a.png', match=says)
-
-
-def test_damaged_png_chunk_is_named(tmp_path, picture):
-    path = tmp_path / 'a.png'
-    content = bytearray(cv2.imencode('.png', picture)[1])
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(content)
-    is_refused(path, [read_image])
 
 
 def test_whole_jpeg_may_have_more_than_its_picture(tmp_path, picture, capfd):

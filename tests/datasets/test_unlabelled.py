@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from mmseg.registry import DATASETS
+from raster.rasters import write_raster as write_bands
 
 import bhvit_seg.modules  # noqa: F401
 from bhvit_seg.datasets.unlabelled import NODATA
@@ -21,12 +22,8 @@ def dataset(images, **options):
                                pipeline=[dict(type='LoadUnlabelledImage')], **options))
 
 
-def write_raster(path, pixels: np.ndarray, nodata=None) -> None:
-    rasterio = pytest.importorskip('rasterio')
-    height, width, bands = pixels.shape
-    with rasterio.open(path, 'w', driver='GTiff', height=height, width=width, count=bands,
-                       dtype=pixels.dtype, nodata=nodata) as file:
-        file.write(pixels.transpose(2, 0, 1))
+def write_raster(path, pixels: np.ndarray, **profile) -> None:
+    write_bands(path, pixels.transpose(2, 0, 1), **profile)
 
 
 def test_folders_and_files_are_found_in_order(tmp_path):

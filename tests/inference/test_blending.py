@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -98,34 +97,3 @@ def test_means_are_the_bits_of_a_plain_loop_whatever_is_computed_together(grid, 
     steps = iter(lambda: data.draw(st.integers(1, step), label='rows taken'), None)
     part = blend(grid, scores, rows, columns, steps, data.draw(st.sampled_from([step, None])))
     assert part.tobytes() == whole[:, slice(*rows), slice(*columns)].tobytes()
-
-
-def test_one_window_is_given_back_as_it_is():
-    grid = lay_grid((37, 50), (512, 512), 0.25, 4)
-    scores = make_scores(grid, 0)
-    means = blend(grid, scores, (0, grid.cells_high), (0, grid.cells_wide), iter([99]))
-    assert (means == scores[0, 0]).all()
-
-
-def test_misuse_is_noticed():
-    grid = lay_grid((40, 20), (10, 10), 0.5, 1)
-    values = np.zeros((CLASSES, 10, 10), np.float32)
-
-    def start(step: int | None = None) -> Blender:
-        return Blender(grid, CLASSES, (0, 40), (0, 20), step)
-
-    blender = start()
-    blender.add(1, 0, values)
-    for place in ((0, 2), (1, 0)):
-        with pytest.raises(AssertionError, match='row-major'):
-            blender.add(*place, values)
-    blender.take(6)
-    with pytest.raises(AssertionError, match='taken already'):
-        blender.add(1, 1, values)
-    with pytest.raises(AssertionError, match='step'):
-        start(step=5).add(2, 0, values)
-    with pytest.raises(AssertionError, match='step'):
-        start(step=5).take(20)
-    for wrong in (values[:1], values[:, :9], values.astype(np.float64)):
-        with pytest.raises(AssertionError):
-            start().add(0, 0, wrong)

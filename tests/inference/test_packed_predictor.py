@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-
 import cv2
 import numpy as np
 import pytest
@@ -27,19 +22,6 @@ from bhvit_seg.inference.torch_predictor import TorchPredictor
 from bhvit_seg.native.packing import export_packed, pack_model
 
 SIZES = (64, 64), (70, 45)
-# Stands in for a device that has neither torch nor OpenMMLab's packages.
-WITHOUT_TORCH = """
-import runpy, sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in ('torch', 'mmengine', 'mmcv', 'mmseg', 'rich'):
-            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
-sys.meta_path.insert(0, Absent())
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name='__main__')
-"""
-
-
 @pytest.fixture
 def images(tmp_path):
     folder = tmp_path / 'images'
@@ -154,22 +136,3 @@ def test_packed_models_that_say_nothing_about_images_are_named(engine, tmp_path)
     pack_model(build_segmentor(), tmp_path / 'model.bhv')
     with pytest.raises(UserError, match='model.bhv .*palette'):
         PackedPredictor(tmp_path / 'model.bhv')
-
-
-def test_tool_where_torch_is_not_installed(engine, images, tmp_path, repository):
-    export_packed(*write_experiment(tmp_path), tmp_path / 'model.bhv')
-    path = os.pathsep.join(filter(None, [str(repository), os.environ.get('PYTHONPATH')]))
-
-    def run(packed):
-        return subprocess.run(
-            [sys.executable, '-c', WITHOUT_TORCH, repository / 'tools' / 'predict.py', images,
-             '--packed', packed, '--threads', '2', '--out', tmp_path / 'out'],
-            capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': path})
-
-    failed = run('none.bhv')
-    assert failed.returncode == 2 and failed.stderr.count('\n') == 1 and 'none.bhv' in failed.stderr
-    done = run(tmp_path / 'model.bhv')
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith('2 predicted') and not done.stderr
-    assert json.loads((tmp_path / 'out' / 'prediction.json').read_text())['models']
-    assert len(list((tmp_path / 'out' / 'labels').iterdir())) == 2

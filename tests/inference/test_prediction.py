@@ -8,6 +8,8 @@ import os
 import numpy as np
 import pytest
 from PIL import Image
+from raster.rasters import write_raster
+from rasterio import Affine
 
 from bhvit_seg.datasets import image_io
 from bhvit_seg.errors import UserError
@@ -80,7 +82,9 @@ def draw(path, seed, size=(20, 30)):
 def assert_labels(out, name, image):
     """Compare a label map with what the model gives an image."""
     labels = np.asarray(Image.open(image).convert('RGB')).mean(2) > 127
-    assert (np.asarray(Image.open(out / 'labels' / f'{name}.png')) == labels).all()
+    written = Image.open(out / 'labels' / f'{name}.png')
+    assert (np.asarray(written) == labels).all()
+    assert written.mode == 'P' and written.getpalette()[:6] == sum(META['palette'], [])
 
 
 def files_in(folder):
@@ -272,12 +276,9 @@ def test_large_images_go_by_windows_and_it_is_said(predict, out, tmp_path, monke
 @pytest.mark.parametrize('dtype, scale, warned', [
     (np.float32, 1, True), (np.uint16, 1, True), (np.float32, 2, False), (np.uint16, 9, False)])
 def test_values_of_0_to_1_are_noted(predict, out, tmp_path, dtype, scale, warned):
-    rasterio = pytest.importorskip('rasterio')
     values = (np.random.default_rng(0).random((4, 12, 14)) * scale).round(
         0 if dtype == np.uint16 else 3).astype(dtype)
-    with rasterio.open(tmp_path / 'a.tif', 'w', 'GTiff', 14, 12, 4, dtype=dtype,
-                       transform=rasterio.Affine(2, 0, 5, 0, -2, 9)) as file:
-        file.write(values)
+    write_raster(tmp_path / 'a.tif', values, transform=Affine(2, 0, 5, 0, -2, 9))
     report = predict(tmp_path / 'a.tif', source=Source('w.pth', channels=4, color_type='unchanged'))
     assert not report.failed and Image.open(out / 'overlays/a.png').size == (14, 12)
     assert [('a.tif' in note and '100' in note) for note in report.notes] == [True] * warned

@@ -8,6 +8,7 @@ import pytest
 import torch
 from native.segmentors import write_experiment
 from PIL import Image
+from raster.rasters import write_raster as write_tiff
 
 from bhvit_seg.datasets.synthetic import generate_scene
 from bhvit_seg.inference.prediction import predict_files, predict_in_windows
@@ -42,14 +43,6 @@ def read_unchanged(folder, color_type='unchanged', **options):
     config.write_text(config.read_text().replace(
         "'LoadAerialImage'", f"'LoadAerialImage', 'color_type': {color_type!r}"))
     return torch_source(config, checkpoint)
-
-
-def write_tiff(path, bands):
-    rasterio = pytest.importorskip('rasterio')
-    with rasterio.open(path, 'w', 'GTiff', *bands.shape[:0:-1], len(bands), dtype=bands.dtype,
-                       photometric='RGB', transform=rasterio.Affine(1, 0, 0, 0, -1, 0)) as file:
-        file.write(bands)
-    return path
 
 
 @pytest.mark.parametrize('case', CASES)

@@ -60,11 +60,6 @@ def test_a_grid_worked_out_by_hand():
     assert grid.cells_of(Window(512, 512, 488, 188)) == (127, 250, 127, 175)
 
 
-def test_overlap_means_the_decimal_number_written():
-    # In binary floating point (1 - 0.55) * 100 is 44.99...
-    assert np.diff(lay_grid((1000, 100), (100, 100), 0.55, 1).tops).max() == 45
-
-
 @settings(deadline=None)
 @given(layouts(), st.integers(0, 160), st.integers(0, 160))
 def test_windows_over_some_cells_are_those_that_share_some(layout, first, stop):

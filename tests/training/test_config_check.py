@@ -7,7 +7,6 @@ import sys
 
 import pytest
 import torch
-from mmengine.config import Config
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.training.config import load_config, parse_options
@@ -91,18 +90,16 @@ def test_what_cannot_work_is_one_sentence(lines, words, tiny_config):
      "dict(type='DiceLoss')])"],
     ["default_hooks['checkpoint'].update(save_best=['mIoU', 'mDice'])"],
     ["val_evaluator.update(prefix='p')", "default_hooks['checkpoint'].update(save_best='p/aAcc')"],
+    *([f'param_scheduler = [{schedule}]'] for schedule in (
+        '', "dict(type='LinearLR', start_factor=0.1, end=5, by_epoch=False)",
+        "dict(type='MultiStepLR', milestones=[3, 6], by_epoch=False)",
+        "dict(type='StepLR', step_size=12, by_epoch=False), "
+        "dict(type='ConstantLR', factor=0.5, by_epoch=False)",
+        "dict(type='PolyLR', power=0.9, by_epoch=False)",
+        "dict(type='CosineAnnealingLR', end=3, convert_to_iter_based=True)")),
 ])
 def test_what_works_passes(lines, tiny_config):
     assert check_config(load_config(tiny_config(*lines))) == ([], [])
-
-
-def test_shipped_configs_are_sound(repository):
-    # Each schedule, data set and recipe; other sizes and heads change nothing that is checked.
-    paths = [path for pattern in ('bhvit-tiny*_segformer_*.py', 'bhvit-small_upernet_*.py')
-             for path in sorted((repository / 'configs' / 'bhvit').glob(pattern))]
-    assert len(paths) > 20
-    for path in paths:
-        assert check_config(Config.fromfile(path)) == ([], []), path
 
 
 def test_examples_of_the_documentation_are_sound(repository, tmp_path):
@@ -150,18 +147,6 @@ def test_schedules_that_end_elsewhere_are_told(change, words, repository):
             cfg[key] = value
     problems, (warning,) = check_config(cfg)
     assert not problems and all(word in warning for word in words), warning
-
-
-def test_schedules_that_stay_pass(tiny_config):
-    cfg = load_config(tiny_config())
-    for schedule in (None, [], [dict(type='LinearLR', start_factor=0.1, end=5, by_epoch=False)],
-                     [dict(type='MultiStepLR', milestones=[3, 6], by_epoch=False)],
-                     [dict(type='StepLR', step_size=12, by_epoch=False),
-                      dict(type='ConstantLR', factor=0.5, by_epoch=False)],
-                     [dict(type='PolyLR', power=0.9, by_epoch=False)],
-                     [dict(type='CosineAnnealingLR', end=3, convert_to_iter_based=True)]):
-        cfg.param_scheduler = schedule
-        assert check_config(cfg) == ([], [])
 
 
 def test_a_resumed_schedule_that_differs_is_told(trained, tmp_path):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
-from equality import assert_same
+from equality import assert_same_training, die_at
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
@@ -51,31 +50,6 @@ def run(place: Path, work_dir: Path, **options) -> Path:
         'default_hooks.logger.interval': 1, 'log_level': 'ERROR'}, **{**SETTINGS, **options})
 
 
-def test_killed_and_resumed_equals_undisturbed(place, tmp_path, monkeypatch):
-    run(place, tmp_path / 'undisturbed')
-    forward, calls = ImitationModel.forward, itertools.count()
-
-    def dying(self, *args, **kwargs):
-        if next(calls) == 4:
-            raise KeyboardInterrupt
-        return forward(self, *args, **kwargs)
-
-    monkeypatch.setattr(ImitationModel, 'forward', dying)
-    with pytest.raises(KeyboardInterrupt):
-        run(place, tmp_path / 'killed')
-    monkeypatch.undo()
-    assert not (tmp_path / 'killed' / 'iter_5.pth').exists()
-    run(place, tmp_path / 'killed', resume=True)
-    want, have = (load_checkpoint_safely(tmp_path / name / 'iter_6.pth')
-                  for name in ('undisturbed', 'killed'))
-    assert_same(want['state_dict'], have['state_dict'])
-    losses, resumed = (list(content['message_hub']['log_scalars']['train/loss'].data[0])
-                       for content in (want, have))
-    assert losses == resumed and len(set(losses)) == 6
-    for name in ('undisturbed', 'killed'):
-        assert cv2.imread(str(tmp_path / name / 'loss.png')).shape[2] == 3
-
-
 def test_weights_are_binary_from_their_share_on_and_serve_a_segmenter(place, tmp_path,
                                                                       monkeypatch):
     forward, seen = ImitationModel.forward, []
@@ -84,6 +58,13 @@ def test_weights_are_binary_from_their_share_on_and_serve_a_segmenter(place, tmp
         forward(self, *args, **kwargs))[1])
     weights = run(place, tmp_path / 'work')
     assert seen == [False] * 3 + [True] * 3
+    monkeypatch.undo()
+    killed = tmp_path / 'killed'
+    die_at(4, ImitationModel, 'forward', lambda: run(place, killed))
+    assert not (killed / 'iter_5.pth').exists()
+    run(place, killed, resume=True)
+    assert_same_training('iter_6.pth', tmp_path / 'work', killed)
+    assert cv2.imread(str(killed / 'loss.png')).shape[2] == 3
     init_default_scope('mmseg')
     for file in (weights, tmp_path / 'work' / 'iter_6.pth'):
         backbone = MODELS.build({**BACKBONE, 'init_cfg': dict(

@@ -6,10 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.latency.baselines.baseline import BASELINES, Baseline, choose
+from benchmarks.latency.baselines.baseline import BASELINES
 from benchmarks.latency.baselines.exports import Exports
 from benchmarks.latency.baselines.random_weights import randomize
-from bhvit_seg.errors import UserError
 
 
 @pytest.fixture
@@ -43,14 +42,3 @@ def test_other_networks_label_as_they_do_in_torch(exports, network):
     logits = F.interpolate(other.logits(image), (64, 64), mode='bilinear', align_corners=False)
     labels = other(image)
     assert (labels == logits.argmax(1)[0]).double().mean() > 0.98 and len(labels.unique()) > 2
-
-
-def test_a_missing_package_names_the_extra():
-    baseline = Baseline('other', 'other', 'none:none', ('no_such_package',), 'fp32')
-    assert 'no_such_package' in baseline.missing() and '[benchmark]' in baseline.missing()
-
-
-def test_unknown_baselines_are_refused():
-    assert [baseline.name for baseline in choose(['torch'])] == ['torch']
-    with pytest.raises(UserError, match="'tensorrt'.*openvino"):
-        choose(['torch', 'tensorrt'])

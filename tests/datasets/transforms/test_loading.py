@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mmcv.transforms import LoadImageFromFile
 from mmseg.registry import TRANSFORMS
+from raster.rasters import write_raster
 
 from bhvit_seg.datasets.transforms import LoadAerialAnnotations, LoadAerialImage, LoadLidarChannels
 from bhvit_seg.errors import UserError
@@ -98,13 +99,10 @@ def test_gaps_are_filled(tmp_path):
 @pytest.mark.filterwarnings('ignore::UserWarning')
 @pytest.mark.parametrize('dtype, nodata', [('float32', -3.4028234663852886e38), ('int16', -32768)])
 def test_nodata_of_a_geotiff_is_filled(tmp_path, dtype, nodata):
-    rasterio = pytest.importorskip('rasterio', reason='writes the nodata tag')
     raster = np.ones((1, 6, 5), dtype)
     raster[0, 2, 3] = nodata
-    path = str(tmp_path / 'a.tif')
-    with rasterio.open(path, 'w', 'GTiff', 5, 6, 1, dtype=dtype, nodata=nodata) as file:
-        file.write(raster)
-    height = LoadLidarChannels(fill=5).load(path)[..., 0]
+    path = write_raster(tmp_path / 'a.tif', raster, nodata=nodata)
+    height = LoadLidarChannels(fill=5).load(str(path))[..., 0]
     assert height[2, 3] == 5 and (height == 1).sum() == 29
 
 
