@@ -14,7 +14,7 @@ from mmseg.registry import DATASETS
 
 from bhvit_seg.datasets.image_io import swap_red_and_blue
 from bhvit_seg.errors import UserError
-from bhvit_seg.evaluation.scores import mean_of_defined, percent, score_areas
+from bhvit_seg.evaluation.scores import score_areas
 from bhvit_seg.training.config import explain_config_errors, load_config, require_settings
 
 
@@ -101,12 +101,14 @@ def score(predict: Callable[[np.ndarray], np.ndarray], samples: Iterable[Sample]
         pairs = sample.labels[known].astype(np.int64) * count + predict(sample.image)[known]
         confusion = np.bincount(pairs, minlength=count ** 2).reshape(count, count)
         total += confusion
-        hits = np.diag(confusion)
-        ious = percent(hits, confusion.sum(0) + confusion.sum(1) - hits)
-        by_image.append((mean_of_defined(ious), str(sample.path)))
-    hits = np.diag(total)
-    summary, scores = score_areas(hits, total.sum(0) + total.sum(1) - hits, total.sum(0),
-                                  total.sum(1), classes)
+        by_image.append((score_confusion(confusion, classes)[0]['mIoU'], str(sample.path)))
+    summary, scores = score_confusion(total, classes)
     return {'images': len(by_image), 'mIoU': summary['mIoU'], 'aAcc': summary['aAcc'],
             'IoU': {name: scores[name]['IoU'] for name in classes},
             'worst': [(path, iou) for iou, path in sorted(by_image)[:5]]}
+
+
+def score_confusion(confusion: np.ndarray, classes: list[str]) -> tuple[dict, dict]:
+    """Return :func:`score_areas` of pixels by label (rows) and prediction (columns)."""
+    hits, predicted, labelled = np.diag(confusion), confusion.sum(0), confusion.sum(1)
+    return score_areas(hits, predicted + labelled - hits, predicted, labelled, classes)

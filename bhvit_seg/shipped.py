@@ -82,7 +82,7 @@ def find_model(model: str | Path) -> Path:
         if Path(model).is_file():
             return Path(model)
         raise UserError(f'no model at {model}: give the path of a packed model, or a name that '
-                        f'`bhvit-seg models` lists ({", ".join(models) or "none is shipped"})')
+                        f'`bhvit-seg models` lists: {", ".join(models) or "none so far"}')
     path, expected = ZOO / models[str(model)]['file'], models[str(model)]['sha256']
     found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else 'none'
     if found != expected:
@@ -97,7 +97,8 @@ def model_card(model: str) -> str:
     Raises:
         UserError: There is no such model.
     """
-    if model not in shipped_models():
-        raise UserError(f'no model {model} is shipped: expected one of '
-                        f'{", ".join(shipped_models()) or "none in this version"}')
+    models = shipped_models()
+    if model not in models:
+        raise UserError(f'no model {model} is shipped: ' + (
+            f'expected one of {", ".join(models)}' if models else 'this version brings none'))
     return (ZOO / f'{model}.md').read_text('utf-8')

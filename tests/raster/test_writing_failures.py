@@ -57,7 +57,7 @@ def write():
                                           (512, ids[None, 512:], ids[512:] > 1)], 'a', kind)
     else:
         write_labels(out, source, [(0, ids[:512]), (512, ids[512:])], 'abc', [(0, 0, 0)] * 3,
-                     OutputOptions(cog=kind == 'cog', overviews=kind != 'bare'))
+                     OutputOptions(cog=kind == 'cog'))
 write()
 whole = out.stat().st_size
 results = []
@@ -78,7 +78,7 @@ print(json.dumps(results))
 """
 
 
-@pytest.mark.parametrize('kind', ['plain', 'bare', 'cog', 'uint8'])
+@pytest.mark.parametrize('kind', ['plain', 'cog', 'uint8'])
 def test_a_file_that_cannot_grow(tmp_path, repository, kind):
     """Wherever the writing fails, in GDAL's closing too, which says nothing of it."""
     told = subprocess.run(

@@ -5,7 +5,6 @@ That a resumed run equals an uninterrupted one is in tests/training/test_recipe.
 
 from __future__ import annotations
 
-import copy
 from types import SimpleNamespace
 
 import pytest
@@ -42,27 +41,17 @@ class Toy(BaseModel):
         return dict(loss_toy=(out - 3).square().mean()) if mode == 'loss' else [out]
 
 
-class Record(Hook):
-    """Remember parameters, moments and settings of each iteration."""
-
-    def __init__(self):
-        self.after, self.at_clipping = [], []
+class Record(toy.Record):
+    """Remember whether latent weights have a gradient when gradients are clipped, too."""
 
     def before_train(self, runner):
-        clip = runner.optim_wrapper._clip_grad
+        self.at_clipping, clip = [], runner.optim_wrapper._clip_grad
 
         def look_and_clip():
             self.at_clipping.append(bool(runner.model.binary.weight.grad.any()))
             clip()
 
         runner.optim_wrapper._clip_grad = look_and_clip
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        optimizer = runner.optim_wrapper.optimizer
-        self.after.append(dict(
-            weights=copy.deepcopy(runner.model.state_dict()),
-            steps={int(state.get('step', 0)) for state in optimizer.state.values()},
-            decay=[group['weight_decay'] for group in optimizer.param_groups]))
 
 
 class Nothing(BaseMetric):
@@ -105,8 +94,8 @@ def test_weights_become_binary_at_their_share_and_are_for_validation(tmp_path, b
 def test_latent_weights_are_frozen_in_the_end(tmp_path, optimizer):
     _, record = train(tmp_path, TrainingStagesHook(0.2, 0.6), optimizer,
                       clip_grad=dict(max_norm=0.1))
-    latent = [after['weights']['binary.weight'] for after in record.after]
-    real = [after['weights']['real.weight'] for after in record.after]
+    latent = [weights['binary.weight'] for weights in record.weights]
+    real = [weights['real.weight'] for weights in record.weights]
     for i in range(1, ITERATIONS):
         assert torch.equal(latent[i], latent[i - 1]) == (i >= 6), i
         assert not torch.equal(real[i], real[i - 1]), i
@@ -135,7 +124,7 @@ def test_weights_are_frozen_in_a_wrapped_model(tmp_path):
     ((0.4, 0.4), [{1}, {2}, {3}, {4}, {1}, {2}, {3}, {4}, {5}, {6}])])
 def test_moments_are_reset_with_binary_weights(tmp_path, begins, steps):
     _, record = train(tmp_path, TrainingStagesHook(*begins))
-    assert [after['steps'] for after in record.after] == steps
+    assert record.steps == steps
 
 
 def test_no_further_weight_freezes_once_all_are_frozen(tmp_path):
@@ -150,7 +139,7 @@ def test_no_further_weight_freezes_once_all_are_frozen(tmp_path):
     # The window is full while the weights are frozen.
     _, record = train(tmp_path, TrainingStagesHook(0., 0.5), hooks=[
         Nudge(), OscillationFreezingHook(threshold=(0., 0.), begin=0., window=7)])
-    latent = [after['weights']['binary.weight'] for after in record.after]
+    latent = [weights['binary.weight'] for weights in record.weights]
     assert all(torch.equal(latent[i], latent[5]) for i in range(5, ITERATIONS))
     assert not torch.equal(latent[3], latent[4])
 
@@ -158,7 +147,7 @@ def test_no_further_weight_freezes_once_all_are_frozen(tmp_path):
 def test_decay_of_latent_weights_depends_on_the_stage(tmp_path):
     _, record = train(tmp_path, TrainingStagesHook(0.4, 0.8, weight_decay=(0.01, 0.)),
                       constructor='LatentWeightOptimWrapperConstructor')
-    assert [after['decay'] for after in record.after] == [[0.2, 0.01]] * 4 + [[0.2, 0.]] * 6
+    assert record.decay == [[0.2, 0.01]] * 4 + [[0.2, 0.]] * 6
 
 
 @pytest.mark.parametrize('arguments, message', [

@@ -12,14 +12,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mmengine.hooks import Hook
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.weights import load_checkpoint_safely
 from bhvit_seg.training.hooks import OscillationFreezingHook, TrainingStagesHook
 from bhvit_seg.training.hooks.weight_freezing import WatchedWeight
 
-from .toy import SCALE, Script, Toy, script, train
+from .toy import SCALE, Record, Script, Toy, script, train
 
 ITERATIONS = 40
 NAMES = ('first', 'second')
@@ -95,19 +94,6 @@ def test_frozen_weights_stay_frozen_and_nothing_moves_when_nothing_is_picked():
     assert watched.frozen[first].all() and watched.frozen.sum() == first.numel() - len(first)
 
 
-class Record(Hook):
-    """Remember the latent weights after each iteration, as validation would see them."""
-
-    priority = 'VERY_LOW'
-
-    def __init__(self):
-        self.weights = []
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.weights.append({name: getattr(runner.model, name).weight.detach().clone()
-                             for name in NAMES})
-
-
 def freezing(**changes) -> OscillationFreezingHook:
     return OscillationFreezingHook(**{'threshold': (0.3, 0.1), 'begin': 0.2, 'window': 8,
                                       **changes})
@@ -121,7 +107,8 @@ def test_training_freezes_after_each_window(tmp_path):
     walk, record = script(ITERATIONS), Record()
     train(tmp_path, ITERATIONS, [Script(walk), freezing(), record])
     # Watched from the weights after iteration 9 on: windows end at iterations 17, 25 and 33.
-    assert all(torch.equal(record.weights[i][n], walk[i][n]) for i in range(16) for n in NAMES)
+    assert all(torch.equal(record.weights[i][f'{n}.weight'], walk[i][n])
+               for i in range(16) for n in NAMES)
     log, = tmp_path.glob('*/vis_data/scalars.json')
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     shares = {line['step']: line['weights/frozen'] for line in lines if 'weights/frozen' in line}
@@ -134,7 +121,8 @@ def test_training_freezes_after_each_window(tmp_path):
         assert picked.any() and not picked.all(1).any()
         usual = 2 * np.sum(seen[1:], axis=0) >= 8
         for i in range(16, ITERATIONS):
-            assert np.array_equal(binary(record.weights[i][name])[picked], usual[picked])
+            frozen = binary(record.weights[i][f'{name}.weight'])[picked]
+            assert np.array_equal(frozen, usual[picked])
     # From given weights counting begins again.
     train(tmp_path / 'new', 4, [freezing(begin=1)], load_from=str(tmp_path / 'iter_40.pth'))
     assert state_of(tmp_path / 'new', 4) is None

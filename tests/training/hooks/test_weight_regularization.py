@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.hooks import Hook
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
@@ -37,22 +36,12 @@ class Toy(BaseModel):
         return dict(loss_toy=out.square().mean()) if mode == 'loss' else out
 
 
-class Record(Hook):
-    """Remember what each iteration logged and the latent weights after it."""
-
-    def __init__(self):
-        self.outputs, self.weights = [], []
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.outputs.append(dict(outputs))
-        self.weights.append(runner.model.binary.weight.detach().clone())
-
-
 def train(work_dir, iterations=10, begin=0.5, **wrapper):
-    record = Record()
+    record = toy.Record()
     toy.train(work_dir, iterations, [WeightRegularizationHook(weight=WEIGHT, begin=begin), record],
               Toy(), dict(optimizer=dict(type='SGD', lr=LEARNING_RATE), **wrapper),
               [torch.ones(2)] * 8)
+    record.weights = [weights['binary.weight'] for weights in record.weights]
     return record
 
 

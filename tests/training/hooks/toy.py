@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import os
 
@@ -56,6 +57,22 @@ class Script(Hook):
         with torch.no_grad():
             for name, weight in self.weights[runner.iter].items():
                 getattr(runner.model, name).weight.copy_(weight)
+
+
+class Record(Hook):
+    """Remember losses, weights, moments and decays of each iteration."""
+
+    priority = 'VERY_LOW'
+
+    def __init__(self) -> None:
+        self.outputs, self.weights, self.steps, self.decay = [], [], [], []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        optimizer = runner.optim_wrapper.optimizer
+        self.outputs.append(dict(outputs))
+        self.weights.append(copy.deepcopy(runner.model.state_dict()))
+        self.steps.append({int(state.get('step', 0)) for state in optimizer.state.values()})
+        self.decay.append([group['weight_decay'] for group in optimizer.param_groups])
 
 
 def train(work_dir, iterations, hooks, model=None, optimizer=None, inputs=None,
