@@ -292,23 +292,11 @@ def start_tool(tmp_path) -> Callable[..., subprocess.Popen]:
     return start
 
 
-@pytest.fixture
-def run_tool(start_tool) -> Callable[..., subprocess.CompletedProcess]:
-    """A function that runs a tool to its end and returns its status and output."""
-
-    def run(name: str, *args) -> subprocess.CompletedProcess:
-        process = start_tool(name, *args)
-        stdout, stderr = process.communicate(timeout=300)
-        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-
-    return run
-
-
 @pytest.fixture(scope='session')
 def map_model(tmp_path_factory, engine):
     """A function that names the packed model of a small random segmentor of three classes."""
     from native.segmentors import balance_classes, build_segmentor
-    from raster.scenes import CLASSES, PALETTE
+    from raster.rasters import NAMES, PALETTE
 
     from bhvit_seg.native.export import fold_segmentor
     from bhvit_seg.native.file_format import write_packed
@@ -319,11 +307,11 @@ def map_model(tmp_path_factory, engine):
               **meta) -> Path:
         path = folder / f'{name}-{channels}-{color_type}-{seed}{"-".join(meta)}.bhv'
         if not path.exists():
-            segmentor = build_segmentor(in_channels=channels, classes=len(CLASSES), seed=seed)
+            segmentor = build_segmentor(in_channels=channels, classes=len(NAMES), seed=seed)
             balance_classes(segmentor)
             order = ['red', 'green', 'blue', 'further', 'more'][:channels]
             write_packed(path, fold_segmentor(segmentor), {
-                'name': name, 'classes': CLASSES, 'palette': PALETTE, 'window': [64, 64],
+                'name': name, 'classes': NAMES, 'palette': PALETTE, 'window': [64, 64],
                 'channels': channels, 'channel_order': order, 'color_type': color_type,
                 'test_scale': None, 'align_corners': False, 'lidar': None, **meta})
         return path
@@ -336,22 +324,19 @@ def write_raster(tmp_path):
     """A function that writes an image with fields, roads and noise as a raster and names it."""
     import numpy as np
     import rasterio
-    from raster.scenes import paint
+    from raster import rasters
 
     def write(size: tuple[int, int] = (150, 210), name: str = 'image.tif', bands: int = 3,
               dtype: str = 'uint8', seed: int = 0,
               alter: Callable = lambda pixels: None, **profile) -> Path:
         path = tmp_path / name
-        pixels = paint(size, bands, seed)
+        pixels = rasters.paint(size, bands, seed)
         if dtype != 'uint8':
             pixels = (pixels.astype(np.float64) * 16).astype(dtype)
         alter(pixels)
-        profile = {'driver': 'GTiff', 'crs': 'EPSG:32632', 'tiled': True, 'blockxsize': 64,
+        profile = {'crs': 'EPSG:32632', 'tiled': True, 'blockxsize': 64,
                    'blockysize': 64, 'compress': 'deflate',
                    'transform': rasterio.Affine(0.3, 0, 4e5, 0, -0.3, 5.3e6), **profile}
-        with rasterio.open(path, 'w', height=size[0], width=size[1], count=bands, dtype=dtype,
-                           **profile) as dataset:
-            dataset.write(pixels)
-        return path
+        return rasters.write_raster(path, pixels, **profile)
 
     return write

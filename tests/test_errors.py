@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from bhvit_seg.errors import UserError, command, find_user_error

@@ -1,7 +1,5 @@
 """Training on a GPU: mixed precision, one process of nccl with SyncBN, and the CPU's numbers."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

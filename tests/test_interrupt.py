@@ -1,7 +1,5 @@
 """Ctrl-C, SIGTERM and closed pipes, in processes that really get them."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """What a skip is where CI=true."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

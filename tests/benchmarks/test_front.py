@@ -1,7 +1,5 @@
 """Accuracy over time of trained networks: the scores are those of torch, in whatever engine."""
 
-from __future__ import annotations
-
 import csv
 import json
 

@@ -1,7 +1,5 @@
 """What the latency benchmark measures, compares and writes; no test checks a time."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

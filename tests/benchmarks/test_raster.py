@@ -1,7 +1,5 @@
 """The benchmark of raster prediction measures what it says, on small rasters."""
 
-from __future__ import annotations
-
 import json
 
 from native.segmentors import write_experiment

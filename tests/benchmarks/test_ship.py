@@ -1,7 +1,5 @@
 """A model that is shipped: exported, scored and listed by one command, and found by its name."""
 
-from __future__ import annotations
-
 import json
 import re
 

@@ -82,22 +82,6 @@ def test_shipped_suites_load(repository):
     assert len(suites['ablation'].rows) == 9 and len(suites['dubai'].classes) == 5
 
 
-def test_settings_of_rows_override_those_of_the_suite(write_suite):
-    path = write_suite(
-        'seeds = (3, 4)',
-        "cfg_options = {'train_dataloader.batch_size': 3, 'optim_wrapper.optimizer.lr': 0.5}",
-        rows="[dict(name='one', config='tiny.py', seeds=[3], "
-             "cfg_options={'train_dataloader.batch_size': 4}), dict(name='two', config='tiny.py')]")
-    suite = load_suite(path)
-    one, two = suite.rows
-    assert (suite.title, suite.metrics, suite.classes) == (
-        'suite', ('mIoU',), ('background', 'road'))
-    assert one.cfg.train_dataloader.batch_size == 4 and one.seeds == (3,)
-    assert two.cfg.train_dataloader.batch_size == 3 and two.seeds == (3, 4)
-    assert one.cfg.optim_wrapper.optimizer.lr == two.cfg.optim_wrapper.optimizer.lr == 0.5
-    assert [row.seeds for row in load_suite(path, seeds=[7]).rows] == [(7,), (7,)]
-
-
 def test_schedules_are_scaled(repository):
     cfg = Config.fromfile(str(
         repository / 'configs/bhvit/bhvit-tiny_distill-staged_segformer_1xb4-3k_rs-lvf-224x224.py'))

@@ -1,7 +1,5 @@
 """What the training benchmark compares, and that its figures are of the right things."""
 
-from __future__ import annotations
-
 from mmseg.registry import MODELS
 
 from benchmarks.training import (

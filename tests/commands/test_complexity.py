@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import io
 import json
 
@@ -84,7 +82,6 @@ def test_tool_names_what_it_cannot_count(repository, tool, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('arguments, words', [
-    (['no/such.py'], 'no config at no/such.py'),
     ([TINY, '--size', '0', '5'], '--size is 0 5'), ([TINY, '--depth', '0'], '--depth is 0'),
     ([TINY, '--size', '3', '64'], 'smaller than one 4×4 patch'),
     ([TINY, '--cfg-options', 'model.backbon.arch=small'], 'did you mean backbone')])

@@ -1,7 +1,5 @@
 """The demonstration from the sample set to the contact sheet, with few scenes and iterations."""
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import shutil
 
 import numpy as np
@@ -63,13 +61,10 @@ def test_wrong_number_of_channels_names_the_image(predict, trained, tiny_data, t
     (['nowhere'], 'no images found at nowhere'),
     (['.'], 'no images found at .'),
     (['IMAGE', '--opacity', '3'], '--opacity is 3.0'),
-    (['IMAGE', '--config', 'none.py'], 'no config at none.py'),
-    (['IMAGE', '--checkpoint', 'none.pth'], 'no checkpoint at none.pth'),
     (['IMAGE', '--out', '/dev/null/x'], '--out'),
     (['IMAGE', '--device', 'cuda:77'], 'cuda:77'),
     (['IMAGE', '--packed', 'none.bhv'], '--packed and --config'),
     (['IMAGE', '--threads', '2'], '--threads'),
-    (['IMAGE', '--cfg-options', 'model'], 'KEY=VALUE'),
 ])
 def test_bad_input_is_one_sentence(options, words, usual, tiny_data, main, sentence):
     image = tiny_data / 'images' / 'val' / '0.png'

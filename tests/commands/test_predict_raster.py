@@ -1,12 +1,10 @@
 """The command for rasters: what it writes, and what it says about bad input."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import rasterio
 import rasterio.warp
-from raster.scenes import PALETTE
+from raster.rasters import PALETTE
 
 TOOL = 'tools/predict_raster.py'
 # The process of the tests holds more by itself than a map's should.

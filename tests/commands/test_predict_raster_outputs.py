@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import rasterio
 from raster import rasters
-from raster.scenes import paint
+from raster.rasters import paint
 
 from bhvit_seg.cli import main as bhvit_seg
 
@@ -138,11 +138,6 @@ def test_layers_of_a_geopackage_are_kept(refused, predict, write_raster, tmp_pat
     assert len(pyogrio.raw.read(tmp_path / 'project.gpkg', layer='wells')[2]) == 1
     assert pyogrio.read_info(tmp_path / 'project.gpkg', layer='polygons')['geometry_type'] == (
         'Polygon')
-    pyogrio.raw.write(tmp_path / 'other.gpkg', point, [], [], layer='wells', driver='GPKG',
-                      geometry_type='Point', crs='EPSG:32632')
-    assert predict('image.tif', 'm.tif', '--vector', 'other.gpkg') == 0
-    assert {name for name, _ in pyogrio.list_layers(tmp_path / 'other.gpkg')} == {
-        'wells', 'polygons'}
 
 
 @pytest.mark.parametrize('name, sql, overwrite', [

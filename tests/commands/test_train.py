@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,19 +31,6 @@ def test_training_from_elsewhere_leaves_checkpoints_in_the_work_dir(tiny_config,
     assert checkpoint['meta']['seed'] == 7
     assert checkpoint['optimizer']['param_groups'][0]['initial_lr'] == 0.002
     assert (work_dir / 'last_checkpoint').read_text() == str(work_dir / 'iter_2.pth')
-
-
-def test_dataset_is_checked_before_the_first_iteration(tiny_config, tiny_data, tmp_path, main,
-                                                       sentence):
-    shutil.copytree(tiny_data, tmp_path / 'data')
-    (tmp_path / 'data' / 'annotations' / 'train' / '3.png').unlink()
-    config = tiny_config(SHORT, "custom_hooks = [dict(type='DatasetCheckHook')]")
-    cfg = load_config(config, data_root=tmp_path / 'data')
-    for split in ('train', 'val', 'test'):
-        assert cfg[f'{split}_dataloader'].dataset.data_root == str(tmp_path / 'data')
-    said = sentence(main, config, '--data-root', tmp_path / 'data', '--work-dir', tmp_path / 'w')
-    assert '3.png' in said
-    assert not list((tmp_path / 'w').glob('*.pth'))
 
 
 def test_resuming_from_a_moved_work_dir_and_a_damaged_last_checkpoint(tiny_config, tmp_path,
@@ -111,10 +97,6 @@ class Payload:
     (lambda content, mark: torch.ones(2), 'Tensor'),
     (lambda content, mark: {**content, 'x': Payload(f'touch {mark}')}, 'could run code'),
     (lambda content, mark: {'state_dict': content['state_dict']}, 'holds weights only'),
-    (lambda content, mark: {**content, 'state_dict': {
-        **content['state_dict'], 'decode_head.conv_seg.weight': torch.ones(7, 4, 1, 1)}},
-     'is not of this model (of another shape: decode_head.conv_seg.weight ((7, 4, 1, 1) instead '
-     'of (2, 4, 1, 1)))'),
 ])
 def test_checkpoints_that_cannot_be_resumed(spoil, words, trained, tmp_path, main, sentence):
     config, checkpoint = trained
@@ -130,7 +112,10 @@ def test_options_are_read_as_mmengine_reads_them(tiny_config):
     assert parse_options(['a.b=1', 'c=[1,2]', 'd=(0.5,x)', 'e=None', 'f=a=b']) == {
         'a.b': 1, 'c': [1, 2], 'd': (0.5, 'x'), 'e': None, 'f': 'a=b'}
     # A new setting of a part is handed to its class.
-    cfg = load_config(tiny_config(), {'model.backbone.with_cp': True, 'compile': False})
+    cfg = load_config(tiny_config(), {'model.backbone.with_cp': True, 'compile': False},
+                      data_root='elsewhere')
+    for split in ('train', 'val', 'test'):
+        assert cfg[f'{split}_dataloader'].dataset.data_root == 'elsewhere'
     assert cfg.model.backbone.with_cp is True
     with pytest.raises(UserError, match='did you mean model'):
         load_config(tiny_config(), {'modle': 3})

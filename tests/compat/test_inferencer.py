@@ -1,7 +1,5 @@
 """mmseg's MMSegInferencer runs our configs, in a process that knows nothing else of bhvit_seg."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

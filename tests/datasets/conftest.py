@@ -1,7 +1,5 @@
 """A small synthetic set, and ways to build datasets on it."""
 
-from __future__ import annotations
-
 import shutil
 
 import pytest

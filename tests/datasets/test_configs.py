@@ -1,7 +1,5 @@
 """The dataset configs give batches that a model can take."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pytest

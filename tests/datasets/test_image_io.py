@@ -1,7 +1,5 @@
 """Files are read as they are, and a damaged one is named."""
 
-from __future__ import annotations
-
 import importlib
 import io
 import os

@@ -1,7 +1,5 @@
 """Mask pixels to ids and labels."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,7 +1,5 @@
 """The dataset finds files, pairs them and says what is wrong with a folder."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bhvit_seg.inference.blending import Blender, window_weights
+from bhvit_seg.inference.blending import Blender
 from bhvit_seg.inference.windows import Grid, lay_grid
 
 CLASSES = 2
@@ -73,15 +73,6 @@ def blend(grid: Grid, scores: dict, rows: tuple[int, int], columns: tuple[int, i
         assert parts[-1].dtype == np.float32 and parts[-1].flags.c_contiguous
         taken = stop
     return np.concatenate(parts, axis=1)
-
-
-def test_weights_of_two_windows_add_up_to_1_where_they_overlap():
-    grid = lay_grid((28, 10), (16, 16), 0.25, 1)
-    assert grid.tops == (0, 12) and grid.overlap == (4, 0)
-    rows, columns = window_weights(grid)
-    assert rows.tolist() == [.125, .375, .625, .875] + [1] * 8 + [.875, .625, .375, .125]
-    assert (rows[-4:] + rows[:4] == 1).all()
-    assert columns.tolist() == [.5] + [1] * 8 + [.5]
 
 
 @settings(deadline=None)

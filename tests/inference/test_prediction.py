@@ -1,7 +1,5 @@
 """What a prediction writes, keeps, and refuses to replace; with models whose labels are known."""
 
-from __future__ import annotations
-
 import json
 import os
 

@@ -1,8 +1,6 @@
 """Predictions of torch: those of mmseg itself, from files of every kind, in one piece and in parts.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -95,19 +93,6 @@ def test_files_of_unchanged_values_are_predicted_with_their_overlay(tmp_path, dt
                          for kind in ('overlays', 'labels'))
         palette = np.asarray(source.load().palette)
         assert np.abs(shown - (scene.image.astype(float) + palette[labels]) / 2).max() <= 0.5
-
-
-@pytest.mark.parametrize('color_type, size', [('color', (90, 118)), ('unchanged', (118, 90))])
-def test_labels_have_the_orientation_that_the_model_was_trained_on(color_type, size, image,
-                                                                   tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 8
-    Image.open(image).save(tmp_path / 'turned.jpg', exif=exif, quality=95)
-    report = predict_files([tmp_path / 'turned.jpg'], read_unchanged(tmp_path, color_type),
-                           tmp_path / 'out')
-    assert report.written and not report.failed
-    for kind in ('labels', 'overlays'):
-        assert Image.open(tmp_path / 'out' / kind / 'turned.png').size == size
 
 
 @pytest.mark.parametrize('size', [(77, 150), (64, 61)])

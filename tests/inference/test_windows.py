@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import math
 from decimal import Decimal
 
@@ -9,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.inference.windows import Window, cut_blocks, lay_grid
+from bhvit_seg.inference.windows import cut_blocks, lay_grid
 
 OVERLAPS = st.one_of(st.sampled_from([0, 0.1, 0.25, 0.3, 0.5, 0.9, 0.999]),
                      st.integers(0, 9999).map(lambda share: share / 10000))
@@ -46,31 +44,6 @@ def test_windows_cover_the_padded_raster_evenly_with_the_overlap_asked(layout):
         assert strides.max() - strides.min() <= 1, 'spread evenly'
         assert shared == side - strides.max() >= 0
         assert (len(starts) - 2) * wanted < cells - side, 'with one less overlap is too little'
-
-
-def test_a_grid_worked_out_by_hand():
-    # Windows of 128 cells at most 96 apart: two gaps over 122 cells, one over 47.
-    grid = lay_grid((1000, 700), (512, 510), 0.25, 4)
-    assert grid.window == (512, 512)
-    assert grid.tops == (0, 244, 488) and grid.lefts == (0, 188)
-    assert grid.overlap == (67, 81)
-    assert grid.window_at(2, 1) == Window(488, 188, 512, 512)
-    assert grid.rows_over(0, 61) == range(0, 1) and grid.rows_over(61, 62) == range(0, 2)
-    assert grid.rows_over(127, 129) == range(0, 3) and grid.rows_over(189, 250) == range(2, 3)
-    assert grid.cells_of(Window(512, 512, 488, 188)) == (127, 250, 127, 175)
-
-
-@settings(deadline=None)
-@given(layouts(), st.integers(0, 160), st.integers(0, 160))
-def test_windows_over_some_cells_are_those_that_share_some(layout, first, stop):
-    grid = lay_grid(*layout)
-    rows, columns = grid.window_cells
-    cells = set(range(first, stop))
-    for over, starts, side in ((grid.rows_over, grid.tops, rows),
-                               (grid.columns_over, grid.lefts, columns)):
-        expected = [k for k, start in enumerate(starts)
-                    if cells & set(range(start // grid.cell, start // grid.cell + side))]
-        assert list(over(first, stop)) == expected
 
 
 @settings(deadline=None)

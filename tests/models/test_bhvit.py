@@ -1,7 +1,5 @@
 """The backbone against the published outputs, and against the plain oracle elsewhere."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Normalisation of any number of channels."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from mmengine.structures import PixelData

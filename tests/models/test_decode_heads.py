@@ -1,7 +1,5 @@
 """Our binary heads: binary throughout but for the classifier, with real-valued shortcuts."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from mmseg.registry import MODELS

@@ -1,7 +1,5 @@
 """Hand-written chains against the same chain in eager autograd."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

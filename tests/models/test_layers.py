@@ -1,10 +1,7 @@
 """Registered layers: alone, and inside mmseg's own heads by config."""
 
-from __future__ import annotations
-
 import pytest
 import torch
-import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer, build_conv_layer
 from mmseg.registry import MODELS
 from torch import nn
@@ -22,27 +19,6 @@ def signs(x):
     return torch.where(x >= 0, 1., -1.)
 
 
-def test_convolution_pads_zeros_after_the_sign():
-    conv = BinaryConv2d(2, 3, 3, padding=1, bias=False)
-    with torch.no_grad():
-        conv.input_bias.copy_(torch.tensor([0.3, -0.4]))
-    x = torch.randn(2, 2, 5, 6)
-    bits = signs(x + conv.input_bias.view(-1, 1, 1))
-    latent = conv.weight.detach()
-    binary = (latent.abs().mean((1, 2, 3), keepdim=True)
-              * signs(latent - latent.mean((1, 2, 3), keepdim=True)))
-    torch.testing.assert_close(conv(x), F.conv2d(F.pad(bits, (1, 1, 1, 1)), binary))
-
-
-def test_full_precision_twin_is_the_plain_layer_behind_a_bias():
-    layer = BinaryConv2d(4, 6, 3, groups=2, binary=False)
-    plain = nn.Conv2d(4, 6, 3, groups=2)
-    plain.load_state_dict({n: t for n, t in layer.state_dict().items() if n != 'input_bias'})
-    nn.init.normal_(layer.input_bias)
-    x = torch.randn(2, 4, 5, 5)
-    torch.testing.assert_close(layer(x), plain(x + layer.input_bias.view(-1, 1, 1)))
-
-
 @pytest.mark.parametrize('layer,plain,shape', [
     (BinaryConv2d(4, 6, 3, padding=1), nn.Conv2d(4, 6, 3, padding=1), (2, 4, 5, 5)),
     (BinaryLinear(4, 6), nn.Linear(4, 6, bias=False), (7, 4))])
@@ -58,17 +34,6 @@ def test_other_padding_modes_and_norms_are_refused():
         BinaryConv2d(2, 2, 3, padding=1, padding_mode='reflect')
     with pytest.raises(ValueError, match="'GN'.*'BN', 'LN', 'SyncBN'"):
         build_token_norm(dict(type='GN'), 8)
-
-
-def test_rprelu():
-    act = RPReLU(2)
-    with torch.no_grad():
-        act.shift_in.copy_(torch.tensor([1., -1.]))
-        act.shift_out.copy_(torch.tensor([10., 20.]))
-        act.slope.copy_(torch.tensor([0.5, 0.25]))
-    x = torch.tensor([[0., 0.], [3., -5.]]).view(2, 2, 1, 1)
-    assert act(x).flatten().tolist() == [9.5, 21., 12., 19.]
-    assert RPReLU()(torch.randn(2, 7, 3, 3)).shape == (2, 7, 3, 3)
 
 
 # SyncBatchNorm needs a GPU and a process group to train.

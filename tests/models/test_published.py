@@ -1,7 +1,5 @@
 """Published checkpoints: names, adaptation to a backbone, and what does not fit."""
 
-from __future__ import annotations
-
 import argparse
 
 import pytest
@@ -11,7 +9,7 @@ from plain_bhvit import published_manifest
 
 import bhvit_seg.models  # noqa: F401
 from bhvit_seg.errors import UserError
-from bhvit_seg.models.backbones.bhvit import ARCHITECTURES, convert_checkpoint
+from bhvit_seg.models.backbones.bhvit import convert_checkpoint
 from bhvit_seg.models.weights import load_checkpoint_safely
 
 ARCH = dict(depths=(1, 1, 1, 1), channels=(8, 16, 32, 64), mlp_channels=(16, 32, 64, 128),
@@ -46,19 +44,6 @@ def test_every_option_loads_strictly(output_norm, norm, attention, downsampling)
                        state['vit.encoder.layerB.0.intermediate.dense.weight'])
     if output_norm:
         assert torch.equal(model.output_norms['3'].weight, state['vit.layernorm.weight'])
-
-
-def test_published_sizes():
-    """13.2 M and 22.1 M parameters, the classifier not counted."""
-    for name, millions in (('tiny', 13.2), ('small', 22.1)):
-        manifest = published_manifest(*ARCHITECTURES[name].values())
-        with torch.device('meta'):
-            ours = sum(p.numel() for p in build(arch=name, output_norm=False).parameters())
-        final_norm = 2 * 512
-        assert (ours + final_norm) / 1e6 == pytest.approx(millions, abs=0.15)
-        buffers = ('running_mean', 'running_var', 'num_batches_tracked', 'init_state')
-        assert ours + final_norm == sum(torch.Size(shape).numel() for n, shape in manifest.items()
-                                        if not n.endswith(buffers))
 
 
 @pytest.mark.parametrize('channels', [2, 3, 6])

@@ -1,7 +1,5 @@
 """Quantizers against formulas and gradients written by hand, at 0 and ±1 too."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,13 +1,11 @@
 """Geometry of windows, by property, and attention inside sets of tokens."""
 
-from __future__ import annotations
-
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bhvit_seg.models.token_mixers import attend
-from bhvit_seg.models.tokens import MapShape, tile, to_rows
+from bhvit_seg.models.tokens import tile
 
 sides = st.integers(1, 30)
 
@@ -38,15 +36,6 @@ def test_windows_are_rectangles_in_row_major_order():
     (part,), = tile(4, 6, 2)[:1]
     assert part.split(maps)[0, :4, :, 0].tolist() == [
         [0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11], [12, 13, 18, 19]]
-
-
-def test_rows_and_maps_are_views_of_one_memory():
-    rows = torch.randn(2 * 3 * 5, 4)
-    maps = MapShape(2, 3, 5).to_map(rows)
-    assert maps.shape == (2, 4, 3, 5)
-    assert maps.is_contiguous(memory_format=torch.channels_last)
-    assert to_rows(maps).data_ptr() == rows.data_ptr()
-    assert torch.equal(to_rows(maps), rows)
 
 
 def test_attention_is_that_of_torch_in_each_set():

@@ -1,7 +1,5 @@
 """Fixtures of the tests of packed models."""
 
-from __future__ import annotations
-
 import pytest
 from mmengine.registry import init_default_scope
 from native.segmentors import build_segmentor

@@ -1,7 +1,5 @@
 """The compiled engine: instruction sets and threads, damaged files, and a long life."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -105,8 +103,7 @@ def put_last(value):
 
 
 @pytest.mark.parametrize('change', [
-    without('head.fusion.bits'),
-    without('architecture'),
+    without('head.fusion.bits'), without('architecture'),
     replaced('architecture', lambda array: array[:22]),
     replaced('stem.position', lambda array: array[:, :0, :0]),
     replaced('stem.position', lambda array: array[:, :, :3]),
@@ -114,21 +111,10 @@ def put_last(value):
     replaced('stem.bias', lambda array: array.view(np.uint32)),
     replaced('stage0.block0.mixer.bits', lambda array: array.view(np.float32)),
     replaced('stage0.block0.mlp.taps', lambda array: array.T),
-    numbers(0, 4),  # input channels
-    numbers(1, 2),  # depth
-    numbers(1, -1),
-    numbers(5, 48),  # channels
-    numbers(5, 1 << 30),
-    numbers(9, 0),  # hidden channels
-    numbers(15, 3),  # heads
-    numbers(17, 0),  # window
-    numbers(17, 1000),
-    numbers(18, 1),  # downsampling
-    numbers(19, 2),  # head
-    numbers(20, 33),
-    numbers(21, 0),  # classes
-    numbers(21, 257),
-    numbers(22, 2),
+    # input channels, depth, channels, hidden channels, heads, window, downsampling, head, classes
+    *(numbers(at, value) for at, value in (
+        (0, 4), (1, 2), (1, -1), (5, 48), (5, 1 << 30), (9, 0), (15, 3), (17, 0), (17, 1000),
+        (18, 1), (19, 2), (20, 33), (21, 0), (21, 257), (22, 2))),
     replaced('preprocess.std', lambda array: array * [1, 0, 1]),
     replaced('preprocess.std', lambda array: -array),
     replaced('preprocess.std', lambda array: array * 1e-40),

@@ -1,7 +1,5 @@
 """Integer products of the engine against those of the simulated network, layer by layer."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

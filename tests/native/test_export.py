@@ -1,7 +1,5 @@
 """Folded tensors, run by their formulas, against the simulated network they are from."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +13,6 @@ from bhvit_seg.errors import UserError
 from bhvit_seg.models.backbones.bhvit import ARCHITECTURES
 from bhvit_seg.models.data_preprocessor import MultiChannelSegDataPreProcessor
 from bhvit_seg.native.export import check_exportable, fold_segmentor, uninitialized_quantizers
-from bhvit_seg.native.file_format import read_packed, write_packed
 
 SIZES = [(64, 64), (37, 50), (100, 68), (4, 4)]
 
@@ -107,23 +104,6 @@ def test_model_is_left_as_it_was():
     after = model.state_dict()
     assert all(after[name].dtype == tensor.dtype and torch.equal(after[name], tensor)
                for name, tensor in before.items())
-
-
-def test_file_holds_the_tensors_rounded_once(tmp_path):
-    tensors = fold_segmentor(build_segmentor(head='BinaryUPerHead'))
-    write_packed(tmp_path / 'model.bhv', tensors, {'name': 'mini'})
-    stored, meta = read_packed(tmp_path / 'model.bhv')
-    assert meta == {'name': 'mini'} and set(stored) == set(tensors)
-    for name, array in tensors.items():
-        rounded = array.astype(np.float32) if array.dtype == np.float64 else array
-        assert stored[name].dtype == rounded.dtype and np.array_equal(stored[name], rounded)
-
-
-def test_architecture_is_written_out():
-    numbers = fold_segmentor(build_segmentor(in_channels=4, head='BinaryUPerHead', classes=7,
-                                             backbone=dict(downsampling='binary')))['architecture']
-    assert numbers.tolist() == [4, 1, 1, 2, 1, 32, 64, 128, 256, 128, 256, 256, 512, 1, 1, 2, 4,
-                                7, 1, 1, 64, 7, 0]
 
 
 def test_untrained_quantizers_are_counted():
@@ -219,12 +199,3 @@ def test_our_configs_of_binary_networks_can_be_packed(repository):
         check_exportable(shrunken(config))
     with pytest.raises(UserError, match='full-precision twin'):
         check_exportable(shrunken(twins[0]))
-
-
-@pytest.mark.parametrize('name', [
-    'bhvit-small_upernet_8xb2-160k_ade20k-512x512',
-    'bhvit-tiny_binary-ds_segformer_1xb8-20k_rs-lvf-camera-lidar-448x448'])
-def test_configs_fold_to_what_they_simulate(name, repository):
-    model = shrunken(repository / 'configs' / 'bhvit' / f'{name}.py')
-    randomize(model)
-    assert largest_difference(model, (37, 50)) < 1e-8

@@ -3,8 +3,6 @@
 ``make test-sanitize`` and ``make test-neon`` run them, and more, in ways of their own.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 

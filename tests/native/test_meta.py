@@ -1,7 +1,5 @@
 """Meta data that contradict the network or themselves are refused when a file is opened."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,10 +1,6 @@
 """The Python face of the engine: what it takes, what it gives, what it refuses."""
 
-from __future__ import annotations
-
 import os
-import re
-import subprocess
 import sys
 
 import numpy as np
@@ -15,7 +11,7 @@ from native.segmentors import picture
 import bhvit_seg.native
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.backbones.bhvit import ARCHITECTURES
-from bhvit_seg.native import PackedSegmentor, instruction_sets, processor_limits, usable_cores
+from bhvit_seg.native import PackedSegmentor, instruction_sets, usable_cores
 from bhvit_seg.native.file_format import read_packed
 
 MODELS = {
@@ -80,12 +76,6 @@ def test_logits_that_do_not_suit_are_named(logits, words, engine, packed):
     assert words in str(error.value) and '\n' not in str(error.value)
 
 
-def test_labels_of_whole_numbers_are_those_of_the_same_floats(engine, packed):
-    logits = np.random.default_rng(3).integers(-90, 90, (6, 5, 19), np.int16)
-    segmentor = PackedSegmentor(packed('mini'))
-    assert np.array_equal(segmentor.label(logits), segmentor.label(logits.astype(np.float64)))
-
-
 def test_batch_is_its_images_one_by_one(engine, packed):
     segmentor = PackedSegmentor(packed('mini'))
     batch = np.stack([picture((40, 56), seed=seed) for seed in range(3)])
@@ -142,12 +132,6 @@ def test_images_that_do_not_suit_are_named(image, words, engine, packed):
         with pytest.raises(UserError) as error:
             method(image)
         assert words in str(error.value) and '\n' not in str(error.value)
-
-
-@pytest.mark.parametrize('shape', [(0, 32, 32, 3), (2, 8, 8, 3)])
-def test_batches_are_not_profiled(shape, engine, packed):
-    with pytest.raises(UserError, match=re.escape(str(shape))):
-        PackedSegmentor(packed('mini')).profile(np.zeros(shape, np.uint8))
 
 
 @pytest.mark.parametrize('value, shown', [
@@ -210,23 +194,11 @@ def test_wrong_arguments_are_named(options, words, engine, packed):
     assert words in str(error.value) and '\n' not in str(error.value)
 
 
-def test_limits_of_an_instruction_set_that_is_none_are_refused(engine):
-    with pytest.raises(UserError, match='sse9'):
-        processor_limits('sse9')
-
-
 def test_missing_engine_says_what_to_install(monkeypatch, packed):
     monkeypatch.setitem(sys.modules, 'bhvit_seg.native._engine', None)
     monkeypatch.delattr(bhvit_seg.native, '_engine', raising=False)
     with pytest.raises(UserError, match=r'compiler .* pip install'):
         PackedSegmentor(packed('mini'))
-
-
-def test_import_is_light():
-    code = ('import sys, bhvit_seg.native; print([name for name in ("torch", "mmengine", "mmcv", '
-            '"mmseg", "cv2", "PIL", "rich") if name in sys.modules])')
-    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert (run.returncode, run.stdout.strip()) == (0, '[]'), run.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='this system has no named pipes')

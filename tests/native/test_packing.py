@@ -1,7 +1,5 @@
 """The export of a trained model into one file, and what is printed about it."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np
@@ -126,12 +124,6 @@ def test_what_prediction_leaves_out_is_said(tmp_path):
     assert read_packed(tmp_path / 'x.bhv').meta['color_type'] == 'color'
 
 
-def test_damaged_images_to_verify_with_are_named(tmp_path, experiment):
-    (tmp_path / 'x.png').write_bytes(b'no picture')
-    with pytest.raises(UserError, match='x.png'):
-        export_packed(*experiment, tmp_path / 'x.bhv', images=find_images([tmp_path], 'x.bhv'))
-
-
 def test_images_to_verify_with(experiment, tmp_path, monkeypatch):
     for seed in range(5):
         Image.fromarray(generate_scene(seed, (36, 50)).image).save(tmp_path / f'{seed}.png')
@@ -155,16 +147,6 @@ def test_16_bits_are_forced_and_their_harm_is_counted(experiment, tmp_path, plai
                                     plain(stored.tensors, images))
     assert report.changed == expected > 0
     assert f'16 bits changed {expected} labels' in report.summary()
-
-
-def test_auto_changes_no_label(experiment, tmp_path, plain):
-    report = export_packed(*experiment, tmp_path / 'auto.bhv')
-    export_packed(*experiment, tmp_path / 'wide.bhv', precision='32')
-    images = synthetic_images(3, (64, 48))
-    assert report.narrowed and report.kept and len(report.narrowed) + len(report.kept) == 9
-    assert not verify.count_changes(*(plain(read_packed(tmp_path / name).tensors, images)
-                                      for name in ('auto.bhv', 'wide.bhv')))
-    assert 'in 32 bits, because 16 would change labels' in report.summary()
 
 
 def test_wrong_model_is_not_written(experiment, tmp_path, monkeypatch, main, sentence):
@@ -193,13 +175,6 @@ def test_auxiliary_heads_and_optimizers_do_not_count_as_size(tmp_path):
     assert both.float32_bytes == alone.float32_bytes and both.total == alone.total
 
 
-def test_synthetic_images_have_any_number_of_channels():
-    for channels in (1, 3, 6):
-        image, = synthetic_images(channels, (40, 32), 1)
-        assert image.shape == (40, 32, channels)
-        assert image.dtype == (np.uint8 if channels <= 3 else np.float32)
-
-
 def test_inputs_are_not_overwritten(experiment, tmp_path):
     image, link = tmp_path / 'a.png', tmp_path / 'link'
     Image.fromarray(generate_scene(0, (32, 48)).image).save(image)
@@ -212,7 +187,6 @@ def test_inputs_are_not_overwritten(experiment, tmp_path):
 
 
 @pytest.mark.parametrize('options, words', [
-    (['none.py', 'CHECKPOINT', 'x.bhv'], 'no config at none.py'),
     (['CONFIG', 'none.pth', 'x.bhv'], 'no checkpoint at none.pth'),
     (['CONFIG', 'CHECKPOINT', 'x.bhv', '--images', 'nowhere'], 'no images found at nowhere'),
     (['CONFIG', 'CHECKPOINT', 'x.bhv', '--cfg-options', 'model.decode_head.binary=False'],

@@ -1,7 +1,5 @@
 """A packed model in a program: threads at its end, forks, and copies by pickle."""
 
-from __future__ import annotations
-
 import copy
 import multiprocessing
 import os

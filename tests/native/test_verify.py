@@ -1,7 +1,5 @@
 """The comparison with the simulation, with labels from the plain engine."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

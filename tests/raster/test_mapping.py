@@ -1,13 +1,10 @@
 """Whole maps by models whose answers are known, over sizes, strides and masks of all kinds."""
 
-from __future__ import annotations
-
 import numpy as np
-import pytest
 import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from raster.scenes import CLASSES, PALETTE, paint
+from raster.rasters import NAMES, PALETTE, paint
 
 from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.windows import lay_grid
@@ -20,7 +17,7 @@ class CellModel:
     """Scores a cell by its own pixels alone: windows can not matter to it."""
 
     name, digest = 'cells', 'cells'
-    classes, palette = CLASSES, PALETTE
+    classes, palette = NAMES, PALETTE
     channels, eight_bit, fill = 3, True, (9., 9., 9.)
     window, cell, batch, resizes = (32, 32), CELL, 1, False
     ground_sampling_distance = None
@@ -82,16 +79,18 @@ def scenes(draw):
         mask = np.ones(size, bool)
         top, left = (int(rng.integers(side)) for side in size)
         mask[top:top + int(rng.integers(1, 40)), left:left + int(rng.integers(1, 40))] = False
-    return window, size, mask, draw(st.sampled_from([0., 0.1, 0.25, 0.5, 0.77])), rng
+    overlap, batch = draw(st.sampled_from([0., 0.1, 0.25, 0.5, 0.77])), draw(st.integers(1, 8))
+    return window, size, mask, overlap, batch, rng
 
 
 @settings(max_examples=40, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(scene=scenes())
 def test_windows_do_not_matter_to_a_model_of_cells(scene, tmp_path):
-    window, size, mask, overlap, rng = scene
+    window, size, mask, overlap, batch, rng = scene
     pixels = rng.integers(0, 256, (3, *size), dtype=np.uint8)
     model = CellModel()
+    model.batch = batch
     labels, report = map_of(tmp_path, pixels, mask, model, window, overlap)
     valid = np.ones(size, bool) if mask is None else mask
     np.testing.assert_array_equal(labels == 255, ~valid)
@@ -123,14 +122,3 @@ def test_windows_agree_with_the_whole_image_where_their_context_allows(tmp_path)
             view[stop - CELL:stop + CELL if stop < side else stop - CELL] = True
     assert 0.2 < near.mean() < 0.6
     np.testing.assert_array_equal(parts[~near], whole[~near])
-
-
-@pytest.mark.parametrize('batch', [1, 3, 8])
-def test_batches_are_the_same_windows(batch, tmp_path):
-    pixels = paint((100, 300), 3, 2)
-    model = CellModel()
-    model.batch = batch
-    labels, report = map_of(tmp_path, pixels, None, model, (32, 32), 0.25)
-    assert max(map(len, model.seen)) == min(batch, 12)
-    single, _ = map_of(tmp_path, pixels, None, CellModel(), (32, 32), 0.25)
-    np.testing.assert_array_equal(labels, single)

@@ -23,7 +23,6 @@ from bhvit_seg.raster.opening import open_raster  # noqa: E402
 from bhvit_seg.raster.page import (  # noqa: E402
     facts,
     north_arrow,
-    percent,
     pixel_size,
     proportions,
     write_page,
@@ -128,12 +127,6 @@ def test_what_is_written_is_text(tmp_path):
     page = Page(tmp_path / 'page.html')
     assert all(name in page.text for name in (*names, 'class 3', '<b>{{map}}</b> \\1'))
     assert [tag for tag, _ in page.all].count('script') == 1
-
-
-@pytest.mark.parametrize('share, text', [
-    (0, '0.0 %'), (1e-9, '< 0.1 %'), (0.25, '25.0 %'), (1 - 1e-9, '> 99.9 %'), (1, '100.0 %')])
-def test_percent(share, text):
-    assert percent(share) == text
 
 
 def place_of(tmp_path, size=(40, 60), **profile):
@@ -351,14 +344,6 @@ def test_view_is_enlarged_and_moved(show, browser):
     assert_quiet(browser)
 
 
-@pytest.mark.parametrize('dark', [False, True])
-def test_page_follows_the_theme(show, browser, dark):
-    show(dark=dark)
-    channels = [int(value) for value in re.findall(r'\d+', browser.evaluate(
-        'getComputedStyle(document.querySelector("aside")).backgroundColor'))]
-    assert (max(channels) < 60) if dark else (min(channels) > 200)
-
-
 def test_transparent_parts_of_the_image_are_not_seen(tmp_path, browser):
     pixels = np.full((4, 20, 30), 255, np.uint8)
     pixels[3, :, :10] = 0
@@ -387,27 +372,3 @@ def test_odd_shapes_open(tmp_path, browser):
         assert divider(browser)[0] == 0 and all(np.isfinite(frame(browser)))
         assert looks(colour(browser, 0.5, 0.5), PALETTE[1])
         assert_quiet(browser)
-
-
-@pytest.mark.data
-def test_real_rasters(data_root, tmp_path, browser):
-    import rasterio
-
-    paths = sorted((data_root / 'geotiff').glob('*.tif'))
-    assert len(paths) == 3
-    masked = []
-    for path in paths:
-        with rasterio.open(path) as dataset:
-            brightness = dataset.read([1, 2, 3]).max(0)
-            ids = np.where(dataset.dataset_mask() > 0, brightness // 86, NODATA)
-            place = {'crs': dataset.crs, 'transform': dataset.transform}
-        labels = write_map(tmp_path / f'{path.stem}_labels.tif', ids, **place)
-        out = tmp_path / f'{path.stem}.html'
-        write_page(path, labels, out, path.stem)
-        browser.open(out)
-        assert_quiet(browser)
-        assert 'EPSG:' in browser.evaluate('document.querySelector("dl").textContent')
-        assert re.fullmatch(r'\d+ k?m', browser.evaluate(
-            'document.querySelector("#bar span").textContent'))
-        masked += [path.name] if browser.evaluate('!!document.getElementById("mask")') else []
-    assert masked == ['pix4d_alpha_nodata.tif']

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,7 +11,6 @@ from bhvit_seg.errors import UserError  # noqa: E402
 from bhvit_seg.raster.opening import open_raster  # noqa: E402
 from bhvit_seg.raster.preview import (  # noqa: E402
     NODATA_GREY,
-    fit,
     read_picture,
     write_preview,
 )
@@ -22,17 +19,6 @@ from bhvit_seg.raster.preview import (  # noqa: E402
 def picture_of(path, size=None, **options):
     with open_raster(path) as dataset:
         return read_picture(dataset, size or dataset.shape, **options)
-
-
-@pytest.mark.parametrize('size, max_side, expected', [
-    ((100, 50), 2048, (100, 50)),
-    ((40_000, 20_000), 2048, (2048, 1024)),
-    ((1, 100_000), 2048, (1, 2048)),
-    ((2049, 2048), 2048, (2048, 2047)),
-    ((1, 1), 1, (1, 1)),
-])
-def test_fit(size, max_side, expected):
-    assert fit(size, max_side) == expected
 
 
 @pytest.mark.parametrize('opacity', [0, 0.25, 1])

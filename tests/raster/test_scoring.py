@@ -200,13 +200,3 @@ def test_rasters_that_do_not_fit_are_refused(prediction, labels, options, words,
     with pytest.raises(UserError, match=words) as error:
         score_raster(tmp_path / 'p.tif', tmp_path / 'l.tif', **options)
     assert '\n' not in str(error.value)
-
-
-def test_missing_and_foreign_files_are_named(tmp_path):
-    prediction = write(tmp_path / 'p.tif', IDS, names=NAMES)
-    (tmp_path / 'text.tif').write_text('no raster')
-    for name, words in (('nowhere.tif', 'nowhere.tif .no such file'), ('text.tif', 'text.tif .')):
-        with pytest.raises(UserError, match=words):
-            score_raster(prediction, tmp_path / name)
-        with pytest.raises(UserError, match=words):
-            score_raster(tmp_path / name, prediction)

@@ -10,7 +10,6 @@ import sys
 
 import numpy as np
 import pytest
-from raster.disks import small_disk
 from raster.stripes import CLASSES, PALETTE, draw_labels, names_in, place, stripes
 
 from bhvit_seg.errors import UserError
@@ -93,18 +92,6 @@ def test_a_file_that_cannot_grow(tmp_path, repository, kind):
         assert left == []
 
 
-@pytest.mark.parametrize('cog', [False, True])
-def test_a_full_disk(tmp_path, cog):
-    ids = np.random.default_rng(0).integers(0, 250, (700, 600), np.uint8)
-    with small_disk(tmp_path / 'disk', '300k') as disk:
-        with pytest.raises(UserError, match='map.tif: No space left on device; make room'):
-            write_labels(disk / 'map.tif', place(ids.shape), stripes(ids), CLASSES, PALETTE,
-                         OutputOptions(cog=cog))
-        assert names_in(disk) == []
-        write_labels(disk / 'map.tif', place(ids.shape), stripes(ids % 2), CLASSES, PALETTE,
-                     OutputOptions(cog=cog))
-
-
 def test_bits_that_turn_are_found(tmp_path, labels, monkeypatch):
     """Also where the file's structure is whole."""
     def damage(file):
@@ -118,18 +105,6 @@ def test_bits_that_turn_are_found(tmp_path, labels, monkeypatch):
         write_labels(tmp_path / 'map.tif', place(), stripes(labels), CLASSES, PALETTE,
                      OutputOptions(compress='none'))
     assert names_in(tmp_path) == []
-
-
-def test_a_folder_that_cannot_be_made(tmp_path, labels):
-    (tmp_path / 'file').touch()
-    with pytest.raises(UserError, match='cannot write .*file/map.tif: File exists; '):
-        write_labels(tmp_path / 'file' / 'map.tif', place(), stripes(labels), CLASSES, PALETTE)
-
-
-def test_a_folder_that_cannot_be_written_to(protected_folder, labels):
-    out = protected_folder / 'map.tif'
-    with pytest.raises(UserError, match='cannot write .*: Permission denied'):
-        write_labels(out, place(), stripes(labels), CLASSES, PALETTE)
 
 
 KILLED = """

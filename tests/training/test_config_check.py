@@ -1,7 +1,5 @@
 """Settings that do not fit each other are told before anything is built."""
 
-from __future__ import annotations
-
 import re
 import sys
 

@@ -1,7 +1,5 @@
 """Parameter groups: what is latent is decided by the type of the layer."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper

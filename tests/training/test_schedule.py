@@ -1,7 +1,5 @@
 """The schedule against the paper's description, iteration by iteration."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

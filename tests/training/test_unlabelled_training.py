@@ -1,7 +1,5 @@
 """Training with unlabelled images in every batch: killed and resumed, and without a teacher."""
 
-from __future__ import annotations
-
 import pytest
 from equality import assert_same_training, die_at
 

@@ -1,7 +1,5 @@
 """Each baseline gives the labels of the trained network; those not installed are skipped."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """A folded network agrees with the trained one to rounding in float64."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from mmseg.structures import SegDataSample

@@ -1,12 +1,9 @@
 """Scenes follow from their seed and keep what their description promises."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
 from bhvit_seg.datasets.synthetic import generate_scene
-from bhvit_seg.datasets.synthetic.scene import _shadow
 from bhvit_seg.errors import UserError
 
 
@@ -50,16 +47,6 @@ def test_colour_alone_does_not_tell_a_road(many_scenes):
     predicted = road[bins]
     iou = (predicted & (labels == 1)).sum() / (predicted | (labels == 1)).sum()
     assert iou < 0.7
-
-
-@pytest.mark.parametrize('sun, expected', [((1, 0), (10, 6)), ((-1, 0), (10, 14)),
-                                           ((0, 1), (6, 10)), ((0, -1), (14, 10))])
-def test_shadow_falls_away_from_the_sun(sun, expected):
-    height = np.zeros((21, 21), np.float32)
-    height[10, 10] = 4.0
-    # A ray that rises 0.5 m a pixel: the shadow of 4 m is 8 pixels long, and nowhere else.
-    shadow = _shadow(height, np.array(sun, float), slope=1.0)
-    assert shadow[expected] == 1 and shadow.sum() == 7 and shadow[10, 10] == 0
 
 
 def test_shadows_are_darker(many_scenes):

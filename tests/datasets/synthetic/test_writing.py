@@ -1,7 +1,5 @@
 """Sets on disk."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pytest

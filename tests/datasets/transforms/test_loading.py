@@ -1,12 +1,9 @@
 """Images, masks and LiDAR rasters enter a sample."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pytest
 from mmcv.transforms import LoadImageFromFile
-from mmseg.registry import TRANSFORMS
 from raster.rasters import write_raster
 
 from bhvit_seg.datasets.transforms import LoadAerialAnnotations, LoadAerialImage, LoadLidarChannels
@@ -113,18 +110,3 @@ def test_lidar_of_another_size_or_missing_is_named(tmp_path):
                          (dict(lidar_path=str(tmp_path / 'gone.tif')), r'gone\.tif does not')):
         with pytest.raises(UserError, match=words):
             LoadLidarChannels()(sample(**given))
-
-
-@pytest.mark.parametrize('channels', [4, 9])
-def test_mmseg_transforms_take_many_channels(channels):
-    rng = np.random.default_rng(0)
-    result = dict(img=rng.random((40, 30, channels)).astype(np.float32), seg_fields=['gt_seg_map'],
-                  gt_seg_map=rng.integers(0, 2, (40, 30), dtype=np.uint8))
-    for step in (dict(type='RandomResize', scale=(60, 60), ratio_range=(0.5, 2.0),
-                      keep_ratio=True),
-                 dict(type='RandomCrop', crop_size=(16, 16)), dict(type='RandomFlip', prob=1.0),
-                 dict(type='RandomRotFlip', rotate_prob=0.0, flip_prob=1.0),
-                 dict(type='PackSegInputs')):
-        result = TRANSFORMS.build(step)(result)
-    assert result['inputs'].shape == (channels, 16, 16)
-    assert result['data_samples'].gt_sem_seg.shape == (16, 16)

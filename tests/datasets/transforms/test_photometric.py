@@ -1,7 +1,5 @@
 """Colours change, measurements do not."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from mmseg.datasets.transforms import PhotoMetricDistortion

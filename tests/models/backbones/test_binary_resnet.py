@@ -1,7 +1,5 @@
 """Binary ResNets against the formulas of their papers."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """The plain binary ViT against its formulas."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """What all backbones have in common: sizes, chosen maps, checks, initial weights."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from mmseg.registry import MODELS

@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
@@ -48,31 +47,6 @@ def test_every_config_is_the_recipe(mmpretrain, repository):
     init_default_scope('mmseg')
 
 
-@pytest.mark.parametrize('name', [DISTILLED.replace('small_', 'tiny_binary-ds_'), PLAIN])
-def test_config_trains_an_iteration_and_classifies(mmpretrain, repository, tmp_path, name):
-    cfg = Config.fromfile(str(repository / 'configs' / 'pretrain' / name))
-    init_default_scope('mmpretrain')
-    registry, sample = mmpretrain.registry.MODELS, mmpretrain.structures.DataSample
-    try:
-        if 'teacher' in cfg.model:
-            torch.save({'state_dict': registry.build(cfg.model.teacher.config).state_dict()},
-                       tmp_path / 'teacher.pth')
-            cfg.model.teacher.checkpoint = str(tmp_path / 'teacher.pth')
-        model = registry.build(cfg.model)
-        batch = dict(inputs=[torch.randint(0, 256, (3, 224, 224), dtype=torch.uint8)] * 2,
-                     data_samples=[sample().set_gt_label(label) for label in (7, 999)])
-        optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
-        classifier = model.head.fc.weight.detach().clone()
-        losses = model.train().train_step(batch, optimizer)
-        assert losses['loss'].isfinite() and not torch.equal(model.head.fc.weight, classifier)
-        assert {p for p in model.parameters() if p.requires_grad} == set(optimizer.optimizer.state)
-        results = model.eval().test_step(batch)
-        assert [tuple(result.pred_score.shape) for result in results] == [(1000,)] * 2
-        assert all(result.pred_score.isfinite().all() for result in results)
-    finally:
-        init_default_scope('mmseg')
-
-
 @pytest.mark.parametrize('name', [DISTILLED, PLAIN])
 def test_segmentor_begins_from_a_pretrained_backbone(small_config, repository, tool, tmp_path,
                                                      name):
@@ -98,22 +72,6 @@ def test_segmentor_begins_from_a_pretrained_backbone(small_config, repository, t
     own = segmentor.state_dict()
     assert len(learned) > 200 and all(torch.equal(own[key], learned[key]) for key in learned)
     assert not any(key.startswith('teacher') for key in state)
-
-
-def test_resumed_training_equals_an_uninterrupted_one(small_config, tool, tmp_path):
-    config, train = small_config(DISTILLED), tool('tools/train.py')
-    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-    train([str(config), '--work-dir', str(whole)])
-    train([str(config), '--work-dir', str(parts)])
-    (parts / 'iter_5.pth').unlink()
-    (parts / 'last_checkpoint').write_text(str(parts / 'iter_3.pth'))
-    train([str(config), '--work-dir', str(parts), '--resume'])
-    first, second = logged(whole), logged(parts)
-    assert [line['step'] for line in second] == [1, 2, 3, 4, 5, 4, 5]
-    for ours, theirs in zip(first[3:], second[5:]):
-        for key in ('loss', 'loss_classification', 'loss_distillation',
-                    'loss_weight_regularization'):
-            assert ours[key] == theirs[key]
 
 
 def test_terms_are_those_of_the_formula(small_config, mmpretrain):

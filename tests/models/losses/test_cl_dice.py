@@ -1,7 +1,5 @@
 """clDice against a plain implementation of the paper's algorithm and numbers made by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

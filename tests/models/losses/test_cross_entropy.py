@@ -1,7 +1,5 @@
 """Weighted cross-entropy against torch's own, and where that has no answer."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

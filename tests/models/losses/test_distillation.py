@@ -1,7 +1,5 @@
 """Distillation losses against sums over single pixels."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

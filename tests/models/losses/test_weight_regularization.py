@@ -1,7 +1,5 @@
 """The loss over latent weights against hand-written numbers."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

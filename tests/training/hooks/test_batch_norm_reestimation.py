@@ -1,7 +1,5 @@
 """Statistics estimated again, against averages computed layer by layer."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -9,9 +7,7 @@ from mmengine.model import BaseModel
 from torch import nn
 from torch.utils.data import DataLoader
 
-from bhvit_seg.errors import UserError
 from bhvit_seg.models.weights import load_checkpoint_safely
-from bhvit_seg.training.hooks import BatchNormReestimationHook
 from bhvit_seg.training.hooks.batch_norm_reestimation import reestimate
 from bhvit_seg.training.loops import SeekableSampler
 from bhvit_seg.training.train import train
@@ -143,9 +139,3 @@ def test_last_checkpoint_has_statistics_of_the_batches_that_follow(line, tiny_co
     for name in estimated:
         assert torch.equal(model.state_dict()[name], got[name]), name
         assert not torch.equal(got[name], plain[name])
-
-
-@pytest.mark.parametrize('value', [0, 1.5])
-def test_wrong_number_is_named(value):
-    with pytest.raises(UserError, match=f'num_batches of BatchNormReestimationHook is {value}'):
-        BatchNormReestimationHook(num_batches=value)

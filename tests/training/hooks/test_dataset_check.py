@@ -1,7 +1,5 @@
 """The check before iteration 1."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 from types import SimpleNamespace

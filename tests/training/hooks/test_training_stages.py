@@ -3,8 +3,6 @@
 That a resumed run equals an uninterrupted one is in tests/training/test_recipe.py.
 """
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest
@@ -148,17 +146,6 @@ def test_decay_of_latent_weights_depends_on_the_stage(tmp_path):
     _, record = train(tmp_path, TrainingStagesHook(0.4, 0.8, weight_decay=(0.01, 0.)),
                       constructor='LatentWeightOptimWrapperConstructor')
     assert record.decay == [[0.2, 0.01]] * 4 + [[0.2, 0.]] * 6
-
-
-@pytest.mark.parametrize('arguments, message', [
-    (dict(weights_begin=0.9, rest_begin=0.4), 'weights_begin=0.9, rest_begin=0.4'),
-    (dict(rest_begin=1.1), 'rest_begin=1.1'),
-    (dict(weight_decay=[0.1]), r'weight_decay=\[0.1\]'),
-    (dict(weight_decay=[0.1, -1.]), 'not negative'),
-])
-def test_bad_arguments_are_named(arguments, message):
-    with pytest.raises(UserError, match=message):
-        TrainingStagesHook(**arguments)
 
 
 def test_decay_needs_groups_and_stages_need_binary_layers(tmp_path):

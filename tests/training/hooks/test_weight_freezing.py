@@ -13,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bhvit_seg.errors import UserError
 from bhvit_seg.models.weights import load_checkpoint_safely
 from bhvit_seg.training.hooks import OscillationFreezingHook, TrainingStagesHook
 from bhvit_seg.training.hooks.weight_freezing import WatchedWeight
@@ -145,13 +144,3 @@ def test_threshold_falls_along_a_cosine():
     hook = OscillationFreezingHook(threshold=(0.1, 0.02), begin=0.5)
     values = [hook.threshold_at(progress) for progress in (0.5, 0.75, 1.0)]
     assert values == pytest.approx([0.1, 0.06, 0.02])
-
-
-@pytest.mark.parametrize('arguments', [
-    dict(threshold=(0.1,)), dict(threshold=(0.1, 1.5)), dict(begin=-0.5), dict(window=1),
-    dict(window=128), dict(window=10.5)])
-def test_wrong_arguments_are_named(arguments):
-    (name, value), = arguments.items()
-    with pytest.raises(UserError) as error:
-        OscillationFreezingHook(**arguments)
-    assert f'{name} of OscillationFreezingHook is {value}' in str(error.value)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from bhvit_seg.errors import UserError
 from bhvit_seg.models.quantizers import binarize_weight
 from bhvit_seg.models.weights import load_checkpoint_safely
 from bhvit_seg.training.hooks import WeightStatisticsHook
@@ -129,11 +128,3 @@ def test_bins_have_exact_edges_and_hold_what_lies_beyond():
     for scale in (1e-6, 1.0, 300.0):
         assert 16 <= scale / bin_width([torch.full((3, 3), -scale)] * 2) <= 32
     assert bin_width([torch.zeros(3, 3)]) == 1
-
-
-@pytest.mark.parametrize('arguments', [
-    dict(interval=0), dict(interval=2.5), dict(figure_interval=-1), dict(near_zero=0.0)])
-def test_wrong_arguments_are_named(arguments):
-    (name, value), = arguments.items()
-    with pytest.raises(UserError, match=f'{name} of WeightStatisticsHook is {value}'):
-        WeightStatisticsHook(**arguments)
