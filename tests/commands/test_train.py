@@ -108,14 +108,14 @@ def test_checkpoints_that_cannot_be_resumed(spoil, words, trained, tmp_path, mai
     assert not mark.exists()
 
 
-def test_options_are_read_as_mmengine_reads_them(tiny_config):
+def test_options_are_read_as_mmengine_reads_them(tiny_config, tmp_path):
     assert parse_options(['a.b=1', 'c=[1,2]', 'd=(0.5,x)', 'e=None', 'f=a=b']) == {
         'a.b': 1, 'c': [1, 2], 'd': (0.5, 'x'), 'e': None, 'f': 'a=b'}
     # A new setting of a part is handed to its class.
     cfg = load_config(tiny_config(), {'model.backbone.with_cp': True, 'compile': False},
-                      data_root='elsewhere')
+                      data_root=tmp_path)
     for split in ('train', 'val', 'test'):
-        assert cfg[f'{split}_dataloader'].dataset.data_root == 'elsewhere'
+        assert cfg[f'{split}_dataloader'].dataset.data_root == str(tmp_path)
     assert cfg.model.backbone.with_cp is True
     with pytest.raises(UserError, match='did you mean model'):
         load_config(tiny_config(), {'modle': 3})
