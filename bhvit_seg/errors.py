@@ -32,11 +32,7 @@ class UserError(ValueError):
 
 
 def find_user_error(error: BaseException | None) -> UserError | None:
-    """Return the innermost :class:`UserError` in the chain of causes of ``error``.
-
-    mmengine's registries rethrow what a constructor raises under a longer message; the sentence
-    meant for the user is the original one.
-    """
+    """Return the innermost :class:`UserError` among the causes: registries rethrow it as others."""
     found = [cause for cause in causes(error) if isinstance(cause, UserError)]
     return found[-1] if found else None
 
@@ -64,9 +60,9 @@ def sentence_of(error: BaseException) -> str:
     from bhvit_seg.extras import EXTRA_OF, missing_package
 
     for cause in causes(error):
-        if (isinstance(cause, ModuleNotFoundError) and cause.name
-                and cause.name.split('.')[0] in EXTRA_OF):
-            return missing_package(cause.name)
+        name = cause.name or '' if isinstance(cause, ModuleNotFoundError) else ''
+        if name.split('.')[0] in EXTRA_OF:
+            return missing_package(name)
     if isinstance(error, OSError) and error.strerror:
         if error.filename is not None:  # no such file, no permission
             return f'{os.fsdecode(error.filename)}: {error.strerror}'
@@ -76,11 +72,7 @@ def sentence_of(error: BaseException) -> str:
 
 
 def load_package(name: str) -> ModuleType:
-    """Import an optional package, such as ``'skimage.measure'``.
-
-    Raises:
-        UserError: It is not installed; the message names its extra.
-    """
+    """Import an optional package, such as ``'skimage.measure'``; a UserError names its extra."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -97,9 +89,8 @@ _explanations: list[Callable[[], str]] = []
 def explain_interrupt(explain: Callable[[], str]) -> Iterator[None]:
     """Say what is kept, and how to continue, when the block is interrupted.
 
-    Args:
-        explain: Called in the handler of the signal. Returns what follows ``interrupted: ``, such
-            as ``'12 images are predicted; the same command continues'``.
+    ``explain`` is called in the handler of the signal and returns what follows ``interrupted: ``,
+    such as ``'12 images are predicted; the same command continues'``.
     """
     _explanations.append(explain)
     try:

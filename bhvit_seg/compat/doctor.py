@@ -57,20 +57,12 @@ class Task:
 
 @dataclass
 class Diagnosis:
-    """What the doctor found.
+    """What the doctor found."""
 
-    Attributes:
-        system: The interpreter and the processor.
-        tasks: What works; the engine of packed models first.
-        problems: A sentence for each thing that is broken. A package that is not installed is
-            none.
-        remedy: The command that corrects them; empty if there are none.
-    """
-
-    system: str
-    tasks: list[Task] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    remedy: str = ''
+    system: str  # the interpreter and the processor
+    tasks: list[Task] = field(default_factory=list)  # the engine of packed models first
+    problems: list[str] = field(default_factory=list)  # what is broken, not what is not installed
+    remedy: str = ''  # the command that corrects them
 
 
 def examine(instruction_sets: Callable[[], list[str]]) -> Diagnosis:

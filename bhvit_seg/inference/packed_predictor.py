@@ -19,11 +19,7 @@ NEEDED = ('name', 'classes', 'palette', 'channels', 'color_type', 'test_scale', 
 
 
 class PackedPredictor(Predictor):
-    """A packed model, see :class:`~bhvit_seg.inference.predictor.Predictor`.
-
-    Args:
-        packed: A file that ``bhvit-seg export`` wrote.
-        threads: How many threads compute. Defaults to the cores that this process may use.
+    """A packed model, a file that ``bhvit-seg export`` wrote.
 
     Raises:
         UserError: The file is not a packed model, or the engine is not built.

@@ -34,18 +34,11 @@ MAX_WHOLE = 2048 * 2048
 
 @dataclass
 class PredictionReport:
-    """What became of the images.
+    """What became of the images, and in ``notes`` what the user should know about them."""
 
-    Attributes:
-        written: Images predicted now.
-        skipped: Images whose predictions were there already.
-        failed: A sentence for each image that could not be predicted.
-        notes: What the user should know about the others, a sentence each.
-    """
-
-    written: list[Path] = field(default_factory=list)
-    skipped: list[Path] = field(default_factory=list)
-    failed: dict[Path, str] = field(default_factory=dict)
+    written: list[Path] = field(default_factory=list)  # now
+    skipped: list[Path] = field(default_factory=list)  # there already
+    failed: dict[Path, str] = field(default_factory=dict)  # and why, a sentence each
     notes: list[str] = field(default_factory=list)
 
 

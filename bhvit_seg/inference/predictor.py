@@ -19,18 +19,13 @@ DEFAULT_WINDOW = (512, 512)
 
 @dataclass
 class LoadedImage:
-    """An image file, decoded once.
+    """An image file, decoded once."""
 
-    Attributes:
-        picture: ``(H, W, C)`` as it was decoded, for overlays.
-        pixels: ``(h, w, C)``, uint8 or float32: what the model takes, of the size that the test
-            pipeline brings images to and with the LiDAR channels.
-        results: What a pipeline of mmseg made of it, for torch.
-    """
-
-    picture: np.ndarray
+    picture: np.ndarray  # (H, W, C) as it was decoded, for overlays
+    # (h, w, C), uint8 or float32: what the model takes, of the size that the test pipeline brings
+    # images to and with the LiDAR channels
     pixels: np.ndarray
-    results: Mapping[str, Any] | None = None
+    results: Mapping[str, Any] | None = None  # what a pipeline of mmseg made of it, for torch
 
     @property
     def size(self) -> tuple[int, int]:
@@ -45,37 +40,25 @@ class Predictor:
         meta: What the model says about itself, see :func:`bhvit_seg.native.packed_meta.describe`.
         fill: A value for each channel that means nothing to the model.
         digest: Identifies the model and its settings.
-
-    Attributes:
-        name: What the model is called.
-        classes: Their names.
-        palette: A colour (RGB) for each class.
-        channels: How many bands it takes.
-        eight_bit: Whether it was trained on 8-bit images.
-        window: Height and width of the training crop in pixels.
-        ground_sampling_distance: Metres a pixel of the training images, if it is known.
-        cell: Side of the square of pixels that shares one score; None where scores depend on the
-            size of the image, so that windows cannot be joined.
-        batch: How many windows it computes at once.
-        resizes: Whether it was tested on images brought to another size.
-        slides: Whether ``predict`` itself goes by windows.
-        reads_lidar: Whether it takes a LiDAR raster with each image.
     """
 
+    # Side of the square of pixels that shares one score; None where scores depend on the size of
+    # the image, so that windows cannot be joined.
     cell: int | None = None
-    batch = 1
-    slides = False
+    batch = 1  # windows that it computes at once
+    slides = False  # whether ``predict`` itself goes by windows
 
     def __init__(self, meta: Mapping[str, Any], fill: Sequence[float], digest: str) -> None:
         self.name: str = meta['name']
         self.classes: list[str] = list(meta['classes'])
-        self.palette: list[list[int]] = meta['palette']
+        self.palette: list[list[int]] = meta['palette']  # RGB of each class
         self.channels = int(meta['channels'])
-        self.reads_lidar: bool = meta['lidar'] is not None
-        self.eight_bit = meta['color_type'] == 'color' and not self.reads_lidar
-        self.window: tuple[int, int] = tuple(meta['window'] or DEFAULT_WINDOW)
+        self.reads_lidar: bool = meta['lidar'] is not None  # with each image
+        self.eight_bit = meta['color_type'] == 'color' and not self.reads_lidar  # in training
+        self.window: tuple[int, int] = tuple(meta['window'] or DEFAULT_WINDOW)  # training crop
+        # Metres a pixel of the training images, if it is known.
         self.ground_sampling_distance: float | None = meta.get('ground_sampling_distance')
-        self.resizes: bool = meta['test_scale'] is not None
+        self.resizes: bool = meta['test_scale'] is not None  # tested on images of another size
         self.fill = tuple(map(float, fill))
         self.digest = digest
 

@@ -24,21 +24,13 @@ WAY_OUT = 'give another --out, or --overwrite'
 
 @dataclass
 class Job:
-    """One image to predict.
-
-    Attributes:
-        image: The image.
-        name: Its name below the output folder, without suffix.
-        labels: The label map to write.
-        overlay: The overlay to write.
-        identity: What the prediction is of, plain values: files, model and options.
-    """
+    """One image to predict, and the files to write."""
 
     image: Path
-    name: str
+    name: str  # below the output folder, without suffix
     labels: Path
     overlay: Path
-    identity: dict[str, Any]
+    identity: dict[str, Any]  # what the prediction is of: files, model and options
 
 
 def list_jobs(names: Mapping[Path, Path], out: Path, lidar: str | Path | None,
@@ -76,14 +68,8 @@ def update_record(out: Path, jobs: Sequence[Job], weights: str, opacity: float |
                   overwrite: bool) -> list[Job]:
     """Record in ``out`` what its predictions are of, and return what is left to predict.
 
-    Outdated predictions, such as those of an older version of an image, are removed.
-
-    Args:
-        out: The output folder.
-        jobs: All images.
-        weights: The file that the weights are in.
-        opacity: As of :func:`predict_files`; None for no overlays.
-        overwrite: As of :func:`predict_files`.
+    Outdated predictions, such as those of an older version of an image, are removed. Arguments are
+    those of :func:`predict_files`; ``opacity`` is None for no overlays.
 
     Raises:
         UserError: ``out`` holds predictions of another model or other images under the names that

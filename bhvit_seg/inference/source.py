@@ -12,23 +12,14 @@ from bhvit_seg.inference.predictor import Predictor
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model comes from; can be sent to another process and loaded there.
+    """Where a model comes from; can be sent to another process and loaded there."""
 
-    Attributes:
-        packed: A packed model; else ``config`` and ``checkpoint``.
-        config: The config file.
-        checkpoint: The weights.
-        device: Where torch computes. Defaults to a GPU if there is one.
-        threads: How many threads compute. Defaults to the cores that the process may use.
-        cfg_options: Settings that override the config's, by dotted key.
-    """
-
-    packed: str | Path | None = None
+    packed: str | Path | None = None  # else config and checkpoint
     config: str | Path | None = None
     checkpoint: str | Path | None = None
-    device: str | None = None
-    threads: int | None = None
-    cfg_options: dict[str, Any] = field(default_factory=dict)
+    device: str | None = None  # of torch; by default a GPU if there is one
+    threads: int | None = None  # by default the cores that the process may use
+    cfg_options: dict[str, Any] = field(default_factory=dict)  # by dotted key
 
     @property
     def weights(self) -> str:

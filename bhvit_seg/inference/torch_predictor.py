@@ -21,17 +21,11 @@ from bhvit_seg.training.trained import TrainedSegmentor, pixels_of
 
 
 class TorchPredictor(Predictor):
-    """A checkpoint, see :class:`~bhvit_seg.inference.predictor.Predictor`.
-
-    Args:
-        config: The config file.
-        checkpoint: The weights; they have to be exactly those of the model.
-        device: Where to compute. Defaults to a GPU if there is one.
-        cfg_options: Settings that override the config's, by dotted key.
-        threads: How many threads compute. Defaults to torch's choice.
+    """A checkpoint, see :class:`~bhvit_seg.inference.source.ModelSource` for what is given.
 
     Raises:
-        UserError: Something given is wrong.
+        UserError: Something given is wrong, such as weights that are not exactly those of the
+            model.
     """
 
     def __init__(self, config: str | Path, checkpoint: str | Path, device: str | None = None,

@@ -37,26 +37,15 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Grid:
-    """The windows over a raster; :func:`lay_grid` makes one.
-
-    Attributes:
-        height: Rows of the raster.
-        width: Columns of the raster.
-        cell: Side of a cell.
-        window: Sides of a window, multiples of ``cell``.
-        overlap: The least overlap of neighbouring windows in rows and columns of cells; 0 if
-            there is one window only.
-        tops: First row of each row of windows, multiples of ``cell``, ascending.
-        lefts: First column of each column of windows, multiples of ``cell``, ascending.
-    """
+    """The windows over a raster; :func:`lay_grid` makes one."""
 
     height: int
     width: int
     cell: int
-    window: tuple[int, int]
-    overlap: tuple[int, int]
-    tops: tuple[int, ...]
-    lefts: tuple[int, ...]
+    window: tuple[int, int]  # multiples of ``cell``
+    overlap: tuple[int, int]  # the least of neighbours, in cells; 0 of one window only
+    tops: tuple[int, ...]  # of each row of windows, multiples of ``cell``, ascending
+    lefts: tuple[int, ...]  # of each column of windows
 
     @property
     def cells_high(self) -> int:
@@ -145,10 +134,6 @@ def lay_grid(size: tuple[int, int], window: tuple[int, int], overlap: float, cel
 
 def cut_blocks(size: tuple[int, int], block: tuple[int, int]) -> tuple[Window, ...]:
     """Cut a raster into blocks, row by row; those at its right and bottom may be smaller.
-
-    Args:
-        size: Rows and columns of the raster.
-        block: Rows and columns of a block.
 
     Raises:
         UserError: A size is not a whole number of at least 1.

@@ -231,9 +231,8 @@ def _read(source: RasterSource, chunk: Window, squares: dict[Colour, np.ndarray]
         covered = colour.covers(pixels)
         if valid is not None:
             covered |= ~valid
-        covered = covered[np.ix_(*lines)]
-        covered = covered.reshape(len(covered) // SIDE, SIDE, -1).all(axis=1)
-        found[at] = np.packbits(covered, axis=1) == 0xFF
+        covered = covered[lines[0]].reshape(len(lines[0]) // SIDE, SIDE, -1).all(axis=1)
+        found[at] = np.packbits(covered[:, lines[1]], axis=1) == 0xFF
 
 
 def _ringed(source: RasterSource, chunk: Window) -> tuple[slice, slice]:

@@ -22,7 +22,7 @@ from bhvit_seg.inference.inputs import address_name, files_behind
 from bhvit_seg.inference.predictor import Predictor
 from bhvit_seg.inference.windows import Grid
 from bhvit_seg.raster.opening import open_quietly, paths_read
-from bhvit_seg.raster.outputs import IDENTITY_TAG
+from bhvit_seg.raster.outputs import run_of
 from bhvit_seg.raster.reading import RasterSource
 from bhvit_seg.raster.writing import OutputOptions
 
@@ -101,12 +101,7 @@ def is_finished(wanted: dict[Path, str]) -> bool:
         UserError: An existing file has other contents.
     """
     for path in filter(Path.exists, wanted):
-        try:
-            with open_quietly(path) as dataset:
-                found = dataset.tags().get(IDENTITY_TAG)
-        except rasterio.errors.RasterioError:
-            found = None
-        if found != wanted[path]:
+        if run_of(path) != wanted[path]:
             raise UserError(f'{path} is there already, and is not the map of this raster by this '
                             'model with these options: give another output, or --overwrite')
     return all(map(Path.exists, wanted))

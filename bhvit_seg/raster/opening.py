@@ -100,12 +100,15 @@ def paths_read(path: str | os.PathLike) -> list[str]:
     found, left = set(), [path]
     while left:
         each = left.pop()
-        if each not in found:
-            found.add(each)
-            only = {} if each == path else {'driver': 'VRT'}
-            with contextlib.suppress(load_rasterio().errors.RasterioError), (
-                    open_quietly(each, **only)) as dataset:
-                left += dataset.files
+        if each in found:
+            continue
+        found.add(each)
+        only = {} if each == path else {'driver': 'VRT'}
+        if only and each.lower().endswith(('.tif', '.tiff', '.jp2', '.jpg', '.png')):
+            continue  # the thousands of tiles of a mosaic
+        with contextlib.suppress(load_rasterio().errors.RasterioError), (
+                open_quietly(each, **only)) as dataset:
+            left += dataset.files
     return sorted(found)
 
 

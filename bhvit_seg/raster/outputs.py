@@ -79,6 +79,15 @@ def sidecar_of(raster: Path) -> Path:
     return raster.with_name(f'{raster.name}.aux.xml')
 
 
+def run_of(raster: Path) -> str | None:
+    """Return the digest of the run that wrote a map, None where that is not known."""
+    try:
+        with open_quietly(raster) as dataset:
+            return dataset.tags().get(IDENTITY_TAG)
+    except load_rasterio().errors.RasterioError:
+        return None
+
+
 def check_outputs(plans: Mapping[Path | str, OutputPaths], others: Iterable[str | Path] = (),
                   overwrite: bool = False) -> None:
     """Check that no output replaces an input or, unasked, a file of the user's.
@@ -112,7 +121,7 @@ def check_outputs(plans: Mapping[Path | str, OutputPaths], others: Iterable[str 
 
 def _refuse_strangers(plan: OutputPaths) -> None:
     """Refuse existing files that were not written for this map."""
-    strange = [path for path in plan.rasters if os.path.lexists(path) and not _is_map(path)]
+    strange = [path for path in plan.rasters if os.path.lexists(path) and run_of(path) is None]
     strange += [sidecar_of(path) for path in plan.rasters
                 if os.path.lexists(sidecar_of(path)) and _read_sidecar(path) is None]
     # GeoPackages are checked by their layers; a link to nothing is none.
@@ -122,14 +131,6 @@ def _refuse_strangers(plan: OutputPaths) -> None:
     if strange:
         raise UserError(f'{strange[0]} is there already, and was not written for this map: give '
                         'another output, or --overwrite to replace it')
-
-
-def _is_map(path: Path) -> bool:
-    try:
-        with open_quietly(path) as dataset:
-            return IDENTITY_TAG in dataset.tags()
-    except load_rasterio().errors.RasterioError:
-        return False
 
 
 def _check_geopackages(plan: OutputPaths, overwrite: bool) -> None:

@@ -50,8 +50,8 @@ def write_page(image: str | Path, labels: str | Path, out: str | Path, title: st
                alpha: bool = True) -> None:
     """Write a page with labels and image under a slider, a legend and the georeference.
 
-    Args and errors are those of :func:`~bhvit_seg.raster.preview.write_preview`; ``out`` is the
-    HTML file, ``title`` its heading.
+    Arguments and errors are those of :func:`~bhvit_seg.raster.preview.write_preview`; ``out`` is
+    the HTML file, ``title`` its heading.
     """
     with open_raster(image) as source, open_raster(labels) as result:
         check_same_size(source, result)

@@ -115,7 +115,9 @@ def write_probabilities(out: str | os.PathLike, source: RasterSource,
     uint8 has the scale 1/255 and a mask inside the file, since every value means something;
     float16 has the nodata value NaN, and is read as float32.
 
-    Args and errors as of :func:`write_labels`, and:
+    Other arguments, and errors, are those of :func:`write_labels`.
+
+    Args:
         stripes: The first row, probabilities ``(classes, rows, width)``, and which pixels are
             valid, ``(rows, width)`` bool, or None where all are.
         dtype: ``'uint8'``, for probabilities in units of 1/255, or ``'float16'``.

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from mmengine.registry import init_default_scope
 from native.segmentors import build_segmentor
 
 from bhvit_seg.native.export import fold_segmentor
 from bhvit_seg.native.file_format import write_packed
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    init_default_scope('mmseg')
 
 
 @pytest.fixture(scope='session')
