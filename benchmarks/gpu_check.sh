@@ -29,10 +29,10 @@ CONFIG=${CONFIG:-bhvit-nano_binary-ds_segformer_1xb4-3k_rs-lvf-224x224}
 TAUGHT=${TAUGHT:-bhvit-nano_binary-ds_distill-lite0_segformer_1xb4-3k_rs-lvf-224x224}
 TEACHER=${TEACHER:-efficientnet-lite0_fpn_1xb4-3k_rs-lvf-224x224}
 if [ -n "${TINY:-}" ]; then
-  device=cpu amp=() batch=1 size=224 archs=(nano) most=4 loader=1
+  device=cpu amp=() batch=1 size=224 archs=(nano) trial=3 most=4 loader=1
   LIMIT=${LIMIT:-7200}
 else
-  device=cuda amp=(--amp) batch=16 size=448 archs=(tiny small nano) most=1000000 loader=8
+  device=cuda amp=(--amp) batch=16 size=448 archs=(tiny small nano) trial=60 most=1000000 loader=8
   LIMIT=${LIMIT:-540}  # seconds, all together
 fi
 mkdir -p "$OUT"
@@ -56,11 +56,13 @@ try() { local name=$1; shift; "$@" || { echo "FAILED: $name"; failed+=("$name");
 train() {
   local name=$1 seconds=$2 weights=$3; shift 3
   step "$name, $seconds s"
-  local iterations=$most
-  if [ -z "${TINY:-}" ]; then
-    run_for 60 "$work/trial_$name" "$@" > "$work/trial.txt" 2>&1 || { tail -30 "$work/trial.txt"; return 1; }
-    iterations=$("$PYTHON" -m benchmarks.gpu_times iterations "$work/trial_$name" "$seconds") || return 1
-  fi
+  run_for "$trial" "$work/trial_$name" "$@" > "$work/trial.txt" 2>&1 || {
+    tail -30 "$work/trial.txt"
+    return 1
+  }
+  local iterations
+  iterations=$("$PYTHON" -m benchmarks.gpu_times iterations "$work/trial_$name" "$seconds") || return 1
+  [ "$iterations" -lt "$most" ] || iterations=$most
   echo "$iterations iterations"
   # Should it take longer: SIGINT keeps the last checkpoint.
   run_for "$iterations" "$work/$name" timeout -s INT $((seconds + 30)) "$@" || true

@@ -1,7 +1,6 @@
 """1-bit vision transformers for semantic segmentation with mmsegmentation.
 
-Importing the package is light: it gives the version and nothing else. Importing
-``bhvit_seg.modules`` registers everything that a config names.
+This import gives only the version; ``bhvit_seg.modules`` registers everything that configs name.
 """
 
 __version__ = '0.1.0'

@@ -1,7 +1,6 @@
-"""The command ``bhvit-seg``: one subcommand a file of ``bhvit_seg/commands``.
+"""The command ``bhvit-seg``: one subcommand per file of ``bhvit_seg/commands``.
 
-Parsing needs neither torch nor the OpenMMLab stack. Only the file of the chosen subcommand is
-imported, and its packages when it runs.
+Only the chosen subcommand is imported, and its packages when it runs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How a command ends: bad input, a missing package, Ctrl-C and a closed pipe give one line each.
-
-No traceback is printed for any of them; a bug keeps its own.
-"""
+"""How commands end: bad input, a missing package, Ctrl-C and a closed pipe give one line each."""
 
 from __future__ import annotations
 
@@ -24,15 +21,15 @@ NOTHING_TO_KEEP = 'nothing unfinished is left behind; the same command starts ag
 
 
 class UserError(ValueError):
-    """Something the user gave is wrong.
+    """An error of the user's input, printed by entry points without a traceback.
 
-    The message is one sentence for that user: what is wrong, where it stands, what was expected
-    and how to correct it. Entry points print it without a traceback.
+    The message is one sentence: what is wrong, where, what was expected and how to correct it.
     """
 
 
 def find_user_error(error: BaseException | None) -> UserError | None:
-    """Return the innermost :class:`UserError` among the causes: registries rethrow it as others."""
+    """Return the innermost :class:`UserError` among the causes of an error, which registries
+    wrap."""
     found = [cause for cause in causes(error) if isinstance(cause, UserError)]
     return found[-1] if found else None
 
@@ -89,8 +86,7 @@ _explanations: list[Callable[[], str]] = []
 def explain_interrupt(explain: Callable[[], str]) -> Iterator[None]:
     """Say what is kept, and how to continue, when the block is interrupted.
 
-    ``explain`` is called in the handler of the signal and returns what follows ``interrupted: ``,
-    such as ``'12 images are predicted; the same command continues'``.
+    ``explain`` is called in the signal handler and returns the text after ``interrupted: ``.
     """
     _explanations.append(explain)
     try:
@@ -102,8 +98,7 @@ def explain_interrupt(explain: Callable[[], str]) -> Iterator[None]:
 class _Interruption:
     """Turns SIGINT and SIGTERM into a KeyboardInterrupt and remembers what to say about it.
 
-    What the interrupt becomes on its way up does not matter: imports turn it into an ImportError,
-    and a DataLoader into a RuntimeError, once ``signum`` is set.
+    Imports may turn it into an ImportError, a DataLoader into a RuntimeError; ``signum`` stays set.
     """
 
     def __init__(self) -> None:
@@ -175,7 +170,7 @@ def closed(stream) -> bool:
 
 
 def discard(*streams) -> None:
-    """Send what the streams still hold, and all that follows, to nowhere."""
+    """Redirect streams, with what they still hold, to the null device."""
     for stream in streams:
         with contextlib.suppress(OSError, ValueError, AttributeError), open(os.devnull, 'wb') as no:
             os.dup2(no.fileno(), stream.fileno())

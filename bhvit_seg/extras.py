@@ -1,7 +1,7 @@
-"""Optional packages: which extra of bhvit_seg has each, and the command that installs it.
+"""Optional packages: the extra of bhvit_seg that has each, and the command that installs it.
 
-Needs nothing but the standard library. No command assumes that a package index has bhvit_seg: in
-a checkout the extra is installed from there, elsewhere its packages are named one by one.
+No command assumes that a package index has bhvit_seg: a checkout is installed from its folder,
+elsewhere the packages of an extra are named one by one.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def install_line(extra: str = 'mm') -> str:
 
 
 def engine_failure() -> str:
-    """Return why the packed engine was not compiled, as its build has noted; '' if it has not."""
+    """Return why the packed engine was not compiled, as its build noted; '' otherwise."""
     try:
         return (ROOT / 'bhvit_seg' / 'native' / 'engine_failure.txt').read_text('utf-8').strip()
     except OSError:

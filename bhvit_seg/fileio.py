@@ -1,7 +1,7 @@
-"""Writing files so that nobody ever sees half of one.
+"""Atomic writing of files, and checks of output names.
 
-A file is written beside its final name and renamed when it is whole, so a crash, a full disk or
-a SIGKILL leaves either the old file or the new one. Needs nothing but the standard library.
+A file is written beside its final name and renamed when it is whole, so a crash, a full disk or a
+SIGKILL leaves either the old file or the new one.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ _numbers = itertools.count()  # threads may write the same file
 def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
     """Yield the name to write to; rename it to ``path`` when the block ends without an error.
 
-    The name lies in the same folder, is hidden, carries the process id and keeps the suffix of
-    ``path``, by which libraries choose a format. Missing parent folders are made, the target of a
-    link is replaced, a replaced file leaves its permissions to the new one, and what is no file,
-    such as ``/dev/stdout`` or a named pipe, is written to.
+    The name is hidden, lies in the same folder and keeps the suffix of ``path``. Parent folders are
+    created, links are followed, permissions of a replaced file are kept, and devices and named
+    pipes are written to directly.
 
     Raises:
         IsADirectoryError: ``path`` is a folder.
@@ -65,7 +64,6 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:
-    """Write ``content`` to ``path`` atomically."""
     with write_atomically(path) as partial:
         partial.write_bytes(content)
 
@@ -81,10 +79,9 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 
 def remove_leftovers(folder: str | os.PathLike) -> list[Path]:
-    """Delete what killed writers left in ``folder`` and return the names.
+    """Delete partial files that killed writers left in ``folder``; return their names.
 
-    Only for folders with a single writer, such as a work dir: a file another process is writing
-    at this moment looks the same.
+    Only for folders with a single writer, such as a work dir.
     """
     leftovers = sorted(path for path in Path(folder).glob(f'.*{PARTIAL}*')
                        if LEFTOVER.fullmatch(path.name))
@@ -94,10 +91,10 @@ def remove_leftovers(folder: str | os.PathLike) -> list[Path]:
 
 
 def make_output_folder(path: str | os.PathLike, name: str) -> Path:
-    """Make the folder ``path``, given by the argument ``name``, and see that it can be written to.
+    """Create the folder ``path``, given by the argument ``name``, and check that it is writable.
 
     Raises:
-        UserError: It cannot be made or written to.
+        UserError: It cannot be created or written to.
     """
     folder = Path(path)
     probe = folder / f'.write-test.{os.getpid()}{PARTIAL}'
@@ -113,7 +110,7 @@ def make_output_folder(path: str | os.PathLike, name: str) -> Path:
 
 
 def identify(path: str | os.PathLike) -> object:
-    """Return what all names of a file, links too, have in common, whether it exists or not."""
+    """Return a key that all names of a file, also links, share, whether it exists or not."""
     with contextlib.suppress(OSError):
         status = os.stat(path)
         return status.st_dev, status.st_ino
@@ -122,16 +119,7 @@ def identify(path: str | os.PathLike) -> object:
 
 def refuse_inputs(outputs: Iterable[str | os.PathLike], inputs: Iterable[str | os.PathLike],
                   option: str) -> None:
-    """Refuse to write files that are read, by whatever link or other name.
-
-    Args:
-        outputs: What is to be written.
-        inputs: What is read.
-        option: What to give otherwise, for the message.
-
-    Raises:
-        UserError: An output is an input.
-    """
+    """Raise a UserError if an output is an input, under any name; ``option`` is what to change."""
     read = {identify(path): path for path in inputs}
     for path in outputs:
         if identify(path) in read:

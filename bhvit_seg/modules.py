@@ -1,7 +1,4 @@
-"""Everything that a config names: importing this module registers it.
-
-Configs import it by ``custom_imports = dict(imports=['bhvit_seg.modules'])``.
-"""
+"""Importing this module (``custom_imports`` of configs) registers everything that configs name."""
 
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import bhvit_seg.datasets.rs_lvf

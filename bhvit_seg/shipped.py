@@ -1,8 +1,8 @@
 """The configs and packed models that come with the package, found by their names.
 
-A wheel carries configs in ``bhvit_seg/.mim/configs``, where OpenMMLab's ``mim`` looks too; in a
-checkout they are in ``configs``. Models are in ``bhvit_seg/zoo``: ``index.json``, which
-``benchmarks/ship.py`` writes, and for each model a ``.bhv`` file and a card, ``.md``.
+A wheel has configs in ``bhvit_seg/.mim/configs``, for OpenMMLab's ``mim``, a checkout in
+``configs``. ``bhvit_seg/zoo`` has ``index.json`` and for each model a ``.bhv`` file and a card
+``.md``.
 """
 
 from __future__ import annotations
@@ -22,11 +22,7 @@ ZOO = PACKAGE / 'zoo'
 
 
 def configs_folder() -> Path:
-    """Return the folder of the configs.
-
-    Raises:
-        UserError: It is missing from the installation.
-    """
+    """Return the folder of the configs; a UserError says that the installation lacks it."""
     for folder in (PACKAGE / '.mim' / 'configs', PACKAGE.parent / 'configs'):
         if (folder / '_base_').is_dir():
             return folder
@@ -43,7 +39,7 @@ def config_paths() -> dict[str, Path]:
 
 
 def find_config(config: str | Path) -> Path:
-    """Return the path of a config, given as that or as a name, with or without ``.py``.
+    """Return the path of a config, given as a path or a name with or without ``.py``.
 
     Raises:
         UserError: There is none; the message names the nearest ones.
@@ -61,18 +57,12 @@ def find_config(config: str | Path) -> Path:
 
 
 def shipped_models() -> dict[str, dict[str, Any]]:
-    """Return the entry of each shipped model in the index, by its name.
-
-    An entry has ``title``, ``classes``, ``ground_sampling_distance`` (metres, or None), ``window``
-    (height and width in pixels), ``file``, ``bytes``, ``sha256``, ``config``, ``data``,
-    ``licence``, ``attribution``, and ``scores``: ``split``, ``images``, ``mIoU`` and the ``IoU`` of
-    each class in per cent.
-    """
+    """Return the index of shipped models by name; docs/models.md describes the entries."""
     return json.loads((ZOO / 'index.json').read_text('utf-8'))
 
 
 def find_model(model: str | Path) -> Path:
-    """Return the path of a packed model, given as that or as the name of a shipped one.
+    """Return the path of a packed model, given as a path or as the name of a shipped one.
 
     Raises:
         UserError: There is none, or the file of a shipped model is damaged.
@@ -92,11 +82,7 @@ def find_model(model: str | Path) -> Path:
 
 
 def model_card(model: str) -> str:
-    """Return the card of a shipped model, Markdown.
-
-    Raises:
-        UserError: There is no such model.
-    """
+    """Return the Markdown card of a shipped model; a UserError if there is none."""
     models = shipped_models()
     if model not in models:
         raise UserError(f'no model {model} is shipped: ' + (

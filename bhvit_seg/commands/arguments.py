@@ -37,8 +37,7 @@ def add_launcher(parser: argparse._ActionsContainer) -> None:
     """Add ``--launcher``, and the option that ``torch.distributed.launch`` passes."""
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none',
                         help='what started the processes of a distributed run (default: none)')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
-                        help=argparse.SUPPRESS)
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def use_launcher(args: argparse.Namespace) -> None:
@@ -60,13 +59,12 @@ def add_model(parser: argparse._ActionsContainer) -> None:
 
 
 def check_model(args: argparse.Namespace) -> None:
-    """See that either a checkpoint with its config or a packed model is given.
+    """Check that either a checkpoint with its config or a packed model is given.
 
-    Sets ``args.packed`` to the file of a model given by name, ``args.config`` to that of a config,
-    and ``args.cfg_options`` to a dict.
+    Sets ``args.packed`` and ``args.config`` to files, and ``args.cfg_options`` to a dict.
 
     Raises:
-        UserError: Neither is, or both are, or there is no such config or model.
+        UserError: Neither or both are given, or there is no such config or model.
     """
     from bhvit_seg.shipped import find_config, find_model
 

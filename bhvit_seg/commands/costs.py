@@ -1,4 +1,4 @@
-"""What configs cost, per layer and in all: the tables of ``bhvit-seg complexity``."""
+"""The tables of ``bhvit-seg complexity``: costs of configs per layer and in total."""
 
 from __future__ import annotations
 
@@ -28,13 +28,12 @@ def measure_complexity(config: str | Path, size: Sequence[int] | None = None,
                        cfg_options: dict[str, Any] | None = None) -> dict[str, Any]:
     """Count what the model of a config, a segmentor or a classifier, costs for one image.
 
-    ``size`` is height and width in pixels, by default those of the config's crop, else 512×512.
+    ``size`` is height and width in pixels, by default the config's crop, else 512×512.
 
     Returns:
-        ``size``, ``total``, ``layers`` and ``unknown`` of
-        :class:`~bhvit_seg.evaluation.complexity.Complexity`, ``config``, ``packed_bytes`` (the file
-        that ``bhvit-seg export`` writes, with all full-precision parts in 32 bits; None where the
-        model cannot be packed) and ``not_packed`` (why).
+        The fields of :class:`~bhvit_seg.evaluation.complexity.Complexity` as a dict, ``config``,
+            ``packed_bytes`` (of the file of ``bhvit-seg export`` with 32-bit real weights, or None)
+            and ``not_packed`` (why not).
 
     Raises:
         UserError: Config or size is wrong, or the model takes no image of that size.
@@ -65,7 +64,7 @@ def packed_size(model: nn.Module) -> tuple[int | None, str | None]:
 
 
 def group_layers(layers: Sequence[dict[str, Any]], depth: int | None) -> list[dict[str, Any]]:
-    """Add up layers whose names begin with the same ``depth`` parts; None keeps each apart."""
+    """Sum layers whose names begin with the same ``depth`` parts; None keeps each separate."""
     groups: dict[str, dict[str, Any]] = {}
     for layer in layers:
         name = '.'.join(layer['name'].split('.')[:depth])
@@ -77,10 +76,7 @@ def group_layers(layers: Sequence[dict[str, Any]], depth: int | None) -> list[di
 
 
 def cost_table(records: Sequence[dict[str, Any]], depth: int | None = 2) -> Table:
-    """Lay out records of :func:`measure_complexity` for the terminal.
-
-    One record is shown by parts of the network, several by their totals.
-    """
+    """Lay out one record of :func:`measure_complexity` by parts, or several by their totals."""
 
     def cells(cost: dict[str, Any]) -> list[str]:
         return [*(f'{cost[key] / 1e6:,.2f}' for key in SUMS[:5]), f'{cost["bytes"] / 1e3:,.1f}']
@@ -106,7 +102,7 @@ def cost_table(records: Sequence[dict[str, Any]], depth: int | None = 2) -> Tabl
 
 
 def remarks(records: Sequence[dict[str, Any]]) -> list[str]:
-    """Say of each record what could not be counted, and how large its packed file is."""
+    """Describe for each record what was not counted, and the size of its packed file."""
     lines = []
     for record in records:
         start = f'{Path(record["config"]).stem}: ' if len(records) > 1 else ''

@@ -1,4 +1,4 @@
-"""From nothing to a picture of predictions: what ``bhvit-seg demo`` does."""
+"""The steps of ``bhvit-seg demo``, from synthetic data to a contact sheet of predictions."""
 
 from __future__ import annotations
 
@@ -33,17 +33,11 @@ _AGREEMENT = np.array([[(25, 25, 25), (230, 60, 50)],     # truth background: ri
 
 
 def run_demo(config: str | Path, folder: str | Path) -> Path:
-    """Make a sample set, train on it, test, predict, pack, and draw a contact sheet.
+    """Make a sample set, train on it, test, predict, pack, and draw a contact sheet; return its
+    path.
 
-    What a killed run has finished is not done again. Where the engine of packed models is not
-    built, the demonstration goes without.
-
-    Args:
-        config: The config to train.
-        folder: Where everything goes.
-
-    Returns:
-        The contact sheet.
+    Finished steps of an earlier run are not repeated. Without the packed engine, packing is
+    omitted.
     """
     start = time.monotonic()
     folder = Path(folder)
@@ -89,7 +83,7 @@ def run_demo(config: str | Path, folder: str | Path) -> Path:
 
 def _compare_cost(config: str | Path, checkpoint: Path, report: ExportReport, images: list[Path]
                   ) -> str:
-    """Time torch and the engine on the same image, and say what they take."""
+    """Time torch and the engine on the same image."""
     predictor = TorchPredictor(config, checkpoint, 'cpu')
     segmentor = PackedSegmentor(report.path, torch.get_num_threads())
     image = predictor.load(images[0])
@@ -101,7 +95,7 @@ def _compare_cost(config: str | Path, checkpoint: Path, report: ExportReport, im
 
 
 def _row(image: Path, data: Path, predictions: dict[str, Path]) -> tuple[str, list[np.ndarray]]:
-    """Return the caption and the pictures of an image's row of the contact sheet."""
+    """Return the caption and the pictures of an image's row."""
     folders = data / 'annotations' / 'val', *(folder / 'labels' for folder in predictions.values())
     maps = [np.asarray(Image.open(folder / image.name)) for folder in folders]
     truth, last = maps[0] == 1, maps[-1] == 1

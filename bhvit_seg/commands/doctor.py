@@ -23,7 +23,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def instruction_sets() -> list[str]:
-    """Return the instruction sets that the engine can use here, see :mod:`bhvit_seg.native`."""
     from bhvit_seg import native
 
     return native.instruction_sets()

@@ -8,9 +8,7 @@ DESCRIPTION = (
     'Lists the packed models that the package brings: what they find, at which ground sampling '
     'distance, and how well on images that they have not seen. `predict` and `predict-raster` take '
     'their names as --model. With a NAME, prints its card: data, licence, scores, failures.')
-EXAMPLES = (
-    'bhvit-seg models',
-    'bhvit-seg models roads-1m')
+EXAMPLES = ('bhvit-seg models', 'bhvit-seg models roads-1m')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

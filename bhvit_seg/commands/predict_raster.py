@@ -28,7 +28,6 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of raster prediction."""
     parser.add_argument('inputs', nargs='+', metavar='IN',
                         help='raster that GDAL opens, or folder of rasters')
     parser.add_argument('out', metavar='OUT',
@@ -74,13 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='also write OUT_probabilities.tif, a band a class: uint8 (default with the flag '
              'alone) or float16')
     add('--vector', metavar='FILE', help='also write polygons: .gpkg, .geojson or .fgb')
-    add('--classes', nargs='+', metavar='CLASS',
-        help='classes that become polygons (default: all)')
+    add('--classes', nargs='+', metavar='CLASS', help='classes that become polygons (default: all)')
     add('--min-area', type=float, metavar='M2',
         help='regions of fewer square metres go to the neighbouring class with the longest common '
              'border')
-    add('--min-pixels', type=int, metavar='N',
-        help='the same in pixels, for rasters without a CRS')
+    add('--min-pixels', type=int, metavar='N', help='the same in pixels, for rasters without a CRS')
     add('--simplify', type=float, metavar='M',
         help="how far simplified lines may lie from the pixels' edges; metres, or pixels where the "
              'raster has no CRS')
@@ -104,7 +101,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Map what the arguments name; return the exit status."""
     check_arguments(args)
     from bhvit_seg.raster.opening import load_rasterio
 
@@ -222,7 +218,7 @@ def check_vectors(args: argparse.Namespace, classes: Sequence[str], rasters: Ite
 
 
 def absolute(path: str | Path | None) -> str | None:
-    """Return an absolute path, for workers elsewhere; addresses of GDAL stay as they are."""
+    """Return an absolute path, for other processes; addresses of GDAL are unchanged."""
     from bhvit_seg.inference.inputs import Kind, kind_of
 
     if path is None or kind_of(path) is Kind.ADDRESS:
@@ -244,7 +240,7 @@ def find_outputs(rasters: Mapping[Path | str, Path], inputs: Sequence[str], out:
 
 
 def describe(report) -> str:
-    """Return a line or two about a map."""
+    """Return one or two lines about a map."""
     if report.existed:
         return f'{report.out} is there already'
     from bhvit_seg.raster.mapping import STEPS
@@ -258,7 +254,7 @@ def describe(report) -> str:
 
 
 def write_companions(raster: str, plan: OutputPaths, args: argparse.Namespace) -> None:
-    """Write polygons, centre lines, picture and page of a finished map, unless they are there."""
+    """Write polygons, centre lines, picture and page of a finished map, unless they exist."""
     from bhvit_seg.raster.outputs import is_ours, write_notes
 
     options = {name: getattr(args, name) for name in (

@@ -30,11 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_label_map(pairs: list[str]) -> dict[int, int]:
-    """Return the new ids by old id.
-
-    Raises:
-        UserError: One is not written ``OLD:NEW``.
-    """
+    """Return the new ids by old id; a UserError names a pair that is not ``OLD:NEW``."""
     label_map = {}
     for pair in pairs:
         old, _, new = pair.partition(':')

@@ -1,1 +1,1 @@
-"""What is installed beside the package, and how it is used as it is."""
+"""Adaptation to the installed packages."""

@@ -1,6 +1,6 @@
-"""Says what is installed, what is missing or does not fit, and what to type: ``bhvit-seg doctor``.
+"""What is installed, what is missing or does not fit, and what to type: ``bhvit-seg doctor``.
 
-Needs nothing but the standard library, so that it works where everything else is broken.
+Needs only the standard library, so that it works where everything else is broken.
 """
 
 from __future__ import annotations
@@ -66,11 +66,9 @@ class Diagnosis:
 
 
 def examine(instruction_sets: Callable[[], list[str]]) -> Diagnosis:
-    """Look at the interpreter, the processor, the engine and the packages.
+    """Examine the interpreter, the processor, the engine and the packages.
 
-    Args:
-        instruction_sets: Returns those that the engine can use here; raises a ``UserError`` where
-            the engine is not built.
+    ``instruction_sets`` returns those of the engine, or raises a ``UserError`` if it is not built.
     """
     flags = ' '.join(cpu_flags()) or 'no vector instructions known'
     found = Diagnosis(f'bhvit_seg {bhvit_seg.__version__}, Python {platform.python_version()}, '
@@ -158,7 +156,7 @@ def report_problems(problems: list[str], installed: dict[str, dict[str, str]], s
 
 
 def versions(distributions: list[str]) -> dict[str, str]:
-    """Return the versions of those that are installed, by name."""
+    """Return the versions of installed distributions by name."""
     found = {}
     for name in distributions:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -194,7 +192,7 @@ def describe(module: str, distributions: dict[str, str]) -> str:
 
 
 def cpu_flags() -> list[str]:
-    """Return those instruction sets of the processor that the packed engine could use."""
+    """Return the processor's instruction sets that the engine could use."""
     cpuinfo = Path('/proc/cpuinfo')
     if cpuinfo.is_file():
         words = set(cpuinfo.read_text(errors='replace').split())

@@ -1,9 +1,7 @@
-"""Lets mmseg's ``MMSegInferencer`` run configs whose test pipeline loads with ``LoadAerialImage``.
+"""Lets mmseg's ``MMSegInferencer`` run configs whose test pipeline has ``LoadAerialImage``.
 
-The inferencer replaces the entry named ``LoadImageFromFile`` by a loader of its own, and refuses
-pipelines without one. Renaming ours would change how every other config of a process loads, so its
-method is wrapped: files are loaded by the config's own loader, arrays (H, W, C), blue first, as
-the inferencer does.
+The inferencer accepts only ``LoadImageFromFile`` and replaces it by its own loader. Its method is
+wrapped: the config's own loader reads files, arrays (H, W, C), blue first, stay the inferencer's.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from mmseg.registry import TRANSFORMS
 
 
 def adapt_inferencer() -> None:
-    """Wrap ``MMSegInferencer._init_pipeline``; calling it again changes nothing."""
+    """Wrap ``MMSegInferencer._init_pipeline``, once."""
     original = MMSegInferencer._init_pipeline
     if hasattr(original, '__wrapped__'):
         return

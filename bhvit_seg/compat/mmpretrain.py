@@ -1,5 +1,4 @@
-"""mmpretrain, for configs of classifiers: importing this says what to type when it does not import.
-"""
+"""mmpretrain for configs of classifiers; if it does not import, the error says what to type."""
 
 from __future__ import annotations
 

@@ -1,13 +1,11 @@
-"""The OpenMMLab stack: says what to type when it is missing, and makes it fit current torch.
+"""The OpenMMLab stack: what to type when it is missing, and adaptation to current torch.
 
-``bhvit_seg.models``, ``.datasets`` and ``.training`` import this module first. It changes four
-things, for the maintained fork and for the original packages:
+``bhvit_seg.models``, ``.datasets`` and ``.training`` import this module first. For the maintained
+fork and for the original packages:
 
 * a missing package ends in one line that names it and the command that installs it;
-* what the packages print and warn at import (optional back ends nobody here uses) stays unseen,
-  as do warnings about their own defaults;
-* training checkpoints load under torch's weights-only default, which knows nothing of the few
-  types mmengine writes besides tensors;
+* output and warnings at import, and warnings about the packages' own defaults, are hidden;
+* training checkpoints load under torch's weights-only default;
 * the text of a config, which every checkpoint holds, is formatted once.
 """
 
@@ -38,7 +36,7 @@ class StackError(UserError, ImportError):
 
 
 def import_quietly(*names: str) -> None:
-    """Import modules, without what they print and warn."""
+    """Import modules and hide what they print and warn."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter('ignore')
         for name in names:
@@ -67,11 +65,10 @@ def require_mm_stack() -> None:
 
 
 def allow_mmengine_checkpoints() -> None:
-    """Tell torch's weights-only unpickler about what mmengine's checkpoints hold.
+    """Allow torch's weights-only unpickler what mmengine's checkpoints hold.
 
-    These are the log histories of the message hub (``HistoryBuffer``) and NumPy's arrays and
-    scalars of numeric type; all of them are data. NumPy 2 renamed the module that a checkpoint
-    names, so each function is allowed under the name of either version.
+    These are log histories (``HistoryBuffer``) and NumPy's numeric arrays and scalars. NumPy 2
+    renamed their module, so each function is allowed under both names.
     """
     import numpy as np
     import torch
@@ -87,10 +84,10 @@ def allow_mmengine_checkpoints() -> None:
 
 
 def history_method(owner: Any, name: str) -> Callable:
-    """Stand in for ``getattr`` in checkpoints: mmengine writes its statistics by reference.
+    """Replace ``getattr`` in checkpoints, where mmengine refers to methods of ``HistoryBuffer``.
 
     Raises:
-        UnpicklingError: Anything but a public method of ``HistoryBuffer`` is asked for.
+        UnpicklingError: Anything but a public method of ``HistoryBuffer`` is requested.
     """
     from mmengine.logging import HistoryBuffer
 
@@ -100,10 +97,7 @@ def history_method(owner: Any, name: str) -> Callable:
 
 
 def format_configs_once() -> None:
-    """Let yapf format each text once: mmengine does so for each checkpoint that it writes.
-
-    That takes a second for a config of ordinary size, longer than a step of a small network.
-    """
+    """Cache yapf's result: mmengine formats the config, about a second, for each checkpoint."""
     from yapf.yapflib import yapf_api
 
     format_code, known = yapf_api.FormatCode, {}

@@ -1,9 +1,8 @@
-"""Gets torchvision imported beside a torch without CUDA.
+"""Import of torchvision beside a torch without CUDA.
 
-Only mmpretrain needs torchvision, for its transforms, but mmsegmentation imports mmpretrain where
-it is installed. The torchvision of PyPI is compiled against a torch with CUDA. Beside one without,
-its compiled operators, which are for boxes, do not load, and it refuses to be imported because it
-cannot describe them to torch; without the descriptions it works.
+mmsegmentation imports mmpretrain where it is installed, and that needs torchvision. Beside a torch
+without CUDA, PyPI's torchvision cannot load its compiled operators (for boxes) and fails to
+register their meta functions; without that registration it works.
 """
 
 from __future__ import annotations

@@ -1,9 +1,5 @@
-"""Checks of every file of a data set before it is trained on.
-
-``bhvit-seg check-dataset`` and :class:`~bhvit_seg.training.hooks.DatasetCheckHook` call them: ids
-out of range, missing pairs and damaged files otherwise show as a crash hours later, or as an IoU
-of 0.
-"""
+"""Checks of every file of a data set before training: ids out of range, missing pairs, damaged
+files."""
 
 from __future__ import annotations
 
@@ -36,11 +32,8 @@ CACHE_VERSION = 5
 
 def check_from_config(cfg, split: str = 'train', cache_file: str | os.PathLike | None = None,
                       progress: bool = True) -> DatasetReport:
-    """Check the data set of one split of a config, see :func:`check_dataset`.
-
-    Raises:
-        UserError: The config has no such split, or a folder is missing.
-    """
+    """Check the data set of one split of a config, see :func:`check_dataset` and
+    :func:`require_folders`."""
     require_folders(cfg, split)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     loader, model = cfg[f'{split}_dataloader'], cfg.get('model') or {}
@@ -85,18 +78,16 @@ def check_dataset(dataset, split: str = 'train', channels: int | None = None, he
                   needs_masks: bool = True, batch_size: int = 1,
                   cache_file: str | os.PathLike | None = None, progress: bool = True
                   ) -> DatasetReport:
-    """Check every file of a built dataset (also one that repeats or joins others).
+    """Check every file of a built dataset (also one that repeats or concatenates others).
 
     Args:
         dataset: A ``BaseSegDataset``.
-        split: ``train``, ``val`` or ``test``.
-        channels: Channels that the model takes.
+        channels: Input channels of the model, where known.
         head_classes: ``num_classes`` of the model's heads.
         needs_masks: Whether images without any mask folder are a problem.
-        batch_size: Images that are put together into one array.
-        cache_file: JSON file that remembers what was found in files that have not changed since,
-            so that a resumed training does not read them again.
-        progress: Whether to show a progress bar (on a terminal).
+        batch_size: Images of a batch, which must have one size.
+        cache_file: JSON file of findings, so that unchanged files are not read again.
+        progress: Show a progress bar (on a terminal).
     """
     parts = list(_leaves(dataset))
     classes = tuple(parts[0].metainfo['classes'])
@@ -266,12 +257,12 @@ def _masks_without_image(dataset, infos: list[dict]) -> list[str]:
 
 
 def _listed(config) -> list:
-    """What may be one or several, as a list."""
     return list(config) if isinstance(config, (list, tuple)) else [config]
 
 
 def _leaves(dataset):
-    """The datasets that read files, or their configs, inside ones that repeat or join others."""
+    """Yield the datasets that read files, or their configs, inside wrappers that repeat or
+    concatenate."""
     get = dataset.get if isinstance(dataset, dict) else lambda name: getattr(dataset, name, None)
     if get('dataset') is not None:
         yield from _leaves(get('dataset'))

@@ -1,7 +1,4 @@
-"""Damage of JPEG data, which decoders only mention: they go on with pixels that they make up.
-
-Needs nothing but the standard library, and rasterio where GDAL reads.
-"""
+"""Damage of JPEG data that decoders only warn about while they fill in made-up pixels."""
 
 from __future__ import annotations
 
@@ -24,16 +21,13 @@ _stderr_lock = threading.Lock()
 
 @contextlib.contextmanager
 def collect_stderr() -> Iterator[list[str]]:
-    """Collect what image libraries in C write to stderr; whatever else comes there passes.
-
-    Yields:
-        A list that is filled with lines when the block ends.
-    """
+    """Yield a list that receives what C image libraries write to stderr; other output passes
+    through."""
     lines: list[str] = []
     with _stderr_lock, contextlib.ExitStack() as stack:
         try:
             saved = os.dup(2)
-        except OSError:  # stderr is closed; and stays of no effect
+        except OSError:  # stderr is closed
             saved = os.open(os.devnull, os.O_WRONLY)
         stack.callback(os.close, saved)
         file = stack.enter_context(tempfile.TemporaryFile())
@@ -63,11 +57,11 @@ if hasattr(os, 'register_at_fork'):
 
 
 def loses_pixels(message: str, content: bytes = b'') -> bool:
-    """Whether a message of libjpeg or of GDAL's JPEG decoder says that pixels are made up.
+    """Whether a message of libjpeg or of GDAL's JPEG decoder says that pixels are lost.
 
-    A few more bytes before the end of an image, as some cameras write them, are harmless; where
-    the ``content`` of the file is known, those of one value. Others are left over where decoding
-    went wrong.
+    A few extra bytes before the end of an image, as some cameras write them, are harmless; where
+    the ``content`` of the file is known, only if they all have one value. Others are left over
+    after a decoding error.
     """
     extraneous = re.search(r'(\d+) extraneous bytes before marker 0x(\w+)', message)
     if not extraneous:
@@ -79,11 +73,11 @@ def loses_pixels(message: str, content: bytes = b'') -> bool:
 
 
 def find_zeroed_part(content: bytes) -> str | None:
-    """Return what is wrong with a JPEG file of which a part has been overwritten with zeros.
+    """Describe the part of a baseline JPEG file that was overwritten with zeros, or return None.
 
-    Zeros are valid codes. Unless they are the one that ends a block, they stand for runs of equal
-    waves, which no picture has: the colours of a scan are interleaved, so it is enough to ask for
-    the brightness. Progressive files are not looked at.
+    Zeros are valid codes. Unless they encode the end of a block, they stand for runs of equal
+    coefficients, which no photograph has. Components of a scan are interleaved, so checking luma is
+    enough.
     """
     first_symbols, components, at = {}, None, 2
     with contextlib.suppress(IndexError):
@@ -109,8 +103,7 @@ def find_zeroed_part(content: bytes) -> str | None:
 def gdal_damage_as_error() -> Iterator[list[str]]:
     """Raise :class:`rasterio.errors.RasterioError` where GDAL only warns that pixels are lost.
 
-    Yields:
-        A list that is filled with the other warnings when the block ends.
+    Yields a list that is filled with the other warnings when the block ends.
     """
     from rasterio.errors import RasterioError
 

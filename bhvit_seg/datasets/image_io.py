@@ -1,9 +1,8 @@
-"""Image, mask and raster files to arrays, or one sentence that names the file.
+"""Decode image, mask and raster files, or raise one sentence that names the file.
 
-TIFF files are read by rasterio; where it is missing, Pillow reads those of one or three bands.
-OpenCV reads PNG, JPEG, WebP and BMP files, Pillow masks and transparent pictures. OpenCV gives a
-damaged file as a picture that is grey in part; checksums of PNG files are therefore verified first,
-and what libjpeg writes to stderr is read. Works without torch and OpenMMLab's packages.
+rasterio reads TIFF files (without it Pillow reads those of one or three bands), OpenCV reads PNG,
+JPEG, WebP and BMP files, Pillow reads masks and transparent images. OpenCV returns a damaged file
+as a partly grey image; so PNG checksums are verified first, and libjpeg's messages are read.
 """
 
 from __future__ import annotations
@@ -52,33 +51,31 @@ COLOUR_FLAGS = {'color': cv2.IMREAD_COLOR, 'unchanged': cv2.IMREAD_UNCHANGED}
 
 def read_image(path: str, color_type: str = 'color', backend_args: dict | None = None
                ) -> np.ndarray:
-    """As :func:`read_pixels`, but the image alone, in the order blue, green, red, further channels
-    of mmseg's pipelines."""
+    """Like :func:`read_pixels`, but the image alone, in mmseg's order blue, green, red, others."""
     return swap_red_and_blue(read_pixels(path, color_type, backend_args)[0])
 
 
 def read_pixels(path: str, color_type: str = 'color', backend_args: dict | None = None
                 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read a camera image, and where it has no data: there it has the mean of its other pixels.
+    """Read a camera image and the mask of its pixels without data, which get the mean of the
+    others.
 
-    It has none where all bands are the nodata value that a TIFF file declares, and where any is NaN
-    or infinite. ``'color'`` drops alpha, and there is no data where that is 0; ``'unchanged'``
-    keeps every band as a channel, so that none is alpha.
+    A pixel has no data where all bands equal the nodata value of a TIFF file, where any band is NaN
+    or infinite, and, for ``'color'``, where alpha is 0.
 
     Args:
         path: PNG, JPEG, TIFF, WebP or BMP file.
-        color_type: ``'color'``: three 8-bit channels, the EXIF orientation of PNG, JPEG and WebP
-            files applied; ``'unchanged'``: every channel in the file's own dtype, pixels where the
-            file stores them. TIFF files of two, or more than three bands need rasterio.
-        backend_args: Where mmengine reads files from.
+        color_type: ``'color'``: three 8-bit channels without alpha, rotated by the EXIF orientation
+            (PNG, JPEG, WebP); ``'unchanged'``: every band as stored, in its own dtype. TIFF files
+            of two, or more than three bands need rasterio.
+        backend_args: Storage backend of mmengine.
 
     Returns:
-        The image (H, W, C) in the order red, green, blue, further channels; and (H, W) bool, or
-        None where it has data everywhere.
+        The image (H, W, C), red, green, blue first, and the mask (H, W) bool, or None without gaps.
 
     Raises:
-        UserError: The file is missing, damaged or not an image, or ``'color'`` is asked of one
-            that has no 8-bit colours.
+        UserError: The file is missing, damaged, not an image, or has no 8-bit colours for
+            ``'color'``.
     """
     content = _read_bytes(path, 'image', backend_args)
     colour = color_type == 'color'
@@ -118,14 +115,9 @@ def swap_red_and_blue(image: np.ndarray) -> np.ndarray:
 
 
 def read_mask(path: str, backend_args: dict | None = None, colours: bool = False) -> np.ndarray:
-    """Read a label mask, a TIFF or any file of one picture that Pillow reads.
+    """Read a label mask: (H, W) numbers, or (H, W, 3) red, green, blue.
 
-    Args:
-        path, backend_args: As for :func:`read_pixels`.
-        colours: Whether a palette image means its colours; otherwise it means its indices.
-
-    Returns:
-        (H, W) numbers or (H, W, 3) red, green, blue.
+    ``colours`` says that a palette image means its colours instead of its indices.
 
     Raises:
         UserError: The file is missing, damaged or not an image.
@@ -133,8 +125,7 @@ def read_mask(path: str, backend_args: dict | None = None, colours: bool = False
     content = _read_bytes(path, 'mask', backend_args)
     tiff = _read_tiff(content, path, 'mask') if content.startswith(TIFF_SIGNATURES) else None
     if tiff is None or tiff.is_coded:
-        mask = np.atleast_3d(
-            _decode_with_pillow(content, path, 'mask', 'RGB' if colours else None))
+        mask = np.atleast_3d(_decode_with_pillow(content, path, 'mask', 'RGB' if colours else None))
     else:
         mask = tiff.values
     return mask[..., 0] if mask.shape[2] < 3 else mask[..., :3]
@@ -142,9 +133,7 @@ def read_mask(path: str, backend_args: dict | None = None, colours: bool = False
 
 def write_labels(path: str | Path, labels: np.ndarray,
                  palette: Sequence[Sequence[int]] | None = None) -> None:
-    """Write class ids (H, W) as an 8-bit PNG whose pixel values are the ids.
-
-    With a palette, a colour (RGB) for each id, viewers show its colours; the values stay the ids.
+    """Write class ids (H, W) as an 8-bit PNG; a palette (RGB for each id) colours it in viewers.
 
     Raises:
         UserError: An id does not fit into 8 bits.
@@ -160,15 +149,10 @@ def write_labels(path: str | Path, labels: np.ndarray,
 
 
 def read_raster(path: str, backend_args: dict | None = None) -> tuple[np.ndarray, float | None]:
-    """Read a raster of any number of channels.
-
-    Args:
-        path: ``.npy`` (H, W) or (H, W, C), PNG or TIFF file.
-        backend_args: Where mmengine reads files from.
+    """Read a ``.npy`` (H, W) or (H, W, C), PNG or TIFF file.
 
     Returns:
-        The channels (H, W, C) in the order and dtype of the file, and the nodata value that a
-        TIFF file declares.
+        The channels (H, W, C) as stored, and the nodata value that a TIFF file declares.
 
     Raises:
         UserError: The file is missing, damaged, or not a raster of numbers.
@@ -193,13 +177,12 @@ def read_raster(path: str, backend_args: dict | None = None) -> tuple[np.ndarray
 
 
 def equals_declared(values: np.ndarray, value: float) -> np.ndarray:
-    """Return where values are a declared one, such as nodata, in the precision of the file."""
+    """Return where values equal a declared one, such as nodata, in the precision of the file."""
     return values == np.float64(value).astype(
         values.dtype if values.dtype.kind == 'f' else np.float64)
 
 
 def _find_gaps(bands: np.ndarray, nodata: float | None, alpha: int | None) -> np.ndarray:
-    """Where bands (H, W, C) have no data, by their nodata value and the place of the alpha band."""
     if alpha is not None:
         return _find_gaps(np.delete(bands, alpha, 2), nodata, None) | (bands[..., alpha] == 0)
     gaps = ~np.isfinite(bands).all(2)
@@ -209,8 +192,10 @@ def _find_gaps(bands: np.ndarray, nodata: float | None, alpha: int | None) -> np
 
 
 def fill_gaps(image: np.ndarray, gaps: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Put the mean of an image (H, W, C) where it has no data, or 0 if it has none anywhere: a
-    value that means nothing to a model. Returns both, and None for no gaps."""
+    """Set pixels without data to the mean of the others (0 if there are none), in place.
+
+    Returns the image (H, W, C) and the gaps, None if there are none.
+    """
     if gaps is None or not gaps.any():
         return image, None
     rest = image[~gaps]
@@ -276,8 +261,7 @@ def _read_tiff_with_pillow(content: bytes, path: str, kind: str) -> _Tiff:
     with _open_with_pillow(content, path, kind) as image:
         tags, values = image.tag_v2, np.asarray(image)
     values = values.reshape(*values.shape[:2], -1)
-    bits, sample_format = (int(np.max(tags.get(tag, 1)))
-                           for tag in (TIFF_BITS, TIFF_SAMPLE_FORMAT))
+    bits, sample_format = (int(np.max(tags.get(tag, 1))) for tag in (TIFF_BITS, TIFF_SAMPLE_FORMAT))
     if bits < 8 or tags.get(TIFF_PHOTOMETRIC) not in TIFF_STORED_PHOTOMETRICS:
         return _Tiff(values, None, None, True)
     samples = tags.get(TIFF_SAMPLES, 1)
@@ -292,8 +276,8 @@ def _read_tiff_with_pillow(content: bytes, path: str, kind: str) -> _Tiff:
 
 def _decode_with_pillow(content: bytes, path: str, kind: str, mode: str | None = None,
                         upright: bool = False) -> np.ndarray:
-    """Decode a picture to a mode, by default RGB where its own values are not numbers or red, green
-    and blue, but never from a palette; ``upright`` by its EXIF orientation."""
+    """Decode to a mode, by default numbers or RGB, never through a palette; ``upright`` applies
+    EXIF."""
     with _open_with_pillow(content, path, kind) as image:
         picture = ImageOps.exif_transpose(image) if upright else image
         mode = mode or PILLOW_MODES.get(image.mode, image.mode)

@@ -10,23 +10,19 @@ import numpy as np
 from bhvit_seg.datasets.image_io import equals_declared, read_raster
 from bhvit_seg.errors import UserError
 
-# Which file is the LiDAR raster of an image, most wanted first.
+# In order of preference.
 LIDAR_SUFFIXES = ('.tif', '.tiff', '.npy', '.png')
 
 
 def read_lidar(path: str, channels: Sequence[int] | None = None, fill: float = 0.0,
                nodata: float | None = None, backend_args: dict | None = None) -> np.ndarray:
-    """Read the channels of a LiDAR raster that a model takes.
+    """Read LiDAR channels as (H, W, C) float32 without gaps.
 
     Args:
         path: See :func:`read_raster`.
-        channels: Which channels of the raster, from 0; all by default.
-        fill: What stands where the raster has no value: NaN, infinity or nodata.
-        nodata: The raster's value for "nothing here", besides the one a GeoTIFF declares.
-        backend_args: Where mmengine reads files from.
-
-    Returns:
-        (H, W, C) float32 without gaps.
+        channels: Indices of channels, from 0; all by default.
+        fill: Replaces NaN, infinity and nodata.
+        nodata: A nodata value besides the one that a GeoTIFF declares.
 
     Raises:
         UserError: As for :func:`read_raster`, or a channel is missing.
@@ -49,8 +45,7 @@ def read_lidar(path: str, channels: Sequence[int] | None = None, fill: float = 0
 
 def append_lidar(image: np.ndarray, image_path: str, raster: np.ndarray, raster_path: str
                  ) -> np.ndarray:
-    """Return image and raster, which must be of one size, as one float32 array; the paths are for
-    the message."""
+    """Return image and raster, which must have one size, as one float32 array (H, W, C)."""
     if raster.shape[:2] != image.shape[:2]:
         raise UserError(
             f'LiDAR raster {raster_path} is {raster.shape[0]}x{raster.shape[1]} pixels (height x '
@@ -61,7 +56,8 @@ def append_lidar(image: np.ndarray, image_path: str, raster: np.ndarray, raster_
 
 
 def find_raster(folder: str | Path, name: str | Path) -> Path:
-    """Return the LiDAR raster of an image, by the image's path below its folder, without suffix."""
+    """Return the LiDAR raster of an image, given the image's path below its folder, without
+    suffix."""
     for suffix in LIDAR_SUFFIXES:
         raster = Path(folder) / f'{name}{suffix}'
         if raster.is_file():

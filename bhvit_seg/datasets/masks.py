@@ -1,7 +1,7 @@
-"""What the pixels of a mask file mean: ids, 0 and 255, grey above a threshold, or colours.
+"""Mask encodings: ids, 0 and 255, grey above a threshold, or colours.
 
-Decoding is explicit, never guessed file by file: a mask that is 255 all over is either all road
-or all ignored, and only its maker knows.
+The encoding is explicit and never guessed for a file: a mask of 255 only is all road or all
+ignored.
 """
 
 from __future__ import annotations
@@ -19,21 +19,16 @@ ANY_OTHER_COLOUR = '*'
 
 
 class MaskEncoding:
-    """Turns the pixels of a mask file into ids.
+    """Decodes mask pixels to ids.
 
     Args:
-        encoding: One of
-
-            - ``'ids'``: pixels are ids, 255 is ignored;
-            - ``'binary255'``: 0 is id 0, 255 is id 1, and nothing else occurs;
-            - ``'threshold'``: grey from 128 on is id 1, below it is id 0 (masks that were
-              resampled or saved as JPEG);
-            - a dict from colours, written ``'#RRGGBB'``, to ids or class names; ``'ignore'`` and
-              255 mean ignored; the entry ``'*'`` stands for every colour not named.
+        encoding: ``'ids'`` (255 is ignored); ``'binary255'`` (0 is id 0, 255 is id 1);
+            ``'threshold'`` (grey from 128 on is id 1, for masks that were resampled or saved as
+            JPEG); or a dict from colours ``'#RRGGBB'`` (``'*'``: any other colour) to ids, class
+            names or ``'ignore'``.
         classes: Class names that a dict of colours may use.
 
-    Attributes:
-        reads_colours: Whether a palette image is to be read as its colours.
+    ``reads_colours`` says whether a palette image is to be read as its colours.
 
     Raises:
         UserError: ``encoding`` is none of these, or names a class that ``classes`` lacks.
@@ -53,16 +48,12 @@ class MaskEncoding:
 
     def decode(self, mask: np.ndarray, gaps: np.ndarray | None = None
                ) -> tuple[np.ndarray, dict[str, int]]:
-        """Decode the pixels of one file.
+        """Decode a mask (H, W) or (H, W, 3), red, green, blue, of :func:`read_mask`.
 
-        Args:
-            mask: (H, W) numbers or (H, W, 3) red, green, blue, as :func:`read_mask` gives them.
-            gaps: (H, W) bool, where the image has no data: whatever the mask has there is ignored.
-                Without effect if it is of another size than the mask.
+        Pixels in ``gaps`` (H, W) bool, where the image has no data, are ignored.
 
         Returns:
-            Ids (H, W) uint8, and how many pixels have each value that the encoding does not
-            know; those are 255 in the ids.
+            Ids (H, W) uint8, and the number of pixels of each unknown value, which become 255.
         """
         if gaps is not None and gaps.shape == mask.shape[:2]:
             whole = np.full(gaps.shape, IGNORE, np.uint8)
@@ -102,10 +93,9 @@ class MaskEncoding:
 
 
 def label_table(reduce_zero_label: bool = False, label_map: Mapping | None = None) -> np.ndarray:
-    """Return the (256,) uint8 table from ids in a file to the labels mmseg trains on.
+    """Return the (256,) uint8 table from ids in a file to mmseg's labels.
 
-    ``reduce_zero_label`` makes id 0 ignored and moves the others down by one; ``label_map``
-    then renames labels.
+    ``reduce_zero_label`` ignores id 0 and moves the others down by one; then ``label_map`` applies.
     """
     table = renamed = np.arange(256, dtype=np.uint8)
     if reduce_zero_label:

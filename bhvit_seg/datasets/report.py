@@ -1,4 +1,4 @@
-"""What a check of a data set found: problems, class frequencies and weights, channel statistics."""
+"""Report of a data set check: problems, class frequencies and weights, channel statistics."""
 
 from __future__ import annotations
 
@@ -12,31 +12,18 @@ ENET_OFFSET = 1.02
 
 @dataclass
 class DatasetReport:
-    """The outcome of a check.
-
-    Attributes:
-        split: ``train``, ``val`` or ``test``.
-        classes: Class names, by label.
-        pixels: (num_classes,) int64, labelled pixels of each class.
-        images_with_class: (num_classes,) int64, images in which each class occurs.
-        num_images: Number of images.
-        ignored: Pixels that are ignored.
-        mean: Mean of each channel, red, green, blue first, as ``data_preprocessor`` wants it.
-        std: Standard deviation of each channel.
-        problems: What has to be fixed before training, a sentence each.
-        warnings: What may be intended.
-    """
+    """The outcome of a check."""
 
     split: str
     classes: tuple[str, ...]
-    pixels: np.ndarray
-    images_with_class: np.ndarray
+    pixels: np.ndarray  # (num_classes,) int64, labelled pixels of each class
+    images_with_class: np.ndarray  # (num_classes,) int64
     num_images: int = 0
-    ignored: int = 0
-    mean: list[float] = field(default_factory=list)
+    ignored: int = 0  # pixels
+    mean: list[float] = field(default_factory=list)  # of channels, red, green, blue first
     std: list[float] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # sentences; to be fixed before training
+    warnings: list[str] = field(default_factory=list)  # what may be intended
 
     def first_problem(self) -> str:
         """One sentence: the first problem and the number of others."""
@@ -51,8 +38,7 @@ class DatasetReport:
         if max_problems is not None and len(self.problems) > max_problems:
             lines.append(f'  ... and {len(self.problems) - max_problems} more')
         lines += [f'  warning: {warning}' for warning in self.warnings]
-        labelled = int(self.pixels.sum())
-        if labelled:
+        if labelled := int(self.pixels.sum()):
             width = max(map(len, self.classes))
             lines.append(f'  {"class":<{width + 5}} {"pixels":>8} {"images":>8}')
             lines += [f'  {label:>3}  {name:<{width}} {100 * pixels / labelled:>7.2f}% {images:>8}'
@@ -70,11 +56,10 @@ class DatasetReport:
 
 
 def enet_class_weights(pixels: np.ndarray) -> list[float]:
-    """Return a weight for each class from its number of pixels.
+    """Return a weight for each class, ``1 / ln(1.02 + frequency)`` as in ENet.
 
-    ``1 / ln(1.02 + frequency)`` as in ENet, bounded also for classes that hardly occur, then
-    scaled so that the mean over all pixels is 1: the loss, and with it the learning rate, keeps
-    its size. A class without pixels has the weight 1, which nothing uses.
+    Weights are scaled so that their mean over all pixels is 1, which keeps the size of the loss. A
+    class without pixels has the weight 1.
     """
     pixels = np.asarray(pixels, np.float64)
     if not pixels.any():

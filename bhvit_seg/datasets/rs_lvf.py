@@ -1,8 +1,4 @@
-"""Folders of aerial images: RS-LVF (background, road; camera or camera and LiDAR), and others.
-
-RS-LVF has no public layout, so folders, suffixes and the meaning of mask pixels are arguments;
-with ``metainfo`` the same class reads any folder of aerial images.
-"""
+"""RS-LVF (background, road; camera or camera and LiDAR), and other folders of aerial images."""
 
 from __future__ import annotations
 
@@ -26,19 +22,15 @@ IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff')
 class RSLVFDataset(BaseSegDataset):
     """Aerial images with masks and, where configured, LiDAR rasters of the same names.
 
-    A file's partner has the same path below its own folder, with the suffix exchanged:
+    A file's partner has the same path below its own folder with another suffix, in any case:
     ``images/train/a/tile1.jpg``, ``annotations/train/a/tile1.png``, ``lidar/train/a/tile1.tif``.
-    Upper and lower case are one in suffixes.
 
     Args:
         data_prefix: Folders below ``data_root``: ``img_path``, ``seg_map_path`` and, for LiDAR,
             ``lidar_path``.
-        img_suffix: Suffix of images, or several of them.
-        seg_map_suffix: Suffix of masks, or several of them.
-        lidar_suffix: Suffix of LiDAR rasters, or several of them.
-        mask_encoding: What mask pixels mean, see :class:`~bhvit_seg.datasets.masks.MaskEncoding`.
-        metainfo: ``classes`` (other than background and road: ids are theirs in this order)
-            and ``palette``.
+        img_suffix, seg_map_suffix, lidar_suffix: One suffix or several.
+        mask_encoding: See :class:`~bhvit_seg.datasets.masks.MaskEncoding`.
+        metainfo: ``classes`` in the order of ids, and ``palette``.
         **kwargs: As in :class:`mmseg.datasets.BaseSegDataset`.
 
     Raises:
@@ -65,7 +57,8 @@ class RSLVFDataset(BaseSegDataset):
 
     @classmethod
     def get_label_map(cls, new_classes: Sequence[str] | None = None) -> dict | None:
-        """Map labels where ``new_classes`` are some of our own; other names are another set."""
+        """Map labels where ``new_classes`` is a subset of our own; others are another data
+        set's."""
         if new_classes is None or not set(new_classes) <= set(cls.METAINFO['classes']):
             return None
         return super().get_label_map(new_classes)
@@ -156,7 +149,7 @@ class RSLVFDataset(BaseSegDataset):
 
 
 def _decode_text(content: bytes) -> str:
-    """Decode a text file of any of the usual editors: UTF-8, UTF-16 with its mark, Latin-1."""
+    """Decode UTF-8, UTF-16 with a byte order mark, or Latin-1."""
     utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return content.decode('utf-16' if utf_16 else 'utf-8-sig')

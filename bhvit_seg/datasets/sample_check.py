@@ -21,14 +21,7 @@ VALUES_SHOWN = 5
 
 @dataclass(frozen=True)
 class SampleCheck:
-    """What is known about the samples of one data set.
-
-    Attributes:
-        num_classes: Labels from here on, other than 255, are out of range.
-        color_type: As of the transform that loads images.
-        lidar: The transform that loads rasters, if any.
-        channels: Channels that the model takes, if known.
-    """
+    """Checks samples of one data set; ``channels`` are those of the model's input, if known."""
 
     num_classes: int
     color_type: str = 'color'
@@ -36,18 +29,13 @@ class SampleCheck:
     channels: int | None = None
 
     def run(self, info: dict) -> dict:
-        """Check one sample.
-
-        Args:
-            info: What the dataset knows of it: ``img_path``, ``seg_map_path``, ``lidar_path``,
-                ``mask_encoding``, ``reduce_zero_label``, ``label_map``.
+        """Check a sample, given its ``data_info`` of the dataset.
 
         Returns:
-            Plain values, fit for JSON. ``problems``: a sentence each; ``ids``: those in the mask;
-            ``labels``: pixels of each class, or empty; ``ignored``: those of none, such as pixels
-            without data, which count nowhere else; ``unknown``: pixels of each value outside the
-            mask encoding; ``size``: height and width of the image; ``channels``: [pixels, sums,
-            sums of squares].
+            Plain values, fit for JSON. ``problems``: sentences; ``ids``: those in the mask;
+                ``labels``: pixels of each class, or empty; ``ignored``: pixels that are ignored or
+                without data; ``unknown``: pixels of each value outside the mask encoding; ``size``:
+                height and width; ``channels``: [pixels, sums, sums of squares].
         """
         finding = dict(problems=[], ids=[], labels=[], ignored=0, unknown={}, size=None,
                        channels=None)
@@ -102,8 +90,7 @@ class SampleCheck:
         if self.lidar is not None:
             path, and_raster = info.get('lidar_path'), ' with its LiDAR raster'
             if path is None or not osp.exists(path):
-                reason = (f'{path} does not exist' if path else
-                          'data_prefix.lidar_path is not set')
+                reason = f'{path} does not exist' if path else 'data_prefix.lidar_path is not set'
                 raise UserError(f'image {info["img_path"]} has no LiDAR raster: {reason}')
             raster = self.lidar.load(path)
             image = None if image is None else append_lidar(image, info['img_path'], raster, path)
@@ -127,5 +114,4 @@ def _size(array: np.ndarray) -> str:
 
 
 def _counts(values: dict) -> str:
-    return shortened([f'{value} ({count} pixels)' for value, count in values.items()],
-                     VALUES_SHOWN)
+    return shortened([f'{value} ({count} pixels)' for value, count in values.items()], VALUES_SHOWN)

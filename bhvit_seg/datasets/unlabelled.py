@@ -28,10 +28,9 @@ class UnlabelledDataset(BaseDataset):
     """All images below some folders, rasters in tiles.
 
     Args:
-        images: A folder, an image, or several of them; folders are searched with their subfolders.
-        tile_size: Side of the tiles (pixels) that rasters are cut into.
+        images: Folders (searched with their subfolders) or images, one or several.
+        tile_size: Side in pixels of the tiles that rasters are cut into.
         pipeline: Transforms, of which the first is ``LoadUnlabelledImage``.
-        metainfo: As in mmengine.
 
     Raises:
         UserError: A folder or file is missing, there is no image, or a raster cannot be read.
@@ -65,14 +64,12 @@ class UnlabelledDataset(BaseDataset):
 
 @DATASETS.register_module()
 class PartlyLabelledDataset(ConcatDataset):
-    """A dataset with labels, and images without, which a teacher labels in training.
-
-    ``ResumableTrainLoop`` takes ``share`` of the samples of each batch from the second part.
+    """A dataset with labels, and images without labels, which a teacher labels in training.
 
     Args:
         dataset: Config of the dataset with labels.
         unlabelled: Config of an :class:`UnlabelledDataset`.
-        share: Fraction of the samples without labels, less than 1.
+        share: Fraction of unlabelled samples in each batch of ``ResumableTrainLoop``, less than 1.
 
     Raises:
         UserError: The share is out of range.
@@ -104,8 +101,8 @@ class PartlyLabelledDataset(ConcatDataset):
 class LoadUnlabelledImage(BaseTransform):
     """Load an image or the ``window`` of a raster as ``img`` (H, W, 3) uint8, blue first.
 
-    ``gt_seg_map`` is 254, "no label", and 255 where there is no data: no loss on labels counts
-    either, and a teacher speaks about the first alone.
+    ``gt_seg_map`` is 254, "no label", and 255 where there is no data: losses on labels ignore both,
+    a teacher labels only the first.
 
     Raises:
         UserError: The file is missing or damaged, or has no 8-bit bands.
@@ -127,7 +124,7 @@ class LoadUnlabelledImage(BaseTransform):
 
 
 def find_images(places: Sequence[str | Path]) -> list[Path]:
-    """Return all images of folders, with their subfolders, and images that are named themselves.
+    """Return the images of folders, with their subfolders, and images that are named themselves.
 
     Raises:
         UserError: A folder or file is missing, or a folder holds no image.
@@ -161,7 +158,6 @@ def _open_raster(path: str | Path) -> Iterator:
 
 
 def _read_window(path: str, window: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
-    """As :func:`read_pixels`, for (row, column, height, width) of a raster."""
     row, column, height, width = window
     part = (row, row + height), (column, column + width)
     with _open_raster(path) as raster:

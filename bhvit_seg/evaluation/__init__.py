@@ -1,1 +1,1 @@
-"""Scores of predictions, and what a network costs to run."""
+"""Scores of predictions, and the computational cost of networks."""

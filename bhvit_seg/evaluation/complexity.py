@@ -1,10 +1,9 @@
-"""What a network costs: multiply-accumulates in real values and in bits, parameters, bytes.
+"""The cost of a network: multiply-accumulates of real values and of bits, parameters, bytes.
 
-The convention of the field (Bi-Real Net, ReActNet, BHViT): FLOPs are multiply-accumulates of
-products in real values, BOPs those of ±1 (or boolean) values with ±1, and OPs = FLOPs + BOPs / 64.
-Products are those of convolutions, linear layers and attention, by the formulas of torch's own
-counter of operations; what is done once for an element is not counted. A tap in the padding counts
-as any other. A product that torch has no formula for is reported: nothing is silently 0.
+As in Bi-Real Net, ReActNet and BHViT, FLOPs are multiply-accumulates of real values, BOPs those of
+±1 (or boolean) values with ±1, and OPs = FLOPs + BOPs / 64. Counted are convolutions, linear layers
+and attention, by the formulas of torch's own counter, padding included; element-wise operations are
+not. A product without a formula is reported.
 """
 
 from __future__ import annotations
@@ -42,53 +41,36 @@ UNCOUNTED = {getattr(torch.ops.aten, name) for name in (
 
 @dataclass
 class LayerCost:
-    """Cost of one layer, without that of layers inside it.
-
-    Attributes:
-        name: Its name in the model.
-        kind: Its type.
-        flops, bops: Multiply-accumulates in real values, and of bits.
-        binary_parameters: Parameters of which one bit each is used.
-        float_parameters: All others.
-        bytes: Four for each float parameter, and rows of 32-bit words for the bits of each output.
-    """
+    """Cost of one layer, without that of layers inside it."""
 
     name: str
-    kind: str
-    flops: int = 0
-    bops: int = 0
-    binary_parameters: int = 0
+    kind: str  # type
+    flops: int = 0  # multiply-accumulates of real values
+    bops: int = 0  # of bits
+    binary_parameters: int = 0  # of which one bit each is used
     float_parameters: int = 0
-    bytes: int = 0
+    bytes: int = 0  # four per float parameter; 32-bit words for the bits of each output
 
     @property
     def ops(self) -> float:
-        """FLOPs + BOPs / 64."""
         return self.flops + self.bops / BITS_OF_AN_OP
 
 
 @dataclass
 class Complexity:
-    """Cost of a network for one image.
+    """Cost of a network for one image."""
 
-    Attributes:
-        size: Height and width of the image in pixels.
-        layers: Every layer that multiplies or has parameters, in the order of the model.
-        unknown: ``name (type)`` of each layer that could not be counted; the totals lack it.
-    """
-
-    size: tuple[int, int]
-    layers: list[LayerCost] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
+    size: tuple[int, int]  # height and width in pixels
+    layers: list[LayerCost] = field(default_factory=list)  # that multiply or have parameters
+    unknown: list[str] = field(default_factory=list)  # ``name (type)`` of layers not counted
 
     @property
     def total(self) -> LayerCost:
-        """The sum of all layers."""
         return LayerCost('total', '', *(sum(getattr(layer, key.name) for layer in self.layers)
                                         for key in fields(LayerCost)[2:]))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold."""
+        """Return values for JSON."""
         total, *layers = ({**asdict(cost), 'ops': cost.ops} for cost in (self.total, *self.layers))
         return {'size': list(self.size), 'total': total, 'unknown': self.unknown, 'layers': layers}
 
@@ -126,16 +108,13 @@ class _Watch(TorchDispatchMode):
 
 @torch.no_grad()
 def count_complexity(model: nn.Module, size: tuple[int, int], in_channels: int = 3) -> Complexity:
-    """Count what a network costs for one image.
+    """Count what a network costs for one image of ``size`` = (height, width).
 
-    The network runs on tensors that have shapes and no values, so that an image of any size takes
-    next to no memory. The model itself is left as it is. Auxiliary heads serve training alone and
-    do not count.
+    The network runs on tensors without values, so that memory does not depend on the size.
+    Auxiliary heads do not count.
 
     Args:
         model: A segmentor of mmseg, or a module that takes images ``(B, C, H, W)``.
-        size: Height and width of the image in pixels.
-        in_channels: Channels of the image.
 
     Raises:
         UserError: The network takes no image of this size.
@@ -168,7 +147,7 @@ def count_complexity(model: nn.Module, size: tuple[int, int], in_channels: int =
 
 
 def _inference_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the layers that a segmentor predicts with, by name; of other modules, all."""
+    """Return by name the layers that a segmentor predicts with; of other modules, all."""
     parts = ('backbone', 'neck', 'decode_head')
     is_segmentor = all(hasattr(model, part) for part in ('backbone', 'decode_head'))
     return {name: layer for name, layer in model.named_modules()
@@ -176,7 +155,6 @@ def _inference_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _cost(name: str, layer: nn.Module, products: int) -> LayerCost:
-    """Return what a layer costs by itself."""
     cost = LayerCost(name, type(layer).__name__, flops=products)
     quantizer = getattr(layer, 'quantizer', None)
     uses_bits = isinstance(layer, BinaryLayer) and layer.binary and layer.binarize_weights

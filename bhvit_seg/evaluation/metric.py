@@ -1,4 +1,4 @@
-"""Scores of each class in validation and tests, and the label maps that a test writes."""
+"""Scores of each class in validation and tests, and label maps that a test writes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from bhvit_seg.evaluation.scores import class_table, mean_of_defined, score_area
 class PerClassMetric(IoUMetric):
     """``IoUMetric`` that keeps the scores of every class and names predictions after images.
 
-    Areas are added up in integers, so large sets lose no pixels; scores are those of
-    :func:`~bhvit_seg.evaluation.scores.score_areas`, all of them whatever ``iou_metrics`` names. A
-    class that is never predicted has an F1 of 0, where ``IoUMetric`` leaves it out of the mean.
+    Areas are summed in integers; all scores of :func:`~bhvit_seg.evaluation.scores.score_areas` are
+    computed, whatever ``iou_metrics`` names. A class that is never predicted has an F1 of 0, where
+    ``IoUMetric`` leaves it out of the mean.
 
     Args:
-        label_dir (str, optional): Write predicted labels into this folder, in the ids of the
-            annotation files, as ``<path below the image folder>.png``. Defaults to None.
-        image_dir (str, optional): The image folder. Defaults to the folder of each image.
-        log_classes (bool): Write the table of classes to the log. Defaults to True.
+        label_dir: Write predicted labels into this folder, in the ids of the annotation files, as
+            ``<path below the image folder>.png``.
+        image_dir: The image folder. Defaults to the folder of each image.
+        log_classes: Write the table of classes to the log.
         **kwargs: As for ``IoUMetric``, but ``beta`` and ``nan_to_num``.
 
     Raises:

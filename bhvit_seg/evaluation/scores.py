@@ -1,6 +1,6 @@
-"""Scores of classes from areas in pixels, and tables of them, for data sets and for rasters.
+"""Scores of classes from areas in pixels, and tables of them, for data sets and rasters.
 
-Scores are in per cent; one that is not defined is NaN, or None where it goes to JSON.
+Scores are in per cent; undefined ones are NaN, or None in JSON.
 """
 
 from __future__ import annotations
@@ -18,20 +18,14 @@ MEANS = {'mIoU': 'IoU', 'mFscore': 'F1', 'mAcc': 'Recall'}
 def score_areas(intersect: np.ndarray, union: np.ndarray, predicted: np.ndarray,
                 labelled: np.ndarray, names: Sequence[str]
                 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Score classes and all of them together.
+    """Score each class and all together, from (classes,) integer areas in pixels.
 
-    F1 is 2 I / (P + L), with the intersection I and the predicted and labelled areas P and L: 0,
-    not undefined, for a class that is never predicted. Scores of a class that occurs nowhere are
-    NaN and left out of means.
-
-    Args:
-        intersect: (classes,) pixels that are predicted and labelled as the class, integers.
-        union: Pixels that are predicted or labelled as the class.
-        predicted, labelled: Pixels that are predicted, and that are labelled as the class.
-        names: The classes.
+    F1 is 2 I / (P + L), with the intersection I and the predicted and labelled areas P and L; it is
+    0 for a class that is never predicted. Scores of a class that occurs nowhere are NaN and left
+    out of means.
 
     Returns:
-        ``aAcc``, ``mIoU``, ``mFscore`` and ``mAcc``; and the :data:`COLUMNS` of each class.
+        ``aAcc``, ``mIoU``, ``mFscore`` and ``mAcc``; and the :data:`COLUMNS` of each class by name.
     """
     part = np.stack([intersect, 2 * intersect, intersect, intersect])
     whole = np.stack([union, predicted + labelled, predicted, labelled])
@@ -45,7 +39,7 @@ def score_areas(intersect: np.ndarray, union: np.ndarray, predicted: np.ndarray,
 
 
 def mean_of_defined(values: Sequence[float]) -> float:
-    """Return the mean of what is not NaN, NaN if nothing is."""
+    """Return the mean of the values that are not NaN, or NaN."""
     defined = [value for value in values if not math.isnan(value)]
     return float(np.mean(defined)) if defined else math.nan
 
@@ -57,7 +51,7 @@ def without_nan(scores: dict[str, float]) -> dict[str, float | None]:
 
 
 def class_table(classes: dict[str, dict], summary: dict) -> str:
-    """Lay out the scores of all classes, and their means; None is a score that is not defined."""
+    """Lay out the scores of all classes, and their means; None is an undefined score."""
     width = max(map(len, ('mean', *classes)))
     rule = '-' * (width + 11 * len(COLUMNS))
     means = {column: summary[name] for name, column in MEANS.items()}
@@ -75,7 +69,7 @@ def class_table(classes: dict[str, dict], summary: dict) -> str:
 
 
 def confusion_table(counts: dict[str, Sequence[int]], columns: Sequence[str]) -> str:
-    """Lay out counts of pixels: by labelled class, a row with a count for each prediction."""
+    """Lay out counts of pixels: a row for each labelled class, a column for each prediction."""
     corner = 'labelled \\ predicted'
     width = max(map(len, (corner, *counts)))
     widths = [2 + max(len(name), *(len(str(row[i])) for row in counts.values()))

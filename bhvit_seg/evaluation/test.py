@@ -1,4 +1,4 @@
-"""Scoring a checkpoint on the test set of a config."""
+"""Score a checkpoint on the test set of a config."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from bhvit_seg.datasets.checks import require_folders
@@ -28,7 +27,7 @@ from bhvit_seg.training.config import (
     work_dir_of,
 )
 from bhvit_seg.training.config_check import require_sound
-from bhvit_seg.training.runner import start_processes
+from bhvit_seg.training.runner import model_of, start_processes
 
 
 def test(config: str | Path, checkpoint: str | Path, data_root: str | Path | None = None,
@@ -37,22 +36,20 @@ def test(config: str | Path, checkpoint: str | Path, data_root: str | Path | Non
     """Score a checkpoint on the test set of its config.
 
     Args:
-        config, checkpoint: The config file, and weights that are exactly those of the model.
-        data_root: The folder of the data. Defaults to the config's.
-        work_dir: Where logs and the scores go, the latter as ``test_<checkpoint>.json``.
-        out: A folder for the predicted label maps. Defaults to None: none are written.
+        config, data_root, cfg_options, launcher: As for :func:`bhvit_seg.training.train.train`.
+        checkpoint: Weights that fit the model exactly.
+        work_dir: Folder of logs and of the scores, ``test_<checkpoint>.json``.
+        out: Folder for the predicted label maps. Defaults to None: none are written.
         tta: Average over scaled and mirrored images: ``tta_pipeline`` of the config, or the test
             pipeline and its mirror image.
-        cfg_options: Settings that override the config's, by dotted key.
-        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
 
     Returns:
-        dict: ``summary`` (aAcc, mIoU, mFscore, mAcc and others), ``classes`` (IoU, F1, Precision,
-        Recall by class name; None for a class that occurs nowhere), all in per cent, and what was
-        tested. Both are empty if the config says ``test_evaluator.format_only``.
+        ``summary`` (aAcc, mIoU, mFscore, mAcc and others), ``classes`` (IoU, F1, Precision, Recall
+            by class name; None for a class that occurs nowhere), all in per cent, and what was
+            tested. Both are empty with ``test_evaluator.format_only``.
 
     Raises:
-        UserError: Something given is wrong.
+        UserError: An argument is wrong.
     """
     cfg = load_config(config, cfg_options, data_root)
     require_settings(cfg, config, 'model', 'test_dataloader', 'test_evaluator')
@@ -73,7 +70,7 @@ def test(config: str | Path, checkpoint: str | Path, data_root: str | Path | Non
         runner = Runner.from_cfg(cfg)
         for warning in warnings:
             runner.logger.warning(warning)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = model_of(runner)
         load_weights(model.module if tta else model, checkpoint)
         summary = runner.test()
     metric = next(metric for metric in runner.test_evaluator.metrics

@@ -1,11 +1,8 @@
-"""Weighted mean of the scores of overlapping windows, a band of rows at a time.
+"""Weighted mean of the scores of overlapping windows, computed in bands of rows.
 
-Weights are 1 in the middle of a window and fall off towards its border, where the model has less
-context; none is 0, so every cell that a window covers has a score. Only a band of rows is kept.
-
-The result of a cell does not depend, to the bit, on which rows and columns are computed together:
-sums are in float32, each cell adds up its own windows in row-major order, and nothing else is ever
-added to it.
+Weights fall from 1 in the middle of a window towards its border, where the model has less context;
+none is 0. The result of a cell does not depend, to the bit, on the other rows and columns: sums are
+float32, and each cell adds its own windows in row-major order.
 """
 
 from __future__ import annotations
@@ -16,10 +13,10 @@ from bhvit_seg.inference.windows import Grid
 
 
 def window_weights(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weights of a window's rows and of its columns; a cell's is their product.
+    """Return the weights (float32, above 0) of a window's rows and columns; a cell's is their
+    product.
 
-    Weights, float32 and above 0, rise to 1 over as many cells as neighbouring windows overlap, or
-    towards it where that is more than half a window, and fall again.
+    They rise to 1 over the overlap of neighbours (at most half a window) and fall again.
     """
     weights = []
     for side, overlap in zip(grid.window_cells, grid.overlap):
@@ -30,20 +27,15 @@ def window_weights(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Blender:
-    """Accumulates weighted scores of windows and returns their means, from the top down.
+    """Accumulate weighted scores of windows and return their means from the top down.
 
-    Windows come in row-major order. Rows may be taken when every window that covers any of them
-    has been added, which is the caller's duty: of the windows of ``grid.rows_over`` those rows,
-    and ``grid.columns_over`` the columns, some may be omitted (they are then not in the
-    mean), but none may come later.
+    Windows come in row-major order. Before rows are taken, every window that covers them must have
+    been added (``grid.rows_over``, ``grid.columns_over``); omitted windows are not in the mean.
 
     Args:
-        grid: Where windows lie.
-        classes: Scores of a cell.
-        rows: The first row of cells to be taken, and the one after the last.
-        columns: The first column of cells to be taken, and the one after the last.
-        step: The most rows that are taken at once; memory is needed for as many, and for a
-            window's. Defaults to all of them.
+        classes: Number of scores of a cell.
+        rows, columns: First cell to be taken, and the one after the last.
+        step: Largest number of rows taken at once, which bounds the memory. Defaults to all.
     """
 
     def __init__(self, grid: Grid, classes: int, rows: tuple[int, int], columns: tuple[int, int],
@@ -65,11 +57,7 @@ class Blender:
         self._scratch = np.empty_like(self._weights)
 
     def add(self, i: int, j: int, scores: np.ndarray) -> None:
-        """Add window ``j`` of window row ``i``; cells outside of rows and columns are ignored.
-
-        Args:
-            scores: (classes, rows, columns) of the window's cells, float32.
-        """
+        """Add (classes, rows, columns) float32 scores of window ``j`` of window row ``i``."""
         grid = self._grid
         assert (i, j) > self._last, 'windows come in row-major order'
         assert scores.shape == (len(self._sums), *grid.window_cells)
@@ -93,10 +81,10 @@ class Blender:
             sums[here] += scratch
 
     def take(self, stop: int) -> np.ndarray:
-        """Return the mean scores of the rows from the last taken one to ``stop``; forget them.
+        """Return the mean scores of the rows from the last taken one to ``stop``, and free them.
 
         Returns:
-            (classes, rows, columns) float32; 0 in cells that no window reached.
+            (classes, rows, columns) float32; 0 in cells without a window.
         """
         assert self._taken <= stop <= self._stop
         count = stop - self._taken

@@ -1,7 +1,7 @@
-"""What the inputs of a command are: files, folders, glob patterns, or addresses that GDAL opens.
+"""Inputs of commands: files, folders, glob patterns, or addresses that GDAL opens.
 
 A file on disk is a ``Path``; an address of GDAL, such as ``/vsizip//data/flight.zip/a.tif`` or
-``GPKG:tiles.gpkg:summer``, stays text, since ``Path`` would take a slash from it.
+``GPKG:tiles.gpkg:summer``, stays text, since ``Path`` would remove a slash.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bhvit_seg.errors import UserError
 
-# What is looked for in folders and patterns; a file that is named itself may have any suffix.
+# Suffixes searched in folders and patterns; a file that is named itself may have any.
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp')
 RASTER_SUFFIXES = ('.tif', '.tiff', '.vrt', '.jp2', '.j2k', '.img', '.png', '.jpg', '.jpeg',
                    '.webp')
@@ -27,11 +27,8 @@ Kind = enum.Enum('Kind', 'FILE FOLDER ADDRESS PATTERN MISSING')
 
 
 def kind_of(given: str | os.PathLike) -> Kind:
-    """Return what a path is.
-
-    What exists on disk is a file or a folder, whatever its name looks like. A named pipe or a
-    device counts as a file.
-    """
+    """Classify an input; what exists on disk is a file or a folder, whatever its name looks
+    like."""
     text = os.fspath(given)
     # A Path has lost a slash of an address, which is no file then either.
     if os.path.isdir(text):
@@ -44,16 +41,14 @@ def kind_of(given: str | os.PathLike) -> Kind:
 
 
 def find_images(inputs: Sequence[str | Path], out: str | Path) -> dict[Path, Path]:
-    """List the images of files, folders and glob patterns.
+    """List the images of files, folders (with their subfolders) and glob patterns.
 
-    Args:
-        inputs: Each an image, a folder (searched with its subfolders) or a glob pattern.
-        out: The output folder, which is never searched; nor are hidden files and folders.
+    The output folder and hidden files and folders are not searched.
 
     Returns:
-        dict: The name below the output folder, without suffix, by image, sorted. It is the path
-        below the folder, or below the part of a pattern that has no wildcard; images that
-        differ only in their suffix keep it.
+        The name below the output folder, without suffix, by image, sorted: the path below the
+            folder, or below the fixed part of a pattern. Images that differ only in their suffix
+            keep it.
 
     Raises:
         UserError: An input is missing or holds no images, the output folder is an input, or two
@@ -71,10 +66,9 @@ def find_images(inputs: Sequence[str | Path], out: str | Path) -> dict[Path, Pat
 
 
 def find_rasters(inputs: Sequence[str | Path], out: str | Path) -> dict[Path | str, Path]:
-    """List the rasters of files, folders, glob patterns and addresses of GDAL.
+    """List rasters like :func:`find_images`, and addresses of GDAL as text.
 
-    As :func:`find_images`; addresses are text, ``out`` may be a file, and what is missing is left
-    for GDAL to refuse.
+    ``out`` may be a file; GDAL reports what is missing.
     """
     return _find(inputs, out, RASTER_SUFFIXES, 'rasters')
 
@@ -107,16 +101,15 @@ def _find(inputs: Sequence[str | Path], out: str | Path, suffixes: Sequence[str]
 
 
 def address_name(address: str) -> str:
-    """Return a file name for what is made of an address: its last part, without a query."""
+    """Return a file name for outputs of an address: its last part, without a query."""
     last = re.split(r'[/\\:!]', re.split(r'[?#]', address)[0].rstrip('/\\:!"\''))[-1]
     return re.sub(r'[^\w.-]', '_', last.strip('"\'<>')) or 'raster'
 
 
 def files_behind(address: str | os.PathLike) -> list[Path]:
-    """Return the files on disk that a path or an address of GDAL reads, as far as its text tells.
+    """Return the files on disk that a path or an address of GDAL reads, judged by its text.
 
-    ``/vsizip//data/flight.zip/a.tif`` reads ``/data/flight.zip``; ``GPKG:tiles.gpkg:summer`` reads
-    ``tiles.gpkg``.
+    ``/vsizip//data/flight.zip/a.tif`` reads ``/data/flight.zip``.
     """
     text = os.fspath(address)
     if kind_of(text) is not Kind.ADDRESS:
@@ -128,7 +121,7 @@ def files_behind(address: str | os.PathLike) -> list[Path]:
 
 
 def _longest_file(text: str) -> Iterator[Path]:
-    """Yield the longest beginning of a text that is a file; the rest is a place within it."""
+    """Yield the longest prefix of a text that is a file."""
     ends = [match.start() for match in re.finditer('[/:!]', text)]
     for end in (len(text), *reversed(ends)):
         if os.path.isfile(text[:end]):
@@ -153,20 +146,20 @@ def _search(given: str, kind: Kind, out: Path, suffixes: Sequence[str]
                                   if _fits(Path(path).parts[len(root.parts):], pattern))
     else:
         matches = glob.glob(given) if pattern else [given]
-    # What is written around the inputs, rather than among them, is no input.
+    # What is written around the inputs, rather than among them, is not an input.
     may_hold_out = out not in root.resolve().parents
     for match in matches:
         for path in map(Path, _walk(match, out) if os.path.isdir(match) else [match]):
             if path.suffix.lower() not in suffixes or path.name.startswith('.'):
                 continue
-            # Unlike Path.resolve also of a link to itself, which is told when its turn comes.
+            # Unlike Path.resolve, this accepts a link to itself, which is reported when it is read.
             resolved = Path(os.path.realpath(path))
             if not may_hold_out or out not in (resolved, *resolved.parents):
                 yield path, path.relative_to(root)
 
 
 def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path, or a folder above it, matches a pattern; ``**`` stands for any folders."""
+    """Whether a path, or a folder above it, matches a pattern; ``**`` matches any folders."""
     if not pattern:
         return True
     if pattern[0] == '**':
@@ -176,7 +169,7 @@ def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _walk(folder: str, out: Path, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yield the files below a folder, also through links; a link back upwards is not followed."""
+    """Yield the files below a folder, also through links, except links back upwards."""
     real = os.path.realpath(folder)
     if real in above or real == str(out):
         return
@@ -191,5 +184,5 @@ def _walk(folder: str, out: Path, above: tuple[str, ...] = ()) -> Iterator[str]:
         if os.path.isdir(entry.path):  # entry.is_dir() raises where a link leads to itself
             yield from _walk(entry.path, out, (*above, real))
         else:
-            # Broken links, too: what cannot be read is to be told.
+            # Broken links too: what cannot be read is reported.
             yield entry.path

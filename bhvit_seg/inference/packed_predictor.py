@@ -1,7 +1,4 @@
-"""Predictions of the engine, from a packed model.
-
-Needs NumPy, and OpenCV and Pillow to read image files: neither torch nor OpenMMLab's packages.
-"""
+"""Predictions of the engine, from a packed model; needs neither torch nor OpenMMLab's packages."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Prediction of image files: label maps and overlays below one folder.
-
-Needs neither torch nor OpenMMLab's packages.
-"""
+"""Prediction of image files to label maps and overlays; needs no torch or OpenMMLab packages."""
 
 from __future__ import annotations
 
@@ -34,11 +31,11 @@ MAX_WHOLE = 2048 * 2048
 
 @dataclass
 class PredictionReport:
-    """What became of the images, and in ``notes`` what the user should know about them."""
+    """Outcome for each image; ``notes`` are for the user."""
 
-    written: list[Path] = field(default_factory=list)  # now
-    skipped: list[Path] = field(default_factory=list)  # there already
-    failed: dict[Path, str] = field(default_factory=dict)  # and why, a sentence each
+    written: list[Path] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)  # already predicted
+    failed: dict[Path, str] = field(default_factory=dict)  # with the reason
     notes: list[str] = field(default_factory=list)
 
 
@@ -46,28 +43,24 @@ def predict_files(inputs: Sequence[str | Path], source: ModelSource, out: str | 
                   lidar: str | Path | None = None, opacity: float = 0.5, overlay: bool = True,
                   overwrite: bool = False, window: int | None = None, whole: bool = False
                   ) -> PredictionReport:
-    """Predict images into ``out/labels`` and ``out/overlays``.
+    """Predict images into ``out/labels`` (8-bit PNGs of class ids) and ``out/overlays``.
 
-    Label maps are 8-bit PNGs whose values are the model's class ids. Predictions that are there
-    already, of the same files, model and options, are kept, so that an interrupted run can be
-    continued. An image that fails does not stop the others.
+    Existing predictions of the same files, model and options are kept, so that an interrupted run
+    can be continued. An image that fails does not stop the others.
 
     Args:
         inputs: Images, folders or glob patterns.
-        source: The model.
-        out: The output folder.
-        lidar: The folder with a raster for each image, of the same path below it; needed by
-            models of camera and LiDAR.
-        opacity: Weight of the class colours in the overlays, 0 to 1.
+        lidar: Folder of LiDAR rasters with the images' paths below it.
+        opacity: Weight of the class colours in overlays, 0 to 1.
         overlay: Whether to write overlays.
-        overwrite: Whether to predict again what is there, and to replace other files.
-        window: Side in pixels of windows that every larger image is predicted in. By default
-            images of more than :data:`MAX_WHOLE` pixels are, in windows of the training crop,
-            unless the config itself slides windows over images.
-        whole: Whether to predict all images in one piece.
+        overwrite: Predict again what exists, and replace other files.
+        window: Side in pixels of windows for every larger image. By default images of more than
+            :data:`MAX_WHOLE` pixels use windows of the training crop, unless the config itself
+            does.
+        whole: Predict all images in one piece.
 
     Raises:
-        UserError: Something given is wrong.
+        UserError: An argument is wrong.
     """
     if not 0 <= opacity <= 1:
         raise UserError(f'--opacity is {opacity}, but it has to be between 0 and 1')
@@ -132,7 +125,7 @@ def predict_files(inputs: Sequence[str | Path], source: ModelSource, out: str | 
 
 def choose_windows(model: Predictor, image: LoadedImage, window: int | None, whole: bool
                    ) -> tuple[int, int] | None:
-    """Return height and width of the windows to predict an image in; None for one piece."""
+    """Return height and width of the windows for an image; None for one piece."""
     height, width = image.pixels.shape[:2]
     if whole:
         return None
@@ -145,10 +138,8 @@ def choose_windows(model: Predictor, image: LoadedImage, window: int | None, who
 
 def predict_in_windows(model: Predictor, image: LoadedImage, window: tuple[int, int]
                        ) -> np.ndarray:
-    """Return the class ids of an image by blending the scores of overlapping windows.
-
-    The labels are those that the mapping of a raster of the same pixels gives.
-    """
+    """Return the class ids of an image, blended from windows exactly as for a raster of its
+    pixels."""
     pixels = image.pixels
     height, width = pixels.shape[:2]
     grid = lay_grid((height, width), window, OVERLAP, model.cell)
@@ -179,10 +170,10 @@ def write_prediction(job: Job, image: LoadedImage, labels: np.ndarray, model: Pr
 
 def write_overlay(path: Path, image: np.ndarray, labels: np.ndarray,
                   palette: Sequence[Sequence[int]], opacity: float) -> None:
-    """Write an image ``(H, W, C)``, red first, with the colours (RGB) of labels laid over it.
+    """Write an image ``(H, W, C)``, red first, blended with the colours (RGB) of its labels.
 
-    Its first three channels are shown, or the first as grey; values of another type than 8 bits
-    from their 2nd to their 98th percentile.
+    It shows the first three channels, or the first as grey; values of other types than 8 bits are
+    scaled from their 2nd to their 98th percentile.
     """
     image = image[..., :3] if image.shape[2] >= 3 else image[..., :1].repeat(3, 2)
     if image.dtype != np.uint8:
@@ -201,7 +192,7 @@ def some(images: Sequence[Path]) -> str:
 
 
 def with_progress(jobs: list[Job]) -> Iterable[Job]:
-    """Show a progress bar on a terminal, where rich is installed to draw it."""
+    """Show a progress bar on a terminal, where rich is installed."""
     with contextlib.suppress(ImportError):
         from rich.console import Console
         from rich.progress import track

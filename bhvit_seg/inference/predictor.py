@@ -1,8 +1,7 @@
 """The interface of predictors: torch with a checkpoint, or the engine with a packed model.
 
-Windows of image files and of rasters go through the same two methods, ``scores`` and ``label``;
-``predict`` is both of them, for an image in one piece. Channels are in the order red, green, blue,
-further ones.
+Windows of image files and of rasters use the methods ``scores`` and ``label``; ``predict`` labels
+an image in one piece. Channels are red, green, blue, others.
 """
 
 from __future__ import annotations
@@ -21,11 +20,9 @@ DEFAULT_WINDOW = (512, 512)
 class LoadedImage:
     """An image file, decoded once."""
 
-    picture: np.ndarray  # (H, W, C) as it was decoded, for overlays
-    # (h, w, C), uint8 or float32: what the model takes, of the size that the test pipeline brings
-    # images to and with the LiDAR channels
-    pixels: np.ndarray
-    results: Mapping[str, Any] | None = None  # what a pipeline of mmseg made of it, for torch
+    picture: np.ndarray  # (H, W, C) as decoded, for overlays
+    pixels: np.ndarray  # (h, w, C) uint8 or float32, resized by the test pipeline, with LiDAR
+    results: Mapping[str, Any] | None = None  # of mmseg's pipeline, for torch
 
     @property
     def size(self) -> tuple[int, int]:
@@ -37,13 +34,13 @@ class Predictor:
     """A model that labels images.
 
     Args:
-        meta: What the model says about itself, see :func:`bhvit_seg.native.packed_meta.describe`.
-        fill: A value for each channel that means nothing to the model.
+        meta: Description of the model, see :func:`bhvit_seg.native.packed_meta.describe`.
+        fill: For each channel a neutral value.
         digest: Identifies the model and its settings.
     """
 
-    # Side of the square of pixels that shares one score; None where scores depend on the size of
-    # the image, so that windows cannot be joined.
+    # Pixels along a side of a cell; None where scores depend on the size of the image, so that
+    # windows cannot be joined.
     cell: int | None = None
     batch = 1  # windows that it computes at once
     slides = False  # whether ``predict`` itself goes by windows
@@ -63,30 +60,19 @@ class Predictor:
         self.digest = digest
 
     def load(self, image: Path, lidar: Path | None = None) -> LoadedImage:
-        """Read an image file, and its LiDAR raster; a file that cannot be read is a UserError."""
+        """Read an image file and its LiDAR raster, or raise a UserError."""
         raise NotImplementedError
 
     def predict(self, image: LoadedImage) -> np.ndarray:
-        """Return the class ids of an image file, ``(H, W)``, as the model was tested.
-
-        Raises:
-            UserError: The image does not suit the model.
-        """
+        """Return the class ids ``(H, W)`` of an image file; a UserError if it does not fit."""
         raise NotImplementedError
 
     def scores(self, windows: np.ndarray) -> np.ndarray:
-        """Return scores ``(B, classes, h / cell, w / cell)``, float32, of ``(B, h, w, C)``.
-
-        Raises:
-            UserError: The windows do not suit the model.
-        """
+        """Return scores ``(B, classes, h / cell, w / cell)``, float32, of ``(B, h, w, C)``."""
         raise NotImplementedError
 
     def label(self, scores: np.ndarray) -> np.ndarray:
-        """Return the class with the highest score, between scores upsampled bilinearly.
-
-        Takes ``(classes, h, w)`` float32, gives ``(cell * h, cell * w)`` uint8.
-        """
+        """Return the classes ``(cell * h, cell * w)`` uint8 of upsampled ``(classes, h, w)``."""
         raise NotImplementedError
 
     def __call__(self, image: str | Path, lidar: str | Path | None = None) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""The record of a prediction: of which files, model and options each output is.
+"""The record of a prediction: the files, model and options of each output.
 
-``prediction.json`` in the output folder decides what is predicted again, and keeps predictions of
-other images, and files that are not predictions, from being replaced.
+``prediction.json`` in the output folder decides what is predicted again, and protects predictions
+of other images and other files from being replaced.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def paths_of(out: Path, name: str | Path) -> list[Path]:
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """Return what identifies a version of a file: path, size in bytes and time of change."""
+    """Return what identifies a version of a file: path, size in bytes and modification time."""
     described: dict[str, Any] = {'path': os.path.abspath(path)}
     with contextlib.suppress(OSError):
         described['bytes'], described['modified'] = stamp_of(path)
@@ -66,14 +66,13 @@ def stamp_of(path: Path) -> list[int]:
 
 def update_record(out: Path, jobs: Sequence[Job], weights: str, opacity: float | None,
                   overwrite: bool) -> list[Job]:
-    """Record in ``out`` what its predictions are of, and return what is left to predict.
+    """Record in ``out`` what is predicted, remove outdated predictions, and return the jobs left.
 
-    Outdated predictions, such as those of an older version of an image, are removed. Arguments are
-    those of :func:`predict_files`; ``opacity`` is None for no overlays.
+    Arguments are those of :func:`predict_files`; ``opacity`` is None for no overlays.
 
     Raises:
-        UserError: ``out`` holds predictions of another model or other images under the names that
-            are to be written, files whose origin is unknown, or labels that were changed.
+        UserError: ``out`` holds, under the names to be written, predictions of another model or
+            other images, files of unknown origin, or labels that were changed.
     """
     record = read_record(out / RECORD, overwrite)
     models, images = record['models'], record['images']
@@ -119,7 +118,7 @@ def update_record(out: Path, jobs: Sequence[Job], weights: str, opacity: float |
 
 
 def note_written(out: Path, names: Iterable[str]) -> None:
-    """Record size and time of label maps, so that those corrected by hand are told later."""
+    """Record size and time of label maps, to recognise later changes by the user."""
     record = read_record(out / RECORD, overwrite=True)
     for name in names:
         record['images'][name]['written'] = stamp_of(paths_of(out, name)[0])
@@ -127,7 +126,7 @@ def note_written(out: Path, names: Iterable[str]) -> None:
 
 
 def check_unchanged(out: Path, name: str, entry: Mapping[str, Any] | None, overwrite: bool) -> None:
-    """Check that a label map that is to be replaced is as it was written, if that is known."""
+    """Raise a UserError if a label map that would be replaced was changed since it was written."""
     path = paths_of(out, name)[0]
     written = (entry or {}).get('written')  # None of a run that was killed
     if not overwrite and written and path.exists() and stamp_of(path) != written:
@@ -136,11 +135,7 @@ def check_unchanged(out: Path, name: str, entry: Mapping[str, Any] | None, overw
 
 
 def read_record(path: Path, overwrite: bool) -> dict[str, dict]:
-    """Return the weights by digest, and what predictions are of by name.
-
-    Raises:
-        UserError: The file is damaged.
-    """
+    """Return the recorded models and images; a damaged file is a UserError unless ``overwrite``."""
     if path.is_file():
         try:
             record = json.loads(path.read_text(encoding='utf-8'))
@@ -155,7 +150,7 @@ def read_record(path: Path, overwrite: bool) -> dict[str, dict]:
 
 
 def files_of(out: Path, name: str, entry: Mapping[str, Any] | None) -> list[Path]:
-    """Return the files of a recorded prediction: the labels, and the overlay if it has one."""
+    """Return the files of a recorded prediction: labels and, where it has one, the overlay."""
     if entry is None:
         return []
     return paths_of(out, name)[:1 if entry['opacity'] is None else 2]

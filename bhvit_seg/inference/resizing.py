@@ -23,12 +23,9 @@ def upsample_rows(scores: np.ndarray, rows: int, align_corners: bool = False) ->
 
 def label_resized(logits: np.ndarray, sizes: Sequence[tuple[int, int]], align_corners: bool
                   ) -> np.ndarray:
-    """Resize logits ``(classes, h, w)`` bilinearly to one size after the other; return the classes.
+    """Resize logits ``(classes, h, w)`` bilinearly to each size in turn; return the classes, uint8.
 
-    One class is resized at a time, so that the whole stack is never in memory.
-
-    Returns:
-        The highest class ``(H, W)``, uint8, of the last size.
+    One class is resized at a time, to save memory.
     """
     best = np.full(sizes[-1], -np.inf, np.float32)
     labels = np.zeros(sizes[-1], np.uint8)
@@ -43,12 +40,10 @@ def label_resized(logits: np.ndarray, sizes: Sequence[tuple[int, int]], align_co
 
 
 def resize(image: np.ndarray, test_scale: dict[str, Any] | None) -> np.ndarray:
-    """Resize an image ``(H, W, C)``, uint8 or float32, as the ``Resize`` of a test pipeline does.
+    """Resize an image ``(H, W, C)``, uint8 or float32, like the ``Resize`` of a test pipeline.
 
-    Args:
-        image: The image.
-        test_scale: ``scale``, two sides in pixels, and ``keep_ratio``: whether the image is to
-            fit into them, the longer side into the longer one, or to fill width and height.
+    ``test_scale`` has ``scale``, two sides in pixels, and ``keep_ratio``: fit into them, the longer
+    side into the longer one, instead of filling width and height.
     """
     if test_scale is None:
         return image

@@ -1,4 +1,4 @@
-"""Where a model comes from, and how it is loaded: by torch or by the engine."""
+"""The files of a model, and how it is loaded: by torch or by the engine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bhvit_seg.inference.predictor import Predictor
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model comes from; can be sent to another process and loaded there."""
+    """The files and settings of a model, to be loaded here or in another process."""
 
     packed: str | Path | None = None  # else config and checkpoint
     config: str | Path | None = None
@@ -23,22 +23,18 @@ class ModelSource:
 
     @property
     def weights(self) -> str:
-        """The file that the weights are in."""
+        """The file of the weights."""
         return str(self.checkpoint if self.packed is None else self.packed)
 
     @property
     def files(self) -> list[str]:
-        """The files that are given."""
         return [str(file) for file in (self.packed, self.config, self.checkpoint) if file]
 
     def load(self, windows: bool = True) -> Predictor:
-        """Load the model.
-
-        Args:
-            windows: Whether scores of windows have to be joined, as in the mapping of rasters.
+        """Load the model; ``windows`` requires that scores of windows can be joined.
 
         Raises:
-            UserError: It cannot be loaded, or cannot do that.
+            UserError: It cannot be loaded, or windows cannot be joined.
         """
         if self.packed is not None:
             from bhvit_seg.inference.packed_predictor import PackedPredictor

@@ -21,11 +21,10 @@ from bhvit_seg.training.trained import TrainedSegmentor, pixels_of
 
 
 class TorchPredictor(Predictor):
-    """A checkpoint, see :class:`~bhvit_seg.inference.source.ModelSource` for what is given.
+    """A checkpoint with its config, see :class:`~bhvit_seg.inference.source.ModelSource`.
 
     Raises:
-        UserError: Something given is wrong, such as weights that are not exactly those of the
-            model.
+        UserError: An argument is wrong, such as weights that do not fit the model exactly.
     """
 
     def __init__(self, config: str | Path, checkpoint: str | Path, device: str | None = None,
@@ -96,7 +95,7 @@ class TorchPredictor(Predictor):
         return scores, tuple(inputs.shape[2:])
 
     def _find_fill(self, channels: int) -> np.ndarray:
-        """Return the mean that is subtracted from each channel, red first."""
+        """Return the mean of each channel, red first."""
         preprocessor = self.model.data_preprocessor
         if not getattr(preprocessor, '_enable_normalize', False):
             return np.zeros(channels)

@@ -1,9 +1,8 @@
 """Positions of windows, cells and blocks of a raster, in integers.
 
-A cell is the square of pixels for which a model gives one score per class. The raster is padded at
-its right and bottom to whole cells, windows lie on the lattice of cells and may overlap, and blocks
-are the rectangles of pixels in which the map is computed. Everything is (rows, columns), in pixels
-where not said otherwise.
+A cell is the square of pixels that has one score per class. The raster is padded at its right and
+bottom to whole cells; windows lie on the lattice of cells and may overlap; blocks are the
+rectangles in which the map is computed. All sizes are (rows, columns), in pixels by default.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from bhvit_seg.errors import UserError
 
 
 class Window(NamedTuple):
-    """A rectangle of pixels; ``bottom`` and ``right`` are the first row and column beyond it."""
+    """A rectangle of pixels; ``bottom`` and ``right`` are exclusive."""
 
     top: int
     left: int
@@ -49,17 +48,14 @@ class Grid:
 
     @property
     def cells_high(self) -> int:
-        """Rows of cells that cover the raster."""
         return -(-self.height // self.cell)
 
     @property
     def cells_wide(self) -> int:
-        """Columns of cells that cover the raster."""
         return -(-self.width // self.cell)
 
     @property
     def window_cells(self) -> tuple[int, int]:
-        """Sides of a window in cells."""
         return self.window[0] // self.cell, self.window[1] // self.cell
 
     def window_at(self, i: int, j: int) -> Window:
@@ -67,11 +63,10 @@ class Grid:
         return Window(self.tops[i], self.lefts[j], *self.window)
 
     def rows_over(self, first: int, stop: int) -> range:
-        """Return which rows of windows cover any of the cell rows ``first`` to ``stop - 1``."""
+        """Return the rows of windows that cover any of the cell rows ``first`` to ``stop - 1``."""
         return self._over(self.tops, self.window[0], first, stop)
 
     def columns_over(self, first: int, stop: int) -> range:
-        """As :meth:`rows_over`, of columns."""
         return self._over(self.lefts, self.window[1], first, stop)
 
     def _over(self, starts: tuple[int, ...], side: int, first: int, stop: int) -> range:
@@ -81,11 +76,10 @@ class Grid:
                      bisect_left(starts, stop * self.cell))
 
     def cells_of(self, block: Window) -> tuple[int, int, int, int]:
-        """Return the cells whose scores decide the pixels of a block.
+        """Return the cells that determine the pixels of a block: first row, stop row, first column,
+        stop.
 
-        These are the cells of the block and one more on each side, which bilinear upsampling
-        reads, within the grid: the first row, the row after the last, the first column, the
-        column after the last.
+        These are its own cells and one more on each side, for bilinear upsampling.
         """
         return (max(0, block.top // self.cell - 1),
                 min(self.cells_high, -(-block.bottom // self.cell) + 1),
@@ -94,18 +88,15 @@ class Grid:
 
 
 def lay_grid(size: tuple[int, int], window: tuple[int, int], overlap: float, cell: int) -> Grid:
-    """Lay the fewest windows over a raster that overlap as much as asked, or more.
+    """Cover a raster with the fewest windows that have at least the given overlap.
 
-    Window sides are rounded up to whole cells, and shortened where the padded raster is smaller.
-    The first window begins where the raster does, the last one ends where the padded raster does,
-    and the others are spread evenly between them.
+    Sides of windows are rounded up to whole cells and limited to the padded raster. Windows are
+    spread evenly from its first row and column to its last.
 
     Args:
-        size: Rows and columns of the raster.
-        window: Rows and columns of a window.
-        overlap: The fraction of a window's side that its neighbour also covers, from 0 to below 1,
-            as the decimal number that is written: 0.1 of 30 cells are 3 cells. Windows begin at
-            least one cell apart.
+        size, window: Rows and columns, of the raster and of a window.
+        overlap: Fraction of a window's side that its neighbour also covers, from 0 to below 1, read
+            as a decimal number: 0.1 of 30 cells are 3 cells. Windows are at least one cell apart.
         cell: Side of a cell.
 
     Raises:

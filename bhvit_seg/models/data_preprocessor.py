@@ -1,8 +1,4 @@
-"""Normalisation and padding of images of any number of channels.
-
-mmseg's and mmengine's preprocessors take means of 1 or 3 channels and convert BGR to RGB in images
-of exactly 3.
-"""
+"""Normalisation and padding of images of any number of channels (mmseg: means of 1 or 3)."""
 
 from __future__ import annotations
 
@@ -20,9 +16,8 @@ class MultiChannelSegDataPreProcessor(SegDataPreProcessor):
     """``SegDataPreProcessor`` for camera, LiDAR and multispectral channels together.
 
     Args:
-        mean, std: Of each channel, in the order the model sees: red, green, blue, further
-            channels. Their number is the number of channels that images must have.
-        bgr_to_rgb, rgb_to_bgr: Swap the first and the third channel; further ones stay.
+        mean, std: One for each channel, in the model's order: red, green, blue, others.
+        bgr_to_rgb, rgb_to_bgr: Swap the first and the third channel.
         **kwargs: As in mmseg.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Distortions of the images that a student gets while its teacher sees them as they are."""
+"""Distortions of the student's images; its teacher sees the originals."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ from bhvit_seg.errors import UserError
 
 @MODELS.register_module()
 class StrongDistortion(nn.Module):
-    """Random gain, offset, loss of colour, blur, noise and hidden rectangles of normalised images.
+    """Random gain, offset, desaturation, blur, noise and erased rectangles of normalised images.
 
-    Each image draws its own, on the CPU and in one order, so that a seed decides them on every
-    device. No pixel moves: what the teacher says about a pixel holds for the student.
+    Random numbers are drawn on the CPU, so that a seed determines them on every device. Geometry is
+    unchanged, so the teacher's predictions stay valid for each pixel.
 
     Args:
-        gain (float): Each channel is multiplied by ``1 ± gain``, apart from a common factor of the
-            same range.
-        offset (float): All channels are raised by ``± offset`` standard deviations.
-        grey (float): Probability that an image loses a random part of its colour.
-        blur (float): Probability of a 3×3 mean.
-        noise (float): Greatest standard deviation of the noise.
-        hidden (float): Greatest share of the image's sides that a hidden rectangle takes; it has
-            the mean colour, 0.
+        gain: Each channel is multiplied by ``1 ± gain``, apart from a common factor of that range.
+        offset: All channels are shifted by ``± offset`` standard deviations.
+        grey: Probability of a random desaturation.
+        blur: Probability of a 3×3 mean.
+        noise: Largest standard deviation of the noise.
+        hidden: Largest fraction of the sides that is erased to the mean colour, 0.
 
     Raises:
         UserError: An argument is negative, or one that is a fraction exceeds 1.

@@ -1,7 +1,7 @@
 """Stem, downsampling and position embeddings of BHViT (arXiv 2503.02394).
 
-All accept any map size: where 4 or 2 does not divide it, zeros are padded at the bottom and right,
-after the sign where there is one, so that padding adds nothing to a convolution.
+Where 4 or 2 does not divide a map, zeros are padded at the bottom and right, after the sign where
+there is one, so that padding adds nothing to a convolution.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from .tokens import MapShape, to_rows
 
 
 class PositionEmbedding(nn.Module):
-    """A learned value for each token and channel of a square map of side ``size``, in tokens;
-    resized bicubically for other map sizes."""
+    """A learned value for each token and channel of a square map of ``size`` tokens a side, resized
+    bicubically for other maps."""
 
     def __init__(self, channels: int, size: int) -> None:
         super().__init__()
@@ -64,10 +64,10 @@ class PatchEmbedding(nn.Module):
 class Downsampling(nn.Module):
     """2×2 convolution with stride 2 between stages, then a position embedding.
 
-    Full precision: ``norm → conv → norm``. Binary: with ``n = norm(x)``,
-    ``RPReLU(norm(BinaryConv(n)) + tile(avgpool2(n)))``. The last row and column of an odd map
-    are averaged and convolved from real tokens only. ``kind`` is ``'full_precision'`` or
-    ``'binary'``; ``binary=False`` gives the full-precision twin of the latter.
+    ``kind`` is ``'full_precision'``, ``norm → conv → norm``, or ``'binary'``: with ``n = norm(x)``,
+    ``RPReLU(norm(BinaryConv(n)) + tile(avgpool2(n)))``, whose full-precision twin has
+    ``binary=False``. The last row and column of an odd map are averaged and convolved from real
+    tokens only.
     """
 
     def __init__(self, in_channels: int, channels: int, norm_cfg: dict, map_size: int,

@@ -1,8 +1,7 @@
-"""Element-wise steps of BHViT on token rows, with hand-written gradients.
+"""Element-wise steps of BHViT on token rows ``(N, C)``, with hand-written gradients.
 
-These functions do a chain of operations on rows ``(N, C)``, on a CPU a block of rows at a time, so
-that intermediate values stay in cache; their backward recomputes what is cheap instead of storing
-it.
+On a CPU they process a block of rows at a time, so that intermediate values stay in cache; their
+backward recomputes what is cheap instead of storing it.
 """
 
 from __future__ import annotations
@@ -116,9 +115,9 @@ class _HiddenActivation(Function):
 def hidden_activation(x: Tensor, slope: Tensor, bias: Tensor, ratio: int) -> tuple[Tensor, Tensor]:
     """The steps between the two binary products of the MLP.
 
-    With ``p = prelu(x)``: the signs of ``p + bias``, with the polynomial gradient of
-    :func:`~bhvit_seg.models.quantizers.binarize_activation`, and the mean of ``p`` over each group
-    of ``ratio`` adjacent channels: ``(N, ratio · C)`` and ``(N, C)``.
+    With ``p = prelu(x)``: the signs of ``p + bias`` ``(N, ratio · C)``, with the gradient of
+    :func:`~bhvit_seg.models.quantizers.binarize_activation`, and the means of ``p`` over ``ratio``
+    adjacent channels ``(N, C)``.
     """
     with torch.autocast(x.device.type, enabled=False):
         return _HiddenActivation.apply(x, slope.to(x.dtype), bias.to(x.dtype), ratio)
@@ -164,7 +163,7 @@ class _CircularStencil(Function):
 def circular_stencil(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     """Depthwise convolution of a map ``(B, C, H, W)`` on a torus with a cross-shaped kernel.
 
-    ``kernel`` ``(C, 1, k, k)`` is zero outside the middle row and column; only these get a
+    ``kernel`` ``(C, 1, k, k)`` is zero outside the middle row and column, which alone get a
     gradient.
     """
     with torch.autocast(x.device.type, enabled=False):

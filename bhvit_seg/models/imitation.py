@@ -1,7 +1,4 @@
-"""Pre-training by imitation: a backbone learns the feature maps of another on images alone.
-
-No labels are needed: what is learned is where the teacher's maps point, position by position.
-"""
+"""Pre-training by imitation: a backbone learns the feature maps of another on unlabelled images."""
 
 from __future__ import annotations
 
@@ -22,19 +19,18 @@ IGNORED = 255
 
 @MODELS.register_module()
 class ImitationModel(BaseModel):
-    """A backbone whose maps, through 1×1 convolutions, imitate those of a frozen teacher.
+    """A backbone whose maps, after 1×1 convolutions, imitate those of a frozen teacher.
 
     The loss of a map is the mean over positions of ``1 - cos(adapter(student), teacher - mean)``,
-    where ``mean`` is that of each channel over the batch. Pixels labelled 255 (no data, padding) do
-    not count. No optimizer or checkpoint knows of the teacher, and a checkpoint serves as
-    ``init_cfg`` of the backbone as it is.
+    where ``mean`` is that of each channel over the batch. Pixels labelled 255 (no data, padding)
+    are ignored. The teacher is not part of optimizers and checkpoints; a checkpoint serves as
+    ``init_cfg`` of the backbone.
 
     Args:
-        backbone (dict): Config of the backbone that learns.
-        teacher (dict): Config of the backbone that is imitated, with the ``init_cfg`` that loads
-            its weights. It gets the first three channels of the images.
-        map_weights (Sequence[float], optional): Factor of each map's loss, finest first. Defaults
-            to 1 over the number of maps.
+        backbone: Config of the backbone that learns.
+        teacher: Config of the teacher's backbone, with the ``init_cfg`` that loads its weights. It
+            gets the first three channels of the images.
+        map_weights: Factor of each map's loss, finest first. Defaults to 1 over the number of maps.
 
     Raises:
         UserError: The two have different numbers of maps, or ``map_weights`` has another.

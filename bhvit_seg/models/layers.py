@@ -1,7 +1,7 @@
-"""Layers of binary networks, registered so that configs of any mmseg head can name them.
+"""Layers of binary networks, registered for the configs of any mmseg head.
 
-``conv_cfg=dict(type='BinaryConv2d')`` with ``act_cfg=dict(type='RPReLU')`` binarizes a head that
-obeys ``conv_cfg``. Binarization is simulated: bits are ±1 in floating point.
+``conv_cfg=dict(type='BinaryConv2d')`` with ``act_cfg=dict(type='RPReLU')`` binarizes a head.
+Binarization is simulated: bits are ±1 in floating point.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .quantizers import binarize_activation, binarize_weight
 
 
 class BinaryLayer(nn.Module):
-    """What layers with latent weights have in common.
+    """Base of layers with latent weights.
 
     A layer adds a learned bias to its input, takes the sign, and multiplies by binarized weights;
     with ``binary=False`` it is the full-precision layer with the same parameters.
@@ -58,15 +58,14 @@ def shift_and_binarize(x: Tensor, bias: Tensor, binary: bool) -> Tensor:
 
 @MODELS.register_module()
 class BinaryConv2d(BinaryLayer, nn.Conv2d):
-    """2-D convolution of binarized inputs with binarized weights.
+    """2-D convolution of binarized inputs with binarized weights; arguments of ``nn.Conv2d``.
 
-    Zeros are padded AFTER the sign: a tap outside the map contributes 0, neither +1 nor −1. The
-    signature is that of ``nn.Conv2d``, so that ``conv_cfg`` can name it.
+    Zeros are padded AFTER the sign: a tap outside the map contributes 0, neither +1 nor −1.
 
     Args:
-        input_bias (bool): Whether the layer binarizes its input, after adding a learned bias
-            per channel. ``False`` if the input is ±1 already. Defaults to True.
-        binary (bool): ``False`` makes it a full-precision convolution. Defaults to True.
+        input_bias: Whether the layer binarizes its input, after adding a learned bias per channel.
+            ``False`` if the input is ±1 already.
+        binary: ``False`` makes it a full-precision convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size, *args,
@@ -83,7 +82,7 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):
         return self.convolve(x, self.bias)
 
     def convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """The same with another bias, for callers that fold a shift per channel into it."""
+        """Convolve with another bias, for callers that fold a shift per channel into it."""
         if self.input_bias is not None:
             x = shift_and_binarize(x.permute(0, 2, 3, 1), self.input_bias, self.binary)
             x = x.permute(0, 3, 1, 2)
@@ -96,11 +95,8 @@ class BinaryLinear(BinaryLayer, nn.Linear):
     """Product of binarized inputs with a binarized matrix, without bias on its output.
 
     Args:
-        in_features (int): Channels of the input.
-        out_features (int): Channels of the output.
-        input_bias (bool): As for :class:`BinaryConv2d`.
-        rectify (bool): Whether weights get the gradient of ReCU. Defaults to False.
-        binary (bool): ``False`` makes it a full-precision layer. Defaults to True.
+        input_bias, binary: As for :class:`BinaryConv2d`.
+        rectify: Whether weights get the gradient of ReCU.
     """
 
     def __init__(self, in_features: int, out_features: int, input_bias: bool = True,
@@ -117,7 +113,7 @@ class BinaryLinear(BinaryLayer, nn.Linear):
         return self.multiply(x)
 
     def multiply(self, x: Tensor) -> Tensor:
-        """Only the product, for inputs to which bias and sign have been applied."""
+        """Return the product for inputs that are already binarized."""
         return F.linear(x, self._weight(self.rectify))
 
 
@@ -126,10 +122,9 @@ class RPReLU(nn.Module):
     """``prelu(x − a) + b`` with learned ``a``, ``b`` and slope per channel (ReActNet).
 
     Args:
-        num_parameters (int): Number of channels, or 1 for values that all channels share, as in
-            ``nn.PReLU``. Defaults to 1.
-        init (float): Initial slope. Defaults to 0.25.
-        inplace (bool): Accepted because mmcv's ``ConvModule`` passes it; has no effect.
+        num_parameters: Number of channels, or 1 to share the values, as in ``nn.PReLU``.
+        init: Initial slope.
+        inplace: No effect; mmcv's ``ConvModule`` passes it.
     """
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25, inplace: bool = False) -> None:
@@ -165,11 +160,8 @@ class LayerScale(nn.Module):
 
 
 def build_token_norm(norm_cfg: dict, channels: int) -> nn.Module:
-    """Build the normalisation of token rows ``(N, C)`` over their channels.
-
-    The ``type`` is ``'BN'``, ``'SyncBN'`` or ``'LN'``, else a ValueError; ``requires_grad`` and the
-    arguments of the torch class may follow.
-    """
+    """Build the norm of token rows ``(N, C)``: ``type`` ``'BN'``, ``'SyncBN'`` or ``'LN'``, else a
+    ValueError."""
     kinds = {'BN': nn.BatchNorm1d, 'SyncBN': nn.SyncBatchNorm, 'LN': nn.LayerNorm}
     cfg = dict(norm_cfg)
     kind, requires_grad = cfg.pop('type', None), cfg.pop('requires_grad', True)
@@ -181,8 +173,7 @@ def build_token_norm(norm_cfg: dict, channels: int) -> nn.Module:
 def normalize(norm: nn.Module, x: Tensor, shift: Tensor | None = None) -> Tensor:
     """Normalise rows ``(N, C)`` and add ``shift``, folded into the norm's own bias.
 
-    Folding saves a pass over the rows. The result owns its memory and no gradient needs it:
-    callers may add to it in place.
+    The result owns its memory and no gradient needs it: callers may add to it in place.
     """
     if isinstance(norm, nn.LayerNorm):
         bias = norm.bias if shift is None else norm.bias + shift

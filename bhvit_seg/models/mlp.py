@@ -16,9 +16,9 @@ from .layers import BinaryLinear, LayerScale, RPReLU, build_token_norm, normaliz
 class BinaryMLP(nn.Module):
     """``channels → hidden → channels`` on token rows.
 
-    ``h = RPReLU(norm(fc1(n)) + tile(n, r))``, ``o = RPReLU(norm(fc2(h)) + pool(h))`` with
-    ``r = hidden / channels``; tile concatenates ``r`` copies, pool averages ``r`` adjacent
-    channels. LayerScale follows.
+    ``h = RPReLU(norm(fc1(n)) + tile(n, r))``, ``o = RPReLU(norm(fc2(h)) + pool(h))`` with ``r =
+    hidden / channels``; tile concatenates ``r`` copies, pool averages ``r`` adjacent channels.
+    LayerScale follows.
     """
 
     def __init__(self, channels: int, hidden_channels: int, norm_cfg: dict,
@@ -35,8 +35,8 @@ class BinaryMLP(nn.Module):
         self.layer_scale = LayerScale(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalised rows ``(N, C)`` to rows ``(N, C)`` before the second RPReLU's output
-        shift and the LayerScale; :meth:`output_affine` gives both as one scale and bias."""
+        """Map normalised rows ``(N, C)`` to rows before the last output shift and LayerScale, see
+        :meth:`output_affine`."""
         act1, act2 = self.act1, self.act2
         hidden = normalize(self.norm1, self.fc1(x), -act1.shift_in)
         hidden = add_tiled_(hidden, x)
@@ -52,17 +52,17 @@ class BinaryMLP(nn.Module):
         return prelu(out.add_(pooled), act2.slope)
 
     def output_affine(self) -> tuple[Tensor, Tensor]:
-        """Scale and bias ``(C,)`` that complete what :meth:`forward` returns."""
+        """Return scale and bias ``(C,)`` that complete the result of :meth:`forward`."""
         return self.layer_scale.after(self.act2)
 
 
 class ShiftBranches(nn.Module):
     """Six circular shifts of the map, each with its own scale and bias, summed.
 
-    In order: vertical and horizontal mean over offsets {0, ±1}; vertical and horizontal mean
-    over {0, ±1, ±2}; four quarters of the channels rolled by +s and −s along the height, +s and
-    −s along the width, for s = 1 and s = 2. All are linear and per channel, so the sum is one
-    depthwise convolution on a torus whose 5×5 kernel is a cross. ``channels`` is a multiple of 4.
+    In order: vertical and horizontal mean over offsets {0, ±1}; vertical and horizontal mean over
+    {0, ±1, ±2}; four quarters of the channels rolled by +s and −s along the height, +s and −s along
+    the width, for s = 1 and s = 2. The sum is one depthwise convolution on a torus whose 5×5 kernel
+    is a cross. ``channels`` is a multiple of 4.
     """
 
     def __init__(self, channels: int) -> None:

@@ -1,4 +1,4 @@
-"""What networks that learn from a teacher have in common (BHViT, arXiv 2503.02394).
+"""Base of networks that learn from a teacher (BHViT, arXiv 2503.02394).
 
 ``L = (1 − λ − β)·L_cls + λ·L_dis + β·L_re``: ``L_cls`` are the losses of the heads, ``L_dis``
 compares with the teacher, ``L_re`` regularizes latent weights and is added by the training.
@@ -22,11 +22,10 @@ from .weights import load_weights
 
 
 class FrozenTeacher:
-    """A frozen teacher, used for inference only: in evaluation mode and without gradients.
+    """A frozen teacher, used for inference only; ``config`` is a file, or the config of its model.
 
-    It is deliberately not an ``nn.Module``: what a model registers as a module is trained, saved,
-    averaged and wrapped along with it. Copies of a student, such as its moving average, share one
-    teacher. ``config`` is its config file, or the config of the model itself.
+    It is deliberately not an ``nn.Module``, which would be trained, saved, averaged and wrapped
+    with the student. Copies of a student share one teacher.
 
     Raises:
         UserError: Neither a file nor a config of a model was given, or no checkpoint.
@@ -80,11 +79,7 @@ class FrozenTeacher:
 
 
 class TaughtMixin:
-    """A model with a teacher, which is loaded when training begins.
-
-    Testing, predicting and exporting need no teacher. It is not part of optimizers, checkpoints,
-    moving averages or wrappers.
-    """
+    """A model with a teacher, which is loaded when training begins and needed for nothing else."""
 
     # β, set by the training while the regularization is part of the loss.
     regularization_weight = 0.0
@@ -103,7 +98,7 @@ class TaughtMixin:
         self.distillation_weight = distillation_weight
 
     def weigh_labels(self, value: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-        """Multiply a loss on labels, a tensor or a list of them, by its share, 1 − λ − β."""
+        """Multiply a loss on labels, a tensor or a list of them, by 1 − λ − β."""
         share = 1 - self.distillation_weight - self.regularization_weight
         return [share * item for item in value] if isinstance(value, list) else share * value
 
@@ -140,10 +135,8 @@ class TaughtMixin:
 
 
 def _same_inputs(first: nn.Module, second: nn.Module) -> bool:
-    """Whether two models make the same inputs of an image: means, deviations, channel order.
-
-    Two pixels of an image show it, whatever the classes of the preprocessors: they are affine.
-    """
+    """Whether two models normalise images equally: two pixels show it, as preprocessors are
+    affine."""
     channels = getattr(first.data_preprocessor, 'mean', torch.empty(3)).numel()
     pixels = 10.0 * torch.arange(2 * channels).view(channels, 1, 2)
     made = []

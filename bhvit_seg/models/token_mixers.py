@@ -1,7 +1,7 @@
 """The two token mixers of BHViT (arXiv 2503.02394): MSGDC and MSMHA.
 
-Both map token rows ``(B · H · W, C)`` in row-major order to the same shape. Each has a variant
-without multiple scales, for ablations. :func:`attend` serves the plain binary ViT too.
+Both map token rows ``(B · H · W, C)`` in row-major order to the same shape, and have variants
+without multiple scales for ablations.
 """
 
 from __future__ import annotations
@@ -29,12 +29,9 @@ from .tokens import MapShape, tile, to_rows
 class MSGDC(nn.Module):
     """Multi-scale grouped dilated convolution.
 
-    Three binary 3×3 convolutions with dilations 1, 3 and 5 over the same bits, each followed by
-    an RPReLU; their sum is normalised. (The paper's formula adds the input inside each branch;
-    the released networks do not, and neither does this.)
-
-    There is one convolution for each of ``dilations``; ``groups=1, dilations=(1,)`` is an ordinary
-    convolution.
+    Binary 3×3 convolutions with each of ``dilations`` over the same bits, each followed by an
+    RPReLU; their sum is normalised. (The paper's formula adds the input inside each branch; the
+    released networks do not, and neither does this.)
     """
 
     def __init__(self, channels: int, norm_cfg: dict, groups: int = 4,
@@ -62,10 +59,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, sizes: list[tuple[int, int
     """Multi-head attention inside each set of tokens.
 
     Args:
-        query, key, value: Rows ``(N, C)``: the sets of tokens, concatenated; as the result is.
+        query, key, value: Rows ``(N, C)``: the sets of tokens, concatenated, like the result.
         sizes: ``(number of sets, tokens in each)`` for each size of set.
-        quantizer: Maps the softmax matrices of all sizes, ``(sets, heads, tokens, tokens)`` each,
-            to quantized ones.
+        quantizer: Quantizes the softmax matrices of all sizes, ``(sets, heads, tokens, tokens)``.
     """
     channels = query.shape[1]
     scale = 1 / math.sqrt(channels // num_heads)
@@ -85,13 +81,11 @@ class MSMHA(nn.Module):
 
     The pooled tokens of all windows are appended to the tokens of each window; attention runs
     inside each such set. q, k and v are binarized, the softmax is quantized to a sum of boolean
-    matrices. Window tokens are put back into the map; pooled tokens are averaged over the windows
-    and repeated over their cell of the map.
+    matrices. Pooled tokens are averaged over the windows and repeated over their cell of the map.
 
-    Args: as of :class:`~bhvit_seg.models.backbones.BHViT`; ``window_size`` is also kernel and
-    stride of the pooling. The twin (``binary=False``) keeps the plain softmax. ``span`` is
-    ``'multi_scale'`` as above, ``'window'`` (a token attends to its window only), or ``'global'``
-    (the whole map is one window: ordinary multi-head attention).
+    Args as of :class:`~bhvit_seg.models.backbones.BHViT`; ``window_size`` is also kernel and stride
+    of the pooling, and ``span`` is ``attention_span``. The twin (``binary=False``) keeps the plain
+    softmax.
     """
 
     def __init__(self, channels: int, num_heads: int, norm_cfg: dict, window_size: int = 7,
@@ -116,10 +110,10 @@ class MSMHA(nn.Module):
         self.layer_scale = LayerScale(channels)
 
     def _pool(self, maps: Tensor) -> Tensor:
-        """One token for each window: ``(B, H, W, C)`` to ``(B, windows, C)``.
+        """Pool one token per window: ``(B, H, W, C)`` to ``(B, windows, C)``.
 
-        A pooling field is as large as a window and begins half a window before it; the mean
-        counts the padding as zeros, as released. An even size yields one field too many.
+        A pooling field is as large as a window and begins half a window before it; the mean counts
+        the padding as zeros, as released. An even size yields one field too many.
         """
         size, maps = self.window_size, maps.permute(0, 3, 1, 2)
         rows, cols = (-(-length // size) for length in maps.shape[2:])
@@ -177,5 +171,5 @@ class MSMHA(nn.Module):
         return self.output((mixed + self.context_act.shift_out).view(-1, channels))
 
     def output_affine(self) -> tuple[Tensor, Tensor]:
-        """Scale and bias ``(C,)`` that complete what :meth:`forward` returns."""
+        """Return scale and bias ``(C,)`` that complete the result of :meth:`forward`."""
         return self.layer_scale.after(self.output.act)

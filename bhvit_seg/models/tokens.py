@@ -1,8 +1,8 @@
-"""Token layout: rows, maps, and the windows that attention is split into.
+"""Token layout: rows, maps, and attention windows.
 
-Between blocks tokens are rows ``(B · H · W, C)`` in row-major order. Where the window size does not
-divide a map, the windows at its lower and right border are smaller instead of padded: only real
-tokens are attended to, quantized and counted in batch statistics.
+Between blocks tokens are rows ``(B · H · W, C)`` in row-major order. Windows at the lower and right
+border are smaller instead of padded, so that only real tokens are attended to, quantized and
+counted in batch statistics.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ class MapShape(NamedTuple):
 
     @classmethod
     def of(cls, maps: Tensor) -> MapShape:
-        """Return the shape of a map ``(B, C, H, W)``."""
         return cls(maps.shape[0], *maps.shape[2:])
 
     def to_map(self, rows: Tensor) -> Tensor:

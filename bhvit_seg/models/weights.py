@@ -1,4 +1,4 @@
-"""Reading checkpoints without running code in them, and checking that they fit the model."""
+"""Loading checkpoints without executing code, and checking that they fit the model."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ SHOWN = 3
 
 
 def load_checkpoint_safely(path: str | Path, map_location: str = 'cpu') -> dict[str, Any]:
-    """Load a checkpoint under torch's weights-only unpickler: tensors and numbers, no code.
+    """Load a checkpoint with torch's weights-only unpickler: tensors and numbers, no code.
 
-    mmengine's fork falls back to the unsafe unpickler when this fails, so our tools call this
-    before they hand a file to mmengine.
+    mmengine's fork falls back to the unsafe unpickler, so call this before it gets a file.
 
     Raises:
-        UserError: There is no such file, it is not a checkpoint, is truncated, or holds code.
+        UserError: The file is missing, not a checkpoint, truncated, or holds code.
     """
     if not Path(path).is_file():
         raise UserError(f'no checkpoint at {path}: give the path of a .pth file')
-    # Again: the fork, each time it loads a checkpoint, takes back what it allows for the while.
+    # Again: each time the fork loads a checkpoint, it resets the allowed types.
     allow_mmengine_checkpoints()
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
@@ -57,7 +56,7 @@ def load_checkpoint_safely(path: str | Path, map_location: str = 'cpu') -> dict[
 def state_dict_of(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
     """Return the weights of a checkpoint, without the prefix that DDP adds.
 
-    mmengine keeps them under ``state_dict``, training scripts after DeiT's under ``model``.
+    mmengine stores them under ``state_dict``, training scripts derived from DeiT's under ``model``.
     """
     state_dict = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
     return {name[7:] if name.startswith('module.') else name: value
@@ -65,10 +64,10 @@ def state_dict_of(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def check_fit(model: nn.Module, state_dict: dict[str, torch.Tensor], name: str | Path) -> None:
-    """Check that a state dict, which is from ``name``, has exactly the tensors of the model.
+    """Check that a state dict from ``name`` has exactly the tensors of the model.
 
     Raises:
-        UserError: Tensors are missing, left over or of another shape; names the first few.
+        UserError: Tensors are missing, unknown or of another shape; names the first few.
     """
     expected = model.state_dict()
     problems = [f'{problem}: {_some(names)}' for problem, names in (
@@ -85,17 +84,12 @@ def check_fit(model: nn.Module, state_dict: dict[str, torch.Tensor], name: str |
 
 
 def _some(names: list[str]) -> str:
-    """Join the first few of ``names`` and count the rest."""
     rest = len(names) - SHOWN
     return ', '.join(names[:SHOWN]) + (f' and {rest} more' if rest > 0 else '')
 
 
 def load_weights(model: nn.Module, path: str | Path) -> dict[str, Any]:
-    """Load a checkpoint into the model, strictly, and return the checkpoint.
-
-    Raises:
-        UserError: As for :func:`load_checkpoint_safely` and :func:`check_fit`.
-    """
+    """Load a checkpoint into the model, strictly, and return it; UserErrors as of the two above."""
     checkpoint = load_checkpoint_safely(path)
     state_dict = state_dict_of(checkpoint)
     check_fit(model, state_dict, path)
@@ -108,8 +102,8 @@ def load_backbone(backbone: nn.Module, path: str | Path, prefix: str = 'backbone
                   adapt: Callable[[dict], dict] = dict) -> None:
     """Load a file or address of a backbone, or of a model that has it under ``prefix``.
 
-    ``convert`` renames the tensors of a file that has none under ``prefix``; ``adapt`` changes
-    tensors whose names are those of the backbone. Errors are those of :func:`load_weights`.
+    ``convert`` renames the tensors of a file that has none under ``prefix``; ``adapt`` then changes
+    tensors. Errors are those of :func:`load_weights`.
     """
     checkpoint = (CheckpointLoader.load_checkpoint(path, map_location='cpu') if '://' in str(path)
                   else load_checkpoint_safely(path))

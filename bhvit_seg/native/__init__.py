@@ -1,7 +1,6 @@
 """The packed model: a trained segmentor as bits, run by the engine in ``csrc``.
 
-Imports NumPy alone, so that a device that has neither torch nor OpenMMLab's packages predicts.
-``bhvit_seg.native.export`` makes packed models and needs both.
+Needs only NumPy; ``bhvit_seg.native.export``, which makes packed models, needs the whole stack.
 """
 
 from .engine import instruction_sets, processor_limits, usable_cores

@@ -1,4 +1,4 @@
-"""The compiled engine in ``csrc``: how it is loaded, and what the processor offers."""
+"""Loading the compiled engine in ``csrc``, and properties of the processor."""
 
 from __future__ import annotations
 
@@ -14,11 +14,7 @@ MAX_BYTES = 1 << 31
 
 
 def load_engine() -> ModuleType:
-    """Return the extension module.
-
-    Raises:
-        UserError: It is not built.
-    """
+    """Return the extension module, or raise a UserError if it is not built."""
     try:
         from . import _engine
     except ImportError as error:
@@ -42,11 +38,7 @@ def run(function: Callable, *args: Any) -> Any:
 
 
 def read_file(path: str | os.PathLike) -> bytes:
-    """Read a packed model into memory, once and whole, as the engine takes it.
-
-    Raises:
-        UserError: The file is missing, a folder, not readable or too large.
-    """
+    """Read a packed model into memory; a UserError says that the file is missing or unsuitable."""
     advice = 'give the path of a file that bhvit-seg export wrote'
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise UserError(f'the packed model is {path!r}: {advice}')
@@ -71,11 +63,7 @@ def read_file(path: str | os.PathLike) -> bytes:
 
 
 def check_isa(isa: str | None) -> str:
-    """Return what the engine takes for an instruction set, where None is the best one.
-
-    Raises:
-        UserError: It is not a name; whether the processor has it is for the engine to say.
-    """
+    """Return the engine's argument for an instruction set; None is the best one."""
     if isa is None:
         return ''
     if not isinstance(isa, str) or not isa or '\0' in isa:
@@ -84,7 +72,7 @@ def check_isa(isa: str | None) -> str:
 
 
 def instruction_sets() -> list[str]:
-    """Return the names of the instruction sets that this processor can run, best first.
+    """Return the instruction sets that this processor can run, best first.
 
     Raises:
         UserError: The engine is not built.
@@ -93,10 +81,7 @@ def instruction_sets() -> list[str]:
 
 
 def processor_limits(isa: str | None = None) -> tuple[float, float]:
-    """Measure what one core does at best in loops on registers.
-
-    Returns:
-        Binary and float products (multiply and accumulate) a second.
+    """Measure peak binary and float products (multiply and accumulate) per second of one core.
 
     Raises:
         UserError: The engine is not built, or the processor lacks the instruction set.

@@ -1,9 +1,8 @@
 """Folds a trained segmentor into the tensors of a packed model.
 
 Everything between two signs is affine per channel, so norms, scaling factors, shifts, LayerScale
-and biases end in a few numbers a channel; one function for each kind of module says how. All of
-it is computed in float64 and rounded once, when the file is written. ``docs/packed.md`` has the
-formulas that the tensors stand in.
+and biases reduce to a few numbers per channel; one function for each kind of module computes them
+in float64. ``docs/packed.md`` has the formulas.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def fold_segmentor(model: EncoderDecoder) -> Tensors:
     """Return the tensors of the packed model, floating-point ones in float64.
 
     Raises:
-        UserError: The model has something that the packed format does not express.
+        UserError: The packed format cannot represent the model.
     """
     check_exportable(model)
     model = copy.deepcopy(model).cpu().double()
@@ -70,7 +69,7 @@ def fold_segmentor(model: EncoderDecoder) -> Tensors:
 
 
 def uninitialized_quantizers(model: nn.Module) -> int:
-    """Count attention quantizers that no training step has set."""
+    """Count attention quantizers that no training step has initialised."""
     return sum(isinstance(m, AttentionQuantizer) and not m.initialized for m in model.modules())
 
 
@@ -86,17 +85,13 @@ def _numpy(tensor: Tensor) -> np.ndarray:
 
 
 def check_exportable(model: nn.Module) -> None:
-    """See that the packed format expresses a model.
-
-    Raises:
-        UserError: It does not; the sentence says what stands in the way.
-    """
+    """Raise a UserError if the packed format cannot represent a model."""
     for obstacle, possible in _obstacles(model):
         raise UserError(f'{obstacle}: only {possible} can be packed')
 
 
 def _obstacles(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """Yield what stands in the way of packing, and what can be packed."""
+    """Yield what prevents packing, and what can be packed."""
     # A subclass may compute something else: the classes have to be exactly these.
     neck = ' with a neck' if getattr(model, 'with_neck', False) else ''
     if type(model) not in (EncoderDecoder, DistillationSegmentor) or neck:
@@ -135,7 +130,8 @@ def _obstacles(model: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def _obstacles_in_stage(backbone: BHViT, i: int) -> Iterator[tuple[str, str]]:
-    """The same for a stage: it has to be the whole hybrid, in widths of whole words of bits."""
+    """Yield the same for a stage, which has to be the whole hybrid in multiples of words of
+    bits."""
     stage = f'stage {i + 1} of the backbone'
     for block in backbone.stages[i]:
         mixer = block.token_mixer
@@ -183,7 +179,7 @@ def _weight(layer: BinaryLayer) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _act(act: RPReLU, channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shift before, slope and shift behind, ``(C,)`` each."""
+    """Return shift in, slope and shift out, ``(C,)`` each."""
     shift_in, slope, shift_out = (
         np.broadcast_to(_numpy(p), (channels,)) for p in (act.shift_in, act.slope, act.shift_out))
     return shift_in, slope, shift_out
@@ -211,11 +207,10 @@ def _architecture(backbone: BHViT, head: nn.Module) -> np.ndarray:
 
 
 def read_preprocessing(model: EncoderDecoder) -> tuple[Tensors, list[int]]:
-    """Mean and deviation of each channel, and where the model expects it.
+    """Return mean and deviation of each channel, red first, and the model's channel order.
 
-    Image readers of OpenMMLab give blue first, and the packed model takes red first: a model that
-    does not exchange them, as a trial of its preprocessor shows, gets the channels of its first
-    layer exchanged instead.
+    The packed model takes red first. For a model that does not exchange red and blue, as a trial of
+    its preprocessor shows, the channels of its first layer are exchanged instead.
     """
     preprocessor, channels = model.data_preprocessor, model.backbone.in_channels
     mean, std = torch.zeros(channels).double(), torch.ones(channels).double()

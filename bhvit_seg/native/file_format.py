@@ -48,7 +48,7 @@ _NARROWABLE = re.compile(r'(stem|down\d)\.(weight|position)|head\.classifier\.we
 
 
 class PackedModel(NamedTuple):
-    """What a file holds: arrays by name, and whatever is not arithmetic, such as classes."""
+    """Arrays by name, and the meta data, such as classes."""
 
     tensors: dict[str, np.ndarray]
     meta: dict[str, Any]
@@ -57,7 +57,7 @@ class PackedModel(NamedTuple):
 def pack_bits(positive: np.ndarray) -> np.ndarray:
     """Pack booleans ``(..., inputs)`` into uint32 words ``(..., ⌈inputs / 32⌉)``.
 
-    Input ``k`` is bit ``k % 32`` of word ``k // 32``; bits behind the last input are 0.
+    Input ``k`` is bit ``k % 32`` of word ``k // 32``; unused bits are 0.
     """
     inputs = positive.shape[-1]
     padding = [(0, 0)] * (positive.ndim - 1) + [(0, -inputs % WORD_BITS)]
@@ -66,29 +66,24 @@ def pack_bits(positive: np.ndarray) -> np.ndarray:
 
 
 def unpack_bits(words: np.ndarray, inputs: int) -> np.ndarray:
-    """Return ±1 ``(..., inputs)`` int8 of the words that :func:`pack_bits` made."""
+    """Return ±1 ``(..., inputs)`` int8 from the words of :func:`pack_bits`."""
     octets = np.ascontiguousarray(words, '<u4').view(np.uint8)
     bits = np.unpackbits(octets, axis=-1, count=inputs, bitorder='little')
     return bits.astype(np.int8) * 2 - 1
 
 
 def may_be_narrow(name: str) -> bool:
-    """Whether the tensor of this name may be stored in 16 bits."""
     return _NARROWABLE.fullmatch(name) is not None
 
 
 def write_packed(path: str | os.PathLike, tensors: Mapping[str, np.ndarray],
                  meta: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Write a packed model; the file appears under its name when it is whole.
+    """Write a packed model atomically; return the tensors as stored.
 
     Args:
-        path: The file.
         tensors: float16 (where :func:`may_be_narrow`), float32, float64 (rounded to float32),
             uint32 and int32 arrays by name.
-        meta: What JSON can hold.
-
-    Returns:
-        The tensors as they are stored.
+        meta: Values for JSON.
     """
     meta_bytes = json.dumps(meta, ensure_ascii=False, sort_keys=True).encode()
     stored = {name: _storable(name, array) for name, array in tensors.items()}
@@ -121,7 +116,7 @@ def _storable(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def read_packed(path: str | os.PathLike) -> PackedModel:
-    """Return what a file holds, as the engine parses it.
+    """Return the content of a file, as the engine parses it.
 
     Raises:
         UserError: The file is missing, not a packed model, damaged or of another version, or the

@@ -1,6 +1,6 @@
-"""The meta data of a packed model, checked against the network that they describe.
+"""The meta data of a packed model, listed in ``docs/packed.md``, checked against its network.
 
-A file may leave any of them out; what it has must fit. ``docs/packed.md`` lists them.
+A file may omit any entry.
 """
 
 from __future__ import annotations
@@ -15,11 +15,7 @@ COLOR_TYPES = ('color', 'unchanged')
 
 
 def decode_meta(content: bytes, path: str) -> Any:
-    """Return what JSON in UTF-8 says.
-
-    Raises:
-        UserError: It is not JSON.
-    """
+    """Return the decoded JSON, or raise a UserError."""
     try:
         return json.loads(content.decode())
     except (ValueError, RecursionError) as error:
@@ -29,7 +25,7 @@ def decode_meta(content: bytes, path: str) -> Any:
 
 def parse_meta(content: bytes, path: str, classes: int, channels: int,
                align_corners: bool) -> dict[str, Any]:
-    """Return the meta data of a file, for a network with these classes, channels and resizing.
+    """Return the meta data of a file whose network has these classes, channels and resizing.
 
     Raises:
         UserError: They are not JSON, or contradict the network or themselves.

@@ -1,4 +1,4 @@
-"""What a model says besides arithmetic: classes, colours, and how it wants its images."""
+"""Meta data of a model: classes, colours, and preprocessing of images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KNOWN_STEPS = (*_IMAGE_LOADERS, LoadAerialAnnotations, LoadLidarChannels, MMCVR
 
 
 def describe(trained: TrainedSegmentor) -> dict[str, Any]:
-    """Return what a packed model says about the model besides arithmetic."""
+    """Return the meta data of a model, see docs/packed.md."""
     model, cfg, classes = trained.model, trained.cfg, trained.n_labels
     names = [list(source['classes']) for source in find_dataset_meta(cfg, trained.dataset_meta)
              if len(source.get('classes') or ()) == classes]
@@ -52,7 +52,7 @@ def describe(trained: TrainedSegmentor) -> dict[str, Any]:
 
 
 def count_channels(model: nn.Module) -> int:
-    """Return how many channels images have; not every backbone of mmseg tells."""
+    """Return the channels of images; not every backbone of mmseg declares them."""
     known = getattr(getattr(model, 'backbone', None), 'in_channels', None)
     if isinstance(known, int):
         return known
@@ -61,7 +61,7 @@ def count_channels(model: nn.Module) -> int:
 
 
 def _find_test_scale(pipeline: Sequence[Any]) -> dict[str, Any] | None:
-    """Return the size that a test pipeline brings images to, if it resizes them."""
+    """Return the size to which a test pipeline resizes images, if it does."""
     for step in pipeline:
         if isinstance(step, MMCVResize) and step.scale is not None:
             return {'scale': [int(side) for side in step.scale], 'keep_ratio': step.keep_ratio}
@@ -72,7 +72,7 @@ def _find_test_scale(pipeline: Sequence[Any]) -> dict[str, Any] | None:
 
 
 def find_differences(trained: TrainedSegmentor) -> list[str]:
-    """Return a sentence for whatever prediction from the packed model does differently."""
+    """Return a sentence for each difference of prediction from the packed model."""
     sentences = []
     if trained.model.test_cfg.get('mode', 'whole') != 'whole':
         sentences.append('the config predicts in sliding windows (model.test_cfg.mode), the packed '

@@ -1,4 +1,4 @@
-"""From a trained segmentor to a packed model: what ``bhvit-seg export`` does."""
+"""From a trained segmentor to a packed model: ``bhvit-seg export``."""
 
 from __future__ import annotations
 
@@ -50,35 +50,23 @@ PARTS = {
 
 @dataclass
 class ExportReport:
-    """What was exported.
-
-    Attributes:
-        path: The packed model.
-        parts: Bytes of each part of the file.
-        float32_bytes: What backbone and head take in the checkpoint, as float32.
-        verification: How its labels compare with the simulation's, if that was asked for.
-        narrowed: Tensors stored in 16 bits.
-        kept: Labels that 16 bits would have changed, for each tensor that kept 32 for it.
-        changed: Labels that 16 bits did change (only where they were forced).
-        warnings: A sentence each.
-    """
+    """The result of an export."""
 
     path: Path
-    parts: Mapping[str, int]
-    float32_bytes: int
+    parts: Mapping[str, int]  # bytes of each part of the file
+    float32_bytes: int  # of backbone and head in the checkpoint, as float32
     verification: Verification | None = None
-    narrowed: list[str] = field(default_factory=list)
-    kept: dict[str, int] = field(default_factory=dict)
-    changed: int = 0
-    warnings: list[str] = field(default_factory=list)
+    narrowed: list[str] = field(default_factory=list)  # tensors stored in 16 bits
+    kept: dict[str, int] = field(default_factory=dict)  # by tensor: labels 16 bits would change
+    changed: int = 0  # labels that forced 16 bits changed
+    warnings: list[str] = field(default_factory=list)  # sentences
 
     @property
     def total(self) -> int:
-        """Bytes of the file."""
         return sum(self.parts.values())
 
     def summary(self) -> str:
-        """Return what to print."""
+        """Return the text to print."""
         width = max(map(len, self.parts))
         lines = [f'{part:{width}}  {size:>12,} bytes' for part, size in self.parts.items()]
         lines.append(f'{"total":{width}}  {self.total:>12,} bytes, {self.total / 1e6:.2f} MB: '
@@ -106,17 +94,15 @@ def pack_model(model: nn.Module, out: str | Path, meta: Mapping[str, Any] | None
     """Write the packed model of a segmentor that is in memory.
 
     Args:
-        model: The segmentor.
-        out: The file to write.
-        meta: What the file is to say besides arithmetic.
+        meta: Meta data of the file.
         images: ``(H, W, C)``, red first, to verify with. Without images nothing is verified.
-        precision: How full-precision parts are stored: ``'16'`` or ``'32'`` bits, or ``'auto'``:
-            16 where that changes no label of ``images``.
-        threads: How many threads the engine verifies with.
+        precision: Bits of full-precision parts: ``'16'``, ``'32'``, or ``'auto'``: 16 where that
+            changes no label of ``images``.
+        threads: Threads of the engine.
 
     Raises:
-        UserError: The model cannot be packed, ``precision`` is none, the engine that is to verify
-            is not built, the verification failed, or ``out`` cannot be written; no file is
+        UserError: The model cannot be packed, ``precision`` is unknown, the engine is missing for
+            the verification, the verification failed, or ``out`` cannot be written; no file is
             written then.
     """
     if precision not in PRECISIONS:
@@ -167,23 +153,19 @@ def export_packed(config: str | Path, checkpoint: str | Path, out: str | Path,
                   lidar: str | Path | None = None, precision: str = 'auto', verify: bool = True,
                   threads: int | None = None, cfg_options: dict[str, Any] | None = None
                   ) -> ExportReport:
-    """Fold a trained segmentor into one file, and check that it labels as torch does.
+    """Pack a trained segmentor into one file, and verify that it labels as torch does.
 
     Args:
-        config, checkpoint: The config file and the weights.
-        out: The file to write.
-        images: Image files to verify with, at most 32 of them, each with its path below ``lidar``
-            (without suffix; by default the name of the file), as
-            :func:`bhvit_seg.inference.inputs.find_images` lists them. By default four synthetic
-            scenes as large as the training window, or 256×256.
-        lidar: The folder with a raster for each image, for models that read them.
-        precision: See :func:`pack_model`.
-        verify: Whether to verify. Without it ``'auto'`` stores all in 32 bits.
-        threads: How many threads the engine verifies with.
-        cfg_options: Settings that override the config's, by dotted key.
+        config, checkpoint, cfg_options: See :class:`~bhvit_seg.training.trained.TrainedSegmentor`.
+        images: Image files to verify with, of which at most 32 are used, each with its path below
+            ``lidar`` without suffix (default: its name). By default four synthetic scenes as large
+            as the training window, or 256×256.
+        lidar: Folder with a raster for each image, for models that read them.
+        verify: Without it ``'auto'`` stores everything in 32 bits.
+        out, precision, threads: See :func:`pack_model`.
 
     Raises:
-        UserError: Something given is wrong, see also :func:`pack_model`.
+        UserError: An argument is wrong, see also :func:`pack_model`.
     """
     refuse_inputs([out], [config, checkpoint, *images], 'name')
     trained = TrainedSegmentor(config, checkpoint, 'cpu', cfg_options)
@@ -201,7 +183,7 @@ def export_packed(config: str | Path, checkpoint: str | Path, out: str | Path,
 
 def _read_images(trained: TrainedSegmentor, images: Mapping[Path, Path] | Sequence[Path],
                  lidar: str | Path | None) -> list[np.ndarray]:
-    """Read images as the test pipeline does; returns ``(H, W, C)``, red first."""
+    """Read images as the test pipeline does: ``(H, W, C)``, red first."""
     if trained.reads_lidar and lidar is None:
         raise UserError('the model reads camera and LiDAR: give the folder of the rasters with '
                         '--lidar')
@@ -216,7 +198,7 @@ def _read_images(trained: TrainedSegmentor, images: Mapping[Path, Path] | Sequen
 
 def synthetic_images(channels: int, size: Sequence[int], count: int = N_SCENES
                      ) -> list[np.ndarray]:
-    """Return scenes ``(H, W, channels)``: camera, then the height above ground as often as fits."""
+    """Return scenes ``(H, W, channels)``: camera, then the height above ground, repeated."""
     images = []
     for scene in (generate_scene(seed, tuple(size)) for seed in range(count)):
         height = np.repeat(scene.height[..., None], max(channels - 3, 0), 2)

@@ -21,28 +21,27 @@ MAX_CLASSES = 256
 class PackedSegmentor:
     """A packed model, ready to label images.
 
-    One object handles one image at a time: calls from several threads wait for each other, and
-    several objects run side by side. The interpreter lock is released during a call. An object may
-    be used on both sides of a ``fork``. It is pickled and copied as its absolute path, ``threads``
-    and ``isa``: the copy reads the file again, which must not have changed.
+    Calls from several threads on one object wait for each other; several objects run in parallel.
+    The interpreter lock is released during a call, and an object may be used on both sides of a
+    ``fork``. Pickles and copies hold the absolute path, ``threads`` and ``isa``, and read the file
+    again, which must not have changed.
 
     Args:
-        path: A file that ``bhvit-seg export`` wrote. It is read once, here.
-        threads: How many threads compute, from 1 to 256. Defaults to the cores that this process
-            may use.
-        isa: One of :func:`instruction_sets`; by default that of the environment variable
-            ``BHVIT_ISA``, else the best.
+        path: A file of ``bhvit-seg export``.
+        threads: Number of threads, 1 to 256. Defaults to the cores that this process may use.
+        isa: One of :func:`instruction_sets`. Defaults to the environment variable ``BHVIT_ISA``,
+            else the best.
 
     Attributes:
         meta (dict): ``name``, ``classes``, ``palette`` (RGB), ``window`` (height and width of the
             training crop in pixels), ``channels``, ``channel_order`` and more.
-        digest (str): SHA-256 of the file, in hexadecimal digits.
-        mean (numpy.ndarray): Mean of each channel in the training images, ``(C,)`` float32: a value
-            that says nothing to the model, for pixels without data.
+        digest (str): SHA-256 of the file in hexadecimal.
+        mean (numpy.ndarray): Mean of each channel in the training images, ``(C,)`` float32: a
+            neutral value for pixels without data.
 
     Raises:
-        UserError: The file is missing, damaged, of another version or contradicts itself, an
-            argument is out of its range, or the engine is not built.
+        UserError: The file is missing, damaged, of another version or inconsistent, an argument is
+            out of its range, or the engine is not built.
     """
 
     def __init__(self, path: str | os.PathLike, threads: int | None = None,
@@ -68,49 +67,34 @@ class PackedSegmentor:
 
     @property
     def instruction_set(self) -> str:
-        """The instruction set in use."""
         return self._engine.isa
 
     @property
     def threads(self) -> int:
-        """How many threads compute."""
         return self._engine.threads
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """Return the class of every pixel.
+        """Return the class ids ``(H, W)`` or ``(B, H, W)``, uint8, of images in one piece.
 
-        The whole image is one piece, in which every attention window attends to one pooled token of
-        each window: time and memory grow faster than the number of pixels. BHViT-Tiny takes
-        51 s and 2.8 GB for 6000×6000 pixels, and 2.2 s for the same in 36 pieces; large images
-        belong in windows (``bhvit-seg predict``, ``bhvit-seg predict-raster``).
+        Every attention window attends to one pooled token of each window, so time and memory grow
+        faster than the number of pixels: BHViT-Tiny takes 51 s and 2.8 GB for 6000×6000 pixels, but
+        2.2 s in 36 pieces. Use ``bhvit-seg predict`` or ``predict-raster`` for large images.
 
         Args:
-            image: ``(H, W, C)`` uint8 or floating-point, red first, at least 4×4 pixels and in
-                the values that the model was trained on (normalisation is part of the model); or
-                a batch ``(B, H, W, C)``. Values are finite: pixels without data have to be filled,
-                for example with :attr:`mean`.
-
-        Returns:
-            Class ids ``(H, W)`` or ``(B, H, W)``, uint8.
+            image: ``(H, W, C)`` or ``(B, H, W, C)``, uint8 or floating-point, red first, at least
+                4×4 pixels, not normalised, in the value range of the training images. Values are
+                finite: fill pixels without data, for example with :attr:`mean`.
 
         Raises:
-            UserError: The image has another number of channels or another dtype, is too small or
-                too large for the memory, or has values that are NaN, infinite or beyond 10⁹
-                standard deviations.
+            UserError: Wrong dtype or number of channels, too few pixels, too many for the memory,
+                or values that are NaN, infinite or beyond 10⁹ standard deviations.
         """
         return self._run(self._engine.predict, image, np.uint8)
 
     def logits(self, image: np.ndarray) -> np.ndarray:
-        """Return the classifier's scores, a quarter of the image's size.
+        """Return scores ``(classes, ⌈H/4⌉, ⌈W/4⌉)`` or ``(B, classes, ...)``, float32.
 
-        Args:
-            image: As in :meth:`predict`.
-
-        Returns:
-            ``(classes, ⌈H/4⌉, ⌈W/4⌉)`` or ``(B, classes, ⌈H/4⌉, ⌈W/4⌉)``, float32.
-
-        Raises:
-            UserError: As in :meth:`predict`.
+        Arguments and errors are those of :meth:`predict`.
         """
         return self._run(self._engine.logits, image, np.float32)
 
@@ -126,14 +110,8 @@ class PackedSegmentor:
         return results[0] if image.ndim == 3 else results
 
     def label(self, logits: np.ndarray) -> np.ndarray:
-        """Return the highest class of every pixel, between logits resized bilinearly.
-
-        Args:
-            logits: ``(classes, h, w)`` numbers, such as :meth:`logits` of several images blended.
-
-        Returns:
-            Class ids ``(4 h, 4 w)``, uint8: what :meth:`predict` makes of the logits of an image
-            of that size.
+        """Return class ids ``(4 h, 4 w)``, uint8, of logits ``(classes, h, w)`` upsampled
+        bilinearly.
 
         Raises:
             UserError: The logits are not such an array, or have values that are not finite.
@@ -155,13 +133,10 @@ class PackedSegmentor:
         return run(self._engine.label, logits)
 
     def profile(self, image: np.ndarray) -> list[tuple[str, float]]:
-        """Predict an image and return the seconds of each layer, by kind, in order.
-
-        Args:
-            image: ``(H, W, C)``, as in :meth:`predict`; not a batch.
+        """Predict one image ``(H, W, C)``; return kind and seconds of each layer, in order.
 
         Raises:
-            UserError: As in :meth:`predict`.
+            UserError: As in :meth:`predict`, or for a batch.
         """
         batch = self._check(image)
         if image.ndim != 3:
@@ -170,7 +145,7 @@ class PackedSegmentor:
         return run(self._engine.profile, batch[0])
 
     def _check(self, image: np.ndarray) -> np.ndarray:
-        """Return the image as a batch of what the engine takes."""
+        """Return the image as a contiguous batch."""
         _check_array(image, 'image', 'H, W, C')
         if image.dtype != np.uint8 and image.dtype.kind != 'f':
             raise UserError(f'the image has the dtype {image.dtype}: give uint8, or '
@@ -197,7 +172,7 @@ class PackedSegmentor:
 
 def _load_again(kind: type[PackedSegmentor], path: str, threads: int | None, isa: str | None,
                 digest: str) -> PackedSegmentor:
-    """Load what :meth:`PackedSegmentor.__reduce__` describes; refuse a file that has changed."""
+    """Load a pickled :class:`PackedSegmentor`; refuse a file that has changed."""
     segmentor = kind(path, threads, isa)
     if segmentor.digest != digest:
         raise UserError(f'the packed model {path} has changed since the object was pickled or '

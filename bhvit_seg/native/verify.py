@@ -1,8 +1,7 @@
 """Compares a packed model with the simulated network that it was folded from.
 
-The yardstick is torch itself: rounding moves a value across a threshold now and then, and the bit
-that flips moves others, so that float32 labels differ from float64 labels in a few pixels. A packed
-model may do so in twice as many.
+Rounding moves a value across a threshold now and then, so torch's float32 labels differ from its
+float64 labels in a few pixels. A packed model may differ in twice as many.
 """
 
 from __future__ import annotations
@@ -29,18 +28,12 @@ ALLOWANCE = 0.001
 
 @dataclass(frozen=True)
 class Verification:
-    """Pixels whose label is not that of the simulation in float64.
-
-    Attributes:
-        images, pixels: How many images were compared, and the pixels of all of them.
-        packed, torch_float32: Differing labels of the packed model, and of the simulation in
-            float32.
-    """
+    """Labels that differ from the simulation in float64."""
 
     images: int
     pixels: int
-    packed: int
-    torch_float32: int
+    packed: int  # differing labels of the packed model
+    torch_float32: int  # and of the simulation in float32
 
     @property
     def allowed(self) -> int:
@@ -65,7 +58,7 @@ def torch_labels(model: nn.Module, image: np.ndarray) -> np.ndarray:
 
 def packed_labels(tensors: Mapping[str, np.ndarray], images: Sequence[np.ndarray],
                   threads: int | None = None) -> list[np.ndarray]:
-    """Return the labels ``(H, W)`` that the engine gives images, with these tensors."""
+    """Return the labels ``(H, W)`` of images by the engine with these tensors."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'model.bhv'
         write_packed(path, tensors, {})
@@ -89,7 +82,7 @@ def compare_with_simulation(model: nn.Module, labels: Sequence[np.ndarray],
 
 
 def narrow(tensors: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Return the tensors with some in 16 bits; a value beyond their range becomes infinite."""
+    """Return the tensors with some in 16 bits; values beyond their range become infinite."""
     with np.errstate(over='ignore'):
         return {**tensors, **{name: tensors[name].astype(np.float16) for name in names}}
 
@@ -97,19 +90,10 @@ def narrow(tensors: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str,
 def narrow_where_harmless(tensors: Mapping[str, np.ndarray], images: Sequence[np.ndarray],
                           labels: Sequence[np.ndarray], threads: int | None = None
                           ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Store in 16 bits what may be, as far as no label changes.
+    """Store tensors in 16 bits as far as no label of ``images`` changes.
 
-    First all of it together, then one tensor after the other, the largest first, each in addition
-    to those that have proved harmless.
-
-    Args:
-        tensors: By name.
-        images: ``(H, W, C)``, red first.
-        labels: What the packed model says about each image with these tensors.
-        threads: How many threads compute.
-
-    Returns:
-        The tensors, and how many labels each one would change that kept its 32 bits.
+    First all that may be narrow together, then one after the other, the largest first. Returns the
+    tensors, and the number of labels that would change for each tensor kept in 32 bits.
     """
     def changes(names: list[str]) -> int:
         trial = narrow(tensors, names)

@@ -1,6 +1,4 @@
-"""From a georeferenced raster of any size to a georeferenced map.
+"""Mapping of georeferenced rasters of any size, block by block, in bounded memory.
 
-Windows of the raster go through a model, their scores are blended, and the map is written block by
-block, so that memory does not depend on the raster's size. Needs neither torch nor OpenMMLab's
-packages.
+Needs neither torch nor OpenMMLab's packages.
 """

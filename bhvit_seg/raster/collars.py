@@ -1,15 +1,13 @@
-"""Undeclared collars: the black or white around an image that its file calls valid.
+"""Undeclared collars: the black or white border of an image that its file declares valid.
 
-Lossy compression turns them into noise of a few grey levels, and thresholding alone would also
-take shadows and roofs, so a collar has to be connected to the raster's edge. Squares of 8 x 8
-pixels wholly of its colour spread from one to the next, beginning at the raster's outer edge where
-64 successive pixels have that colour. Then, with single pixels, the collar grows by at most 8
-pixels up to the image, so that a dark road that touches it is not followed where it is narrower
-than a square, and bright specks of compression that it encloses are closed.
+Lossy compression turns a collar into noise of a few grey levels, and a threshold alone would also
+remove shadows and roofs. A collar is therefore connected to the raster's edge: squares of 8 x 8
+pixels of its colour spread from square to square, starting where 64 successive pixels of the outer
+edge have that colour. It then grows by at most 8 pixels towards the image, so that narrow dark
+roads are not followed, and enclosed specks are closed.
 
-:func:`find_collar` finds the squares once, and reads only as far inwards as the collar goes.
-:class:`Collar` decides the pixels as each window is read, from the window and :data:`HALO` pixels
-around it, so that they do not depend on how the raster is cut into windows.
+:func:`find_collar` finds the squares once, reading only as far inwards as needed. :class:`Collar`
+decides pixels of each window from :data:`HALO` pixels around it, independently of the windows.
 """
 
 from __future__ import annotations
@@ -29,8 +27,7 @@ if TYPE_CHECKING:
 
 COLOURS = ('black', 'white')
 SIDE = 8
-# 8 pixels: the width of what is left between whole squares and the image where compression, whose
-# blocks are as large, mixed both. Specks are noise of one such block.
+# The size of a block of JPEG, in which compression mixes collar and image; specks are its noise.
 GROWTH = CLOSING = 8
 HALO = GROWTH + CLOSING
 # Each applied to what the former gave: CLOSING pixels in all.
@@ -44,7 +41,7 @@ CHUNK = 1024
 
 
 class Colour(NamedTuple):
-    """A collar's colour: the values, as stored, that all bands of a pixel lie between."""
+    """A collar's colour: the range of stored values in all bands."""
 
     name: str
     exact: float
@@ -52,7 +49,7 @@ class Colour(NamedTuple):
     high: float
 
     def covers(self, pixels: np.ndarray) -> np.ndarray:
-        """Return which pixels ``(h, w, C)`` have the colour, ``(h, w)``."""
+        """Return where pixels ``(h, w, C)`` have the colour, ``(h, w)`` bool."""
         found = np.ones(pixels.shape[:2], bool)
         for band in np.moveaxis(pixels, 2, 0):
             found &= (band >= self.low) & (band <= self.high)
@@ -61,21 +58,19 @@ class Colour(NamedTuple):
 
 def make_colour(name: str, dtype: np.dtype, tolerance: float,
                 value_range: tuple[float, float] | None) -> Colour:
-    """Return what black or white means in a raster.
+    """Return the stored values of black or white.
 
-    Black is 0. White is 255 in 8 bits, else the upper end of ``value_range`` or, without one,
-    65535 in 16 bits.
+    Black is 0; white is 255 in 8 bits, else the upper end of ``value_range``, else 65535 in 16
+    bits.
 
     Args:
         name: ``'black'`` or ``'white'``.
-        dtype: Of the raster.
-        tolerance: How far from the colour a value may lie: of 255 in 8 bits and where there is a
-            ``value_range``; else in units of the raster, as the range of 16 bits is rarely used
-            up and a fraction of it would take dark land for a collar.
-        value_range: The values that are mapped onto 0 to 255.
+        tolerance: Largest difference from the colour: of 255 in 8 bits or with a ``value_range``;
+            else in units of the raster, as few rasters use the whole range of 16 bits.
+        value_range: Values that are scaled to 0 and 255.
 
     Raises:
-        UserError: The raster has a type without a white, and no ``value_range`` was given.
+        UserError: White is unknown in this type without a ``value_range``.
     """
     dtype = np.dtype(dtype)
     if dtype == np.uint8:
@@ -97,10 +92,10 @@ def make_colour(name: str, dtype: np.dtype, tolerance: float,
 
 @dataclass(frozen=True, eq=False)
 class Collar:
-    """The collar of one raster, as a map of squares; small, and can be pickled.
+    """The collar of one raster as a map of squares, which can be pickled.
 
-    ``packed`` says which squares belong to it, a bit each, with a ring of squares outside the
-    raster: ``(rows + 2, ceil((columns + 2) / 8))`` uint8.
+    ``packed`` has a bit for each square, with a ring of squares outside the raster: ``(rows + 2,
+    ceil((columns + 2) / 8))`` uint8.
     """
 
     height: int
@@ -109,12 +104,12 @@ class Collar:
     packed: np.ndarray
 
     def touches(self, window: Window) -> bool:
-        """Whether any pixel of a window may belong to the collar: True may be wrong, False not."""
+        """Whether any pixel of a window may belong to the collar; may be wrongly True."""
         rows, columns = self._squares_of(self.view(window))
         return bool(self.packed[rows[0]:rows[-1] + 1, columns[0] // 8:columns[-1] // 8 + 1].any())
 
     def view(self, window: Window) -> Window:
-        """Return the part of the raster that decides which pixels of a window are collar."""
+        """Return the part of the raster that determines the collar in a window."""
         top, left = max(0, window.top - HALO), max(0, window.left - HALO)
         return Window(top, left, min(self.height, window.bottom + HALO) - top,
                       min(self.width, window.right + HALO) - left)
@@ -122,11 +117,9 @@ class Collar:
     def mask(self, window: Window, pixels: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
         """Return which pixels of a window within the raster are collar, ``(h, w)`` bool.
 
-        Args:
-            window: The window.
-            pixels: The values as stored of ``view(window)``, ``(h, w, C)``.
-            valid: Where those are declared to be valid, ``(h, w)``; None: everywhere. What is
-                declared to be invalid counts as having the collar's colour.
+        ``pixels`` ``(h, w, C)`` are the stored values of ``view(window)``, ``valid`` ``(h, w)``
+        where those are declared valid (None: everywhere). Invalid pixels count as having the
+        collar's colour.
         """
         view = self.view(window)
         coloured = np.zeros(pixels.shape[:2], bool) if valid is None else ~valid
@@ -145,7 +138,7 @@ class Collar:
         return collar[top:top + window.height, left:left + window.width]
 
     def _squares_of(self, view: Window) -> list[np.ndarray]:
-        """Return in which squares the rows and columns of a view, and of the ring, lie."""
+        """Return the squares of the rows and columns of a view, and of the ring."""
         return [np.where((pixels := np.arange(first - (first == 0), stop + (stop == length)))
                          < length, pixels // SIDE, -(-length // SIDE)) + 1
                 for first, stop, length in ((view.top, view.bottom, self.height),
@@ -160,7 +153,7 @@ def _grow(collar: np.ndarray, coloured: np.ndarray) -> np.ndarray:
 
 
 def _beside(found: np.ndarray) -> np.ndarray:
-    """Return what lies above, below, left or right of what was found, ``(h, w)`` bool."""
+    """Return the pixels above, below, left or right of ``found``, ``(h, w)`` bool."""
     beside = np.zeros_like(found)
     for there, here in ((beside, found), (beside.T, found.T)):
         there[1:] |= here[:-1]
@@ -169,7 +162,7 @@ def _beside(found: np.ndarray) -> np.ndarray:
 
 
 def _close(collar: np.ndarray) -> np.ndarray:
-    """Add pixels that see the collar within ``CLOSING`` pixels above, below, left and right."""
+    """Add pixels with the collar within ``CLOSING`` pixels above, below, left and right."""
     enclosed = np.ones_like(collar)
     for lines, closed in ((collar, enclosed), (collar.T, enclosed.T)):
         for step in (1, -1):
@@ -181,10 +174,10 @@ def _close(collar: np.ndarray) -> np.ndarray:
 
 
 def find_collar(source: RasterSource, colours: Iterable[Colour], only_frequent: bool) -> Collar:
-    """Find the collar of any of some colours; each part of the raster is read at most once.
+    """Find the collar of some colours; each part of the raster is read at most once.
 
-    Memory is two bytes for each square and colour. With ``only_frequent`` colours are dropped that
-    few of the outermost pixels have exactly.
+    Memory is two bytes per square and colour. ``only_frequent`` drops colours that few of the
+    outermost pixels have exactly.
     """
     height, width = source.height, source.width
     # With a ring of squares outside the raster, where lines of outermost pixels are repeated.
@@ -215,7 +208,7 @@ def find_collar(source: RasterSource, colours: Iterable[Colour], only_frequent: 
 
 def _read(source: RasterSource, chunk: Window, squares: dict[Colour, np.ndarray],
           exact: dict[Colour, int]) -> None:
-    """Find a chunk's squares of each colour, and count outermost pixels that have it exactly."""
+    """Find a chunk's squares of each colour; count outermost pixels that have it exactly."""
     pixels, valid = source.decode(chunk)
     at = _ringed(source, chunk)
     lines, outermost = [], []
@@ -236,14 +229,14 @@ def _read(source: RasterSource, chunk: Window, squares: dict[Colour, np.ndarray]
 
 
 def _ringed(source: RasterSource, chunk: Window) -> tuple[slice, slice]:
-    """Return the squares of a chunk in a map with a ring, and those of the ring beside it."""
+    """Return the squares of a chunk and of the ring beside it."""
     return tuple(slice(first // SIDE + (first > 0), -(-stop // SIDE) + 1 + (stop == length))
                  for first, stop, length in ((chunk.top, chunk.bottom, source.height),
                                              (chunk.left, chunk.right, source.width)))
 
 
 def _begin(passable: np.ndarray) -> np.ndarray:
-    """Return the squares of the ring where a collar begins; corners have what both sides have."""
+    """Return the squares of the ring where a collar begins."""
     for (row, inner_row), (column, inner_column) in itertools.product(((0, 1), (-1, -2)), repeat=2):
         passable[row, column] = passable[row, inner_column] and passable[inner_row, column]
     last_row, last_column = passable.shape[0] - 1, passable.shape[1] - 1
@@ -275,10 +268,7 @@ def flood(passable: np.ndarray, reached: np.ndarray) -> None:
 
 
 def _cut(source: RasterSource) -> list[Window]:
-    """Return parts of a raster, whole squares and whole blocks of its file where these are small.
-
-    A file in strips is cut into strips, as each would be decoded again for every part of it.
-    """
+    """Cut a raster into whole squares and whole blocks of its file; files in strips into strips."""
     height, width = source.block_shape
     if width >= source.width:
         columns, rows = source.width, max(1, CHUNK * CHUNK // source.width)

@@ -1,7 +1,7 @@
 """Identity of a run: its raster, model and options.
 
-A finished map has a digest of it as a tag, and the journal of an unfinished one holds it in full,
-so that results of another run are never taken for those of this one.
+A finished map has its digest as a tag, an unfinished journal stores it in full, so that results of
+different runs are never mixed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SAMPLED_BLOCKS = 16
 
 def describe_run(source: RasterSource, model: Predictor, grid: Grid, output: OutputOptions,
                  probabilities: str | None) -> dict[str, Any]:
-    """Return everything that affects the pixels of a map, under names that a user knows."""
+    """Return everything that affects the pixels of a map, by names known to users."""
     return {
         'raster': fingerprint(source),
         'model': {'name': model.name, 'sha256': model.digest},
@@ -45,11 +45,10 @@ def describe_run(source: RasterSource, model: Predictor, grid: Grid, output: Out
 
 
 def fingerprint(source: RasterSource) -> dict[str, Any]:
-    """Return what identifies a raster, as plain values.
+    """Return what identifies a raster: its layout and its files.
 
-    These are its layout and, for each file that GDAL reads for it (sources of a VRT, masks, an
-    archive), name without folder, size and time of change. Where there is no file, as on a server,
-    it is a checksum of blocks spread over the raster.
+    For each file that GDAL reads (sources of a VRT, masks, an archive) it has name, size and
+    modification time; without files, as on a server, a checksum of sampled blocks.
     """
     marks: list[list[Any]] = []
     elsewhere = False
@@ -71,7 +70,7 @@ def fingerprint(source: RasterSource) -> dict[str, Any]:
 
 
 def _checksum(dataset: rasterio.io.DatasetReader) -> int:
-    """Return a checksum of some blocks of all bands."""
+    """Return a checksum of sampled blocks of all bands."""
     windows = [window for _, window in dataset.block_windows(1)]
     checksum = 0
     for number in np.unique(np.linspace(0, len(windows) - 1, SAMPLED_BLOCKS).astype(int)):
@@ -83,9 +82,9 @@ def _checksum(dataset: rasterio.io.DatasetReader) -> int:
 
 
 def digests(identity: dict[str, Any], labels: Path, probabilities: Path | None) -> dict[Path, str]:
-    """Return for each file of a map a short text that differs for different contents.
+    """Return for each file of a map a digest of its identity.
 
-    That of labels is the same whether there are probabilities as well or not.
+    That of labels does not depend on probabilities.
     """
     contents = {labels: {key: identity[key] for key in identity if key != 'probabilities'}}
     if probabilities is not None:

@@ -1,8 +1,8 @@
-"""Keeps finished blocks of a map until the whole map is written.
+"""Storage of finished blocks until the whole map is written.
 
-The journal is a hidden folder beside the output: an ``.npz`` file a block, renamed when whole, and
-the identity of the run they belong to. A run that was killed finds its blocks there and continues;
-a run with another model or other options is told so. Only blocks whose checksums hold count.
+The journal is a hidden folder beside the output with an ``.npz`` file per block, renamed when
+whole, and the identity of the run. The same command continues from it; another model or other
+options are an error. Only blocks with correct checksums count.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ _DAMAGE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile
 def encode_block(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Return arrays by name as the bytes of an ``.npz`` file.
 
-    ``np.savez_compressed`` compresses at the usual level, which takes five times as long as the
-    fastest one for files that are a fifth smaller and soon deleted.
+    At the level of ``np.savez_compressed`` files are a fifth smaller, but take five times as long.
     """
     content = io.BytesIO()
     with zipfile.ZipFile(content, 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
@@ -53,28 +52,26 @@ def cannot_write(path: str | os.PathLike, reason: str) -> UserError:
 
 
 def folder_of(out: Path) -> Path:
-    """Return where the finished blocks of an output are kept."""
+    """Return the folder of the finished blocks of an output."""
     return out.with_name(f'.{out.name}.work')
 
 
 class Journal:
     """The finished blocks of one output, and the exclusive right to write it; a context manager.
 
-    What killed writers of the output left beside it is deleted.
+    Leftovers of killed writers of the output are deleted.
 
     Args:
-        out: The output.
-        identity: What decides the output's content, such that JSON can hold it: a run continues
-            only where all of it is the same.
-        restart: Forget what an earlier run has finished.
+        identity: Determines the output's content, for JSON; a run continues only if it is equal.
+        restart: Discard the finished blocks of an earlier run.
 
     Attributes:
-        folder: Where blocks lie.
-        done: Indices of the blocks that are whole.
+        folder: The folder of the blocks.
+        done: Indices of the whole blocks.
 
     Raises:
-        UserError: Another process writes the output, the journal belongs to a run with another
-            identity or is damaged, or the disk cannot be written to.
+        UserError: Another process writes the output, the journal has another identity or is
+            damaged, or the disk cannot be written to.
     """
 
     def __init__(self, out: str | os.PathLike, identity: Mapping[str, Any],
@@ -128,13 +125,13 @@ class Journal:
                 self.done.add(index)
 
     def store(self, index: int, content: bytes) -> None:
-        """Keep a block that :func:`encode_block` made."""
+        """Store a block of :func:`encode_block`."""
         with _reported(self.folder):
             write_bytes(self._path(index), content)
         self.done.add(index)
 
     def load(self, index: int, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """Return arrays of a block that is done, those of ``names`` that it has, or all.
+        """Return arrays of a finished block, those of ``names`` that it has, or all.
 
         Raises:
             UserError: It was damaged or deleted since; it no longer counts as done.
@@ -151,10 +148,7 @@ class Journal:
                             'command again, which computes it again') from error
 
     def remove(self) -> None:
-        """Delete the journal of an output that is finished, and end it.
-
-        What somebody else has put there stays.
-        """
+        """Delete the journal of a finished output, but no files of others, and close it."""
         with _reported(self.folder):
             for path in [*self._blocks().values(),
                          *(self.folder / name for name in (PLAN, IDENTITY, LOCK))]:
@@ -192,7 +186,7 @@ def _reported(folder: Path) -> Iterator[None]:
 
 
 def _name_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Say which entries differ, and how, the first three of them; nothing where none does."""
+    """Describe the first three entries that differ; '' if none does."""
     before, after = dict(_leaves(then)), dict(_leaves(now))
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     told = [f'{key}: {before.get(key, "absent"):.60} then, {after.get(key, "absent"):.60} now'

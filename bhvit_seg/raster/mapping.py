@@ -1,8 +1,7 @@
 """Maps a run of blocks: reads pixels, computes scores, blends them and labels the pixels.
 
-Every worker, in this process, another one or on another machine, calls :func:`map_run`. The result
-of a block depends on the raster, the model and the options alone, to the bit: its windows are
-computed the same way whichever blocks are computed with it.
+Every worker calls :func:`map_run`. The result of a block depends only on raster, model and options,
+to the bit, whichever blocks are computed with it.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ STEPS = ('reading', 'waiting for reading', 'model', 'blending', 'labels')
 
 
 def windows_of_run(grid: Grid, blocks: Sequence[Window]) -> tuple[range, range]:
-    """Return the rows and columns of windows whose scores decide the pixels of adjacent blocks."""
+    """Return the rows and columns of windows that determine the pixels of adjacent blocks."""
     first, _, left, right = grid.cells_of(blocks[0])
     stop = grid.cells_of(blocks[-1])[1]
     return grid.rows_over(first, stop), grid.columns_over(left, right)
@@ -36,26 +35,20 @@ def map_run(source: RasterSource, model: Predictor, grid: Grid, blocks: Sequence
             probabilities: str | None = None, statistics: Counter | None = None,
             on_windows: Callable[[int], None] = lambda count: None
             ) -> Iterator[dict[str, np.ndarray]]:
-    """Map vertically adjacent blocks of the same columns.
-
-    The next rows are read while the model computes.
+    """Map vertically adjacent blocks of the same columns; reading overlaps with the model.
 
     Args:
-        source: The raster.
-        model: The model.
-        grid: Where windows lie.
-        blocks: The blocks, from the top down without gaps.
+        blocks: From the top down without gaps.
         probabilities: Also return the softmax of the upsampled scores, as ``'uint8'`` or
             ``'float16'``.
-        statistics: The windows that were ``computed`` and those that are ``empty``, without a valid
-            pixel, and seconds by :data:`STEPS` are added to it.
+        statistics: Receives the windows ``computed`` and ``empty`` (without a valid pixel), and
+            seconds by :data:`STEPS`.
         on_windows: Called with the number of windows finished since the last call.
 
     Yields:
-        Each block when its last window is finished: ``labels``, ``(h, w)`` uint8 class ids with
-        :data:`NODATA` where the raster has no data, and if they are requested ``probabilities``,
-        ``(classes, h, w)`` float16 or uint8 in units of 1/255, with ``valid``, ``(h, w)`` bool,
-        unless every pixel of the raster is.
+        For each block ``labels``, ``(h, w)`` uint8 class ids with :data:`NODATA`, and on request
+            ``probabilities``, ``(classes, h, w)`` float16 or uint8 in units of 1/255, with
+            ``valid``, ``(h, w)`` bool, unless every pixel of the raster is valid.
 
     Raises:
         UserError: A part of the raster cannot be read.
@@ -131,22 +124,20 @@ class _Strip(NamedTuple):
     valid: np.ndarray
 
     def part(self, window: Window, beside: int = 0) -> tuple[slice, slice]:
-        """Return the rows and columns of a window, and of some pixels beside it."""
+        """Return the rows and columns of a window, extended by some pixels."""
         top, left = window.top - self.at.top, window.left - self.at.left
         return (slice(max(0, top - beside), top + window.height + beside),
                 slice(max(0, left - beside), left + window.width + beside))
 
     def touches_data(self, window: Window, cell: int) -> bool:
-        """Whether a valid pixel lies in the window or within a cell of it.
-
-        Pixels beside a window are interpolated from its outermost scores, too, hence the cell.
-        """
+        """Whether a valid pixel lies in the window or within a cell of it, where scores are
+        interpolated."""
         return bool(self.valid[self.part(window, cell)].any())
 
 
 def _read_strips(source: RasterSource, grid: Grid, rows: range, columns: range,
                  statistics: Counter) -> Iterator[_Strip]:
-    """Yield strips; each row of pixels is read once, and the next strip meanwhile."""
+    """Yield strips; each row of pixels is read once, and the next strip in advance."""
     cell = grid.cell
     left = grid.lefts[columns[0]] - cell
     width = grid.lefts[columns[-1]] + grid.window[1] + cell - left
@@ -174,15 +165,9 @@ def _read_strips(source: RasterSource, grid: Grid, rows: range, columns: range,
 
 
 def find_probabilities(scores: np.ndarray, cell: int, dtype: str) -> np.ndarray:
-    """Return the softmax of bilinearly upsampled scores.
+    """Return the softmax ``(classes, cell * h, cell * w)`` of upsampled scores ``(classes, h, w)``.
 
-    Args:
-        scores: ``(classes, h, w)`` float32.
-        cell: The factor of the upsampling.
-        dtype: ``'float16'``, or ``'uint8'`` for units of 1/255.
-
-    Returns:
-        ``(classes, cell * h, cell * w)``.
+    ``dtype`` is ``'float16'``, or ``'uint8'`` for units of 1/255.
     """
     classes, rows, columns = scores.shape
     out = np.empty((classes, cell * rows, cell * columns), dtype)

@@ -1,4 +1,4 @@
-"""How large the blocks of a raster may be for a limit of memory."""
+"""The size of blocks for a limit of memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OVERVIEWS = 32 << 20
 
 
 def parse_memory(text: str) -> int:
-    """Return the bytes that a size such as ``1500M``, ``1.5GB`` or ``2GiB`` means."""
+    """Return the bytes of a size such as ``1500M``, ``1.5GB`` or ``2GiB``."""
     match = re.fullmatch(r'(\d+(?:\.\d*)?)\s*([kmgt]?)(?:i?b)?', text.strip(), re.IGNORECASE)
     if not match or not float(match[1]):
         raise UserError(f'--max-memory {text} is not a size: give one such as 1500M or 2GB')
@@ -26,7 +26,7 @@ def parse_memory(text: str) -> int:
 
 
 def resident_memory() -> int:
-    """Return the bytes of memory that this process holds, 0 where the system does not tell."""
+    """Return the resident memory of this process in bytes, 0 where it is unknown."""
     try:
         fields = Path('/proc/self/statm').read_text().split()
     except OSError:
@@ -37,7 +37,7 @@ def resident_memory() -> int:
 
 
 class Demand(NamedTuple):
-    """What decides how much memory a block takes."""
+    """What determines the memory of a block."""
 
     classes: int
     pixel: int  # bytes of a pixel's channels
@@ -48,8 +48,8 @@ class Demand(NamedTuple):
 def block_size(grid: Grid, demand: Demand, limit: int) -> tuple[int, int]:
     """Return height and width of the largest blocks whose work fits into ``limit`` bytes.
 
-    These are in addition to the model and everything else in memory already. Where not even the
-    narrowest blocks fit, a UserError says how much is missing.
+    The limit excludes what is already in memory. If no block fits, a UserError says how much is
+    missing.
     """
     width = -(-grid.width // TILE) * TILE
     while (needed := memory_of(grid, demand, width)) > limit:
@@ -63,10 +63,8 @@ def block_size(grid: Grid, demand: Demand, limit: int) -> tuple[int, int]:
 
 
 def memory_of(grid: Grid, demand: Demand, width: int) -> int:
-    """Return the bytes that mapping blocks of :data:`TILE` rows and ``width`` columns takes.
-
-    An upper bound of what is held at the same time.
-    """
+    """Return an upper bound, in bytes, of the memory for blocks of ``TILE`` rows and ``width``
+    columns."""
     rows, width = min(TILE, grid.height), min(width, grid.width)
     cell, (window_rows, window_columns) = grid.cell, grid.window
     columns = width + 2 * (window_columns + cell)
@@ -84,5 +82,5 @@ def memory_of(grid: Grid, demand: Demand, width: int) -> int:
 
 
 def reading_cache(limit: int) -> int:
-    """Return the bytes that GDAL may keep of what it has decoded: an eighth, 16 to 512 MB."""
+    """Return the bytes of GDAL's cache of decoded pixels: an eighth, 16 to 512 MB."""
     return min(max(limit // 8, 16 << 20), 512 << 20)

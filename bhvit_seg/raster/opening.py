@@ -1,4 +1,4 @@
-"""How rasters are opened, and what maps say about their classes."""
+"""Opening rasters, and the class names of maps."""
 
 from __future__ import annotations
 
@@ -25,15 +25,12 @@ _told: set[tuple[str, str]] = set()
 
 
 def load_rasterio() -> ModuleType:
-    """Import rasterio, or raise a UserError that names its extra."""
     return load_package('rasterio')
 
 
 def open_quietly(path: str | Path, *args: Any, **kwargs: Any) -> Any:
-    """``rasterio.open`` without its warning about rasters without coordinates, which are fine.
-
-    Warnings of GDAL are printed with the name of the file.
-    """
+    """``rasterio.open`` without its warning about missing coordinates; GDAL's warnings name the
+    file."""
     from rasterio.errors import NotGeoreferencedWarning
 
     with warnings.catch_warnings(), _named_warnings(path):
@@ -43,7 +40,7 @@ def open_quietly(path: str | Path, *args: Any, **kwargs: Any) -> Any:
 
 @contextlib.contextmanager
 def open_raster(path: str | Path, expected: str = 'a whole raster') -> Iterator[DatasetReader]:
-    """Open a raster for reading; ``expected`` says what it should be.
+    """Open a raster for reading; ``expected`` describes it in the message.
 
     Raises:
         UserError: It cannot be opened, or rasterio is missing.
@@ -58,11 +55,7 @@ def open_raster(path: str | Path, expected: str = 'a whole raster') -> Iterator[
 @contextlib.contextmanager
 def named_failure(path: str | Path, expected: str = 'a whole raster',
                   window: Window | None = None) -> Iterator[None]:
-    """Report what GDAL cannot read under the name of the file, and of the part that is read.
-
-    Raises:
-        UserError: Something could not be read.
-    """
+    """Raise a UserError with the name of the file, and of the part, that GDAL cannot read."""
     from rasterio.errors import RasterioError
 
     try:
@@ -93,8 +86,7 @@ def _named_warnings(path: str | Path) -> Iterator[None]:
 def paths_read(path: str | os.PathLike) -> list[str]:
     """Return the paths and addresses that GDAL reads for a raster, itself and masks included.
 
-    GDAL names the files of a VRT, but not those of the VRTs among them. What cannot be opened has
-    no others.
+    GDAL lists the files of a VRT, but not those of VRTs among them.
     """
     path = os.fspath(path)
     found, left = set(), [path]
@@ -113,7 +105,7 @@ def paths_read(path: str | os.PathLike) -> list[str]:
 
 
 def class_names(dataset: DatasetReader) -> dict[int, str]:
-    """Return the class names that a map carries, by id, in the order of the ids."""
+    """Return the class names of a map by id, in the order of the ids."""
     tags = {key[len(CLASS_TAG):]: name for key, name in dataset.tags(1).items()
             if key.startswith(CLASS_TAG)}
     return {int(key): tags[key] for key in sorted(filter(str.isdecimal, tags), key=int)}

@@ -1,8 +1,8 @@
 """The files that a prediction of rasters writes, checked before work begins.
 
-No input is ever replaced, and other existing files only with ``--overwrite``, except those that
-were written for the same map. Vectors, preview and page are noted in the map's ``.aux.xml`` with
-size and time, so that a repeated command recognizes its own files, unless they were changed.
+No input is ever replaced, and other files only with ``--overwrite``, except those written for the
+same map. Vectors, preview and page are recorded in the map's ``.aux.xml`` with size and time, so
+that a repeated command recognises its own unchanged files.
 """
 
 from __future__ import annotations
@@ -40,12 +40,11 @@ class OutputPaths:
 
     @property
     def rasters(self) -> list[Path]:
-        """The GeoTIFFs."""
         return [path for path in (self.labels, self.probabilities) if path is not None]
 
     @property
     def companions(self) -> list[Path]:
-        """What is made of the finished map, each file once."""
+        """Files made from the finished map, each once."""
         given = (self.vector, self.centerlines, self.preview, self.page)
         return list(dict.fromkeys(path for path in given if path is not None))
 
@@ -53,10 +52,7 @@ class OutputPaths:
 def plan_outputs(labels: Path, probabilities: bool = False, vector: str | None = None,
                  centerlines: bool = False, preview: str | None = None, several: bool = False
                  ) -> OutputPaths:
-    """Return the files of a map.
-
-    Of several maps only the suffixes of ``vector`` and ``preview`` count; the name is the map's.
-    """
+    """Return the files of a map; with ``several`` maps only the suffixes of companions count."""
     polygons, picture = (
         given and (labels.with_suffix(Path(given).suffix) if several else Path(given))
         for given in (vector, preview))
@@ -70,17 +66,16 @@ def plan_outputs(labels: Path, probabilities: bool = False, vector: str | None =
 
 
 def probabilities_path(labels: Path) -> Path:
-    """Return where the probabilities of a map go."""
     return labels.with_name(f'{labels.stem}_probabilities{labels.suffix}')
 
 
 def sidecar_of(raster: Path) -> Path:
-    """Return where GDAL keeps what a GeoTIFF cannot hold."""
+    """Return the path of GDAL's ``.aux.xml`` of a raster."""
     return raster.with_name(f'{raster.name}.aux.xml')
 
 
 def run_of(raster: Path) -> str | None:
-    """Return the digest of the run that wrote a map, None where that is not known."""
+    """Return the digest of the run that wrote a map, or None."""
     try:
         with open_quietly(raster) as dataset:
             return dataset.tags().get(IDENTITY_TAG)
@@ -90,16 +85,13 @@ def run_of(raster: Path) -> str | None:
 
 def check_outputs(plans: Mapping[Path | str, OutputPaths], others: Iterable[str | Path] = (),
                   overwrite: bool = False) -> None:
-    """Check that no output replaces an input or, unasked, a file of the user's.
+    """Check that no output replaces an input or, without ``overwrite``, a file of the user's.
 
-    Args:
-        plans: The files of each raster's map.
-        others: More files that are read: the model's.
-        overwrite: Whether existing files may be replaced; inputs never are.
+    ``plans`` has the files of each raster's map, ``others`` are more inputs: the model's.
 
     Raises:
-        UserError: An output is an input, a folder, another output, or a file that this package
-            did not write for this map.
+        UserError: An output is an input, a folder, another output, or a file that was not written
+            for this map.
     """
     read = [*(path for raster in plans for path in paths_read(raster)), *others]
     inputs = [file for path in read for file in files_behind(path)]
@@ -134,7 +126,7 @@ def _refuse_strangers(plan: OutputPaths) -> None:
 
 
 def _check_geopackages(plan: OutputPaths, overwrite: bool) -> None:
-    """Refuse existing GeoPackages that layers cannot be written into, or unasked may not be."""
+    """Refuse existing GeoPackages into which layers cannot or must not be written."""
     for layer, path in zip(LAYERS, (plan.vector, plan.centerlines)):
         if path is None or path.suffix.lower() != '.gpkg' or not path.is_file():
             continue
@@ -159,7 +151,7 @@ def _check_geopackages(plan: OutputPaths, overwrite: bool) -> None:
 
 
 def _read_sidecar(raster: Path) -> ElementTree.Element | None:
-    """Return what GDAL keeps beside a raster; None where that is nothing, or not of GDAL."""
+    """Return the root of a raster's ``.aux.xml``, or None."""
     try:
         root = ElementTree.parse(sidecar_of(raster)).getroot()
     except (OSError, ElementTree.ParseError):
@@ -168,10 +160,10 @@ def _read_sidecar(raster: Path) -> ElementTree.Element | None:
 
 
 def notes_of(labels: Path) -> dict[str, list[str]]:
-    """Return the notes about the companions of a map, by their paths relative to its folder.
+    """Return the records of a map's companions by their paths relative to its folder.
 
-    A note is a digest of the options that the file was made with and, once it is complete, its size
-    and time of change.
+    A record is a digest of the options and, once the file is complete, its size and modification
+    time.
     """
     root = _read_sidecar(labels)
     return {} if root is None else {entry.get('key', ''): (entry.text or '').split(' ')
@@ -179,7 +171,7 @@ def notes_of(labels: Path) -> dict[str, list[str]]:
 
 
 def write_notes(labels: Path, files: Sequence[Path], made_by: str, finished: bool) -> None:
-    """Note that companions are being written, or are complete; see :func:`notes_of`."""
+    """Record that companions are being written, or are complete; see :func:`notes_of`."""
     notes = notes_of(labels)
     for file in files:
         notes[os.path.relpath(file, labels.parent)] = [
@@ -199,10 +191,7 @@ def write_notes(labels: Path, files: Sequence[Path], made_by: str, finished: boo
 def is_ours(labels: Path, file: Path, made_by: str | None = None) -> bool:
     """Whether a file was written as a companion of a map, and was not changed since.
 
-    Args:
-        labels: The map.
-        file: The file.
-        made_by: The digest of the options that it should be made with, and be complete.
+    ``made_by`` requires this digest of options, and that it is complete.
     """
     note = notes_of(labels).get(os.path.relpath(file, labels.parent))
     if note is None or not file.exists():

@@ -1,7 +1,7 @@
-"""One HTML file that compares a label raster with its image by a slider, and works offline.
+"""An offline HTML page that compares a label raster with its image by a slider.
 
-The pictures are part of the file: the image as JPEG, the labels as PNG with a palette, both small
-enough for a browser whatever the raster's size. ``page.html`` is the template.
+It contains the image as JPEG and the labels as PNG, at a size for browsers; ``page.html`` is the
+template.
 """
 
 from __future__ import annotations
@@ -50,8 +50,7 @@ def write_page(image: str | Path, labels: str | Path, out: str | Path, title: st
                alpha: bool = True) -> None:
     """Write a page with labels and image under a slider, a legend and the georeference.
 
-    Arguments and errors are those of :func:`~bhvit_seg.raster.preview.write_preview`; ``out`` is
-    the HTML file, ``title`` its heading.
+    Arguments and errors are those of :func:`~bhvit_seg.raster.preview.write_preview`.
     """
     with open_raster(image) as source, open_raster(labels) as result:
         check_same_size(source, result)
@@ -92,7 +91,7 @@ def write_page(image: str | Path, labels: str | Path, out: str | Path, title: st
 
 
 def count_ids(dataset: DatasetReader) -> np.ndarray:
-    """Return how many pixels of the open label raster have each id, int64 (256,)."""
+    """Return the number of pixels of each id of a label raster, int64 (256,)."""
     counts = np.zeros(256, np.int64)
     with named_failure(dataset.name):
         for _, window in dataset.block_windows(1):
@@ -101,12 +100,12 @@ def count_ids(dataset: DatasetReader) -> np.ndarray:
 
 
 def data_uri(kind: str, content: bytes) -> str:
-    """Return the content of a file as a ``data:`` URI."""
     return f'data:{kind};base64,{b64encode(content).decode("ascii")}'
 
 
 def legend(labels: LabelPicture, counts: np.ndarray) -> str:
-    """Return the classes as HTML, the largest first, with their shares of the classified pixels."""
+    """Return the classes as HTML, the largest first, with their fractions of the classified
+    pixels."""
     ids = [index for index in range(256) if index != labels.nodata
            and (counts[index] or index in labels.names)]
     ids.sort(key=lambda index: -counts[index])
@@ -131,7 +130,7 @@ def legend(labels: LabelPicture, counts: np.ndarray) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share, 0 to 1, in percent: never 0 or 100 unless it is exactly that."""
+    """Format a fraction in percent; only exact values give 0 or 100."""
     if 0 < share < 0.001:
         return '< 0.1 %'
     if 0.999 < share < 1:
@@ -140,7 +139,7 @@ def percent(share: float) -> str:
 
 
 def facts(dataset: DatasetReader) -> Iterator[tuple[str, str]]:
-    """Yield terms and texts on the size and georeference of an open raster."""
+    """Yield terms and texts on the size and georeference of a raster."""
     yield 'Size', f'{dataset.width} × {dataset.height} pixels'
     points, points_crs = dataset.gcps
     crs, transform = dataset.crs or points_crs, dataset.transform
@@ -181,12 +180,12 @@ def describe_crs(crs: CRS) -> str:
 
 def places_of(dataset: DatasetReader, columns: Sequence[float], rows: Sequence[float]
               ) -> np.ndarray:
-    """Return the x and the y, in the raster's CRS, of points given by columns and rows."""
+    """Return x and y, in the raster's CRS, of points given by columns and rows."""
     return np.reshape(dataset.transform, (3, 3))[:2] @ [columns, rows, np.ones(len(rows))]
 
 
 def centre(dataset: DatasetReader) -> tuple[float, float] | None:
-    """Return longitude and latitude of the raster's middle, None where they are unknown."""
+    """Return longitude and latitude of the raster's middle, or None."""
     from rasterio.warp import transform
 
     crs = dataset.crs
@@ -201,7 +200,7 @@ def centre(dataset: DatasetReader) -> tuple[float, float] | None:
 
 
 def pixel_size(dataset: DatasetReader) -> tuple[float, float] | None:
-    """Return width and height in metres of the pixel in the raster's middle, None if unknown."""
+    """Return width and height in metres of the pixel in the raster's middle, or None."""
     try:
         return Geodesy(dataset.crs, dataset.transform, dataset.shape).sides
     except UserError:
@@ -215,16 +214,13 @@ def map_sides(dataset: DatasetReader) -> tuple[float, float]:
 
 
 def proportions(dataset: DatasetReader) -> tuple[float, float]:
-    """Return the width and height to show the raster with: as on the ground, if known."""
+    """Return the displayed width and height, as on the ground where that is known."""
     across, down = pixel_size(dataset) or map_sides(dataset)
     return dataset.width * across / down, float(dataset.height)
 
 
 def north_arrow(dataset: DatasetReader) -> str:
-    """Return an arrow to the north as it points in the middle of the picture; empty without a CRS.
-
-    In polar projections that is another direction than that of the map's northing.
-    """
+    """Return an arrow to true north in the middle of the picture; empty without a CRS."""
     from rasterio.warp import transform
 
     if not dataset.crs or dataset.transform.is_identity:

@@ -1,8 +1,8 @@
-"""Maps a raster: one georeferenced raster in, one georeferenced label raster out.
+"""Maps one georeferenced raster into one georeferenced label raster.
 
-Any available worker maps blocks. Finished blocks are kept in a journal beside the output, and the
-labels are written from the top down while others are mapped, then the probabilities. An
-interrupted run continues from the journal and gives the same pixels.
+Any available worker processes blocks. Finished blocks go to a journal; labels are written from the
+top down while blocks are mapped, then probabilities. An interrupted run continues from the journal
+with the same pixels.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class WindowChoices:
 class WorkChoices:
     """Execution options; they do not affect the output.
 
-    ``max_memory`` is the bytes that this machine's processes may hold together. Defaults to 2 GB
-    besides what this process holds already and what others need for the model.
-    ``scheduler`` is the address of a Dask scheduler, whose workers replace those of this machine.
+    ``max_memory`` is the limit in bytes for all processes of this machine, by default 2 GB in
+    addition to this process and the models of others. ``scheduler`` is the address of a Dask
+    scheduler, whose workers replace those of this machine.
     """
 
     max_memory: int | None = None
@@ -92,19 +92,16 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
 
     Args:
         raster: Anything that rasterio opens.
-        out: The GeoTIFF.
-        model_source: Where other processes load the model from.
-        model: The model, loaded.
+        model_source: Files from which other processes load the model.
+        model: The loaded model.
         reading: How the raster is read; channels, fill and type are the model's.
-        windows: Placement of windows.
         output: How the GeoTIFF is written.
-        work: Execution options.
         probabilities: ``'uint8'`` or ``'float16'``: also write ``<out>_probabilities.tif``, a band
-            a class.
+            per class.
 
     Raises:
-        UserError: Something given is wrong, a part of the raster cannot be read, or the output
-            cannot be written. Finished blocks are kept, and the same call continues from there.
+        UserError: An argument is wrong, a part of the raster cannot be read, or the output cannot
+            be written. The same call continues from the finished blocks.
     """
     start = time.perf_counter()
     windows, output = windows or WindowChoices(), output or OutputOptions()
@@ -178,7 +175,7 @@ def plan_blocks(journal: Journal, grid: Grid, demand: Demand, work: WorkChoices,
 @contextlib.contextmanager
 def _map_missing(job: Job, done: set[int], model: Predictor, work: WorkChoices, title: str
                  ) -> Iterator[Iterator[FinishedBlock]]:
-    """Yield an iterator that maps the blocks that are not done, and shows the progress."""
+    """Yield an iterator that maps the missing blocks and shows the progress."""
     with contextlib.ExitStack() as stack:
         run: Callable[..., Iterator[FinishedBlock]]
         run, by, workers = run_here, model, 1
@@ -194,7 +191,7 @@ def _map_missing(job: Job, done: set[int], model: Predictor, work: WorkChoices, 
 
 @dataclass
 class _Stripes:
-    """The rows of a map in the order in which they are written; blocks are mapped as needed."""
+    """The rows of a map in the order of writing; blocks are mapped as needed."""
 
     journal: Journal
     blocks: Sequence[Window]
@@ -202,12 +199,12 @@ class _Stripes:
     report: MapReport
 
     def labels(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield first row and labels ``(rows, width)`` of all stripes, from the top down."""
+        """Yield first row and labels ``(rows, width)`` of stripes from the top down."""
         for top, stripe in self._read('labels'):
             yield top, stripe['labels']
 
     def probabilities(self) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
-        """Yield first row, probabilities ``(classes, rows, width)`` and mask of all stripes."""
+        """Yield first row, probabilities ``(classes, rows, width)`` and mask of stripes."""
         for top, stripe in self._read('probabilities', 'valid'):
             yield top, stripe['probabilities'], stripe.get('valid')
 

@@ -1,7 +1,7 @@
-"""A label raster over its image, at screen size, as a PNG.
+"""A PNG of a label raster over its image at screen size.
 
-Reads are decimated, from overviews where a file has them, so that memory does not depend on the
-raster's size. The image is averaged; of the classes in a pixel, the most frequent is shown.
+Reads are decimated, from overviews where available. The image is averaged; a pixel shows its most
+frequent class.
 """
 
 from __future__ import annotations
@@ -44,10 +44,8 @@ def write_preview(image: str | Path, labels: str | Path, out: str | Path, *,
     """Write a PNG of an image under the colours of its label raster, transparent at nodata.
 
     Args:
-        image: The raster.
-        labels: Its label raster, with the colour table and class names that predictions have.
-        out: The PNG.
-        bands: Which bands to show (from 1); by default red, green and blue.
+        image, labels: The raster, and its label raster with colour table and class names.
+        bands: Bands to show (from 1); by default red, green and blue.
         max_side: Largest side of the PNG in pixels.
         opacity: Opacity of the class colours, 0 to 1.
         alpha: Whether a band tagged as alpha marks nodata.
@@ -89,7 +87,7 @@ def fit(size: tuple[int, int], max_side: int) -> tuple[int, int]:
 
 
 def display_bands(dataset: DatasetReader) -> tuple[int, ...]:
-    """Return the bands (from 1) to show as red, green and blue, or the one to show as grey."""
+    """Return the bands (from 1) of red, green and blue, or the one of grey."""
     tagged = [meaning.name for meaning in dataset.colorinterp]
     if {'red', 'green', 'blue'} <= set(tagged):
         return tuple(tagged.index(colour) + 1 for colour in ('red', 'green', 'blue'))
@@ -99,19 +97,14 @@ def display_bands(dataset: DatasetReader) -> tuple[int, ...]:
 def read_picture(dataset: DatasetReader, size: tuple[int, int], bands: Sequence[int] | None = None,
                  shown: np.ndarray | None = None, alpha: bool = True
                  ) -> tuple[np.ndarray, np.ndarray]:
-    """Read the whole image at a smaller size and in 8 bits.
+    """Read the whole image at ``size`` (h, w) in 8 bits.
 
-    Args:
-        dataset: The open raster.
-        size: (h, w) to read.
-        bands: Which bands (from 1); the first three, or the first of fewer, are shown.
-        shown: Where the picture will be seen, bool (h, w); values of other than 8 bits are scaled
-            by their range there.
-        alpha: Whether a band tagged as alpha marks nodata.
+    The first three of ``bands`` (from 1), or the first of fewer, are read. Values of other than 8
+    bits are scaled by their range where the picture is ``shown``, bool (h, w).
 
     Returns:
-        Pixels (3 or 1, h, w), uint8, and bool (h, w): where the raster declares them valid.
-        Others are grey.
+        Pixels (3 or 1, h, w), uint8, and where they are declared valid, bool (h, w); others are
+            grey.
     """
     from rasterio.enums import MaskFlags, Resampling
 
@@ -144,7 +137,7 @@ def to_8_bits(band: np.ndarray, used: np.ndarray) -> np.ndarray:
 
 
 def read_labels(dataset: DatasetReader, size: tuple[int, int]) -> LabelPicture:
-    """Read the whole label raster at a smaller size; it has to have a colour table."""
+    """Read the whole label raster, which has a colour table, at a smaller size."""
     from rasterio.enums import Resampling
 
     if dataset.dtypes[0] != 'uint8' or dataset.colorinterp[0].name != 'palette':
@@ -162,9 +155,9 @@ def read_labels(dataset: DatasetReader, size: tuple[int, int]) -> LabelPicture:
 
 def encode(bands: np.ndarray, driver: str, colours: dict[int, tuple[int, ...]] | None = None,
            **options: Any) -> bytes:
-    """Return a picture, uint8 (bands, h, w), as the content of a file of GDAL's ``driver``.
+    """Encode a picture, uint8 (bands, h, w), by GDAL's ``driver`` with its ``options``.
 
-    ``colours`` is the table (RGBA) of a picture of one band, ``options`` are the driver's.
+    ``colours`` is the table (RGBA) of a picture of one band.
     """
     from rasterio.errors import NotGeoreferencedWarning
     from rasterio.io import MemoryFile

@@ -10,13 +10,7 @@ SECONDS_BETWEEN_LINES = 60
 
 
 class WorkProgress:
-    """Shows progress, speed and remaining time; a context manager.
-
-    Args:
-        title: Name of the work.
-        total: Number of units.
-        unit: What a unit is.
-    """
+    """Shows progress, speed and remaining time; a context manager."""
 
     def __init__(self, title: str, total: int, unit: str = 'windows') -> None:
         self._title, self._total, self._unit = title, total, unit
@@ -58,5 +52,4 @@ class WorkProgress:
                   file=sys.stderr, flush=True)
 
     def set_fraction(self, fraction: float) -> None:
-        """Set the finished fraction, 0 to 1."""
         self.add(round(fraction * self._total) - self._done)

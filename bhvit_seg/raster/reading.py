@@ -1,9 +1,8 @@
-"""Reads a raster by windows: the pixels for the model, and which of them are nodata.
+"""Reads a raster by windows: pixels for the model, and which of them are nodata.
 
-A pixel is nodata if any of these holds: GDAL's masks (declared nodata values, masks of the file)
-exclude it in all selected bands, all of them have the value of ``--nodata``, any of them is NaN or
-infinite, an alpha band is 0, or it belongs to an undeclared collar
-(:mod:`bhvit_seg.raster.collars`).
+A pixel is nodata if GDAL's masks (declared nodata, masks of the file) exclude it in all selected
+bands, all of them equal ``--nodata``, any of them is NaN or infinite, an alpha band is 0, or it
+belongs to an undeclared collar (:mod:`bhvit_seg.raster.collars`).
 """
 
 from __future__ import annotations
@@ -34,22 +33,22 @@ BORDERS = (*COLOURS, 'auto')
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How rasters are read for a model; plain values, so that they can be pickled and compared.
+    """How rasters are read for a model.
 
     Args:
-        channels: How many bands the model takes.
-        fill: The model's input at nodata, by channel, in the values after ``value_range``.
-        bands: Numbers of the bands, from 1, in the model's order; they may repeat. Defaults to
-            the first ones that are not an alpha band. One that is named is an ordinary band.
-        nodata: Takes the place of the declared nodata value; NaN: no value means no data.
+        channels: Number of bands of the model.
+        fill: The model's input at nodata, by channel, after ``value_range``.
+        bands: Bands, from 1, in the model's order; they may repeat. Defaults to the first ones that
+            are not alpha. A named alpha band is an ordinary band.
+        nodata: Replaces the declared nodata value; NaN: no value means no data.
         border_nodata: ``'black'``, ``'white'`` or ``'auto'``: collars of that colour have no data.
-        border_tolerance: How far from the colour a collar's values may lie, of 255; see
+        border_tolerance: Largest difference from the colour, of 255; see
             :func:`bhvit_seg.raster.collars.make_colour` for other types.
-        value_range: The values that are mapped onto 0 and 255; what lies outside is clipped.
-        alpha: Whether a band that the file calls alpha says where there is data.
-        eight_bit: Whether the model was trained on 8-bit images, so that it needs a
-            ``value_range`` for rasters of other types.
-        resolution: Metres a pixel to resample to, see :mod:`bhvit_seg.raster.resampling`;
+        value_range: Values that are scaled to 0 and 255; values outside are clipped.
+        alpha: Whether a band tagged as alpha marks nodata.
+        eight_bit: Whether the model was trained on 8-bit images and so needs a ``value_range`` for
+            rasters of other types.
+        resolution: Metres per pixel to resample to, see :mod:`bhvit_seg.raster.resampling`;
             defaults to the raster's own pixels.
 
     Raises:
@@ -88,25 +87,20 @@ class ReadOptions:
 class RasterSource:
     """A raster that is read by windows.
 
-    The file is opened again in each process that reads; within one, a single thread may read at a
-    time. It can be pickled, with the collar if that is known.
-
-    Args:
-        path: Anything that rasterio opens.
-        options: How it is read.
-        collar: The undeclared collar, if it was found before; else, where the options ask for
-            one, the first :meth:`read` finds it.
+    Each process opens the file again; within one, a single thread may read at a time. It can be
+    pickled, with a known ``collar``; otherwise the first :meth:`read` finds it if the options
+    require it.
 
     Attributes:
-        bands: The bands that are read, numbers from 1.
+        bands: The bands that are read, from 1.
         height, width: Size in pixels.
         dtype: The NumPy type that holds all of those bands.
         block_shape: Rows and columns of the blocks of the file.
-        crs, transform, gcps, rpcs: The georeference, as rasterio gives it.
-        has_nodata: Whether any pixel within the raster can be invalid at all.
+        crs, transform, gcps, rpcs: The georeference of rasterio.
+        has_nodata: Whether any pixel can be invalid.
 
     Raises:
-        UserError: There is no such file, it is not a raster, or it does not suit the model.
+        UserError: The file is missing, not a raster, or does not fit the model.
     """
 
     def __init__(self, path: str | Path, options: ReadOptions,
@@ -173,10 +167,10 @@ class RasterSource:
         """Read a window, which may reach beyond the raster on every side.
 
         Returns:
-            The pixels ``(h, w, C)``, bands in the order of ``bands``: uint8 where the raster is
-            and there is no ``value_range``, else float32; and where they are valid, ``(h, w)``
-            bool. Pixels within the raster that are not valid hold ``fill``; those beyond it
-            repeat its outermost ones, and are not valid.
+            The pixels ``(h, w, C)`` in the order of ``bands``, uint8 for 8-bit rasters without
+                ``value_range``, else float32; and where they are valid, ``(h, w)`` bool. Invalid
+                pixels have ``fill``; pixels beyond the raster repeat its outermost ones and are
+                invalid.
 
         Raises:
             UserError: That part of the file cannot be read.
@@ -226,11 +220,11 @@ class RasterSource:
         return pixels, valid
 
     def decode(self, window: Window) -> tuple[np.ndarray, np.ndarray | None]:
-        """Read a window within the raster as it is stored, but float64 as float32.
+        """Read a window within the raster as stored, but float64 as float32.
 
         Returns:
-            The values ``(h, w, C)`` of the selected bands; and where they are declared to be
-            valid, ``(h, w)`` bool, or None where that is everywhere.
+            The values ``(h, w, C)`` of the selected bands; and where they are declared valid, ``(h,
+                w)`` bool, or None for everywhere.
 
         Raises:
             UserError: That part of the file cannot be read.
@@ -267,10 +261,10 @@ class RasterSource:
 
 def choose_bands(dataset: DatasetReader, bands: Sequence[int] | None, channels: int,
                  alpha: Sequence[int]) -> tuple[int, ...]:
-    """Return the numbers, from 1, of the bands that are the channels of a model.
+    """Return the numbers, from 1, of the bands of a model's channels.
 
-    Those asked for or, by default, the first ones that are not among ``alpha``. A UserError says
-    that the raster has no such bands, too few, or a colour table instead of colours.
+    By default they are the first ones not among ``alpha``. A UserError reports missing bands or a
+    colour table.
     """
     name, count = dataset.name, dataset.count
     if bands is not None:
@@ -299,9 +293,9 @@ def choose_bands(dataset: DatasetReader, bands: Sequence[int] | None, channels: 
 
 
 def masked_bands(dataset: DatasetReader, bands: Sequence[int], options: ReadOptions) -> list[int]:
-    """Return the bands whose masks GDAL has to be asked for; none where one is always valid.
+    """Return the bands whose masks GDAL must provide; none where one is always valid.
 
-    An alpha band is read as a band, and not asked for again. A pixel is nodata if all masks say so.
+    Alpha bands are read as bands instead. A pixel is nodata if all masks say so.
     """
     masked = []
     for band in bands:
@@ -317,5 +311,5 @@ def masked_bands(dataset: DatasetReader, bands: Sequence[int], options: ReadOpti
 
 
 def _any_band(found: np.ndarray) -> np.ndarray:
-    """Return ``(h, w)`` of ``(h, w, C)``, band by band: NumPy is slow along a short axis."""
+    """Reduce ``(h, w, C)`` to ``(h, w)``, band by band: NumPy is slow along a short axis."""
     return functools.reduce(np.logical_or, np.moveaxis(found, 2, 0))

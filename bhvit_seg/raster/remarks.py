@@ -1,4 +1,4 @@
-"""Notes about a raster that can be mapped, but may be meant otherwise; printed before the work."""
+"""Notes, before mapping, about a raster whose interpretation may not be intended."""
 
 from __future__ import annotations
 
@@ -29,11 +29,9 @@ TIFF_DRIVERS = ('GTiff', 'COG')
 
 def find_remarks(source: RasterSource, ground_sampling_distance: float | None = None
                  ) -> Iterator[str]:
-    """Yield sentences about what may be meant otherwise than it is read.
+    """Yield sentences about possible misinterpretations of a raster.
 
-    Args:
-        source: The raster.
-        ground_sampling_distance: Metres a pixel that the model was trained on, if it is known.
+    ``ground_sampling_distance`` is that of the model in metres per pixel, if known.
     """
     with open_quietly(source.path) as dataset:
         yield from _band_order(source, dataset)
@@ -43,7 +41,7 @@ def find_remarks(source: RasterSource, ground_sampling_distance: float | None = 
 
 
 def _band_order(source: RasterSource, dataset: rasterio.io.DatasetReader) -> Iterator[str]:
-    """Compare the first three bands that are read unasked with the colours they are tagged with."""
+    """Compare the first three default bands with their colour tags."""
     tagged = [meaning.name for meaning in dataset.colorinterp]
     found = [tagged[band - 1] for band in source.bands[:3]]
     if (source.options.bands is None and len(source.bands) >= 3 and found != [*COLOURS]
@@ -54,7 +52,7 @@ def _band_order(source: RasterSource, dataset: rasterio.io.DatasetReader) -> Ite
 
 
 def _orientation(source: RasterSource, dataset: rasterio.io.DatasetReader) -> Iterator[str]:
-    """Look for a tag that says how viewers should turn the image: GDAL and maps leave it as is."""
+    """Look for an EXIF orientation, which viewers apply, but GDAL and maps do not."""
     value = dataset.tags().get('EXIF_Orientation')
     if value is None and dataset.driver in (*TIFF_DRIVERS, 'PNG', 'WEBP'):
         # GDAL reports it for JPEG only. Pillow reads the header; its limits are on decoding.

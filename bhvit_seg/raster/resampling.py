@@ -1,4 +1,4 @@
-"""Rasters at another resolution: resampled on reading, in their own CRS and over their extent."""
+"""Rasters at another resolution: resampled on reading, in their own CRS and extent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LARGEST_SIDE = 2**31 - 1
 
 
 def pixel_sides(raster: Any) -> tuple[float, float] | None:
-    """Return width and height of the pixel in a raster's middle in metres, on the ellipsoid.
+    """Return width and height in metres of the pixel in a raster's middle, on the ellipsoid.
 
     None where the raster has no CRS or transform; a UserError where pyproj is missing.
     """
@@ -33,15 +33,11 @@ def pixel_sides(raster: Any) -> tuple[float, float] | None:
 def resample(dataset: DatasetReader, options: ReadOptions) -> DatasetReader:
     """Return a virtual raster of square pixels of ``options.resolution`` metres, or the same one.
 
-    Larger pixels are means of those that they cover, smaller ones are interpolated bilinearly;
-    pixels without data count for nothing. Where there may be any, an alpha band is added.
-
-    Args:
-        dataset: The open raster. It stays open as long as the result is used.
-        options: How it is read.
+    Larger pixels are means, smaller ones are interpolated bilinearly; pixels without data are
+    ignored. An alpha band is added where there may be any. ``dataset`` must stay open.
 
     Raises:
-        UserError: Metres are not known, or what has no data cannot be told.
+        UserError: Metres are not known, or nodata is ambiguous.
     """
     resolution, name, count = options.resolution, dataset.name, dataset.count
     if resolution is None or not count or max(options.bands or (1,)) > count:

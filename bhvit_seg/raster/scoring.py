@@ -28,31 +28,27 @@ def score_raster(prediction: str | Path, labels: str | Path,
                  classes: Sequence[str] | None = None, ignore: int = 255,
                  label_map: Mapping[int, int] | None = None, ignore_nodata: bool = False,
                  progress: bool = False) -> dict[str, Any]:
-    """Score a predicted label raster against a raster of true labels.
+    """Score a predicted label raster against a raster of true labels, in bounded memory.
 
-    Memory does not depend on their size. Pixels that have no label (``ignore``, nodata, masked)
-    are not scored; a pixel that has one but no prediction is wrong.
+    Pixels without a label (``ignore``, nodata, masked) are not scored; labelled pixels without a
+    prediction are wrong.
 
     Args:
-        prediction: Raster of one band of class ids.
-        labels: Raster of one band of class ids, of the same place and size.
-        classes: Names of the classes 0, 1, ... Defaults to what ``prediction`` says.
+        prediction, labels: Rasters of one band of class ids, of the same place and size.
+        classes: Names of the classes 0, 1, ... Defaults to those in ``prediction``.
         ignore: The id in ``labels`` that means none.
-        label_map: New ids of ids in ``labels``; others keep theirs. ``ignore`` stands for none. It
-            may name ``ignore`` and the nodata value too, which then mean a class.
-        ignore_nodata: Do not score pixels that have no prediction, instead of counting them as
-            wrong.
-        progress: Show a progress bar.
+        label_map: New ids of ids in ``labels``; ``ignore`` means none. It may map ``ignore`` and
+            the nodata value to classes, too.
+        ignore_nodata: Do not score pixels without a prediction.
 
     Returns:
-        dict: ``summary`` (aAcc, mIoU, mFscore, mAcc) and ``classes`` (IoU, F1, Precision, Recall
-        by class name; None for a class that occurs nowhere) in per cent; ``confusion``, how many
-        pixels of each labelled class (rows) are predicted as each class (columns), ``unpredicted``,
-        how many have no prediction, and ``unlabelled``, how many pixels have no label; and what was
-        compared.
+        ``summary`` (aAcc, mIoU, mFscore, mAcc) and ``classes`` (IoU, F1, Precision, Recall by class
+            name; None for a class that occurs nowhere) in per cent; ``confusion``, pixels of each
+            labelled class (rows) by predicted class (columns), ``unpredicted`` and ``unlabelled``
+            pixels; and the arguments.
 
     Raises:
-        UserError: A raster cannot be read, they do not fit each other, or hold unknown ids.
+        UserError: A raster cannot be read, they do not fit together, or have unknown ids.
     """
     with contextlib.ExitStack() as stack:
         predicted, labelled = (stack.enter_context(open_ids(path)) for path in (prediction, labels))
@@ -95,7 +91,7 @@ def score_raster(prediction: str | Path, labels: str | Path,
 
 @contextlib.contextmanager
 def open_ids(path: str | Path) -> Iterator[DatasetReader]:
-    """Open a raster of one band of whole numbers, or raise a UserError."""
+    """Open a raster of one band of integers, or raise a UserError."""
     with open_raster(path, 'a label raster, as bhvit-seg predict-raster writes it') as dataset:
         if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind not in 'ui':
             raise UserError(
@@ -106,7 +102,7 @@ def open_ids(path: str | Path) -> Iterator[DatasetReader]:
 
 
 def check_same_place(predicted: DatasetReader, labelled: DatasetReader) -> None:
-    """Raise a UserError where two rasters do not coincide, as far as both are georeferenced."""
+    """Raise a UserError unless two rasters coincide, as far as both are georeferenced."""
     if predicted.shape != labelled.shape:
         raise UserError(
             f'{labelled.name} has {labelled.height}x{labelled.width} pixels (height x width), '
@@ -130,7 +126,7 @@ def check_same_place(predicted: DatasetReader, labelled: DatasetReader) -> None:
 
 
 def read_names(dataset: DatasetReader, classes: Sequence[str] | None) -> list[str]:
-    """Return the different names of the classes 0, 1, ...: given, or from the raster's tags."""
+    """Return the distinct names of the classes 0, 1, ...: given, or from the raster's tags."""
     names = dict(enumerate(classes)) if classes is not None else class_names(dataset)
     if classes is None and (not names or list(names) != list(range(len(names)))):
         raise UserError(f'{dataset.name} does not name its classes: give the names of the ids 0, '
@@ -154,8 +150,7 @@ def check_label_map(label_map: Mapping[int, int], classes: int, ignore: int) -> 
 class ClassReader:
     """Reads classes 0 to ``classes - 1``, and ``classes`` where a raster has none.
 
-    ``ignore`` stands for none. Where ``label_map``, of ids to classes or to ``ignore``, names
-    ``ignore`` or the nodata value itself, these are classes.
+    See :func:`score_raster` for ``ignore`` and ``label_map``.
     """
 
     def __init__(self, dataset: DatasetReader, classes: int, ignore: int | None = None,

@@ -1,8 +1,7 @@
 """Workers that map blocks: this process, processes on this machine, or a Dask cluster.
 
-Each takes a :class:`Job`, which can be sent to any place where raster and model can be opened, and
-runs of blocks, and yields finished blocks whose pixels do not depend on the worker. A worker that
-dies is replaced, and its blocks are mapped again.
+Each takes a :class:`Job`, which can be sent anywhere, and runs of blocks, and yields finished
+blocks. A worker that dies is replaced, and its blocks are mapped again.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ LONGEST_RUN = 8
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs; ``map_run`` explains it."""
+    """Arguments of ``map_run`` for a worker."""
 
     source: RasterSource
     model: ModelSource
@@ -52,13 +51,13 @@ class Job:
     cache: int  # bytes of decoded pixels that GDAL may keep in each process
 
     def count_windows(self, runs: Iterable[Sequence[int]]) -> int:
-        """Return how many windows runs of blocks have."""
+        """Return the number of windows of runs of blocks."""
         return sum(len(rows) * len(columns) for rows, columns in (
             windows_of_run(self.grid, [self.blocks[index] for index in run]) for run in runs))
 
 
 class FinishedBlock(NamedTuple):
-    """Which block of a job was mapped, and its arrays by ``encode_block``."""
+    """A mapped block of a job, encoded by ``encode_block``."""
 
     index: int
     content: bytes

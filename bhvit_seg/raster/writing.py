@@ -1,13 +1,10 @@
-"""Label maps and probabilities as GeoTIFFs that any GIS program reads.
+"""Label maps and probabilities as GeoTIFFs.
 
-A file is written from the top down under a temporary name, read back, and renamed when it is
-whole.
-
-The settings were measured on 20,000 × 20,000 labels in regions of about 50 pixels: deflate at level
-5 compresses them to 4 %, more than twice as fast as the usual level 6, which gives 3.4 %; a
-predictor makes labels larger; GDAL's threads hide errors of the disk. Overviews take the nearest
-label: the most frequent one takes three to eight times as long, and thin classes such as roads
-vanish.
+A file is written from the top down under a temporary name, read back, and renamed when it is whole.
+Settings were measured on 20,000 × 20,000 labels in regions of about 50 pixels: deflate at level 5
+compresses to 4 %, more than twice as fast as level 6 (3.4 %); a predictor makes labels larger;
+GDAL's threads hide disk errors. Overviews take the nearest label: the most frequent one takes three
+to eight times as long, and thin classes vanish.
 """
 
 from __future__ import annotations
@@ -41,22 +38,12 @@ _COMPRESSIONS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """How maps are written.
+    """How maps are written; a UserError reports an unknown ``compress`` or ``tile``."""
 
-    Attributes:
-        cog: Write labels as a cloud-optimized GeoTIFF, as probabilities always are.
-        compress: ``'deflate'``, ``'lzw'``, ``'zstd'`` or ``'none'``.
-        overviews: Add overviews of half, a quarter ... of the size, until one fits into a tile.
-        tile: Side of the tiles, in pixels, a multiple of 16.
-
-    Raises:
-        UserError: ``compress`` or ``tile`` is not one of these.
-    """
-
-    cog: bool = False
-    compress: str = 'deflate'
-    overviews: bool = True
-    tile: int = 512
+    cog: bool = False  # labels as a cloud-optimized GeoTIFF, as probabilities always are
+    compress: str = 'deflate'  # or 'lzw', 'zstd', 'none'
+    overviews: bool = True  # of half, a quarter ... of the size, until one fits into a tile
+    tile: int = 512  # side in pixels, a multiple of 16
 
     def __post_init__(self) -> None:
         if self.compress not in _COMPRESSIONS:
@@ -73,23 +60,19 @@ def write_labels(out: str | os.PathLike, source: RasterSource,
                  tags: Mapping[str, Any] | None = None) -> None:
     """Write a raster of class ids: one band, with colours, names, nodata 255 and overviews.
 
-    The class names are the band's tags ``CLASS_<id>`` and, as the categories that GIS programs
-    show, stand in ``<out>.aux.xml``: GeoTIFF has no place for them.
+    Class names are the band's tags ``CLASS_<id>`` and, as categories for GIS programs, in
+    ``<out>.aux.xml``.
 
     Args:
-        out: The GeoTIFF.
-        source: Its height, width, crs, transform, gcps and rpcs are written without loss.
-        stripes: From the top down without gaps: the first row, a multiple of the tile, and
-            ``(rows, width)`` uint8 ids, 255 where there is no data. All but the last have
-            a multiple of the tile's rows.
-        classes: Names of the classes.
+        source: Provides height, width, crs, transform, gcps and rpcs.
+        stripes: From the top down without gaps: the first row, a multiple of the tile, and ``(rows,
+            width)`` uint8 ids, 255 for no data. All but the last have a multiple of the tile's
+            rows.
         palette: Red, green and blue of each class, 0..255.
-        options: How to write.
         tags: More tags of the file.
 
     Raises:
-        UserError: rasterio is missing, or the file cannot be written whole; then nothing appears
-            under its name.
+        UserError: rasterio is missing, or the file cannot be written; then nothing has its name.
     """
     assert len(palette) == len(classes) <= NODATA
     listing = ', '.join(f'{index} {name}' for index, name in enumerate(classes))
@@ -112,14 +95,12 @@ def write_probabilities(out: str | os.PathLike, source: RasterSource,
                         tags: Mapping[str, Any] | None = None) -> None:
     """Write probabilities: one band per class, named after it, as a cloud-optimized GeoTIFF.
 
-    uint8 has the scale 1/255 and a mask inside the file, since every value means something;
-    float16 has the nodata value NaN, and is read as float32.
-
-    Other arguments, and errors, are those of :func:`write_labels`.
+    uint8 has the scale 1/255 and an internal mask; float16 has the nodata value NaN, and is read as
+    float32. Other arguments, and errors, are those of :func:`write_labels`.
 
     Args:
         stripes: The first row, probabilities ``(classes, rows, width)``, and which pixels are
-            valid, ``(rows, width)`` bool, or None where all are.
+            valid, ``(rows, width)`` bool, or None for all.
         dtype: ``'uint8'``, for probabilities in units of 1/255, or ``'float16'``.
     """
     assert dtype in ('uint8', 'float16')
@@ -191,7 +172,7 @@ class _Writer:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
-        """Open the file; a thread writes rows, while the next ones are made."""
+        """Open the file; a thread writes rows while the next ones are made."""
         height, width = self._size
         with open_quietly(self._first, 'w', driver='GTiff', height=height, width=width,
                           **self._profile) as self.dataset, ThreadPoolExecutor(1) as self._executor:
@@ -227,7 +208,7 @@ class _Writer:
         self._written.append((top, rows, zlib.crc32(np.ascontiguousarray(bands))))
 
     def finish(self, resampling: str) -> None:
-        """Add overviews, lay the file out as asked for, and read it back."""
+        """Add overviews, lay the file out as requested, and read it back."""
         import rasterio
         import rasterio.shutil
         from rasterio.enums import Resampling
@@ -301,7 +282,7 @@ def _georeference(source: RasterSource) -> dict[str, Any]:
 def _reason(partial: Path, error: BaseException) -> str:
     """Return why a file could not be written.
 
-    GDAL's errors seldom say what the disk's error was, so it is provoked by appending to the file.
+    GDAL's errors seldom give the disk's error, so it is provoked by appending to the file.
     """
     files = [path for path in (partial, *partial.parent.glob(f'{partial.name}.*')) if path.exists()]
     try:
@@ -317,10 +298,8 @@ def _reason(partial: Path, error: BaseException) -> str:
 
 
 def _write_sidecar(partial: Path, out: Path, classes: Sequence[str]) -> None:
-    """Write what GDAL keeps beside a GeoTIFF: class names, and what GDAL has put there already.
-
-    That is, for example, a CRS that GeoTIFF keys cannot express.
-    """
+    """Write the ``.aux.xml``: class names, and GDAL's own entries, such as a CRS beyond GeoTIFF
+    keys."""
     sidecar = out.with_name(f'{out.name}.aux.xml')
     own = partial.with_name(f'{partial.name}.aux.xml')
     root = (ElementTree.fromstring(own.read_bytes()) if own.exists()

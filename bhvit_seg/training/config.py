@@ -49,15 +49,13 @@ def parse_options(texts: Sequence[str]) -> dict[str, Any]:
                         f'{first_line(error)}') from error
 
 
-def load_config(path: str | Path,
-                cfg_options: dict[str, Any] | None = None,
+def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None,
                 data_root: str | Path | None = None) -> Config:
-    """Read a config, a file or the name of one that comes with the package.
+    """Read a config: a file, or the name of one that comes with the package.
 
     Args:
-        path: The file or the name.
         cfg_options: Values that override the config's, by dotted key.
-        data_root: The folder to use in every dataset of the config.
+        data_root: Folder of all its data sets.
 
     Raises:
         UserError: The file is missing or broken, a key is unknown, the folder is missing.
@@ -90,8 +88,7 @@ def load_config(path: str | Path,
 def check_options(cfg: Config, options: dict[str, Any]) -> None:
     """Refuse dotted keys that lead to no setting, and name the nearest one.
 
-    The last part may be new (``model.backbone.with_cp``: the class knows which arguments it
-    takes), unless it is also the first.
+    The last part may be new, as in ``model.backbone.with_cp``, unless it is also the first.
     """
     for key in options:
         if key in OPTIONAL_SETTINGS:
@@ -117,7 +114,7 @@ def check_options(cfg: Config, options: dict[str, Any]) -> None:
 
 
 def listed(config: Any, path: str) -> Iterator[tuple[str, dict]]:
-    """Yield the parts of a config with the path to each: it has a type, or holds some that have."""
+    """Yield the parts of a config that have a type, each with its path."""
     if isinstance(config, dict) and 'type' in config:
         yield path, config
     elif isinstance(config, (dict, list, tuple)):
@@ -126,16 +123,16 @@ def listed(config: Any, path: str) -> Iterator[tuple[str, dict]]:
 
 
 def type_name(config: dict) -> str:
-    """The name of the class that a config names, without the scope that a registry adds."""
+    """Return the name of the class that a config names, without the registry's scope."""
     kind = config.get('type', '') if isinstance(config, dict) else ''
     return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
 
 
 def score_classes(cfg: Config, split: str) -> None:
-    """Let the evaluator of a split score by ``PerClassMetric`` where it names mmseg's metric.
+    """Replace mmseg's ``IoUMetric`` in the evaluator of a split by ``PerClassMetric``.
 
-    mmseg's ``IoUMetric`` leaves the F1 of a class that is never predicted out of the mean, ours
-    counts it as 0; validation and test have to agree.
+    ``IoUMetric`` leaves the F1 of a class that is never predicted out of the mean, ours counts it
+    as 0.
     """
     for _, evaluator in listed(cfg.get(f'{split}_evaluator'), ''):
         if type_name(evaluator) == 'IoUMetric':
@@ -178,7 +175,7 @@ def require_settings(cfg: Config, path: str | Path, *names: str) -> None:
 
 
 def require_segmentation(cfg: Config, path: str | Path) -> None:
-    """Refuse a config of another package than mmseg, such as those of pre-training."""
+    """Refuse a config of another package than mmseg, such as one for pre-training."""
     scope = cfg.get('default_scope', 'mmseg')
     if scope != 'mmseg':
         raise UserError(f'the config {path} is for {scope}, and segmenters alone are scored here: '
@@ -186,16 +183,16 @@ def require_segmentation(cfg: Config, path: str | Path) -> None:
 
 
 def work_dir_of(cfg: Config, path: str | Path, work_dir: str | Path | None) -> str:
-    """Return the work dir: the argument's, else the config's, else ``work_dirs/<config name>``."""
+    """Return the argument, else the config's ``work_dir``, else ``work_dirs/<config name>``."""
     return str(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(path).stem)
 
 
 @contextlib.contextmanager
 def explain_config_errors() -> Iterator[None]:
-    """Turn what is raised about a wrong config into a :class:`UserError`.
+    """Raise a :class:`UserError` for errors that a wrong config causes when its parts are built or
+    run.
 
-    That is what building a part of it raises, and the model on a batch in a library's code; an
-    error of our own code passes unchanged, as does all else.
+    Errors of our own code, and all others, pass unchanged.
     """
     try:
         yield
@@ -207,7 +204,7 @@ def explain_config_errors() -> Iterator[None]:
 
 
 def config_fault(error: Exception) -> str | None:
-    """Return what an error says about the config, or None if that is not where it comes from."""
+    """Return what an error says about the config, or None if the config is not its cause."""
     if isinstance(error, (OSError, ModuleNotFoundError, MemoryError)):
         return None
     message = ' '.join(str(error.args[0]).split()) if error.args else ''

@@ -1,8 +1,7 @@
-"""What is wrong with a config as a whole, found before anything is built from it.
+"""Faults of a config that are found before anything is built from it.
 
-One function over the resolved config, for training, testing and ``bhvit-seg check-dataset``. Each
-setting is valid by itself; the faults are in what two of them mean together, and would otherwise
-show as a traceback from a library, or as hours of training for nothing.
+Each setting is valid by itself; the faults lie in combinations, and would otherwise end in a
+library's traceback or in hours of useless training.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from bhvit_seg.training.config import IOU_METRICS, dataset_nodes, listed, type_n
 MAP_LOSSES = ('CLDiceLoss', 'DiceLoss', 'HuasdorffDisstanceLoss', 'LovaszLoss', 'TverskyLoss')
 SCORES = ('aAcc', 'mIoU', 'mAcc', 'mFscore', 'mPrecision', 'mRecall', 'mDice')
 GROUPS_OF_SCORES = ('mIoU', 'mDice', 'mFscore')  # what mmseg's metric takes as iou_metrics
-# Schedulers that end at a value of their own; what follows them trains with it.
+# Schedulers that end at a value of their own, which stays in effect after their end.
 DECAYING = ('CosineAnnealing', 'CosineRestart', 'OneCycle', 'Poly')
 
 
@@ -41,7 +40,7 @@ def require_sound(cfg: Config, split: str) -> list[str]:
     """Return the warnings about a config.
 
     Raises:
-        UserError: It has a problem; the sentence gives the first and the number of others.
+        UserError: The first problem, and the number of others.
     """
     problems, warnings = check_config(cfg, split)
     if problems:
@@ -51,14 +50,11 @@ def require_sound(cfg: Config, split: str) -> list[str]:
 
 
 def check_config(cfg: Config, split: str = 'train') -> tuple[list[str], list[str]]:
-    """Return what makes a config useless for training or testing, and what is suspicious.
+    """Return problems that make a config useless, and warnings, one sentence each.
 
     Args:
         cfg: The config with all its overrides.
         split: 'train' for training with its validation, 'val' or 'test' for scoring alone.
-
-    Returns:
-        Problems and warnings, one sentence each.
     """
     model = cfg.get('model') or {}
     scored = 'val' if split == 'train' else split
@@ -81,7 +77,7 @@ def heads_of(model: Mapping) -> list[tuple[str, Mapping]]:
 
 
 def head_problems(model: Mapping, training: bool) -> Iterator[str]:
-    """Classes, channels, losses and samplers of heads that do not fit each other."""
+    """Classes, channels, losses and samplers of heads that do not fit together."""
     for path, head in heads_of(model):
         classes = head.get('num_classes')
         if classes is None:
@@ -145,7 +141,7 @@ def loss_problems(path: str, head: Mapping, classes: int, channels: int) -> Iter
 
 
 def favoured_warnings(cfg: Config) -> Iterator[str]:
-    """Classes that crops are to favour and that do not exist."""
+    """Classes that crops should favour but that do not exist."""
     heads = heads_of(cfg.get('model') or {})
     classes = max((head.get('num_classes') or 0 for _, head in heads), default=0)
     for node in dataset_nodes(cfg.get('train_dataloader'), 'favoured_classes'):
@@ -156,7 +152,7 @@ def favoured_warnings(cfg: Config) -> Iterator[str]:
 
 
 def unlabelled_problems(cfg: Config) -> Iterator[str]:
-    """Images or pixels without labels where nothing labels them, or in no fixed share."""
+    """Unlabelled images or pixels without a teacher, or without a fixed share of the batch."""
     mixed = list(dataset_nodes(cfg.get('train_dataloader'), 'unlabelled'))
     kept = [node for node in dataset_nodes(cfg.get('train_dataloader'), 'keep_unlabelled')
             if node['keep_unlabelled']]
@@ -171,7 +167,7 @@ def unlabelled_problems(cfg: Config) -> Iterator[str]:
 
 
 def window_problems(model: Mapping) -> Iterator[str]:
-    """Windows of a prediction that are missing, or that leave pixels out."""
+    """Windows of a prediction that are missing or leave pixels out."""
     test_cfg = model.get('test_cfg') or {}
     mode = test_cfg.get('mode', 'whole')
     if mode not in ('whole', 'slide'):
@@ -192,7 +188,7 @@ def window_problems(model: Mapping) -> Iterator[str]:
 
 
 def metric_problems(cfg: Config, name: str) -> Iterator[str]:
-    """Scores that an evaluator does not know; all are computed, so that nothing else tells."""
+    """Scores that an evaluator does not know."""
     for path, metric in listed(cfg.get(name), name):
         asked = metric.get('iou_metrics') or ()
         for score in asked if isinstance(asked, (list, tuple)) else [asked]:
@@ -202,7 +198,8 @@ def metric_problems(cfg: Config, name: str) -> Iterator[str]:
 
 
 def length_problems(cfg: Config) -> Iterator[str]:
-    """Lengths and intervals that are no numbers of iterations, and schedules that are none."""
+    """Lengths that are not positive numbers of iterations, and schedules that refuse further
+    steps."""
     length = cfg.train_cfg.get('max_iters')
     counts = {f'train_cfg.{name}': cfg.train_cfg.get(name)
               for name in ('max_iters', 'val_interval')}
@@ -228,7 +225,7 @@ def length_problems(cfg: Config) -> Iterator[str]:
 
 
 def validation_problems(cfg: Config) -> Iterator[str]:
-    """A validation that is described in part, or scores nothing that a best checkpoint goes by."""
+    """A validation that is incomplete, or that lacks the score of the best checkpoint."""
     parts = ('val_dataloader', 'val_cfg', 'val_evaluator')
     given = [name for name in parts if cfg.get(name)]
     missing = [name for name in parts if name not in given]
@@ -253,7 +250,7 @@ def validation_problems(cfg: Config) -> Iterator[str]:
 
 
 def schedule_warnings(cfg: Config) -> Iterator[str]:
-    """Schedules that end elsewhere than training does, or never begin."""
+    """Schedules that do not end with the training, or never begin."""
     length = cfg.train_cfg.get('max_iters')
     decaying = []
     for path, scheduler in listed(cfg.get('param_scheduler'), 'param_scheduler') if length else ():
@@ -284,7 +281,7 @@ def schedule_warnings(cfg: Config) -> Iterator[str]:
 
 
 def scheduled_end(scheduler: Mapping, length: int) -> int:
-    """The iteration at which a schedule has come to its end value."""
+    """Return the iteration at which a schedule reaches its end value."""
     begin, end = scheduler.get('begin', 0), scheduler.get('end', math.inf)
     span = scheduler.get('T_max') or scheduler.get('total_steps') or sum(
         scheduler.get('periods') or ())
@@ -292,7 +289,7 @@ def scheduled_end(scheduler: Mapping, length: int) -> int:
 
 
 def unreached(path: str, scheduler: Mapping, length: int) -> Iterator[str]:
-    """A place where a schedule is to arrive, beyond the end of training."""
+    """A milestone of a schedule beyond the end of training."""
     kind, milestones = type_name(scheduler), scheduler.get('milestones')
     # A line without an end never rises; a constant factor without one is meant to stay.
     name, place = {
@@ -309,14 +306,7 @@ def unreached(path: str, scheduler: Mapping, length: int) -> Iterator[str]:
 
 
 def resumed_differences(cfg: Config, checkpoint: Mapping) -> Iterator[str]:
-    """Settings of schedules and the optimizer for which a checkpoint has other values.
-
-    Resuming goes on with those of the checkpoint.
-
-    Args:
-        cfg: The config.
-        checkpoint: The checkpoint that training goes on from.
-    """
+    """Settings of schedules and optimizer that differ in a checkpoint, whose values will apply."""
     given = list(listed(cfg.get('param_scheduler'), 'param_scheduler'))
     states = checkpoint.get('param_schedulers') or []
     if isinstance(states, Mapping):

@@ -1,4 +1,4 @@
-"""Pre-training a backbone by imitation: an experiment made of a segmenter's config and images."""
+"""Pre-training a backbone by imitation of a teacher, from a segmentor's config and images."""
 
 from __future__ import annotations
 
@@ -33,20 +33,18 @@ def imitation_config(cfg: Config, images: Sequence[str | Path], teacher: str = '
     """Return the config of a pre-training by imitation.
 
     Args:
-        cfg: A segmenter's config, of which the backbone and the data preprocessor are taken, with
-            the first three channels alone; ``init_cfg`` adapts the stem to more.
+        cfg: Config of a segmentor; its backbone and data preprocessor are used with the first three
+            channels only, and ``init_cfg`` adapts the stem to more.
         images: Folders of images, rasters.
         teacher: ``'lite0'``, ``'lite1'`` or ``'lite2'``: an EfficientNet with ImageNet weights.
-        iterations: Length of the training.
-        batch_size: Crops in a batch.
         crop_size: Side of a crop (pixels).
-        weights_begin: Fraction of training after which the weights are binary; activations
-            always are. A full-precision backbone has neither.
+        weights_begin: Fraction of training after which the weights are binary; activations always
+            are. Without effect on a full-precision backbone.
         lr: Highest learning rate.
 
     Raises:
-        UserError: An argument is out of its range, or the preprocessor has no means of red, green
-            and blue.
+        UserError: An argument is out of its range, or the preprocessor lacks means of red, green,
+            blue.
     """
     if teacher not in TEACHERS:
         raise UserError(f'teacher is {teacher!r}: give one of {", ".join(TEACHERS)}')
@@ -109,14 +107,12 @@ def imitation_config(cfg: Config, images: Sequence[str | Path], teacher: str = '
 def pretrain(config: str | Path, images: Sequence[str | Path], work_dir: str | Path | None = None,
              resume: bool | str | Path | None = None, seed: int | None = None,
              cfg_options: dict[str, Any] | None = None, amp: bool = False, **settings) -> Path:
-    """Pre-train the backbone of a segmenter's config.
+    """Pre-train the backbone of a segmentor's config.
 
     Args:
-        config: The config file.
-        images: Folders of images, rasters.
         work_dir, resume, seed, amp: As for :func:`bhvit_seg.training.train.train`.
         cfg_options: Settings by dotted key that override those of :func:`imitation_config`.
-        **settings: As for :func:`imitation_config`.
+        images, **settings: As for :func:`imitation_config`.
 
     Returns:
         ``backbone.pth`` in the work dir: weights alone, for ``init_cfg`` of the backbone.
@@ -145,8 +141,8 @@ class LossPlotHook(Hook):
     """Draw ``loss.png`` in the work dir: each logged loss over all iterations.
 
     Args:
-        interval (int): Iterations between two drawings; the last iteration is always drawn.
-        window (int): Iterations that a point of a curve is the mean of. Defaults to 50.
+        interval: Iterations between plots; the last iteration has one too.
+        window: Iterations that are averaged for a point of a curve.
     """
 
     priority = 'VERY_LOW'

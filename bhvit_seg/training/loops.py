@@ -1,13 +1,10 @@
 """A training loop that can be killed at any moment and resumes to the same loss curve.
 
-Nothing random depends on what happened before it. The order of the data and the augmentation of
-a sample are functions of (seed, position in the stream of samples), and what the model draws
-(drop path, dropout) is a function of (seed, iteration, rank). Resuming therefore jumps straight
-to its iteration; replaying the data loading of the iterations already done, as
-``IterBasedTrainLoop`` does, would take hours late in a training.
-
-On the CPU the resumed curve equals the uninterrupted one exactly; on a GPU up to what its
-kernels guarantee (``randomness=dict(deterministic=True)``).
+Data order and augmentation are functions of (seed, position in the stream of samples), random
+numbers of the model (drop path, dropout) of (seed, iteration, rank). Resuming therefore jumps to
+its iteration, without reading earlier data again as ``IterBasedTrainLoop`` does. On the CPU the
+curve is exactly that of an uninterrupted run; on a GPU up to its kernels
+(``randomness=dict(deterministic=True)``).
 """
 
 from __future__ import annotations
@@ -35,22 +32,21 @@ SEEKABLE = ('InfiniteSampler', 'DefaultSampler')
 
 
 class SampleKey(NamedTuple):
-    """What a :class:`SeekableSampler` asks a :class:`SeededDataset` for."""
+    """The key of a sample in a :class:`SeededDataset`."""
 
-    # Of the run: a worker process may be older than the moment at which it becomes known.
-    seed: int
+    seed: int  # of the run, which a worker process may not know when it starts
     position: int
     index: int
 
 
 def derive_seed(*numbers: int) -> int:
-    """Mix non-negative integers into one 32-bit seed; equal everywhere, close inputs unrelated."""
+    """Mix non-negative integers into one 32-bit seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the CPU generators of python, NumPy and torch, and restore their states at the end."""
+    """Seed the CPU generators of Python, NumPy and torch, and restore their states at the end."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed)
@@ -64,9 +60,9 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 class SeededDataset(Dataset):
-    """A dataset, or the config of one, whose augmentations are a function of the sample's key.
+    """A dataset (or its config) whose augmentations depend only on the sample's key.
 
-    Every other attribute (``metainfo``, ``full_init``, ...) is the wrapped dataset's.
+    Other attributes (``metainfo``, ``full_init``, ...) are those of the wrapped dataset.
     """
 
     def __init__(self, dataset: dict | Dataset) -> None:
@@ -87,13 +83,12 @@ class SeededDataset(Dataset):
 
 
 class SeekableSampler(Sampler):
-    """An endless stream of sample keys that can be entered at any position at no cost.
+    """An endless stream of sample keys that can start at any position without cost.
 
-    The stream is one permutation of the dataset after another, each a function of (seed, its
-    number); the process of rank r takes the positions r, r + world size, ... . A dataset of two
-    parts (``PartlyLabelledDataset``) has a stream for each, and ``share`` of the samples of a
-    process come from the second, evenly spread. Before :meth:`seek` the stream is empty: mmengine
-    0.10.7 starts to prefetch as soon as the loop is built, before the position is known.
+    The stream is a sequence of permutations of the dataset, each a function of (seed, its number);
+    the process of rank r takes positions r, r + world size, ... . A ``PartlyLabelledDataset`` has a
+    stream for each part, and ``share`` of the samples come from the second, evenly spread. Before
+    :meth:`seek` the stream is empty: mmengine 0.10.7 prefetches as soon as the loop is built.
     """
 
     def __init__(self, dataset: Sized, seed: int | None = None, shuffle: bool = True) -> None:
@@ -116,7 +111,7 @@ class SeekableSampler(Sampler):
         self.start, self.seed = start, seed
 
     def order(self, epoch: int, part: int = 0) -> np.ndarray:
-        """Return the indices of a part of the dataset in the order of pass number ``epoch``."""
+        """Return the indices of a part of the dataset in pass number ``epoch``."""
         begin, size = self.parts[part]
         if not self.shuffle:
             return begin + np.arange(size)
@@ -141,14 +136,14 @@ class SeekableSampler(Sampler):
 
 @LOOPS.register_module()
 class ResumableTrainLoop(IterBasedTrainLoop):
-    """``IterBasedTrainLoop`` whose resumed runs equal uninterrupted ones.
+    """``IterBasedTrainLoop`` whose resumed runs equal uninterrupted ones, with the same config.
 
-    Takes the same config. The sampler must be an ``InfiniteSampler`` or ``DefaultSampler``; its
-    ``shuffle`` is kept, it itself is replaced by a :class:`SeekableSampler`. Checkpoints have to
-    lie where the gradient accumulation starts, which ``ResumableCheckpointHook`` ensures.
+    The sampler must be an ``InfiniteSampler`` or ``DefaultSampler``; a :class:`SeekableSampler`
+    replaces it. Checkpoints must be written between gradient accumulations
+    (``ResumableCheckpointHook``).
 
     Raises:
-        UserError: The dataloader has no position that one could jump to, or no samples.
+        UserError: The sampler cannot start at a position, or the dataset has no samples.
     """
 
     def __init__(self, runner, dataloader: dict, max_iters: int, **kwargs) -> None:
@@ -180,7 +175,7 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         return runner.model
 
     def run_iter(self, data_batch: dict) -> None:
-        """Seed the random numbers of the model in this iteration, then train on ``data_batch``."""
+        """Seed the model's random numbers in this iteration, then train on ``data_batch``."""
         seed = derive_seed(self._seed, self._iter, get_dist_info()[0])
         random.seed(seed)
         np.random.seed(seed)
@@ -188,7 +183,7 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         super().run_iter(data_batch)
 
     def validate_if_due(self) -> None:
-        """Validate if that is to be done after the iterations trained so far."""
+        """Validate if it is due after the iterations trained so far."""
         self._decide_current_val_interval()
         due = self._iter >= self.val_begin and (
             self._iter % self.val_interval == 0 or self._iter == self._max_iters)
@@ -199,7 +194,7 @@ class ResumableTrainLoop(IterBasedTrainLoop):
 
 
 def make_seekable(dataloader: dict) -> dict:
-    """Return the dataloader config with dataset and sampler replaced by those of this module."""
+    """Return the dataloader config with the dataset and sampler of this module."""
     problem = None
     if not isinstance(dataloader, dict):
         problem = f'train_dataloader is a {type(dataloader).__name__}, not a config (dict)'

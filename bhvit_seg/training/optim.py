@@ -1,7 +1,7 @@
 """Parameter groups of binary networks: latent weights have a group of their own.
 
-A latent weight acts through its sign alone: decay draws it to 0, where its sign flips, and does
-not change the size of the network's function. What helps other parameters can harm it.
+Only the sign of a latent weight has an effect: decay pulls it to 0, where the sign flips, without
+changing the size of the function.
 """
 
 from __future__ import annotations
@@ -20,15 +20,12 @@ from bhvit_seg.models.layers import latent_weights
 class LatentWeightOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """``DefaultOptimWrapperConstructor`` with two more settings, for latent weights.
 
-    Parameters of equal settings share a group, so that the optimizer still updates many at once;
-    the latent weights never share theirs with others.
+    Parameters of equal settings share a group; latent weights never share theirs with others.
 
     Args:
-        optim_wrapper_cfg (dict): As in mmengine.
-        paramwise_cfg (dict, optional): As in mmengine, for all parameters but latent weights, and
-
-            - ``latent_lr_mult`` (float): Factor of their learning rate. Defaults to 1.
-            - ``latent_decay_mult`` (float): Factor of their weight decay. Defaults to 0.
+        optim_wrapper_cfg: As in mmengine.
+        paramwise_cfg: As in mmengine, without effect on latent weights, and ``latent_lr_mult`` (1)
+            and ``latent_decay_mult`` (0), factors of their learning rate and weight decay.
 
     Raises:
         UserError: One of the two is negative.
@@ -42,9 +39,8 @@ class LatentWeightOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                                 'not be negative')
         super().__init__(optim_wrapper_cfg, settings)
 
-    def add_params(self, params: list[dict], module: nn.Module, prefix: str = '',
-                   **kwargs) -> None:
-        """Add all parameters of ``module``; the first call, without a prefix, ends by grouping."""
+    def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
+        """Add all parameters of ``module``; the outermost call then groups them."""
         super().add_params(params, module, prefix, **kwargs)
         if prefix:
             return

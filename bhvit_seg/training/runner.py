@@ -1,4 +1,4 @@
-"""mmengine's runner, given a checkpoint that was read already; its model and its processes."""
+"""mmengine's runner, resumed from a checkpoint in memory; its model and its processes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,12 @@ from bhvit_seg.models.weights import check_fit, state_dict_of
 
 
 def model_of(runner: Runner) -> nn.Module:
-    """The model that is trained, without the wrapper of a distributed run."""
+    """Return the model without the wrapper of a distributed run."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 class ResumingRunner(Runner):
-    """A runner that may be given the content of a checkpoint in place of its file.
-
-    Checkpoints are large, and the content was read already to see that it is whole.
-    """
+    """A runner that may be given the content of a checkpoint, already read, as ``resumed``."""
 
     resumed: dict[str, Any] | None = None  # what is loaded next
 
@@ -45,10 +42,8 @@ class ResumingRunner(Runner):
 
 
 def start_processes(cfg: Config, launcher: str) -> None:
-    """Set the launcher; without a GPU, connect the processes through gloo.
-
-    mmengine does the latter for GPUs alone: it binds every process to a CUDA device.
-    """
+    """Set the launcher; without a GPU, connect the processes by gloo (mmengine needs CUDA
+    devices)."""
     cfg.launcher = launcher
     if launcher == 'pytorch' and not torch.cuda.is_available():
         if 'RANK' not in os.environ:

@@ -1,8 +1,7 @@
-"""What a training does at an iteration: the stage of the weights, λ and β.
+"""The schedule of a training: iteration to stage of the weights, λ and β.
 
-``L = (1 − λ − β)·L_cls + λ·L_dis + β·L_re`` (BHViT, arXiv 2503.02394). All of it follows from the
-iteration alone, so that a resumed run does what an uninterrupted one does. Hooks set parts of it
-(``TrainingStagesHook``, ``WeightRegularizationHook``) and act by all of it.
+``L = (1 − λ − β)·L_cls + λ·L_dis + β·L_re`` (BHViT, arXiv 2503.02394). It depends on the iteration
+alone, so that resumed runs equal uninterrupted ones. Hooks set parts of it and follow all of it.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from bhvit_seg.training.runner import model_of
 
 
 class Stage(enum.IntEnum):
-    """What is done with the weights of binary layers; their inputs are binary in every stage."""
+    """How weights of binary layers are treated; their inputs are binary in every stage."""
 
     REAL = 0
     BINARY = 1
@@ -34,7 +33,7 @@ class Stage(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Schedule:
-    """The course of a training; what begins does so after a fraction of its iterations, 0 to 1.
+    """The schedule of a training; begins are fractions of its iterations, 0 to 1.
 
     Raises:
         UserError: λ and β add up to more than 1 where both apply.
@@ -56,18 +55,18 @@ class Schedule:
                 'lower one of them')
 
     def stage(self, iteration: int) -> Stage:
-        """Return the stage of the weights in an iteration, counted from 0."""
+        """Return the stage of an iteration, counted from 0."""
         return Stage(sum(iteration >= begin * self.iterations
                          for begin in (self.weights_begin, self.frozen_begin)))
 
     def regularization(self, iteration: int) -> float:
-        """Return β in an iteration, counted from 0."""
+        """Return β at an iteration, counted from 0."""
         begun = iteration >= self.regularization_begin * self.iterations
         return self.regularization_weight * (begun and self.stage(iteration) != Stage.FROZEN)
 
 
 class ScheduledHook(Hook):
-    """A hook that acts by the schedule, and may set a part of it."""
+    """A hook that follows the schedule, and may set a part of it."""
 
     part: dict[str, float] = {}  # fields of the schedule that this hook sets
     _schedule: Schedule | None = None

@@ -1,4 +1,4 @@
-"""Training the model of a config, and going on with a training that was interrupted."""
+"""Train the model of a config, or resume an interrupted training."""
 
 from __future__ import annotations
 
@@ -25,36 +25,27 @@ from bhvit_seg.training.config_check import require_sound, resumed_differences
 from bhvit_seg.training.runner import ResumingRunner, start_processes
 
 
-def train(config: str | Path,
-          data_root: str | Path | None = None,
-          work_dir: str | Path | None = None,
-          resume: bool | str | Path | None = None,
-          amp: bool = False,
-          seed: int | None = None,
-          cfg_options: dict[str, Any] | None = None,
+def train(config: str | Path, data_root: str | Path | None = None,
+          work_dir: str | Path | None = None, resume: bool | str | Path | None = None,
+          amp: bool = False, seed: int | None = None, cfg_options: dict[str, Any] | None = None,
           launcher: str = 'none') -> Runner:
-    """Train the model of a config.
+    """Train the model of a config; return the runner after training.
 
     Args:
-        config: The config file.
-        data_root: The folder of the data. Defaults to the config's.
-        work_dir: Where checkpoints and logs go. Defaults to the config's, or
-            ``work_dirs/<config name>``.
-        resume: True goes on from the newest checkpoint in the work dir, and starts from the
-            beginning if there is none, from the weights of the config's ``load_from`` if it has
-            that; a path goes on from that checkpoint. Defaults to what the config says:
-            ``resume=True`` there takes ``load_from``, where it is given, for the checkpoint to go
-            on from.
+        config: Config file, or the name of a shipped config.
+        data_root: Folder of the data. Defaults to the config's.
+        work_dir: Folder of checkpoints and logs. Defaults to the config's, or ``work_dirs/<config
+            name>``.
+        resume: True: continue from the newest checkpoint in the work dir, or start from the
+            beginning if there is none; a path: continue from that checkpoint. Defaults to the
+            config's ``resume``, where ``load_from``, if given, is the checkpoint.
         amp: Train in automatic mixed precision (needs a GPU).
-        seed: The random seed. Defaults to the config's.
+        seed: Random seed. Defaults to the config's.
         cfg_options: Settings that override the config's, by dotted key.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
 
-    Returns:
-        Runner: The runner after training.
-
     Raises:
-        UserError: Something given is wrong.
+        UserError: An argument or the config is wrong.
     """
     cfg = load_config(config, cfg_options, data_root)
     require_settings(cfg, config, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
@@ -65,7 +56,7 @@ def train(config: str | Path,
 
 def run_training(cfg: Config, work_dir: str | Path, resume: bool | str | Path | None = None,
                  amp: bool = False, seed: int | None = None, launcher: str = 'none') -> Runner:
-    """Train what a whole config describes; arguments and errors as for :func:`train`."""
+    """Train by a complete config; arguments and errors as for :func:`train`."""
     cfg.work_dir = str(make_output_folder(work_dir, '--work-dir'))
     if amp:
         enable_amp(cfg)
@@ -139,9 +130,8 @@ def choose_checkpoint(cfg: Config, resume: bool | str | Path) -> dict[str, Any] 
 def find_resumable(work_dir: str | Path) -> tuple[Path | None, dict[str, Any] | None, list[str]]:
     """Find the newest whole checkpoint of a training, and its content, or None and None.
 
-    The one that ``last_checkpoint`` names comes first, by its name in ``work_dir`` if the folder
-    was moved, then those named by iteration, newest first. There is a sentence for each file that
-    was passed over.
+    Candidates are the file that ``last_checkpoint`` names (in ``work_dir`` if the folder was
+    moved), then ``iter_*.pth``, newest first. A sentence describes each file that was skipped.
     """
     work_dir = Path(work_dir)
     pointer = work_dir / 'last_checkpoint'

@@ -1,4 +1,4 @@
-"""A trained segmentor as its config and checkpoint describe it: what prediction and export need."""
+"""A trained segmentor, from its config and checkpoint, for prediction and export."""
 
 from __future__ import annotations
 
@@ -22,22 +22,21 @@ from bhvit_seg.training.config import explain_config_errors, load_config, requir
 
 
 class TrainedSegmentor:
-    """A model with its weights, and the pipeline that feeds it single images.
+    """A model with its weights, and the pipeline that loads single images.
 
     Args:
-        config: The config file.
-        checkpoint: The weights; they have to be exactly those of the model.
-        device: Where to compute. Defaults to a GPU if there is one.
-        cfg_options: Settings that override the config's, by dotted key.
+        config, cfg_options: See :func:`~bhvit_seg.training.config.load_config`.
+        checkpoint: The weights; they have to fit the model exactly.
+        device: Defaults to a GPU if there is one.
 
     Attributes:
-        dataset_meta: What the checkpoint says about the data it was trained on, or None.
+        dataset_meta: Metadata of the training data in the checkpoint, or None.
         palette: A colour (RGB) for each class.
-        n_labels: Class ids that the model gives: two where one score is compared to a threshold.
-        reads_lidar: Whether the pipeline wants a LiDAR raster with each image.
+        n_labels: Number of class ids: two where one score is compared with a threshold.
+        reads_lidar: Whether the pipeline needs a LiDAR raster with each image.
 
     Raises:
-        UserError: Something given is wrong.
+        UserError: An argument is wrong.
     """
 
     def __init__(self, config: str | Path, checkpoint: str | Path, device: str | None = None,
@@ -67,8 +66,8 @@ class TrainedSegmentor:
     def load(self, image: str | Path, lidar: str | Path | None = None) -> dict[str, Any]:
         """Run the test pipeline on an image file.
 
-        Returns ``inputs`` (C, H, W), blue first, and ``data_samples``, as ``PackSegInputs`` gives
-        them; ``picture`` (H, W, C), red first: the image as it was decoded.
+        Returns ``inputs`` (C, H, W), blue first, and ``data_samples`` of ``PackSegInputs``, and
+        ``picture`` (H, W, C), red first: the image as decoded.
         """
         results = {'img_path': str(image)}
         if lidar is not None:
@@ -99,7 +98,7 @@ def test_dataset(cfg: Config) -> Mapping[str, Any]:
 
 
 def build_pipeline(cfg: Config) -> list:
-    """Build the test pipeline without what only a test needs: annotations, scoring of crops."""
+    """Build the test pipeline without annotations and crops for scores."""
     pipeline = cfg.get('test_pipeline') or test_dataset(cfg).get('pipeline')
     if not pipeline:
         raise UserError('the config has no test_pipeline: prediction does not know how to load '
@@ -110,7 +109,7 @@ def build_pipeline(cfg: Config) -> list:
 
 
 def find_dataset_meta(cfg: Config, meta: dict | None) -> list[Mapping[str, Any]]:
-    """Return what is known of the data: of the checkpoint, the config, the dataset's class."""
+    """Return what the checkpoint, the config and the dataset's class declare about the data."""
     dataset = test_dataset(cfg)
     known = DATASETS.get(dataset['type']) if 'type' in dataset else None
     sources = (meta, dataset.get('metainfo'), getattr(known, 'METAINFO', None))

@@ -1,7 +1,7 @@
-"""Synthetic aerial scenes with road masks and LiDAR heights, for demonstrations and tests.
+"""Reproducible synthetic aerial scenes with road masks and LiDAR heights, for demos and tests.
 
-Scenes are reproducible from a seed. They require context: flat roofs and car parks have the colour
-of roads, paths have their shape, and trees and shadows hide parts of them.
+Scenes need context: roofs and car parks have the colour of roads, paths have their shape, and trees
+and shadows hide parts of them.
 """
 
 from bhvit_seg.datasets.synthetic.scene import Scene, generate_scene

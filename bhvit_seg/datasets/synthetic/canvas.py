@@ -10,25 +10,17 @@ EVERYWHERE = np.s_[:, :]
 
 
 class Canvas:
-    """Layers of one scene, painted from the ground upwards.
-
-    Attributes:
-        colour: Reflectance (H, W, 3) float32, red, green, blue, 0..1.
-        height: Above ground in metres, (H, W) float32.
-        road: (H, W) uint8, 1 where a road is, also below other objects.
-        taken: (H, W) bool, where no further object may be placed.
-        grain: (H, W) float32 noise of mean 0 and deviation 1.
-    """
+    """Layers (H, W) of one scene, painted from the ground upwards."""
 
     def __init__(self, rng: np.random.Generator, size: tuple[int, int]) -> None:
         self.rng = rng
         self.size = size
         self.extent = np.array([size[1], size[0]], float)
         self.y, self.x = np.mgrid[:size[0], :size[1]].astype(np.float32)
-        self.colour = np.zeros((*size, 3), np.float32)
-        self.height = np.zeros(size, np.float32)
-        self.road = np.zeros(size, np.uint8)
-        self.taken = np.zeros(size, bool)
+        self.colour = np.zeros((*size, 3), np.float32)  # reflectance, red, green, blue, 0..1
+        self.height = np.zeros(size, np.float32)  # metres above ground
+        self.road = np.zeros(size, np.uint8)  # 1 where a road is, also below other objects
+        self.taken = np.zeros(size, bool)  # where no further object may be placed
         self.grain = rng.standard_normal(size, dtype=np.float32)
 
     def noise(self, cell: float, octaves: int = 3) -> np.ndarray:
@@ -46,8 +38,8 @@ class Canvas:
         """A rectangle of half sides ``half``, along and across the direction ``along``.
 
         Returns:
-            The slices of the part of the scene around it, which may be empty; there, the distances
-            along and across from its centre, and whether a pixel is inside.
+            The slices of its part of the scene, which may be empty; there, the distances along and
+                across from its centre, and whether a pixel is inside.
         """
         centre, along, reach = np.float32(centre), np.float32(along), float(np.hypot(*half)) + 1
         part = tuple(slice(max(int(at - reach), 0), max(int(at + reach) + 2, 0))

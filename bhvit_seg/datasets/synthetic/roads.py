@@ -14,8 +14,8 @@ WHEELS = (0.14, 0.32)  # how far from the centre line they run, in widths of the
 
 
 class Street:
-    """A cubic curve beside a straight line of ``length`` pixels, which it leaves by up to about
-    ``bend`` of that length."""
+    """A cubic curve along a straight line of ``length`` pixels, at most about ``bend`` of that from
+    it."""
 
     def __init__(self, rng: np.random.Generator, start: np.ndarray, heading: np.ndarray,
                  length: float, metres: float, bend: float) -> None:
@@ -62,8 +62,7 @@ def plan_streets(canvas: Canvas, side_streets: int) -> list[Street]:
     reach = float(np.hypot(*canvas.extent)) * 0.75
     heading = unit(rng.uniform(0, np.pi))
     start = canvas.extent * rng.uniform(0.3, 0.7, 2) - heading * reach
-    streets = [Street(rng, start, heading, 2 * reach, rng.uniform(7, 11),
-                           rng.uniform(-0.25, 0.25))]
+    streets = [Street(rng, start, heading, 2 * reach, rng.uniform(7, 11), rng.uniform(-0.25, 0.25))]
     for place in np.linspace(0.3, 0.7, max(side_streets, 1))[:side_streets]:
         u = (place + rng.uniform(-0.05, 0.05)) * 2 * reach
         (point,), (tangent,), _ = streets[0].at(np.array([u]))
@@ -111,7 +110,7 @@ def draw_streets(canvas: Canvas, streets: list[Street]) -> None:
 
 
 def draw_path(canvas: Canvas) -> None:
-    """Draw a narrow unpaved path, which is no road."""
+    """Draw a narrow unpaved path, which does not count as a road."""
     rng = canvas.rng
     heading, reach = unit(rng.uniform(0, np.pi)), float(np.hypot(*canvas.extent))
     start = canvas.extent * rng.uniform(0.15, 0.85, 2) - heading * reach

@@ -22,25 +22,16 @@ DRY = np.array([0.58, 0.50, 0.38], np.float32)
 
 
 class Scene(NamedTuple):
-    """A scene of 0.5 m a pixel.
+    """A scene of 0.5 m per pixel."""
 
-    Attributes:
-        image: (H, W, 3) uint8, red, green, blue.
-        mask: (H, W) uint8, 0 background, 1 road (also below trees and cars).
-        height: (H, W) float32, metres above ground.
-    """
-
-    image: np.ndarray
-    mask: np.ndarray
-    height: np.ndarray
+    image: np.ndarray  # (H, W, 3) uint8, red, green, blue
+    mask: np.ndarray  # (H, W) uint8, 0 background, 1 road (also below trees and cars)
+    height: np.ndarray  # (H, W) float32, metres above ground
 
 
 def generate_scene(seed: int | tuple[int, ...], size: tuple[int, int] = (256, 256)) -> Scene:
-    """Generate the scene of a seed.
-
-    Args:
-        seed: A number from 0, or several of them.
-        size: Height and width in pixels, at least 32 each.
+    """Generate the scene of a seed (an integer from 0, or several), ``size`` = (height, width) >=
+    32.
 
     Raises:
         UserError: ``size`` is too small.
@@ -123,8 +114,8 @@ def _photograph(canvas: Canvas, height: np.ndarray) -> np.ndarray:
 
 
 def _shadow(height: np.ndarray, sun: np.ndarray, slope: float) -> np.ndarray:
-    """Return (H, W) float32, 1 where an object between a pixel and the sun is higher than the
-    ray. ``sun`` is the horizontal direction to the sun, ``slope`` the rise of the ray."""
+    """Return (H, W) float32, 1 in shadow; ``sun``: horizontal direction, ``slope``: rise of the
+    ray."""
     drop = slope * METRES_PER_PIXEL
     reach = int(height.max() / drop) + 1
     padded = np.pad(height, reach)

@@ -1,4 +1,4 @@
-"""Data sets of synthetic scenes on disk, in the layout that the rs-lvf configs read."""
+"""Write data sets of synthetic scenes in the layout that the rs-lvf configs read."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ def write_dataset(root: str | os.PathLike, n_train: int = 48, n_val: int = 12,
                   size: tuple[int, int] = (256, 256), seed: int = 0, lidar: bool = True) -> None:
     """Write scenes as ``images``, ``annotations`` and ``lidar``, each with ``train`` and ``val``.
 
-    Images and masks (0 background, 1 road) are PNG, heights float32 TIFF in metres. Repeating a
-    call writes the same files; ``train`` and ``val`` have different scenes.
+    Images and masks (0 background, 1 road) are PNG, heights float32 TIFF in metres. Equal arguments
+    write equal files.
 
     Raises:
-        UserError: A count is negative, or a folder holds other files, which would become part of
-            the set.
+        UserError: A count is negative, or a folder already holds other files.
     """
     if n_train < 0 or n_val < 0:
         raise UserError(f'n_train={n_train}, n_val={n_val}: expected counts from 0')

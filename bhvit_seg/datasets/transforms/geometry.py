@@ -14,18 +14,17 @@ from bhvit_seg.errors import UserError
 
 @TRANSFORMS.register_module()
 class RandomScaleCrop(BaseTransform):
-    """Cut a window at a random scale, often one that holds a pixel of the favoured classes.
+    """Crop at a random scale, often a window that contains a pixel of the favoured classes.
 
-    The window is cut first and resized afterwards, which is faster than ``RandomResize`` of a
-    whole tile. The scale is relative to the tile, whatever its size, since it stands for ground
-    resolution. A tile smaller than the window is used whole, and the data preprocessor pads it.
+    Cropping before resizing is faster than ``RandomResize`` of the whole tile. The scale is
+    relative to the tile's own resolution. A tile smaller than the window is used whole, and the
+    data preprocessor pads it.
 
     Args:
         crop_size: Height and width of the result in pixels.
-        ratio_range: Least and greatest factor by which the picture is magnified.
-        favoured_classes: Labels of which a random pixel is inside the window, anywhere in it,
-            with probability ``favour_prob``, wherever the tile has one.
-        favour_prob: 0 for windows anywhere.
+        ratio_range: Smallest and largest magnification.
+        favoured_classes: Labels of which the window contains a random pixel with probability
+            ``favour_prob``, where the tile has one.
 
     Raises:
         UserError: An argument is out of range.
@@ -76,13 +75,10 @@ class RandomScaleCrop(BaseTransform):
 
 @TRANSFORMS.register_module()
 class CenterCropEvaluation(BaseTransform):
-    """Cut the centre of the image and of its label, and score on that.
+    """Crop the centre of image and label, and score on that; smaller images are used as they are.
 
-    mmcv's ``CenterCrop`` leaves ``ori_shape`` alone, so that the prediction would be resized to
-    the whole image before it is compared with the cut label.
-
-    Args:
-        crop_size: Height and width in pixels; a smaller image is used as far as it goes.
+    mmcv's ``CenterCrop`` keeps ``ori_shape``, so the prediction would be resized to the whole image
+    before it is compared with the cropped label. ``crop_size`` is (height, width) in pixels.
     """
 
     def __init__(self, crop_size: int | Sequence[int]) -> None:
@@ -92,8 +88,7 @@ class CenterCropEvaluation(BaseTransform):
         size = results['img'].shape[:2]
         top, left = (max(s - c, 0) // 2 for s, c in zip(size, self.crop_size))
         for key in ['img', *results.get('seg_fields', [])]:
-            results[key] = results[key][top:top + self.crop_size[0],
-                                        left:left + self.crop_size[1]]
+            results[key] = results[key][top:top + self.crop_size[0], left:left + self.crop_size[1]]
         shape = results['img'].shape[:2]
         results['img_shape'] = results['ori_shape'] = results['pad_shape'] = shape
         return results

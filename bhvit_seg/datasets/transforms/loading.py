@@ -1,7 +1,4 @@
-"""Loading images, masks and LiDAR rasters, with one sentence naming the file that is wrong.
-
-Their texts are part of what identifies a model's predictions.
-"""
+"""Load images, masks and LiDAR rasters. Their ``repr`` is part of what identifies a prediction."""
 
 from __future__ import annotations
 
@@ -20,17 +17,15 @@ from bhvit_seg.models.losses.distillation import UNLABELLED
 
 @TRANSFORMS.register_module()
 class LoadAerialImage(BaseTransform):
-    """Load ``img_path`` as ``img`` (H, W, C), blue first; refuses a damaged file.
+    """Load ``img_path`` as ``img`` (H, W, C), blue first; refuse a damaged file.
 
-    Adds ``img``, ``img_shape`` and ``ori_shape``, as ``LoadImageFromFile`` does, and where the
-    image has pixels without data, such as a border that a GeoTIFF declares, ``nodata``, (H, W)
-    bool; they have the mean of the others, see
+    Sets ``img_shape`` and ``ori_shape`` and, where pixels have no data, ``nodata`` (H, W) bool, see
     :func:`~bhvit_seg.datasets.image_io.read_pixels`.
 
     Args:
-        color_type: ``'color'`` (three 8-bit channels) or ``'unchanged'`` (every band of the file
-            in its own dtype, as float32 where it is not 8-bit).
-        backend_args: Where mmengine reads files from.
+        color_type: ``'color'`` (three 8-bit channels) or ``'unchanged'`` (every band of the file,
+            as float32 where it is not 8-bit).
+        backend_args: Storage backend of mmengine.
     """
 
     def __init__(self, color_type: str = 'color', backend_args: dict | None = None) -> None:
@@ -56,17 +51,16 @@ class LoadAerialImage(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadAerialAnnotations(BaseTransform):
-    """Load ``seg_map_path`` as ``gt_seg_map`` (H, W) uint8, by the dataset's mask encoding.
+    """Load ``seg_map_path`` as ``gt_seg_map`` (H, W) uint8, by the sample's ``mask_encoding`` (ids
+    by default), ``reduce_zero_label`` and ``label_map``.
 
     A sample without ``seg_map_path`` (prediction) passes unchanged. Where the image has no data,
-    as :class:`LoadAerialImage` says, the label is 255, which no loss and no score counts.
-    ``mask_encoding`` is taken from the sample (:class:`~bhvit_seg.datasets.RSLVFDataset` puts it
-    there; mmseg's datasets mean ids), as are ``reduce_zero_label`` and ``label_map``.
+    the label is 255, which losses and scores ignore.
 
     Args:
-        backend_args: Where mmengine reads files from.
-        keep_unlabelled: Label 254 instead of 255 where there is data: a teacher speaks about
-            such pixels (``DistillationSegmentor``), no loss on labels counts them.
+        backend_args: Storage backend of mmengine.
+        keep_unlabelled: Use 254 instead of 255 for ignored pixels with data: a teacher labels them
+            (``DistillationSegmentor``), losses on labels ignore them.
 
     Raises:
         UserError: The file is missing or truncated, or a pixel is outside the encoding.
@@ -107,15 +101,9 @@ class LoadAerialAnnotations(BaseTransform):
 class LoadLidarChannels(BaseTransform):
     """Append the channels of the raster ``lidar_path`` to ``img``, which becomes float32.
 
-    Place it right after the loading of the image, so that every later step treats all channels
-    the same way; values stay as in the file (metres, counts) and are normalised by the data
-    preprocessor.
-
-    Args:
-        channels: Which channels of the raster, from 0; all by default.
-        fill: What stands where the raster has no value: NaN, infinity or nodata.
-        nodata: The raster's value for "nothing here", besides the one a GeoTIFF declares.
-        backend_args: Where mmengine reads files from.
+    Place it right after the loading of the image, so that later steps treat all channels the same
+    way. Values stay as in the file (metres, counts); the data preprocessor normalises them. The
+    arguments are those of :func:`~bhvit_seg.datasets.lidar.read_lidar`.
 
     Raises:
         UserError: The raster is missing, truncated, of another size than the image, or lacks a

@@ -1,5 +1,3 @@
-"""Colour changes that leave channels other than the camera's alone."""
-
 from __future__ import annotations
 
 import numpy as np
@@ -9,12 +7,10 @@ from mmseg.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class CameraPhotoMetricDistortion(PhotoMetricDistortion):
-    """``PhotoMetricDistortion`` of the first three channels (blue, green, red; 0..255).
+    """``PhotoMetricDistortion`` of the first three channels (blue, green, red; 0..255), not of
+    LiDAR.
 
-    Height and reflectance are measurements: brightness and hue mean nothing to them. Camera
-    pixels that are floating point after LiDAR channels joined them are rounded to 8 bits.
-
-    Args: As in mmseg.
+    Camera pixels that became floating point with LiDAR channels are rounded to 8 bits.
     """
 
     def transform(self, results: dict) -> dict:

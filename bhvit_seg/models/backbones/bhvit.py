@@ -1,10 +1,9 @@
 """BHViT (Binarized Hybrid Vision Transformer, CVPR 2025, arXiv 2503.02394) as an mmseg backbone.
 
-Four stages at strides 4, 8, 16 and 32: MSGDC blocks in the first two, MSMHA blocks in the last
-two, a shift-enhanced binary MLP in each. Between blocks tokens are rows ``(B · H · W, C)``.
-
-Deliberate differences from the released classifier: any height, width and number of channels;
-``sign(0) = +1``; the full-precision twin; options that leave out parts of the paper.
+Four stages at strides 4, 8, 16 and 32: MSGDC blocks in the first two, MSMHA blocks in the last two,
+a shift-enhanced binary MLP in each. Between blocks tokens are rows ``(B · H · W, C)``. Deliberate
+differences from the released classifier: any height, width and number of channels; ``sign(0) =
++1``; the full-precision twin; options that leave out parts of the paper.
 """
 
 from __future__ import annotations
@@ -52,7 +51,6 @@ CONVOLUTIONS = {'multi_scale': dict(groups=4, dilations=(1, 3, 5)),
 
 
 def _checked_arch(arch: str | dict) -> dict:
-    """Return the numbers of ``arch``, which is a name or a dict of them."""
     if isinstance(arch, str):
         check_choice('BHViT', 'arch', arch, tuple(ARCHITECTURES))
         return ARCHITECTURES[arch]
@@ -72,7 +70,7 @@ def _checked_arch(arch: str | dict) -> dict:
 
 
 class Block(nn.Module):
-    """Token mixer and MLP with their shortcuts, and the shift branches.
+    """Token mixer and MLP with shortcuts, and the shift branches.
 
     ``drop_path_rate`` is the probability of dropping the MLP for a sample.
     """
@@ -128,40 +126,38 @@ class BHViT(Backbone):
     """Binarized Hybrid Vision Transformer.
 
     Args:
-        arch (str | dict): ``'tiny'``, ``'small'``, ``'nano'`` (ours, not the paper's), or a dict
-            with ``depths``, ``channels``, ``mlp_channels`` and ``num_heads``, four numbers each.
-        downsampling (str): ``'full_precision'`` (marked † in the paper) or ``'binary'``.
-        norm_cfg (dict): ``type`` ``'BN'``, ``'SyncBN'`` or ``'LN'``. Defaults to BN.
-        attention (str): How attention matrices are quantized: ``'qd'``, as a sum of three boolean
-            matrices, ``'gsb'``, by the older ablation, or ``'boolean'``, as one boolean matrix.
-        rectify_weights (bool): Whether latent weights of linear layers get the gradient of ReCU.
-        binary (bool): ``False`` gives the full-precision twin, the paper's 32/32 row.
-        in_channels (int): Channels of the image.
-        window_size (int): Side of an attention window in tokens.
-        out_indices (Sequence[int]): Stages to return.
-        output_norm (bool): Whether each returned map is normalised.
-        drop_path_rate (float): Stochastic depth of the last block's MLP; that of the others
-            rises to it linearly.
-        frozen_stages (int): Stages, from the stem (0) on, that keep their weights and
-            statistics; -1 freezes none.
-        norm_eval (bool): Whether BatchNorm keeps its statistics in training.
-        with_cp (bool): Whether blocks are recomputed in the backward pass to save memory.
-        pretrain_img_size (int): Side of the images that position embeddings are learned on.
-        token_mixers (str): ``'hybrid'`` (convolution in the first two stages, attention in the
-            last two), or ``'convolution'`` or ``'attention'`` in all four.
-        convolution (str): ``'multi_scale'`` (MSGDC), or ``'plain'``, one 3×3 convolution without
-            groups or dilation.
-        attention_span (str): ``'multi_scale'`` (MSMHA), ``'window'`` (windows without pooled
-            tokens) or ``'global'`` (all tokens of the map).
-        shifts (bool): Whether blocks have shift branches beside their MLP.
-        init_cfg (dict | None): ``dict(type='Pretrained', checkpoint=...)`` loads a checkpoint of
-            this backbone, or of a segmentor that has it; stem weights of other channel counts
-            and position embeddings of other sizes are adapted. A ``checkpoint`` of None loads
-            none.
+        arch: ``'tiny'``, ``'small'``, ``'nano'`` (not of the paper), or a dict with ``depths``,
+            ``channels``, ``mlp_channels`` and ``num_heads``, four numbers each.
+        downsampling: ``'full_precision'`` (marked † in the paper) or ``'binary'``.
+        norm_cfg: ``type`` ``'BN'`` (default), ``'SyncBN'`` or ``'LN'``.
+        attention: Quantizer of attention matrices: ``'qd'`` (sum of three boolean matrices),
+            ``'gsb'`` (the paper's older ablation) or ``'boolean'`` (one boolean matrix).
+        rectify_weights: Use the gradient of ReCU for latent weights of linear layers.
+        binary: ``False`` gives the full-precision twin, the paper's 32/32 row.
+        in_channels: Channels of the image.
+        window_size: Side of an attention window in tokens.
+        out_indices: Stages to return.
+        output_norm: Whether each returned map is normalised.
+        drop_path_rate: Stochastic depth of the last block's MLP; the others increase to it
+            linearly.
+        frozen_stages: Stages, from the stem (0) on, that keep weights and statistics; -1: none.
+        norm_eval: Whether BatchNorm keeps its statistics in training.
+        with_cp: Recompute blocks in the backward pass to save memory.
+        pretrain_img_size: Side in pixels of the images that position embeddings are learned on.
+        token_mixers: ``'hybrid'`` (convolution, convolution, attention, attention), or
+            ``'convolution'`` or ``'attention'`` in all stages.
+        convolution: ``'multi_scale'`` (MSGDC), or ``'plain'``, one 3×3 convolution without groups
+            or dilation.
+        attention_span: ``'multi_scale'`` (MSMHA), ``'window'`` (no pooled tokens) or ``'global'``
+            (all tokens of the map).
+        shifts: Whether blocks have shift branches beside their MLP.
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads a checkpoint of this backbone or
+            of a segmentor that has it; stem weights and position embeddings are adapted in channels
+            and size. A ``checkpoint`` of None loads none.
 
     Raises:
-        UserError: An argument out of its range, an image smaller than a patch or of another
-            channel count, a checkpoint that does not fit.
+        UserError: An argument out of its range, an image smaller than a patch or of another channel
+            count, a checkpoint that does not fit.
     """
 
     def __init__(self, arch: str | dict = 'small', downsampling: str = 'full_precision',
@@ -198,8 +194,7 @@ class BHViT(Backbone):
 
         def mixer(stage: int) -> nn.Module:
             if TOKEN_MIXERS[token_mixers][stage] == 'convolution':
-                return MSGDC(channels[stage], norm_cfg, binary=binary,
-                             **CONVOLUTIONS[convolution])
+                return MSGDC(channels[stage], norm_cfg, binary=binary, **CONVOLUTIONS[convolution])
             return MSMHA(channels[stage], arch['num_heads'][stage], norm_cfg, window_size,
                          attention, rectify_weights, binary, attention_span)
 
@@ -229,8 +224,8 @@ class BHViT(Backbone):
             self._is_init = True
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Take ``(B, in_channels, H, W)``, at least 4×4 pixels, to a map ``(B, C, ⌈H/s⌉, ⌈W/s⌉)``
-        for each of ``out_indices``, stride ``s`` = 4, 8, 16, 32."""
+        """Map images ``(B, in_channels, H, W)``, at least 4×4 pixels, to a map ``(B, C, ⌈H/s⌉,
+        ⌈W/s⌉)`` for each of ``out_indices``, with stride ``s`` = 4, 8, 16, 32."""
         self.check_image(image)
         rows, shape = self.patch_embed(image)
         outputs = []
@@ -263,7 +258,8 @@ class BHViT(Backbone):
                 module.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> BHViT:
-        """Set the mode; frozen stages and, with ``norm_eval``, all BatchNorms keep evaluating."""
+        """Set the mode; frozen stages and, with ``norm_eval``, all BatchNorms stay in evaluation
+        mode."""
         super().train(mode)
         if mode:
             self._freeze()

@@ -1,16 +1,14 @@
 """Binary ResNet-18 in three recipes, as baselines: BNN, Bi-Real Net and ReActNet.
 
-* ``'bnn'`` (Courbariaux et al., arXiv 1602.02830): ResNet-18 with the signs of activations and
-  weights, a shortcut around each pair of convolutions as in any ResNet, and a clamp to ±1.
-* ``'bireal'`` (Liu et al., arXiv 1808.00278): a shortcut around each convolution, which carries
-  real values past the sign; no other activation.
-* ``'reactnet'`` (Liu et al., arXiv 2003.03488, on Bi-Real's ResNet-18): learned thresholds of the
-  signs (RSign) and RPReLU behind each shortcut.
+* ``'bnn'`` (Courbariaux et al., arXiv 1602.02830): signs of activations and weights, a shortcut
+around each pair of convolutions, and a clamp to ±1.
+* ``'bireal'`` (Liu et al., arXiv 1808.00278): a shortcut around each convolution; no other
+activation than the sign.
+* ``'reactnet'`` (Liu et al., arXiv 2003.03488): learned thresholds of the signs (RSign) and RPReLU
+after each shortcut.
 
 The stem and the 1×1 convolutions of shortcuts are real-valued. Deliberate differences from the
-papers: the quantizers are those of BHViT, so that the networks differ in nothing else (weights are
-centred before the sign, all have a scaling factor per output channel, activations have Bi-Real's
-polynomial gradient); each returned map is normalised as in BHViT.
+papers: quantizers and output norms are those of BHViT, so that only the architecture differs.
 """
 
 from __future__ import annotations
@@ -56,8 +54,8 @@ def _build_act(kind: str, channels: int, binary: bool) -> nn.Module:
 class BinaryBasicBlock(nn.Module):
     """ResNet's block with two binary 3×3 convolutions.
 
-    With a shortcut around each: ``y = act(norm(conv(sign(x))) + s(x))`` and then
-    ``act(norm(conv(sign(y))) + y)``; around both: ``y = act(norm(conv(sign(x))))`` and then
+    With a shortcut around each: ``y = act(norm(conv(sign(x))) + s(x))``, then
+    ``act(norm(conv(sign(y))) + y)``; around both: ``y = act(norm(conv(sign(x))))``, then
     ``act(norm(conv(sign(y))) + s(x))``. ``s`` is the identity, or a 2×2 mean, 1×1 convolution and
     norm where the shape changes.
     """
@@ -97,11 +95,11 @@ class BinaryResNet(Backbone):
     """Binary ResNet-18 with four maps at strides 4, 8, 16 and 32.
 
     Args, others as of :class:`BHViT`:
-        recipe (str): ``'reactnet'``, ``'bireal'`` or ``'bnn'``. Defaults to ``'reactnet'``.
-        depths, channels (Sequence[int]): Of each stage. Defaults to those of ResNet-18.
-        norm_cfg (dict): ``type`` ``'BN'`` or ``'SyncBN'``. Defaults to BN.
-        binary (bool): ``False`` gives the full-precision twin: the same layers on real values,
-            with ReLU where the sign was the only nonlinearity.
+        recipe: ``'reactnet'``, ``'bireal'`` or ``'bnn'``.
+        depths, channels: Of each stage; by default those of ResNet-18.
+        norm_cfg: ``type`` ``'BN'`` (default) or ``'SyncBN'``.
+        binary: ``False`` gives the full-precision twin, with ReLU where the sign was the only
+            nonlinearity.
 
     Raises:
         UserError: An argument out of its range, an image of another channel count.
@@ -132,8 +130,7 @@ class BinaryResNet(Backbone):
             {str(i): build_norm_layer(norm_cfg, channels[i])[1] for i in self.out_indices})
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Take ``(B, in_channels, H, W)`` to a map ``(B, C, ⌈H/s⌉, ⌈W/s⌉)`` for each of
-        ``out_indices``, stride ``s`` = 4, 8, 16, 32."""
+        """Shapes as of :meth:`BHViT.forward`."""
         self.check_image(image)
         x = self.stem(image.contiguous(memory_format=torch.channels_last))
         outputs = []

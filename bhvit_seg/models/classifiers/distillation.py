@@ -1,7 +1,7 @@
 """Pre-training with a teacher (BHViT, arXiv 2503.02394): ``(1 − λ − β)·L_cls + λ·L_dis + β·L_re``.
 
-The paper's backbone learns to classify from labels and from the logits of DeiT-Small. What is said
-of :class:`~bhvit_seg.models.segmentors.DistillationSegmentor` holds here too.
+The paper's backbone learns to classify from labels and from the logits of DeiT-Small. See also
+:class:`~bhvit_seg.models.segmentors.DistillationSegmentor`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..teacher import FrozenTeacher, TaughtMixin
 
 
 class ClassifierTeacher(FrozenTeacher):
-    """Any classifier of mmpretrain with its weights; see :class:`FrozenTeacher`."""
+    """A classifier of mmpretrain with its weights."""
 
     registry = MODELS
 
@@ -33,8 +33,7 @@ class ClassifierTeacher(FrozenTeacher):
 class DistillationClassifier(TaughtMixin, ImageClassifier):
     """``ImageClassifier`` that learns from labels and from a teacher.
 
-    Args: as for ``DistillationSegmentor``; ``temperature`` is that of the softmax in ``L_dis``.
-    Where the teacher's ``config`` is that of its model, it has its ``data_preprocessor``.
+    Args as for ``DistillationSegmentor``; ``temperature`` is that of the softmax in ``L_dis``.
     """
 
     def __init__(self, *args, teacher: dict, distillation_weight: float = 0.8,
@@ -47,8 +46,7 @@ class DistillationClassifier(TaughtMixin, ImageClassifier):
         """Compute all terms but the regularization, of images ``(B, C, H, W)`` and their labels.
 
         Returns:
-            ``loss_classification``, the head's loss times 1 − λ − β, and ``loss_distillation``
-            times λ.
+            ``loss_classification``, times 1 − λ − β, and ``loss_distillation``, times λ.
         """
         self.load_teacher()
         features = self.extract_feat(inputs)

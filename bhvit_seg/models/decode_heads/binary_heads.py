@@ -1,6 +1,6 @@
 """mmseg's SegFormer and UPerNet heads with binary convolutions and real-valued shortcuts.
 
-Heads that use ``conv_cfg`` can be binarized by config. These two lose less: a shortcut carries real
+Other heads can be binarized by ``conv_cfg``. These two lose less accuracy: a shortcut carries real
 values around each binary convolution, and the classifier is full-precision.
 """
 
@@ -22,8 +22,7 @@ from ..tokens import MapShape, to_rows
 class BinaryConvModule(nn.Module):
     """``RPReLU(norm(BinaryConv(x)) + shortcut(x))``, keeping height and width.
 
-    The shortcut is the input itself, repeated along channels where the output has more of them, or
-    averaged over groups of adjacent channels where it has fewer.
+    The shortcut repeats the input along channels, or averages groups of adjacent channels.
 
     Raises:
         UserError: Neither channel count is a multiple of the other.
@@ -67,9 +66,9 @@ class _BinaryHead:
     """A head of mmseg whose ``ConvModule`` are binary.
 
     Args:
-        binary (bool): ``False`` gives the full-precision twin.
-        norm_cfg (dict): ``type`` ``'BN'``, ``'SyncBN'`` or ``'LN'``. Defaults to BN.
-        kwargs: See the head of mmseg; ``channels`` has to be a multiple or a divisor of each of
+        binary: ``False`` gives the full-precision twin.
+        norm_cfg: ``type`` ``'BN'`` (default), ``'SyncBN'`` or ``'LN'``.
+        kwargs: As in mmseg; ``channels`` has to be a multiple or a divisor of each of
             ``in_channels``. ``conv_cfg`` and ``act_cfg`` have no effect.
     """
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 class TopDownHead(BaseDecodeHead):
     """1×1 convolutions, sums from the coarsest map to the finest, one 3×3 convolution there.
 
-    mmseg's ``FPN`` with ``FPNHead`` convolves each level, which costs four times as much.
-    ``in_channels`` and ``in_index`` are sequences, finest first.
+    It costs a quarter of mmseg's ``FPN`` with ``FPNHead``. ``in_channels`` and ``in_index`` are
+    sequences, finest first.
     """
 
     def __init__(self, **kwargs) -> None:

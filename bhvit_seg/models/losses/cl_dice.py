@@ -1,7 +1,7 @@
-"""clDice, a loss that a gap in a thin road costs as much as its length (Shit et al., CVPR 2021).
+"""clDice, a loss in which gaps in thin roads weigh by their length (Shit et al., CVPR 2021).
 
-clDice compares centre lines: how much of the predicted skeleton lies in the road, and how much of
-the road's skeleton was predicted.
+It measures how much of the predicted skeleton lies in the road, and how much of the road's skeleton
+was predicted.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from .cross_entropy import with_background
 
 
 def soft_skeleton(maps: Tensor, iterations: int) -> Tensor:
-    """Thin out probability maps ``(B, C, H, W)`` to their centre lines, differentiably.
+    """Reduce probability maps ``(B, C, H, W)`` to their centre lines, differentiably.
 
-    What an opening with a small cross and a square removes is thin. All that is removed from the
-    map and from its erosions is gathered, each time only where it is not yet. There have to be at
-    least as many iterations as half the width of the widest road in pixels.
+    An opening with a small cross and a square removes what is thin. What it removes from the map
+    and its erosions is accumulated. ``iterations`` must be at least half the width of the widest
+    road in pixels.
     """
     skeleton = torch.zeros_like(maps)
     for _ in range(iterations + 1):
@@ -45,19 +45,16 @@ class CLDiceLoss(nn.Module):
     """``(1 − α) · (1 − Dice) + α · (1 − clDice)``, the mean over the thin classes.
 
     With P the probabilities and L the label of a class, and S their skeletons, clDice is the
-    harmonic mean of ``Σ S(P)·L / Σ S(P)`` and ``Σ S(L)·P / Σ S(L)``. Sums run over the batch, so
-    that an image without a road is no special case. Both P and L are 0 at ignored pixels. It
-    complements a cross-entropy:
+    harmonic mean of ``Σ S(P)·L / Σ S(P)`` and ``Σ S(L)·P / Σ S(L)``. Sums run over the batch; P and
+    L are 0 at ignored pixels. Use it beside a cross-entropy:
     ``loss_decode=[dict(type='WeightedCrossEntropyLoss', ...), dict(type='CLDiceLoss')]``.
 
     Args:
-        classes (Sequence[int]): Ids of the thin classes.
-        alpha (float): Share of clDice, at most 0.5 in the paper, since skeletons alone say nothing
-            of the width.
-        iterations (int): Erosions; at least half the width of the widest road in pixels.
-        smooth (float): Added to both sides of each ratio, in pixels.
-        loss_weight (float): Factor of the loss.
-        loss_name (str): Its name in the log.
+        classes: Ids of the thin classes.
+        alpha: Weight of clDice, at most 0.5 in the paper, since skeletons ignore the width.
+        iterations: Erosions; at least half the width of the widest road in pixels.
+        smooth: Added to both sides of each ratio, in pixels.
+        loss_weight, loss_name: Factor and logged name of the loss.
 
     Raises:
         UserError: ``alpha`` is not a fraction, ``iterations`` or ``smooth`` is not positive, or a
@@ -82,8 +79,8 @@ class CLDiceLoss(nn.Module):
                 **kwargs) -> Tensor:
         """Compute the loss of logits ``(B, classes, H, W)``, in float32; 0 if no pixel counts.
 
-        One channel is that of a sigmoid; ``weight`` has no effect: a skeleton has no meaning pixel
-        by pixel. A UserError says that there is no such class, or no loss of each pixel.
+        One channel is that of a sigmoid; ``weight`` has no effect, as skeletons have no loss per
+        pixel. A UserError says that a class is missing, or that ``'none'`` is requested.
         """
         if reduction_override == 'none':
             raise UserError("CLDiceLoss compares whole maps and has no loss of each pixel, which "
@@ -107,5 +104,4 @@ class CLDiceLoss(nn.Module):
         return self.loss_weight * loss.mean()
 
     def _ratio(self, part: Tensor, whole: Tensor) -> Tensor:
-        """Ratio of two sums over batch, height and width, ``(classes,)``."""
         return (part.sum((0, 2, 3)) + self.smooth) / (whole.sum((0, 2, 3)) + self.smooth)

@@ -13,10 +13,7 @@ from bhvit_seg.errors import UserError
 
 
 def with_background(logits: Tensor) -> Tensor:
-    """Add the logit 0 of the background to one channel ``(B, 1, H, W)``, that of a sigmoid.
-
-    The softmax of both is the sigmoid of the one. More channels are returned as they are.
-    """
+    """Add the logit 0 of the background to a single channel ``(B, 1, H, W)``, that of a sigmoid."""
     return F.pad(logits, (0, 0, 0, 0, 1, 0)) if logits.shape[1] == 1 else logits
 
 
@@ -24,15 +21,13 @@ def with_background(logits: Tensor) -> Tensor:
 class WeightedCrossEntropyLoss(nn.Module):
     """Weighted mean of the cross-entropy over all pixels that are not ignored.
 
-    mmsegmentation 1.2's ``CrossEntropyLoss`` fails as soon as class weights meet an ignored
-    pixel, and by default divides by the number of all pixels, ignored ones included. One channel of
-    logits is that of a sigmoid.
+    mmsegmentation 1.2's ``CrossEntropyLoss`` fails if class weights meet an ignored pixel, and by
+    default divides by the number of all pixels. One channel of logits is that of a sigmoid.
 
     Args:
-        class_weight (Sequence[float], optional): One weight for each class, such as
-            ``bhvit-seg check-dataset`` prints. Defaults to None: all have the same weight.
-        loss_weight (float): Factor of the loss.
-        loss_name (str): Its name in the log.
+        class_weight: One weight for each class, such as ``bhvit-seg check-dataset`` prints.
+            Defaults to None: equal weights.
+        loss_weight, loss_name: Factor and logged name of the loss.
     """
 
     def __init__(self, class_weight: Sequence[float] | None = None, loss_weight: float = 1.0,
@@ -49,9 +44,8 @@ class WeightedCrossEntropyLoss(nn.Module):
 
         Args:
             label, weight: Class ids, and a factor for each pixel, ``(B, H, W)``.
-            reduction_override: ``'none'`` for the weighted loss of each pixel ``(B, H, W)``, as
-                mmseg's pixel sampler asks for, ``'sum'`` for their sum, ``'mean'`` or None for
-                their weighted mean.
+            reduction_override: ``'none'``: weighted loss of each pixel ``(B, H, W)``, for mmseg's
+                pixel sampler; ``'sum'``: their sum; ``'mean'`` or None: their weighted mean.
 
         Raises:
             UserError: Not as many class weights as classes, or an unknown reduction.

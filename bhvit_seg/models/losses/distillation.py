@@ -1,7 +1,4 @@
-"""What a student should have in common with its teacher: class probabilities, feature maps.
-
-Both losses are means over the pixels that count; an ignored pixel has no part in them.
-"""
+"""Distillation losses on class probabilities and feature maps: means over pixels not ignored."""
 
 from __future__ import annotations
 
@@ -16,8 +13,8 @@ from bhvit_seg.errors import UserError
 
 from .cross_entropy import with_background
 
-# The label of ground that nobody has labelled: it counts in no loss on labels, but a teacher may
-# speak about it. What counts nowhere (no data, padding) has the head's ignore_index.
+# Pixels without a label, which a teacher may label; losses on labels ignore them. All losses ignore
+# the head's ignore_index (no data, padding).
 UNLABELLED = 254
 
 
@@ -30,7 +27,7 @@ def side(maps: Tensor) -> str:
 class PixelDistillationLoss(nn.Module):
     """``T² · KL(p_teacher ‖ p_student)`` at each pixel, ``p = softmax(logits / T)``.
 
-    The factor keeps the size of the gradient when T, the ``temperature``, changes. One channel of
+    ``T²`` keeps the size of the gradient when T, the ``temperature``, changes. One channel of
     logits is that of a sigmoid.
 
     Raises:
@@ -47,10 +44,7 @@ class PixelDistillationLoss(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor, label: Tensor,
                 ignore_index: int = 255) -> Tensor:
-        """Compute the loss in float32, also under mixed precision; 0 if no pixel counts.
-
-        Logits are ``(B, classes, H, W)``, those of the teacher get no gradient; ``label`` is
-        ``(B, H, W)``.
+        """Compute the loss of logits ``(B, classes, H, W)`` in float32; 0 if no pixel counts.
 
         Raises:
             UserError: The teacher has other classes, or a map of another size.
@@ -75,15 +69,14 @@ class PixelDistillationLoss(nn.Module):
 
 @MODELS.register_module()
 class FeatureDistillationLoss(nn.Module):
-    """Squared distance of feature vectors, each of length 1, so that only their direction counts.
+    """Squared distance of feature vectors that are normalised to length 1.
 
-    A cell of a map counts by the share of its pixels that do. A 1×1 convolution, which learns
-    along, adapts the student's channels where the teacher has another number of them.
+    A cell of a map is weighted by its fraction of pixels that are not ignored. A learned 1×1
+    convolution adapts the student's channels where the teacher has another number of them.
 
     Args:
-        in_index (Sequence[int]): The maps to compare, finest first.
-        student_channels, teacher_channels (Sequence[int]): Channels of each.
-        loss_weight (float): Factor of the loss.
+        in_index: The maps to compare, finest first.
+        student_channels, teacher_channels: Channels of each.
 
     Raises:
         UserError: There are not as many channels as maps.

@@ -1,7 +1,7 @@
 """Regularization of latent weights (BHViT, arXiv 2503.02394).
 
-Under Adam, latent weights that hover around 0 flip their sign ever more often late in training.
-Drawing ``|w|`` towards 1 takes them out of that zone.
+Under Adam, latent weights near 0 flip their sign ever more often late in training; pulling ``|w|``
+towards 1 prevents that.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Segmentation that learns from a teacher, too: pixel by pixel and feature map by feature map.
+"""Segmentation with a teacher, by logits and feature maps.
 
-The paper's teacher is a classifier; the natural one here is the full-precision twin. The student is
-the segmentor itself, not a part of it: its checkpoints are those of a plain ``EncoderDecoder``.
+The paper's teacher is a classifier; here it is usually the full-precision twin. Checkpoints are
+those of a plain ``EncoderDecoder``.
 """
 
 from __future__ import annotations
@@ -24,15 +24,12 @@ from bhvit_seg.errors import UserError, first_line
 from ..losses.distillation import UNLABELLED, side
 from ..teacher import FrozenTeacher, TaughtMixin
 
-# What torch says of memory, devices and kernels.
+# Words of torch's errors about memory, devices and kernels.
 NO_MATTER_OF_SIZE = re.compile('memory|CUDA|cuDNN|NCCL|same device', re.IGNORECASE)
 
 
 class SegmentorTeacher(FrozenTeacher):
-    """A segmentor of mmseg with its weights; see :class:`FrozenTeacher`.
-
-    Its head has to give a logit for each class and pixel, as all do that are a ``BaseDecodeHead``.
-    """
+    """A segmentor of mmseg with its weights and a ``BaseDecodeHead``."""
 
     registry = MODELS
     _features: Sequence[Tensor] = ()
@@ -73,27 +70,24 @@ class SegmentorTeacher(FrozenTeacher):
 
 @MODELS.register_module()
 class DistillationSegmentor(TaughtMixin, EncoderDecoder):
-    """``EncoderDecoder`` that learns from labels and from a teacher.
+    """``EncoderDecoder`` that learns from labels and from a teacher, which gets the same images.
 
-    The teacher gets the images that the student gets and evaluates always. Pixels whose label is
-    the head's ``ignore_index`` count in no term; those labelled 254 (``UNLABELLED``) count in the
-    terms of the teacher.
+    Pixels labelled with the head's ``ignore_index`` count in no term; those labelled 254
+    (``UNLABELLED``) count in the teacher's terms.
 
     Args:
-        teacher (dict): ``config`` of the teacher, a file or the config of its model, and its
-            ``checkpoint``.
-        distillation_weight (float): λ. Defaults to 0.8, as in the paper.
-        pixel_loss (dict): The loss between logits. Defaults to ``PixelDistillationLoss``.
-        feature_loss (dict, optional): The loss between feature maps, such as
-            ``FeatureDistillationLoss``.
-        student_distortion (dict, optional): What distorts images without any label for the
-            student alone, such as ``StrongDistortion``.
+        teacher: ``config`` of the teacher, a file or the config of its model, and ``checkpoint``.
+        distillation_weight: λ; the default is the paper's.
+        pixel_loss: The loss between logits. Defaults to ``PixelDistillationLoss``.
+        feature_loss: The loss between feature maps, such as ``FeatureDistillationLoss``.
+        student_distortion: Distorts images without any label for the student alone, such as
+            ``StrongDistortion``.
         **kwargs: As for ``EncoderDecoder``.
 
     Raises:
-        UserError: λ is not a fraction, or ``teacher`` is not as described above; when training
-            begins: its files are missing or do not fit each other; on use: it has other classes
-            or maps of another size, or was trained on images normalised otherwise.
+        UserError: λ is not a fraction, or ``teacher`` is not as described; when training begins:
+            its files are missing or do not fit together; on use: it has other classes or maps of
+            another size, or other normalisation of images.
     """
 
     def __init__(self, *args, teacher: dict, distillation_weight: float = 0.8,
@@ -110,7 +104,7 @@ class DistillationSegmentor(TaughtMixin, EncoderDecoder):
 
         Returns:
             The losses of the heads times 1 − λ − β, ``loss_distillation`` and, with a
-            ``feature_loss``, ``loss_feature_distillation`` times λ, and the heads' accuracies.
+                ``feature_loss``, ``loss_feature_distillation`` times λ, and the heads' accuracies.
         """
         self.load_teacher()
         labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)
@@ -139,7 +133,7 @@ class DistillationSegmentor(TaughtMixin, EncoderDecoder):
         return losses
 
     def _distorted(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Return images ``(B, C, H, W)`` with those distorted that have no label at all."""
+        """Distort those of the images ``(B, C, H, W)`` that have no label at all."""
         if self.student_distortion is None:
             return inputs
         chosen = (labels >= UNLABELLED).flatten(1).all(1).view(-1, 1, 1, 1)

@@ -1,7 +1,7 @@
 """Centre lines of long and thin classes: roads, paths, streams.
 
-The skeleton of the class in the whole raster is traced into lines between junctions, so a road is
-one line, however many tiles it crosses. Memory holds the skeleton, not the raster.
+The skeleton of the class in the whole raster is traced into lines between junctions, so that a road
+is one line across all tiles. Memory holds the skeleton, not the raster.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ FIRST_PASS = 0.1
 
 
 def centerlines_path(out: str | Path) -> Path:
-    """Return the file for the centre lines that belong to the polygons in ``out``.
+    """Return the file of centre lines that belongs to polygons in ``out``.
 
-    That is the same for a GeoPackage; in other formats it is ``<out>_centerlines``.
+    It is the same for a GeoPackage, else ``<out>_centerlines``.
     """
     out = Path(out)
     if out.suffix.lower() == '.gpkg':
@@ -51,30 +51,28 @@ def write_centerlines(labels: str | Path, out: str | Path, classes: Sequence[int
                       progress: Callable[[float], None] = lambda share: None) -> dict[str, Any]:
     """Write the centre lines of classes of a label raster.
 
-    Lines end at junctions, where the class ends, and at the raster's edge; a ring without
-    junctions is a closed line. Spurs not longer than the class is wide there are left out, and so
-    are patches less than twice as long as wide. Fields are ``class_id``, ``class`` (its name),
-    ``length_m``, ``width_m`` (the mean along the line) and ``colour``; for rasters without a CRS
-    ``length_px`` and ``width_px``.
+    Lines end at junctions, where the class ends, and at the raster's edge; a ring without junctions
+    is a closed line. Spurs not longer than the local width are left out, and so are patches less
+    than twice as long as wide. Fields are ``class_id``, ``class`` (its name), ``length_m``,
+    ``width_m`` (mean) and ``colour``; without a CRS ``length_px`` and ``width_px``.
 
     Args:
         labels: Raster of class ids.
-        out: The file of the polygons, which need not exist. In a GeoPackage (``.gpkg``) the layer
-            ``centerlines`` is written, for GeoJSON (``.geojson``) and FlatGeobuf (``.fgb``) a
-            file of its own, see :func:`centerlines_path`.
+        out: The file of the polygons, which need not exist, see :func:`centerlines_path`; in a
+            GeoPackage the layer is ``centerlines``.
         classes: Ids or names of the classes.
         min_length: Smallest length of isolated lines, in metres (map units without a CRS); by
             default twice the usual width of the class.
         simplify: Tolerance of the lines in metres (map units without a CRS); by default half a
             pixel, or more where the class is many pixels wide.
-        progress: Called with the fraction of the work that is done, 0 to 1.
+        progress: Called with the finished fraction, 0 to 1.
 
     Returns:
-        dict: ``counts`` and ``lengths`` (metres, or pixels without a CRS) by class name.
+        ``counts`` and ``lengths`` (metres, or pixels without a CRS) by class name.
 
     Raises:
-        UserError: The raster cannot be read or the file not written, a package is missing, or
-            there is no such class.
+        UserError: The raster cannot be read or the file not written, a package is missing, or there
+            is no such class.
     """
     out = centerlines_path(out)
     check_output(out)

@@ -1,7 +1,4 @@
-"""Input and output of the vector formats: label rasters in strips, and layers of features.
-
-Polygons and centre lines share it, so that names, colours and coordinate systems agree.
-"""
+"""Input and output of vectors: label rasters in strips, and layers of features."""
 
 from __future__ import annotations
 
@@ -37,23 +34,15 @@ SQLITE = b'SQLite format 3\0'
 
 @dataclass(frozen=True)
 class LabelRaster:
-    """A raster of class ids.
-
-    Attributes:
-        dataset: The open rasterio dataset.
-        nodata: The id that stands for no class, or None.
-        names: Names by id, where the raster has them.
-        colours: Colours by id, ``'#rrggbb'``, where the raster has them.
-    """
+    """A raster of class ids."""
 
     dataset: DatasetReader
-    nodata: int | None
-    names: Mapping[int, str]
-    colours: Mapping[int, str]
+    nodata: int | None  # the id of no class
+    names: Mapping[int, str]  # by id, where the raster has them
+    colours: Mapping[int, str]  # ``'#rrggbb'``
 
     @property
     def path(self) -> str:
-        """The file's name."""
         return self.dataset.name
 
     @property
@@ -72,11 +61,8 @@ class LabelRaster:
         return [range(top, min(top + rows, height)) for top in range(0, height, rows)]
 
     def read(self, rows: range, columns: range | None = None) -> np.ndarray:
-        """Return the class ids of rows and columns (all by default), uint8 (h, w).
-
-        Raises:
-            UserError: They cannot be read.
-        """
+        """Return the class ids of rows and columns (all by default), uint8 (h, w), or raise a
+        UserError."""
         from rasterio.errors import RasterioError
 
         columns = columns or range(self.shape[1])
@@ -93,11 +79,7 @@ class LabelRaster:
         return self.names.get(class_id, str(class_id))
 
     def choose(self, classes: Sequence[int | str] | None) -> list[int]:
-        """Return the ids of classes given by id or name; of all by default.
-
-        Raises:
-            UserError: There is no such class.
-        """
+        """Return the ids of classes given by id or name, all by default, or raise a UserError."""
         if classes is None:
             return [class_id for class_id in range(256) if class_id != self.nodata]
         known = {name: class_id for class_id, name in self.names.items()}
@@ -138,11 +120,8 @@ def open_labels(path: str | Path) -> Iterator[LabelRaster]:
 
 
 def check_output(out: Path) -> None:
-    """Check that the suffix is that of a vector format that can be written.
-
-    Raises:
-        UserError: It is not, or a package is missing.
-    """
+    """Raise a UserError unless the suffix is that of a known vector format, and pyogrio is
+    there."""
     if out.suffix.lower() not in DRIVERS:
         raise UserError(f'{out} has no suffix of a vector format: give one of '
                         f'{", ".join(DRIVERS)}')
@@ -150,10 +129,10 @@ def check_output(out: Path) -> None:
 
 
 def check_place(dataset: DatasetReader, out: Path) -> Geodesy:
-    """Check that features of a raster (open dataset) can be expressed in the format of a file.
+    """Return the geodesy of a raster whose features can be expressed in the format of ``out``.
 
     Raises:
-        UserError: GeoJSON cannot express where they lie, or pyproj is missing.
+        UserError: GeoJSON cannot express their location, or pyproj is missing.
     """
     geodesy = Geodesy(dataset.crs, dataset.transform, dataset.shape)
     if DRIVERS[out.suffix.lower()] == 'GeoJSON' and (not geodesy.located or geodesy.has_pole):
@@ -172,11 +151,7 @@ def check_place(dataset: DatasetReader, out: Path) -> Geodesy:
 
 
 def check_sizes(**sizes: float | None) -> None:
-    """Check that sizes, where given, are above 0.
-
-    Raises:
-        UserError: One is not.
-    """
+    """Raise a UserError unless sizes, where given, are above 0."""
     for name, size in sizes.items():
         if size is not None and not 0 < size < np.inf:
             raise UserError(f'{name}={size} is not a size: give a number above 0, or leave it out')
@@ -185,20 +160,17 @@ def check_sizes(**sizes: float | None) -> None:
 class LayerWriter:
     """Collects features and writes them as one layer, which may be empty.
 
-    GeoJSON is in WGS 84, as RFC 7946 demands, the others in the raster's CRS. In an existing
-    GeoPackage only the layer of that name is replaced; other formats are replaced as files. A layer
-    is written by one call, so all features, 16 bytes a vertex, have to fit into memory.
+    GeoJSON is in WGS 84 (RFC 7946), others in the raster's CRS. In a GeoPackage only the layer of
+    that name is replaced, other formats as files. All features, 16 bytes per vertex, have to fit
+    into memory.
 
     Args:
-        out: The file.
-        layer: Name of the layer.
         geometry_type: OGR's name of the geometries' type.
-        measures: Names of the fields of measures; the others are class, its name and its colour.
-        labels: The raster that the features are of.
-        geodesy: Its measures, see :func:`check_place`.
+        measures: Names of the fields of measures, besides class, its name and its colour.
+        labels, geodesy: The raster of the features, and its :func:`check_place`.
 
     Attributes:
-        counts, sums: By name of the class, the number of features and the sum of the first measure.
+        counts, sums: By class name, the number of features and the sum of the first measure.
 
     Raises:
         UserError: The file is the raster itself, or a GeoPackage that another program has open.
@@ -228,7 +200,7 @@ class LayerWriter:
         self.sums: Counter[str] = Counter()
 
     def add(self, geometries: np.ndarray, ids: Sequence[int], *measures: np.ndarray) -> None:
-        """Add features: shapely geometries in pixels, their classes, and their measures."""
+        """Add shapely geometries in pixels, their classes, and their measures."""
         import shapely
 
         transform = self._labels.dataset.transform
@@ -248,11 +220,7 @@ class LayerWriter:
             parts.append(np.asarray(values, parts[0].dtype))
 
     def write(self) -> None:
-        """Write the layer.
-
-        Raises:
-            UserError: It cannot be written.
-        """
+        """Write the layer, or raise a UserError."""
         import pyogrio
         from pyogrio.errors import CRSError, DataLayerError, DataSourceError, GeometryError
 
@@ -282,7 +250,7 @@ class LayerWriter:
 
 
 def _check_closed(path: Path) -> None:
-    """See that no other program has a GeoPackage open: what it writes would be lost."""
+    """Check that no other program has a GeoPackage open: its changes would be lost."""
     for ending in ('-wal', '-shm', '-journal'):
         beside = path.with_name(path.name + ending)
         if path.exists() and beside.exists():

@@ -1,12 +1,10 @@
 """Areas and lengths, on the ellipsoid, of features given in pixels of a raster.
 
-Where map units are true metres within 1 % all over a raster, as in UTM, areas and lengths are those
-of the map, so that all pixels have the same area. Otherwise, for geographic coordinates and
-projections such as Web Mercator (twice the area at 45° north), they are measured on the ellipsoid
-of the raster's own CRS, of the Earth or another body.
-
-Areas of pixels are computed from their sides in geocentric coordinates, so that poles and the
-antimeridian, where longitude jumps, need no special treatment.
+Where map units are true metres within 1 % all over a raster, as in UTM, the map is measured, so
+that all pixels have the same area. Otherwise, as for geographic coordinates and Web Mercator (twice
+the area at 45° north), the ellipsoid of the raster's CRS is, of the Earth or another body. Areas of
+pixels come from their sides in geocentric coordinates, so that poles and the antimeridian need no
+special case.
 """
 
 from __future__ import annotations
@@ -37,18 +35,18 @@ class Geodesy:
     """Measures features of a raster, given by points (n, 2) of (column, row).
 
     Attributes:
-        known: Whether there are a CRS and a transform, so that metres are known.
+        known: Whether metres are known, from a CRS and a transform.
         located: Whether the CRS is one of the Earth.
-        has_pole: Whether a pole lies inside the raster. Polygons around it cannot be expressed in
-            longitude and latitude.
-        metres_per_pixel: (2, 2), the vectors of one column (first column of the matrix) and of one
-            row in the raster's middle, in metres; without a CRS, in map units. The axes are those
-            of the map, or on the ellipsoid any perpendicular ones.
-        sides: Width and height of the pixel in the raster's middle on the ellipsoid, in metres;
-            None where the CRS has no ellipsoid.
+        has_pole: Whether a pole lies inside the raster, so that polygons around it cannot be
+            expressed in longitude and latitude.
+        metres_per_pixel: (2, 2), as columns the vectors of one column and one row in the raster's
+            middle, in metres (map units without a CRS). The axes are those of the map, or on the
+            ellipsoid any perpendicular ones.
+        sides: Width and height in metres of the pixel in the raster's middle on the ellipsoid; None
+            where the CRS has no ellipsoid.
 
     Args:
-        crs, transform: CRS of the raster, or None, and from pixels to it.
+        crs, transform: Of the raster; the CRS may be None.
         shape: (height, width) in pixels.
 
     Raises:
@@ -111,14 +109,14 @@ class Geodesy:
 
     @property
     def pixel_side(self) -> float:
-        """Side of a square as large as that."""
+        """Side of a square of that area."""
         return float(np.sqrt(self.pixel_area))
 
     def pixel_areas(self, rows: range, width: int) -> np.ndarray:
         """Return the areas of the pixels of rows in square metres (or map units).
 
-        Returns:
-            (1, 1) where all are the same, (rows, 1) where those of a row are, else (rows, width).
+        The shape is (1, 1) where all are equal, (rows, 1) where those of a row are, else (rows,
+        width).
         """
         y, x = np.arange(rows.start, rows.stop) + 0.5, np.arange(width) + 0.5
         if self._geod is None:
@@ -157,7 +155,7 @@ class Geodesy:
         return bool(((points > 0) & (points < shape[::-1])).all(axis=1).any())
 
     def _row_areas(self, rows: np.ndarray) -> np.ndarray:
-        """Return the areas of pixels between meridians and parallels, exactly, by their rows."""
+        """Return the exact areas of pixels between meridians and parallels, by row."""
         import pyproj
 
         edges = np.stack([rows - 0.5, rows + 0.5]) * self._linear[1, 1] + self._origin[1]
@@ -170,13 +168,12 @@ class Geodesy:
 
     @cached_property
     def _spline(self) -> Any:
-        """Areas of pixels by row and column of their middles."""
         from scipy.interpolate import RectBivariateSpline
 
         return RectBivariateSpline(*self._nodes)
 
     def _degrees(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return longitudes and latitudes in degrees; not finite where there are none."""
+        """Return longitudes and latitudes in degrees; not finite where undefined."""
         x, y = np.moveaxis(points @ self._linear.T + self._origin, -1, 0)
         longitudes, latitudes = self._to_degrees.transform(x, y)
         return longitudes * self._unit, latitudes * self._unit

@@ -1,7 +1,7 @@
-"""From the cells of a skeleton to lines that meet at junctions.
+"""Lines between junctions, from the cells of a skeleton.
 
-Lines are traced between the cells that do not have two neighbours, spurs are removed, and lines are
-joined again at nodes where nothing branches off any more.
+Lines are traced between cells that do not have two neighbours, spurs are removed, and lines are
+joined at nodes where nothing branches off any more.
 """
 
 from __future__ import annotations
@@ -22,21 +22,14 @@ SHORT_CUT = 0.75
 
 
 class Line(NamedTuple):
-    """A line between two nodes, which are the same node if it is a ring.
+    """A line between two nodes, which are the same node if it is a ring."""
 
-    Attributes:
-        points: (n, 2) x and y in cells.
-        radii: (n,) half of the class's width at each point, in cells.
-        nodes: The nodes of the first and the last point.
-    """
-
-    points: np.ndarray
-    radii: np.ndarray
-    nodes: tuple[int, int]
+    points: np.ndarray  # (n, 2) x and y in cells
+    radii: np.ndarray  # (n,) half of the class's width at each point, in cells
+    nodes: tuple[int, int]  # of the first and the last point
 
     @property
     def length(self) -> float:
-        """Length in cells."""
         return float(np.hypot(*np.diff(self.points, axis=0).T).sum())
 
     def length_in(self, size: tuple[int, int]) -> float:
@@ -61,7 +54,8 @@ class Line(NamedTuple):
 
 
 class LineGraph:
-    """Lines and the nodes at which they meet; ``size`` is (height, width) of the raster."""
+    """Lines and the nodes at which they meet; ``size`` is (height, width) of the raster in
+    cells."""
 
     def __init__(self, skeleton: Skeleton) -> None:
         self.size = skeleton.size
@@ -80,11 +74,11 @@ class LineGraph:
         return list(self._at)
 
     def degree(self, node: int) -> int:
-        """Return how many ends of lines are at a node."""
+        """Return the number of line ends at a node."""
         return len(self._at.get(node, ()))
 
     def at(self, node: int) -> dict[int, Line]:
-        """Return the lines at a node by number, from there on."""
+        """Return the lines at a node by number, starting there."""
         lines = {number: self._lines[number] for number in self._at.get(node, ())}
         return {number: line if line.nodes[0] == node else line.reversed()
                 for number, line in lines.items()}
@@ -116,7 +110,7 @@ class LineGraph:
                               (one.nodes[1], other.nodes[1])))
 
     def prune(self) -> None:
-        """Remove spurs, which are not longer than the class is wide where they branch off.
+        """Remove spurs, lines not longer than the class is wide where they branch off.
 
         At an end that forks, the branch that goes straight on is kept.
         """
@@ -149,7 +143,7 @@ class LineGraph:
         return bool(spurs)
 
     def _is_short(self, line: Line, width: float) -> bool:
-        """Whether a line that branches off from one of this width may be only a bump of it."""
+        """Whether a line may be only a bump of the one of this width that it branches off from."""
         inside = line.length_in(self.size)
         # Lines that the raster's edge cuts are longer in reality.
         return inside <= (width + 1 if inside == line.length else SHORT_CUT * width)

@@ -1,9 +1,8 @@
-"""From lines of a skeleton to centre lines.
+"""Centre lines from the lines of a skeleton.
 
-Junctions that are closer than the class is wide are merged into one crossing. The arms of a
-skeleton bend inside a junction, so they are redrawn straight to the point that they aim at from
-outside. A skeleton ends half a width short of the border, or in a corner, so ends are extended
-straight to the border. Lines are smoothed within a fraction of the width.
+Junctions closer than the class is wide are merged into one crossing. Arms bend inside a junction,
+so they are redrawn straight to their common target. Ends, half a width short of the border or in a
+corner, are extended straight to the border. Lines are smoothed within a fraction of the width.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ SLENDER = 2
 
 
 def shape_lines(graph: LineGraph, width: float, shortest: float) -> list[Line]:
-    """Return the centre lines of a pruned graph, which is changed; all in cells.
+    """Return the centre lines, in cells, of a pruned graph, which is changed.
 
-    They still reach beyond the raster's edges where the skeleton does. ``width`` is the usual one
-    of the class, ``shortest`` the length of isolated lines, besides twice their width.
+    ``width`` is the usual one of the class, ``shortest`` the length of isolated lines, besides
+    twice their width. Lines still reach beyond the raster's edges where the skeleton does.
     """
     _drop_scraps(graph, shortest)
     _merge_junctions(graph, USUAL_AT_MOST * width / 2)

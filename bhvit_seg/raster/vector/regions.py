@@ -1,15 +1,13 @@
 """Connected regions of one class in a raster of any size, found strip by strip.
 
-Within a strip every 4-connected patch of one class is a piece. Pieces of one class that touch
-across the seam of two strips belong to one region. Only a few numbers per piece are kept, not
-pixels: the pieces of a strip are found again when the strip is read again.
+A piece is a 4-connected patch of one class within a strip; pieces that touch across a seam form one
+region. Only a few numbers per piece are kept. Regions that are too small are merged into the
+neighbouring class with the longest common border, smallest first, so that no gaps are left and
+regions that they separated are joined.
 
-Regions that are too small are merged into the neighbouring class with the longest common border,
-smallest first, so that no gaps are left and regions that they separated are joined.
-
-GDAL's sieve filter (``rasterio.features.sieve``) is four times as fast, but counts pixels instead
-of square metres, and merges into the largest neighbour: a car on a road, in two pixels at its edge,
-would become part of the field beside it and narrow or cut the road.
+``rasterio.features.sieve`` is four times as fast, but counts pixels instead of square metres, and
+merges into the largest neighbour: a car on a road, in two pixels at its edge, would join the field
+beside it and narrow or cut the road.
 """
 
 from __future__ import annotations
@@ -29,17 +27,16 @@ HASH = 2654435761
 
 
 class Regions:
-    """The regions of some classes of a raster, numbered from 1; 0 stands for everything else.
-
-    Attributes:
-        classes, pixels, areas: Class id, number of pixels and area of each region.
+    """The regions of some classes of a raster, numbered from 1; 0 is everything else.
 
     Args:
-        labels: The raster.
         chosen: Ids of the classes.
         pixel_areas: See :meth:`~bhvit_seg.raster.vector.geodesy.Geodesy.pixel_areas`.
         min_area, min_pixels: Smallest area and size of a region, of any class.
         on_strip: Called after each strip.
+
+    Attributes:
+        classes, pixels, areas: Class id, number of pixels and area of each region.
     """
 
     def __init__(self, labels: LabelRaster, chosen: Collection[int],
@@ -91,7 +88,7 @@ class _Pieces:
         self._above: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     def add(self, ids: np.ndarray, pieces: np.ndarray, pixel_areas: np.ndarray) -> None:
-        """Add a strip: class ids and pieces (h, w), and the areas of pixels, of any such shape."""
+        """Add a strip: class ids and pieces (h, w), and areas of pixels that broadcast to them."""
         first = self.firsts[-1] + len(self.pixels[-1]) if self.firsts else 1
         self.firsts.append(first)
         self.pixels.append(np.bincount(pieces.ravel())[1:])
@@ -146,11 +143,10 @@ def _count_pairs(one: np.ndarray, other: np.ndarray, lengths: np.ndarray) -> np.
 
 def _merge(sizes: np.ndarray, classes: np.ndarray, borders: np.ndarray, smallest: float
            ) -> tuple[np.ndarray, np.ndarray]:
-    """Merge regions that are too small into their neighbours, the smallest of neighbours first.
+    """Merge small regions into their neighbours, the smallest first.
 
     Borders (3, n) are two regions and the length of their border, of all small regions. Returns the
-    region that each has become part of, and the class of each region then: -1 for small ones that
-    are surrounded by nodata.
+    new region of each, and the class of each new region: -1 for small ones surrounded by nodata.
     """
     merged_in = np.arange(len(sizes))
     while True:

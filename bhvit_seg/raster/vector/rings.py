@@ -1,13 +1,12 @@
 """Outlines of regions along the edges of pixels.
 
-An outline has its region on the right. Where a region touches itself at a corner only, the outline
-turns left, around what lies between, so that rings never touch themselves and polygons are valid.
-Outlines have a corner wherever a third region begins too, so neighbours share all corners, and
-still fit after they are reprojected or simplified.
+An outline has its region on the right and turns left where a region touches itself at a corner, so
+that rings never touch themselves and polygons are valid. Outlines have a corner wherever a third
+region begins, so neighbours share all corners, also after reprojection and simplification.
 
-``rasterio.features.shapes`` needs a raster of region numbers in memory, and each pixel's corner
-added, by ``shapely.segmentize``, for neighbours to share corners: more than twice the time, and 1.4
-times the corners, on 3,000 × 3,000 noisy labels; simplifying them then takes 1.5 times as long.
+``rasterio.features.shapes`` with ``shapely.segmentize`` for shared corners takes more than twice
+the time, with 1.4 times the corners, on 3,000 × 3,000 noisy labels, and simplification then 1.5
+times.
 """
 
 from __future__ import annotations
@@ -20,26 +19,18 @@ import numpy as np
 
 
 class Rings(NamedTuple):
-    """Closed outlines, by region; the outer ring of a region comes before its holes.
+    """Closed outlines, by region; the outer ring of a region comes before its holes."""
 
-    Attributes:
-        points: (n, 2) int32, (column, row) of the corners of all rings, outer ones clockwise on
-            the screen; the first one is not repeated.
-        starts: Index of each ring's first corner.
-        regions: The region of each ring, ascending.
-    """
-
+    # (n, 2) int32 (column, row), outer rings clockwise on the screen, first corners not repeated
     points: np.ndarray
-    starts: np.ndarray
-    regions: np.ndarray
+    starts: np.ndarray  # index of each ring's first corner
+    regions: np.ndarray  # of each ring, ascending
 
 
 def trace_rings(strips: Iterable[np.ndarray], width: int) -> Rings:
     """Trace the outlines of regions.
 
-    Args:
-        strips: The region of each pixel, int32 (h, width), 0 for none, from the top down.
-        width: Columns of the raster.
+    ``strips`` are the regions of pixels, int32 (h, width), 0 for none, from the top down.
     """
     last_row, top, parts = np.zeros((1, width + 2), np.int32), 0, []
     for strip in chain(strips, [np.zeros((1, width), np.int32)]):
@@ -68,10 +59,10 @@ def trace_rings(strips: Iterable[np.ndarray], width: int) -> Rings:
 
 
 def _find_corners(rows: np.ndarray, top: int) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield corners: region, (column, row), and the directions in which outlines come and go on.
+    """Yield corners: region, (column, row), and the directions of outlines before and after.
 
-    Directions are 0 to 3: east, south, west, north. ``rows`` (h + 1, w + 2) of regions begin and
-    end with a column of zeros; the row of their first corners is ``top``.
+    Directions are 0 to 3: east, south, west, north. ``rows`` (h + 1, w + 2) of regions have a
+    column of zeros at both ends; ``top`` is the row of their first corners.
     """
     above, below = rows[:-1], rows[1:]
     differs = above != below

@@ -1,11 +1,9 @@
-"""The skeleton of a class in a raster of any size: cells along its middle, found tile by tile.
+"""The skeleton of a class in a raster of any size, found tile by tile.
 
 Tiles overlap by more than roads are wide, so that the skeleton of a tile's core equals that of the
-whole raster. Wider places, such as squares, may be thinned differently in two tiles; line ends at a
-seam are then linked across it within the same patch of the class.
-
-Where the class is many pixels wide, as roads are in images from drones, it is thinned at a lower
-resolution: the finest details of its border would only add spurs.
+whole raster. Wider places may be thinned differently in two tiles; line ends at a seam are then
+linked within the same patch. A class that is many pixels wide is thinned at a lower resolution, as
+fine details of its border would only add spurs.
 """
 
 from __future__ import annotations
@@ -36,21 +34,13 @@ STAIRCASE = 4 / np.pi
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The cells of a skeleton.
+    """The cells of a skeleton."""
 
-    Attributes:
-        scale: Pixels in a cell's side.
-        size: (height, width) of the raster in cells.
-        cells: (n, 2) row and column, sorted; up to :data:`PADDING` cells beyond the raster.
-        radii: (n,) distance to the nearest border, in cells.
-        pairs: (m, 2) indices of cells that are neighbours in a line.
-    """
-
-    scale: int
-    size: tuple[int, int]
-    cells: np.ndarray
-    radii: np.ndarray
-    pairs: np.ndarray
+    scale: int  # pixels along a cell's side
+    size: tuple[int, int]  # (height, width) of the raster in cells
+    cells: np.ndarray  # (n, 2) row and column, sorted; up to PADDING cells beyond the raster
+    radii: np.ndarray  # (n,) distance to the nearest border, in cells
+    pairs: np.ndarray  # (m, 2) indices of cells that are neighbours in a line
 
 
 def usual_width(labels: LabelRaster, class_id: int, progress: Callable[[float], None]) -> float:
@@ -73,10 +63,8 @@ def skeletonize(labels: LabelRaster, class_id: int, width: float,
                 progress: Callable[[float], None]) -> Skeleton:
     """Return the skeleton of a class that is usually ``width`` pixels wide.
 
-    Holes smaller than a square of that width, such as cars, are filled.
-
-    Raises:
-        UserError: The raster cannot be read.
+    Holes smaller than a square of that width, such as cars, are filled. A UserError says that the
+    raster cannot be read.
     """
     from scipy.ndimage import distance_transform_edt
     from skimage.morphology import skeletonize as thin
@@ -111,8 +99,8 @@ def _read_cells(labels: LabelRaster, class_id: int, scale: int, longest_cut: flo
                 first: tuple[int, int], stop: tuple[int, int]) -> np.ndarray:
     """Return which cells of a window, which may reach beyond the raster, are a class: bool (h, w).
 
-    Beyond the raster's edges the class is continued straight on, except where an edge cuts more
-    than ``longest_cut`` cells of it, along which it runs.
+    Beyond the edges the class continues straight on, unless an edge cuts more than ``longest_cut``
+    cells of it.
     """
     rows, columns = (range(max(start, 0), min(end, -(-side // scale)))
                      for start, end, side in zip(first, stop, labels.shape))

@@ -1,7 +1,7 @@
 """Polygons of the classes of a label raster.
 
-Every 4-connected region of one class is one polygon, across all strips in which the raster is read,
-and neighbouring polygons share their corners. Memory holds the outlines of all regions.
+Every 4-connected region of one class is one polygon, and neighbours share their corners. Memory
+holds the outlines of all regions.
 """
 
 from __future__ import annotations
@@ -34,32 +34,30 @@ def write_vectors(labels: str | Path, out: str | Path, *, min_area: float | None
                   progress: Callable[[float], None] = lambda share: None) -> dict[str, Any]:
     """Write the regions of a label raster as polygons.
 
-    Fields are ``class_id``, ``class`` (its name), ``area_m2`` and ``colour`` (``'#rrggbb'``). The
-    area is that of the region's pixels, also where the polygon is simplified;
-    :mod:`bhvit_seg.raster.vector.geodesy` says what it means in which CRS. Rasters without a CRS
-    give ``area_px``, a number of pixels, instead, and coordinates in their transform's units
-    (pixels where they have none).
+    Fields are ``class_id``, ``class`` (its name), ``area_m2`` (of the pixels, before
+    simplification, see :mod:`bhvit_seg.raster.vector.geodesy`) and ``colour`` (``'#rrggbb'``).
+    Rasters without a CRS give ``area_px``, a number of pixels, and coordinates in their transform's
+    units.
 
     Args:
         labels: Raster of class ids; its nodata value gives no polygons.
-        out: A GeoPackage (``.gpkg``: the layer ``polygons`` is replaced, others are kept), GeoJSON
+        out: GeoPackage (``.gpkg``: the layer ``polygons`` is replaced, others are kept), GeoJSON
             (``.geojson``, in WGS 84) or FlatGeobuf (``.fgb``), which are replaced.
-        min_area: Smallest area of a polygon, in square metres. Smaller regions, of any class, are
-            merged into the neighbouring class with the longest common border; surrounded by nodata
-            they are left out.
+        min_area: Smallest area in square metres. Smaller regions, of any class, are merged into the
+            neighbouring class with the longest common border; surrounded by nodata they are left
+            out.
         min_pixels: The same in pixels.
-        simplify: Tolerance in metres (map units without a CRS): smaller details are left out.
-            Neighbours keep common borders, so there are no gaps. Needs shapely 2.1, and memory for
-            all polygons.
+        simplify: Tolerance in metres (map units without a CRS); neighbours keep common borders.
+            Needs shapely 2.1, and memory for all polygons.
         classes: Ids or names of the classes to write, all by default.
-        progress: Called with the fraction of the work that is done, 0 to 1.
+        progress: Called with the finished fraction, 0 to 1.
 
     Returns:
-        dict: ``counts`` and ``areas`` (square metres, or pixels without a CRS) by class name.
+        ``counts`` and ``areas`` (square metres, or pixels without a CRS) by class name.
 
     Raises:
         UserError: The raster cannot be read or the file not written, a package is missing, there is
-            no such class, or an area in square metres is asked for where there is no CRS.
+            no such class, or ``min_area`` is given without a CRS.
     """
     out = Path(out)
     check_output(out)

@@ -1,7 +1,7 @@
-"""Statistics of BatchNorm, estimated again at the end of training.
+"""Re-estimation of BatchNorm statistics at the end of training.
 
-Running averages lag behind weights that move, and a sign that flips moves an output by twice the
-scaling factor at once. The average over many batches through the final network has no lag.
+Running averages lag behind moving weights, and a flipped sign moves an output by twice the scaling
+factor at once. The average over many batches through the final network has no lag.
 """
 
 from __future__ import annotations
@@ -28,14 +28,13 @@ from bhvit_seg.training.runner import model_of
 class BatchNormReestimationHook(Hook):
     """Estimate the statistics of all BatchNorm layers again after the last training step.
 
-    The batches are those that training would have seen next, augmented as they would have been, so
-    they follow from the seed and the iteration: a resumed run gets the statistics of an
-    uninterrupted one. Dropout and drop path are off, as in inference, and weights are binary. It
-    happens before the last validation and checkpoint, and to averaged weights (``EMAHook``) if
-    these are validated and saved. In a distributed run each process takes its share of the batches.
+    The batches are those that training would have seen next, so a resumed run gets the statistics
+    of an uninterrupted one. Dropout and drop path are off, weights are binary. It runs before the
+    last validation and checkpoint, on averaged weights (``EMAHook``) if these are validated and
+    saved.
 
     Args:
-        num_batches (int): Batches a process. Defaults to 100.
+        num_batches: Batches per process.
 
     Raises:
         UserError: ``num_batches`` is not a whole number of at least 1.
@@ -83,11 +82,11 @@ def following_batches(runner: Runner, number: int) -> Iterator:
 
 @torch.no_grad()
 def reestimate(model: BaseModel, batches: Iterable) -> int:
-    """Replace running statistics by their averages over batches through the network as it is.
+    """Replace running statistics by their averages over batches; return the number of such layers.
 
-    All else computes as in evaluation, in full precision. Layers that the batches do not reach,
-    such as those of auxiliary heads, and layers whose statistics are kept in training
-    (``norm_eval``) stay as they are. Returns the number of layers that are estimated.
+    Everything else computes as in evaluation, in full precision. Layers that the batches do not
+    reach, such as those of auxiliary heads, and layers in evaluation mode (``norm_eval``) are
+    unchanged.
     """
     mode = model.training
     layers = batch_norms(model.train()).values()

@@ -1,9 +1,8 @@
-"""Checkpoints of which a whole one exists at every moment, whenever the process is killed.
+"""Checkpoints that survive a kill at any moment.
 
-``mmengine.hooks.CheckpointHook`` writes files in place and deletes the outdated checkpoint before
-it writes the new one; a kill in between leaves nothing to resume from. Here a file appears under
-its name only when it is whole, ``last_checkpoint`` names an existing file, and outdated files are
-deleted last.
+``mmengine.hooks.CheckpointHook`` writes in place and deletes the outdated checkpoint first. Here a
+file appears under its name when it is whole, ``last_checkpoint`` names an existing file, and
+outdated files are deleted last.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from bhvit_seg.fileio import remove_leftovers, write_bytes, write_text
 
 
 class AtomicLocalBackend(LocalBackend):
-    """mmengine's local files, written whole before they get their names and removed late."""
+    """mmengine's local backend with atomic writes and deferred removal."""
 
     def __init__(self) -> None:
         self.outdated: list[str] = []
@@ -34,7 +33,6 @@ class AtomicLocalBackend(LocalBackend):
         self.outdated.append(filepath)
 
     def flush(self) -> None:
-        """Remove what is to be removed."""
         while self.outdated:
             super().remove(self.outdated.pop())
 
@@ -44,11 +42,11 @@ register_backend('atomic', AtomicLocalBackend, force=True)
 
 @HOOKS.register_module()
 class ResumableCheckpointHook(CheckpointHook):
-    """``CheckpointHook`` that survives a SIGKILL at any moment; it takes the same arguments.
+    """``CheckpointHook`` that survives a SIGKILL at any moment, with the same arguments.
 
-    With gradient accumulation a checkpoint is only exact where the accumulation starts, so
-    other intervals are refused, with a :class:`UserError`. ``backend_args`` defaults to the atomic
-    local backend, unless ``out_dir`` is not a local folder.
+    With gradient accumulation a checkpoint is exact only between accumulations; other intervals
+    raise a :class:`UserError`. ``backend_args`` defaults to atomic local files if ``out_dir`` is
+    local.
     """
 
     def __init__(self, *args, out_dir=None, backend_args: dict | None = None, **kwargs) -> None:
@@ -103,7 +101,8 @@ class ResumableCheckpointHook(CheckpointHook):
             self._flush()
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
-        """As in ``CheckpointHook``, but the previous best goes after the new one is written."""
+        """As in ``CheckpointHook``, but the previous best is removed after the new one is
+        written."""
         super()._save_best_checkpoint(runner, metrics)
         self._flush()
 

@@ -17,19 +17,17 @@ from bhvit_seg.training.runner import model_of
 
 @HOOKS.register_module()
 class DatasetCheckHook(Hook):
-    """Ends a run whose data set cannot be trained on or scored, with one sentence.
-
-    So does a teacher that learned other classes than the data set has.
+    """End a run whose data set cannot be trained on or scored, or whose teacher has other classes.
 
     ``dataset_check_{split}.txt`` in the work dir lists everything found;
-    ``dataset_check_{split}.json`` beside it remembers the files, so that a resumed run starts at
-    once. The main process checks, the others wait for its verdict.
+    ``dataset_check_{split}.json`` remembers the files for resumed runs. Only the main process
+    checks.
 
     Args:
         splits: Which of ``train``, ``val`` and ``test`` are checked where they are used.
 
     Raises:
-        UserError: A data set has problems; the sentence gives the first and their number.
+        UserError: A data set has problems: the first one and their number.
     """
 
     # Before hooks that write: a run that stops here leaves nothing.

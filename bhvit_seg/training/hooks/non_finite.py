@@ -1,4 +1,4 @@
-"""Stops a training at the first loss that is not a number, and says where it came from."""
+"""Stop a training at the first non-finite loss and report its origin."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from bhvit_seg.training.runner import model_of
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):
-    """Raises a :class:`UserError` naming the iteration, the loss terms and the first bad layer.
+    """Raise a :class:`UserError` naming the iteration, the loss terms and the first bad layer.
 
-    Losses are checked as the model returns them, before they change the weights or reach a
-    checkpoint. Only then is the forward pass repeated layer by layer.
+    Losses are checked before they change the weights. Only then is the forward pass repeated.
     """
 
     def before_train(self, runner) -> None:
@@ -49,11 +48,7 @@ class NonFiniteLossHook(Hook):
 
 @torch.no_grad()
 def first_non_finite(model: nn.Module, args: tuple, kwargs: dict) -> str:
-    """Say what is the first thing in ``model(*args, **kwargs)`` that is not finite.
-
-    The order is: the inputs, the parameters, the outputs of the modules that have no children, as
-    they are called.
-    """
+    """Name the first non-finite input, parameter, or output of a module without children."""
     if any(map(spoilt, (*args, *kwargs.values()))):
         return 'the input images already hold such values'
     for name, parameter in model.named_parameters():
@@ -75,5 +70,4 @@ def first_non_finite(model: nn.Module, args: tuple, kwargs: dict) -> str:
 
 
 def spoilt(value) -> bool:
-    """Tell whether a value is a tensor that is not finite."""
     return isinstance(value, torch.Tensor) and not value.isfinite().all()

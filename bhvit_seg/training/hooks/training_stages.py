@@ -1,8 +1,7 @@
-"""Training in stages: binary activations first, then binary weights too, then with frozen signs.
+"""Training in stages: binary activations, then binary weights too, then frozen signs.
 
 Binary activations cost most of the accuracy and are learned first, with real weights (ReActNet).
-In the end latent weights are frozen, so that norms and scales settle on a network that no longer
-changes.
+Finally latent weights are frozen, so that norms and scales adapt to a constant binary network.
 """
 
 from __future__ import annotations
@@ -32,26 +31,20 @@ PARTS_OF_TRAINING = ('auxiliary_head.', 'feature_loss.')
 class TrainingStagesHook(ScheduledHook):
     """Take a binary network through three stages, each a fraction of the iterations.
 
-    1. The activations are binary, the weights real.
-    2. The weights are binary too. The optimizer's moments are reset: they are those of another
-       function.
-    3. The latent weights are frozen: no gradient, decay or momentum moves them, so no sign flips.
-       An average of the weights (``EMAHook``) gets them as they are.
+    1. Activations are binary, weights real.
+    2. Weights are binary too. The optimizer's moments are reset.
+    3. Latent weights are frozen: no gradient, decay or momentum moves them. An ``EMAHook`` average
+    takes them over unchanged.
 
-    Validation always uses binary weights, as a checkpoint of any stage does; in the first stage its
-    scores are low. What is done once is done at the first iteration of a stage, so a resumed run
-    equals one that was not interrupted.
+    Validation always uses binary weights, so scores are low in the first stage. A resumed run
+    equals an uninterrupted one.
 
     Args:
-        weights_begin (float): Fraction of training after which the weights are binary; 0 leaves
-            the first stage out. Defaults to 0.4.
-        rest_begin (float): Fraction of training after which the latent weights are frozen; 1
-            leaves the third stage out. Defaults to 0.9.
-        weight_decay (Sequence[float], optional): Decay of the latent weights in the first stage
-            and after it, such as ``(5e-6, 0.)``; needs ``LatentWeightOptimWrapperConstructor``.
-            Defaults to None: that of the optimizer throughout.
-        warm_start (str, optional): Checkpoint of the full-precision twin to begin from. Defaults
-            to None.
+        weights_begin: Fraction of training after which the weights are binary; 0: no first stage.
+        rest_begin: Fraction of training after which latent weights are frozen; 1: no third stage.
+        weight_decay: Decay of latent weights in the first stage and after it, such as ``(5e-6,
+            0.)``; needs ``LatentWeightOptimWrapperConstructor``. None: that of the optimizer.
+        warm_start: Checkpoint of the full-precision twin to start from.
 
     Raises:
         UserError: The fractions are out of order, or ``weight_decay`` is not two numbers; before
@@ -140,8 +133,7 @@ class TrainingStagesHook(ScheduledHook):
 def load_twin(model: nn.Module, path: str | Path) -> None:
     """Load the weights of a full-precision twin into a binary model.
 
-    The twin lacks the quantizers of the attention. These keep their initial values, as do parts
-    that only training needs: an auxiliary head, and the adapters of feature maps to a teacher's.
+    Attention quantizers, auxiliary heads and adapters to a teacher keep their initial values.
 
     Raises:
         UserError: The checkpoint is missing or damaged, or is not of the twin.

@@ -1,9 +1,9 @@
 """Iterative freezing of the binary weights that oscillate most.
 
 After "Overcoming Oscillations in Quantization-Aware Training" (Nagel et al., arXiv 2203.11086),
-with two differences. Frequencies are counted in windows of steps instead of moving averages: two
-bytes a weight, exact. And since the threshold of a binary weight is the mean of its channel, which
-moves with the other weights, a frozen weight keeps its distance from the threshold, not its value.
+with two differences. Frequencies are counted in windows of steps instead of moving averages (two
+bytes a weight, exact). The threshold of a binary weight is the mean of its channel, which moves; a
+frozen weight therefore keeps its distance from the threshold, not its value.
 """
 
 from __future__ import annotations
@@ -33,24 +33,20 @@ MARGIN = 1e-3
 
 @HOOKS.register_module()
 class OscillationFreezingHook(ScheduledHook):
-    """Freeze weights whose sign flips often, at the sign that they had more often.
+    """Freeze weights whose sign flips often, at their more frequent sign.
 
-    After each ``window`` steps of the optimizer, the weights that flipped more than once and in
-    more than a fraction ``threshold`` of the steps are frozen until training ends. The threshold
-    goes from the first to the second value along half a cosine. A frozen weight is put back after
-    each step, whatever its gradient and momentum do. Where ``TrainingStagesHook`` trains with real
-    weights first, counting begins once they are binary, and it ends when all are frozen. A resumed
-    run freezes what an uninterrupted one does. A model without binary layers trains without it.
+    After each ``window`` steps, weights that flipped more than once and in more than a fraction
+    ``threshold`` of the steps are frozen until training ends. The threshold moves from the first to
+    the second value along half a cosine. With ``TrainingStagesHook``, counting begins once weights
+    are binary and ends when all are frozen. A resumed run freezes what an uninterrupted one does.
 
     Args:
-        threshold (Sequence[float]): Fraction of steps with a flip above which weights are frozen,
-            when counting begins and in the end. Defaults to (0.1, 0.01).
-        begin (float): Fraction of training, 0 to 1, after which flips are counted. Defaults to
-            0.5.
-        window (int): Steps of the optimizer in which flips are counted, 2 to 127. Defaults to 100.
+        threshold: Fractions of steps with a flip, when counting begins and at the end.
+        begin: Fraction of training, 0 to 1, after which flips are counted.
+        window: Steps of the optimizer in which flips are counted, 2 to 127.
 
     Raises:
-        UserError: One of them is out of its range.
+        UserError: An argument is out of its range.
     """
 
     # After the optimizer's step, before averages, statistics and checkpoints.
@@ -109,7 +105,7 @@ class OscillationFreezingHook(ScheduledHook):
         runner.visualizer.add_scalars({'weights/frozen': frozen / total}, step=runner.iter + 1)
 
     def threshold_at(self, progress: float) -> float:
-        """Return the fraction of flips that is too high after a fraction of training."""
+        """Return the threshold after a fraction of training."""
         first, last = self.threshold
         progress = (progress - self.begin) / (1 - self.begin) if self.begin < 1 else 1.0
         return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
@@ -125,9 +121,10 @@ class OscillationFreezingHook(ScheduledHook):
 
 
 class WatchedWeight:
-    """The latent weights ``(out, ...)`` of a layer, their flips in this window, and frozen ones.
+    """Latent weights ``(out, ...)`` of a layer with their flips in this window, and the frozen
+    ones.
 
-    It goes on from what :meth:`state` returned when it had these weights.
+    ``state`` continues from an earlier :meth:`state` of the same weights.
     """
 
     def __init__(self, weight: Tensor, state: dict[str, Tensor] | None = None) -> None:
@@ -148,7 +145,7 @@ class WatchedWeight:
             self._set_frozen(frozen, distance)
 
     def state(self) -> dict[str, Tensor]:
-        """Counts; flags as bits, distances of frozen weights alone. Signs follow from weights."""
+        """Return counts, flags as bits, and distances of frozen weights; weights give the signs."""
         state = dict(flips=self.flips, votes=self.votes)
         if self.distance is not None:
             state.update(frozen=pack(self.frozen), distance=self.distance[self.frozen])
@@ -162,10 +159,10 @@ class WatchedWeight:
 
     @torch.no_grad()
     def hold(self) -> None:
-        """Put frozen weights back to their distance from the threshold that the others give.
+        """Restore the distance of frozen weights from the threshold.
 
-        With ``w_i = μ + d_i`` for the frozen ones the mean μ of a channel is
-        ``(Σ free w + Σ d) / number of free``.
+        With ``w_i = μ + d_i`` for the frozen weights, the mean μ of a channel is ``(Σ free w + Σ d)
+        / number of free``.
         """
         if self.distance is None:
             return

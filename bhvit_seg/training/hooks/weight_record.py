@@ -1,6 +1,6 @@
-"""Counts of latent weights during a training, the file that keeps them, and pictures of them.
+"""Counts of latent weights during a training, their file and plots.
 
-Counts, not fractions: they add up over layers and compare exactly.
+Counts, unlike fractions, add up over layers and compare exactly.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ COLOURS = ('#2e86ab', '#d1495b', '#66a182', '#edae49', '#8d96a3')
 
 @dataclass
 class WeightRecord:
-    """The counts of a training, all lists over layers in the order of ``layers``.
+    """The counts of a training; lists over layers are in the order of ``layers``.
 
-    Bin ``i`` of a histogram holds ``w`` in ``[i − SIDE, i − SIDE + 1)`` times its width, the
-    outermost also what lies beyond.
+    Bin ``i`` of a histogram counts ``w`` in ``[i − SIDE, i − SIDE + 1)`` times its width; the
+    outermost bins also what lies beyond.
     """
 
     interval: int  # iterations between samples
@@ -45,25 +45,23 @@ class WeightRecord:
     layer_histograms: list[list[int]] = field(default_factory=list)  # the last one by layers
 
     def iterations(self) -> np.ndarray:
-        """The iterations of the samples."""
         return np.array([look['iteration'] for look in self.looks], dtype=int)
 
     def shares(self, name: str) -> np.ndarray:
-        """``'flipped'`` or ``'near_zero'`` as fractions of all weights, one a sample."""
+        """Return ``'flipped'`` or ``'near_zero'`` as fractions of all weights, one per sample."""
         counts = [sum(look[name]) for look in self.looks]
         return np.array(counts, dtype=float) / sum(self.layers.values())
 
     def write(self, work_dir: str | Path) -> None:
-        """Write the record into a work dir."""
         write_text(Path(work_dir) / FILE, json.dumps(asdict(self), separators=(',', ':')) + '\n')
 
     def bins(self) -> int:
-        """Bins on each side of 0 that hold nearly all weights of the last histogram."""
+        """Return how many bins on each side of 0 hold nearly all weights of the last histogram."""
         sides = fold(self.histograms[-1]['counts'])
         return int(np.searchsorted(np.cumsum(sides), VISIBLE * sides.sum())) + 1
 
     def reach(self) -> float:
-        """The largest ``|w|`` that is shown of the last histogram."""
+        """Return the largest ``|w|`` of the last histogram that is shown."""
         return self.bins() * self.histograms[-1]['bin_width']
 
 
@@ -74,7 +72,7 @@ def fold(counts: Sequence) -> np.ndarray:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of a size in inches, which no window will show."""
+    """Return an empty figure of a size in inches, outside of any window system."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=110, layout='constrained')

@@ -1,5 +1,3 @@
-"""The hook that switches the weight regularization on late in training."""
-
 from __future__ import annotations
 
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
@@ -18,15 +16,12 @@ from bhvit_seg.training.schedule import ScheduledHook
 class WeightRegularizationHook(ScheduledHook):
     """Add ``loss_weight_regularization`` to the losses from a fraction of training on.
 
-    The loss is added to what the model returns in ``mode='loss'``, so mmengine sums, logs, scales
-    and back-propagates it like any other. A model without binary layers trains without it. A model
-    that learns from a teacher takes its factor, the β of the paper, off the share of the labels.
-    Frozen weights (``TrainingStagesHook``) are not regularized.
+    With a teacher, its factor (the β of the paper) is subtracted from the weight of the labels.
+    Frozen weights (``TrainingStagesHook``) are not regularized. Defaults are the paper's.
 
     Args:
-        weight (float): Factor of the loss. Defaults to 0.1, as in the paper.
-        begin (float): Fraction of training, 0 to 1, after which the loss is added. Defaults to
-            0.9, as in the paper.
+        weight: Factor of the loss.
+        begin: Fraction of training, 0 to 1, after which the loss is added.
 
     Raises:
         UserError: ``weight`` is negative or ``begin`` not a fraction; before training: with

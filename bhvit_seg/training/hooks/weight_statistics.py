@@ -1,4 +1,4 @@
-"""Statistics of latent weights that oscillate: how many flip, how many may soon, histograms."""
+"""Statistics of latent weights: how many flip, how many are near their threshold, histograms."""
 
 from __future__ import annotations
 
@@ -28,20 +28,17 @@ PICTURE = 'weight_statistics.png'
 class WeightStatisticsHook(Hook):
     """Sample the latent weights at intervals, in total and for each layer.
 
-    A weight has flipped when its binary value differs from the one at the last sample. It is near 0
-    when it is near its threshold, the mean of its channel, where it may flip soon. Samples go to
-    the log and, as ``weights/flip_ratio`` and ``weights/near_zero`` (with the layer's name behind
-    it for each layer), to mmengine's visualizer. ``weight_statistics.json`` in the work dir has the
-    counts of the whole training, histograms of the latent weights too, ``weight_statistics.png``
-    draws them, and the visualizer gets the same picture. A resumed run records what an
-    uninterrupted one does. A model without binary layers trains without it.
+    A weight has flipped when its binary value differs from the last sample's; it is near 0 when it
+    is near its threshold, the mean of its channel. Samples go to the log and, as
+    ``weights/flip_ratio`` and ``weights/near_zero`` (followed by the layer's name for each layer),
+    to mmengine's visualizer. ``weight_statistics.json`` and ``.png`` in the work dir hold and plot
+    the whole training.
 
     Args:
-        interval (int): Iterations between samples. Defaults to 100.
-        figure_interval (int): Iterations between histograms and pictures; there is one at the end
-            too. Defaults to 1000.
-        near_zero (float): Distance from the threshold below which a weight counts as near 0.
-            Defaults to 0.005, ten steps of Adam at the paper's learning rate.
+        interval: Iterations between samples.
+        figure_interval: Iterations between histograms and plots; the last iteration has one too.
+        near_zero: Distance from the threshold; the default is ten steps of Adam at the paper's
+            learning rate.
 
     Raises:
         UserError: An interval is not a whole number of at least 1, or ``near_zero`` not positive.
@@ -136,11 +133,8 @@ class WeightStatisticsHook(Hook):
 
 
 def positive(weight: Tensor) -> Tensor:
-    """Tell which latent weights ``(out, ...)`` binarize to +1, as booleans ``(out, inputs)``.
-
-    They are not less than the threshold, the mean of their channel, as in
-    :func:`bhvit_seg.models.quantizers.sign`.
-    """
+    """Return which weights ``(out, ...)`` binarize to +1 (``quantizers.sign``): (out, inputs)
+    bool."""
     rows = weight.detach().flatten(1)
     return rows >= rows.mean(1, keepdim=True)
 
@@ -163,16 +157,13 @@ def count_near_threshold(weight: Tensor, distance: float) -> Tensor:
 
 
 def bin_width(weights: list[Tensor]) -> float:
-    """Return the width of bins that suit the weights: a power of two, see ``SIDE``."""
+    """Return a power of two as the width of bins, see ``SIDE``."""
     total = torch.stack([weight.detach().float().abs().sum() for weight in weights]).sum().item()
     mean = total / sum(weight.numel() for weight in weights)
     return 2.0 ** (math.floor(math.log2(mean)) - 4) if mean > 0 and math.isfinite(mean) else 1.0
 
 
 def count_bins(weight: Tensor, width: float) -> Tensor:
-    """Count the weights in each bin, ``(2 · SIDE,)`` on the device of the weights.
-
-    The width is a power of two, so no rounding puts a weight into the wrong bin.
-    """
+    """Count the weights in each bin, ``(2 · SIDE,)``; powers of two as widths avoid rounding."""
     bins = (weight.detach().float().flatten() / width).floor_().clamp_(-SIDE, SIDE - 1)
     return torch.bincount(bins.add_(SIDE).long(), minlength=2 * SIDE)
