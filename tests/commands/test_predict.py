@@ -6,8 +6,7 @@ from PIL import Image
 
 from bhvit_seg.datasets.image_io import write_labels
 from bhvit_seg.errors import UserError
-from bhvit_seg.inference.prediction import predict_files, write_overlay
-from bhvit_seg.inference.source import ModelSource
+from bhvit_seg.inference.prediction import write_overlay
 
 
 @pytest.fixture
@@ -20,13 +19,6 @@ def main(tool, monkeypatch, tmp_path):
 def usual(trained):
     """The arguments that name a model and an output folder."""
     return ['--config', str(trained[0]), '--checkpoint', str(trained[1]), '--out', 'out']
-
-
-@pytest.fixture
-def predict(trained, tmp_path):
-    """A function that predicts with the tiny experiment into ``out``."""
-    return lambda *inputs, config=trained[0], **options: predict_files(
-        inputs, ModelSource(config=config, checkpoint=trained[1]), tmp_path / 'out', **options)
 
 
 def test_one_bad_image_does_not_lose_the_others(usual, tiny_data, tmp_path, main, capsys,
@@ -46,15 +38,6 @@ def test_one_bad_image_does_not_lose_the_others(usual, tiny_data, tmp_path, main
         'labels', 'prediction.json']
     assert sorted(path.name for path in (tmp_path / 'out' / 'labels').iterdir()) == [
         '0.png', '2.png']
-
-
-def test_wrong_number_of_channels_names_the_image(predict, trained, tiny_data, tmp_path):
-    config = tmp_path / 'four.py'
-    config.write_text(trained[0].read_text() + (
-        "model.update(data_preprocessor=dict(type='MultiChannelSegDataPreProcessor', "
-        'mean=[0.] * 4, std=[1.] * 4))\n'))
-    sentence, = predict(tiny_data / 'images' / 'val' / '0.png', config=config).failed.values()
-    assert '3 channels' in sentence and '0.png' in sentence
 
 
 @pytest.mark.parametrize('options, words', [

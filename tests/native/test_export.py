@@ -12,7 +12,7 @@ from native.segmentors import MINI, WIDE, build_segmentor, picture, randomize, s
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.backbones.bhvit import ARCHITECTURES
 from bhvit_seg.models.data_preprocessor import MultiChannelSegDataPreProcessor
-from bhvit_seg.native.export import check_exportable, fold_segmentor, uninitialized_quantizers
+from bhvit_seg.native.export import check_exportable, fold_segmentor
 
 SIZES = [(64, 64), (37, 50), (100, 68), (4, 4)]
 
@@ -104,12 +104,6 @@ def test_model_is_left_as_it_was():
     after = model.state_dict()
     assert all(after[name].dtype == tensor.dtype and torch.equal(after[name], tensor)
                for name, tensor in before.items())
-
-
-def test_untrained_quantizers_are_counted():
-    model = build_segmentor()
-    assert uninitialized_quantizers(model) == 0
-    assert uninitialized_quantizers(MODELS.build(segmentor_config())) == 3
 
 
 class OtherSegmentor(EncoderDecoder):
