@@ -6,7 +6,7 @@ import pytest
 import torch
 from native.segmentors import write_experiment
 from PIL import Image
-from raster.rasters import write_raster as write_tiff
+from raster.rasters import write_raster
 
 from bhvit_seg.datasets.synthetic import generate_scene
 from bhvit_seg.inference.prediction import predict_files, predict_in_windows
@@ -41,6 +41,10 @@ def read_unchanged(folder, color_type='unchanged', **options):
     config.write_text(config.read_text().replace(
         "'LoadAerialImage'", f"'LoadAerialImage', 'color_type': {color_type!r}"))
     return torch_source(config, checkpoint)
+
+
+def write_tiff(path, bands):
+    return write_raster(path, bands, photometric='RGB')
 
 
 @pytest.mark.parametrize('case', CASES)
