@@ -1,6 +1,4 @@
-"""1-bit vision transformers for semantic segmentation with mmsegmentation.
-
-This import gives only the version; ``bhvit_seg.modules`` registers everything that configs name.
-"""
+"""1-bit vision transformers for semantic segmentation; ``bhvit_seg.modules`` registers all
+parts."""
 
 __version__ = '0.1.0'

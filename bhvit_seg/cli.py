@@ -1,7 +1,4 @@
-"""The command ``bhvit-seg``: one subcommand per file of ``bhvit_seg/commands``.
-
-Only the chosen subcommand is imported, and its packages when it runs.
-"""
+"""The command ``bhvit-seg``; only the file of the chosen subcommand is imported."""
 
 from __future__ import annotations
 

@@ -21,15 +21,12 @@ NOTHING_TO_KEEP = 'nothing unfinished is left behind; the same command starts ag
 
 
 class UserError(ValueError):
-    """An error of the user's input, printed by entry points without a traceback.
-
-    The message is one sentence: what is wrong, where, what was expected and how to correct it.
-    """
+    """An error of the user's input, printed without a traceback: one sentence that says what is
+    wrong, where, what was expected and how to correct it."""
 
 
 def find_user_error(error: BaseException | None) -> UserError | None:
-    """Return the innermost :class:`UserError` among the causes of an error, which registries
-    wrap."""
+    """Return the innermost :class:`UserError` among the causes of an error (registries wrap it)."""
     found = [cause for cause in causes(error) if isinstance(cause, UserError)]
     return found[-1] if found else None
 
@@ -84,10 +81,8 @@ _explanations: list[Callable[[], str]] = []
 
 @contextlib.contextmanager
 def explain_interrupt(explain: Callable[[], str]) -> Iterator[None]:
-    """Say what is kept, and how to continue, when the block is interrupted.
-
-    ``explain`` is called in the signal handler and returns the text after ``interrupted: ``.
-    """
+    """Add ``explain()``, called in the signal handler, to the message if the block is
+    interrupted."""
     _explanations.append(explain)
     try:
         yield

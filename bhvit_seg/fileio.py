@@ -1,8 +1,4 @@
-"""Atomic writing of files, and checks of output names.
-
-A file is written beside its final name and renamed when it is whole, so a crash, a full disk or a
-SIGKILL leaves either the old file or the new one.
-"""
+"""Atomic writing: a file gets its name when it is whole; checks of output names."""
 
 from __future__ import annotations
 
@@ -79,10 +75,8 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 
 def remove_leftovers(folder: str | os.PathLike) -> list[Path]:
-    """Delete partial files that killed writers left in ``folder``; return their names.
-
-    Only for folders with a single writer, such as a work dir.
-    """
+    """Delete partial files that killed writers left in the folder of a single writer; return
+    them."""
     leftovers = sorted(path for path in Path(folder).glob(f'.*{PARTIAL}*')
                        if LEFTOVER.fullmatch(path.name))
     for leftover in leftovers:
@@ -91,11 +85,8 @@ def remove_leftovers(folder: str | os.PathLike) -> list[Path]:
 
 
 def make_output_folder(path: str | os.PathLike, name: str) -> Path:
-    """Create the folder ``path``, given by the argument ``name``, and check that it is writable.
-
-    Raises:
-        UserError: It cannot be created or written to.
-    """
+    """Create the folder ``path``, given by the argument ``name``; a UserError if it is not
+    writable."""
     folder = Path(path)
     probe = folder / f'.write-test.{os.getpid()}{PARTIAL}'
     try:

@@ -1,9 +1,4 @@
-"""The configs and packed models that come with the package, found by their names.
-
-A wheel has configs in ``bhvit_seg/.mim/configs``, for OpenMMLab's ``mim``, a checkout in
-``configs``. ``bhvit_seg/zoo`` has ``index.json`` and for each model a ``.bhv`` file and a card
-``.md``.
-"""
+"""Configs (in a wheel in ``.mim/configs``, for ``mim``) and packed models (``zoo``) by name."""
 
 from __future__ import annotations
 
@@ -39,11 +34,8 @@ def config_paths() -> dict[str, Path]:
 
 
 def find_config(config: str | Path) -> Path:
-    """Return the path of a config, given as a path or a name with or without ``.py``.
-
-    Raises:
-        UserError: There is none; the message names the nearest ones.
-    """
+    """Return a config given as a path or a name, or raise a UserError that names the nearest
+    ones."""
     path = Path(config)
     if path.is_file():
         return path
@@ -62,11 +54,8 @@ def shipped_models() -> dict[str, dict[str, Any]]:
 
 
 def find_model(model: str | Path) -> Path:
-    """Return the path of a packed model, given as a path or as the name of a shipped one.
-
-    Raises:
-        UserError: There is none, or the file of a shipped model is damaged.
-    """
+    """Return a packed model given as a path or a name, or raise a UserError, also if it is
+    damaged."""
     models = shipped_models()
     if str(model) not in models:
         if Path(model).is_file():

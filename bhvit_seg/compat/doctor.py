@@ -1,7 +1,5 @@
-"""What is installed, what is missing or does not fit, and what to type: ``bhvit-seg doctor``.
-
-Needs only the standard library, so that it works where everything else is broken.
-"""
+"""``bhvit-seg doctor``: what is installed, missing or does not fit; needs only the standard
+library."""
 
 from __future__ import annotations
 
@@ -66,10 +64,8 @@ class Diagnosis:
 
 
 def examine(instruction_sets: Callable[[], list[str]]) -> Diagnosis:
-    """Examine the interpreter, the processor, the engine and the packages.
-
-    ``instruction_sets`` returns those of the engine, or raises a ``UserError`` if it is not built.
-    """
+    """Examine the interpreter, the processor, the engine (by ``instruction_sets``) and the
+    packages."""
     flags = ' '.join(cpu_flags()) or 'no vector instructions known'
     found = Diagnosis(f'bhvit_seg {bhvit_seg.__version__}, Python {platform.python_version()}, '
                       f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {flags}')

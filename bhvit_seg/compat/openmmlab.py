@@ -46,11 +46,7 @@ def import_quietly(*names: str) -> None:
 
 
 def require_mm_stack() -> None:
-    """Import ``torch``, ``mmengine``, ``mmcv`` and ``mmseg``.
-
-    Raises:
-        StackError: One of them is missing or does not import; the message says what to type.
-    """
+    """Import ``torch``, ``mmengine``, ``mmcv`` and ``mmseg``; a StackError says what to type."""
     for name in STACK:
         try:
             import_quietly(name)
@@ -84,11 +80,7 @@ def allow_mmengine_checkpoints() -> None:
 
 
 def history_method(owner: Any, name: str) -> Callable:
-    """Replace ``getattr`` in checkpoints, where mmengine refers to methods of ``HistoryBuffer``.
-
-    Raises:
-        UnpicklingError: Anything but a public method of ``HistoryBuffer`` is requested.
-    """
+    """Replace ``getattr`` in checkpoints, for public methods of ``HistoryBuffer`` only."""
     from mmengine.logging import HistoryBuffer
 
     if owner is not HistoryBuffer or name.startswith('_') or name not in vars(HistoryBuffer):

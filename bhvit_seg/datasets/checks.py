@@ -1,5 +1,4 @@
-"""Checks of every file of a data set before training: ids out of range, missing pairs, damaged
-files."""
+"""Checks of every file of a data set before training."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ CACHE_VERSION = 5
 
 def check_from_config(cfg, split: str = 'train', cache_file: str | os.PathLike | None = None,
                       progress: bool = True) -> DatasetReport:
-    """Check the data set of one split of a config, see :func:`check_dataset` and
+    """Check the data set of a split of a config; see :func:`check_dataset`,
     :func:`require_folders`."""
     require_folders(cfg, split)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
@@ -51,11 +50,8 @@ def check_from_config(cfg, split: str = 'train', cache_file: str | os.PathLike |
 
 
 def require_folders(cfg, split: str = 'train') -> None:
-    """Check that the folders of a split exist, before a dataset is built on them.
-
-    Raises:
-        UserError: The config has no such split, or a ``data_root`` or image folder is missing.
-    """
+    """Raise a UserError if a config lacks a split, or its ``data_root`` or image folder is
+    missing."""
     loader = cfg.get(f'{split}_dataloader')
     if not loader:
         raise UserError(f'the config has no {split}_dataloader: choose another split')
@@ -261,8 +257,7 @@ def _listed(config) -> list:
 
 
 def _leaves(dataset):
-    """Yield the datasets that read files, or their configs, inside wrappers that repeat or
-    concatenate."""
+    """Yield the datasets that read files, or their configs, inside wrappers."""
     get = dataset.get if isinstance(dataset, dict) else lambda name: getattr(dataset, name, None)
     if get('dataset') is not None:
         yield from _leaves(get('dataset'))

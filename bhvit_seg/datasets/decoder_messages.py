@@ -21,8 +21,7 @@ _stderr_lock = threading.Lock()
 
 @contextlib.contextmanager
 def collect_stderr() -> Iterator[list[str]]:
-    """Yield a list that receives what C image libraries write to stderr; other output passes
-    through."""
+    """Yield a list for what C image libraries write to stderr; other output passes through."""
     lines: list[str] = []
     with _stderr_lock, contextlib.ExitStack() as stack:
         try:
@@ -101,10 +100,8 @@ def find_zeroed_part(content: bytes) -> str | None:
 
 @contextlib.contextmanager
 def gdal_damage_as_error() -> Iterator[list[str]]:
-    """Raise :class:`rasterio.errors.RasterioError` where GDAL only warns that pixels are lost.
-
-    Yields a list that is filled with the other warnings when the block ends.
-    """
+    """Raise a RasterioError where GDAL only warns that pixels are lost; yield its other
+    warnings."""
     from rasterio.errors import RasterioError
 
     found, harmless, thread = [], [], threading.get_ident()

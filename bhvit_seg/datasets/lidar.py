@@ -56,8 +56,7 @@ def append_lidar(image: np.ndarray, image_path: str, raster: np.ndarray, raster_
 
 
 def find_raster(folder: str | Path, name: str | Path) -> Path:
-    """Return the LiDAR raster of an image, given the image's path below its folder, without
-    suffix."""
+    """Return the LiDAR raster of an image, by its path below its folder without suffix."""
     for suffix in LIDAR_SUFFIXES:
         raster = Path(folder) / f'{name}{suffix}'
         if raster.is_file():

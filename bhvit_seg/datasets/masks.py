@@ -1,8 +1,4 @@
-"""Mask encodings: ids, 0 and 255, grey above a threshold, or colours.
-
-The encoding is explicit and never guessed for a file: a mask of 255 only is all road or all
-ignored.
-"""
+"""Mask encodings, which are explicit: a mask of 255 only may be all road or all ignored."""
 
 from __future__ import annotations
 
@@ -93,10 +89,8 @@ class MaskEncoding:
 
 
 def label_table(reduce_zero_label: bool = False, label_map: Mapping | None = None) -> np.ndarray:
-    """Return the (256,) uint8 table from ids in a file to mmseg's labels.
-
-    ``reduce_zero_label`` ignores id 0 and moves the others down by one; then ``label_map`` applies.
-    """
+    """Return the (256,) uint8 table from ids in a file to mmseg's labels (``label_map`` applies
+    last)."""
     table = renamed = np.arange(256, dtype=np.uint8)
     if reduce_zero_label:
         table = np.array([IGNORE, *range(254), IGNORE], np.uint8)

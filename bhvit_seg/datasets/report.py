@@ -56,11 +56,8 @@ class DatasetReport:
 
 
 def enet_class_weights(pixels: np.ndarray) -> list[float]:
-    """Return a weight for each class, ``1 / ln(1.02 + frequency)`` as in ENet.
-
-    Weights are scaled so that their mean over all pixels is 1, which keeps the size of the loss. A
-    class without pixels has the weight 1.
-    """
+    """Return ``1 / ln(1.02 + frequency)`` for each class (1 without pixels), scaled to a mean over
+    pixels of 1, which keeps the size of the loss."""
     pixels = np.asarray(pixels, np.float64)
     if not pixels.any():
         return [1.0] * len(pixels)

@@ -57,8 +57,7 @@ class RSLVFDataset(BaseSegDataset):
 
     @classmethod
     def get_label_map(cls, new_classes: Sequence[str] | None = None) -> dict | None:
-        """Map labels where ``new_classes`` is a subset of our own; others are another data
-        set's."""
+        """Map labels where ``new_classes`` is a subset of our own; else it is another data set."""
         if new_classes is None or not set(new_classes) <= set(cls.METAINFO['classes']):
             return None
         return super().get_label_map(new_classes)

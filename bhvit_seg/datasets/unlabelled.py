@@ -124,11 +124,8 @@ class LoadUnlabelledImage(BaseTransform):
 
 
 def find_images(places: Sequence[str | Path]) -> list[Path]:
-    """Return the images of folders, with their subfolders, and images that are named themselves.
-
-    Raises:
-        UserError: A folder or file is missing, or a folder holds no image.
-    """
+    """Return images named and images in folders; a missing or empty folder or file is a
+    UserError."""
     suffixes = {*IMAGE_SUFFIXES, *RASTER_SUFFIXES}
     files = []
     for place in map(Path, places):

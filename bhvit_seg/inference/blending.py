@@ -14,9 +14,7 @@ from bhvit_seg.inference.windows import Grid
 
 def window_weights(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Return the weights (float32, above 0) of a window's rows and columns; a cell's is their
-    product.
-
-    They rise to 1 over the overlap of neighbours (at most half a window) and fall again.
+    product. They rise to 1 over the overlap of neighbours (at most half a window) and fall again.
     """
     weights = []
     for side, overlap in zip(grid.window_cells, grid.overlap):
@@ -81,11 +79,8 @@ class Blender:
             sums[here] += scratch
 
     def take(self, stop: int) -> np.ndarray:
-        """Return the mean scores of the rows from the last taken one to ``stop``, and free them.
-
-        Returns:
-            (classes, rows, columns) float32; 0 in cells without a window.
-        """
+        """Return and free the mean scores of the rows up to ``stop``: (classes, rows, columns)
+        float32, 0 in cells without a window."""
         assert self._taken <= stop <= self._stop
         count = stop - self._taken
         assert count <= len(self._totals), 'more rows are taken than step allows'

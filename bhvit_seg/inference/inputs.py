@@ -27,8 +27,7 @@ Kind = enum.Enum('Kind', 'FILE FOLDER ADDRESS PATTERN MISSING')
 
 
 def kind_of(given: str | os.PathLike) -> Kind:
-    """Classify an input; what exists on disk is a file or a folder, whatever its name looks
-    like."""
+    """Classify an input; what exists on disk is a file or a folder, whatever its name."""
     text = os.fspath(given)
     # A Path has lost a slash of an address, which is no file then either.
     if os.path.isdir(text):
@@ -66,10 +65,8 @@ def find_images(inputs: Sequence[str | Path], out: str | Path) -> dict[Path, Pat
 
 
 def find_rasters(inputs: Sequence[str | Path], out: str | Path) -> dict[Path | str, Path]:
-    """List rasters like :func:`find_images`, and addresses of GDAL as text.
-
-    ``out`` may be a file; GDAL reports what is missing.
-    """
+    """List rasters like :func:`find_images`, and addresses of GDAL as text; ``out`` may be a
+    file."""
     return _find(inputs, out, RASTER_SUFFIXES, 'rasters')
 
 
@@ -107,10 +104,7 @@ def address_name(address: str) -> str:
 
 
 def files_behind(address: str | os.PathLike) -> list[Path]:
-    """Return the files on disk that a path or an address of GDAL reads, judged by its text.
-
-    ``/vsizip//data/flight.zip/a.tif`` reads ``/data/flight.zip``.
-    """
+    """Return the files on disk that a path or address of GDAL reads, by its text."""
     text = os.fspath(address)
     if kind_of(text) is not Kind.ADDRESS:
         return [Path(text)] if os.path.isfile(text) else []

@@ -138,8 +138,7 @@ def choose_windows(model: Predictor, image: LoadedImage, window: int | None, who
 
 def predict_in_windows(model: Predictor, image: LoadedImage, window: tuple[int, int]
                        ) -> np.ndarray:
-    """Return the class ids of an image, blended from windows exactly as for a raster of its
-    pixels."""
+    """Return the class ids of an image, blended from windows as for a raster of its pixels."""
     pixels = image.pixels
     height, width = pixels.shape[:2]
     grid = lay_grid((height, width), window, OVERLAP, model.cell)

@@ -1,8 +1,5 @@
-"""The record of a prediction: the files, model and options of each output.
-
-``prediction.json`` in the output folder decides what is predicted again, and protects predictions
-of other images and other files from being replaced.
-"""
+"""``prediction.json``, the record of files, model and options of each output, decides what is
+predicted again and protects other files from being replaced."""
 
 from __future__ import annotations
 

@@ -31,11 +31,8 @@ class ModelSource:
         return [str(file) for file in (self.packed, self.config, self.checkpoint) if file]
 
     def load(self, windows: bool = True) -> Predictor:
-        """Load the model; ``windows`` requires that scores of windows can be joined.
-
-        Raises:
-            UserError: It cannot be loaded, or windows cannot be joined.
-        """
+        """Load the model, or raise a UserError, also if ``windows`` are needed and cannot be
+        joined."""
         if self.packed is not None:
             from bhvit_seg.inference.packed_predictor import PackedPredictor
 

@@ -76,11 +76,8 @@ class Grid:
                      bisect_left(starts, stop * self.cell))
 
     def cells_of(self, block: Window) -> tuple[int, int, int, int]:
-        """Return the cells that determine the pixels of a block: first row, stop row, first column,
-        stop.
-
-        These are its own cells and one more on each side, for bilinear upsampling.
-        """
+        """Return first and stop row, first and stop column of the cells that determine a block: its
+        own and, for bilinear upsampling, one more on each side."""
         return (max(0, block.top // self.cell - 1),
                 min(self.cells_high, -(-block.bottom // self.cell) + 1),
                 max(0, block.left // self.cell - 1),
@@ -124,11 +121,7 @@ def lay_grid(size: tuple[int, int], window: tuple[int, int], overlap: float, cel
 
 
 def cut_blocks(size: tuple[int, int], block: tuple[int, int]) -> tuple[Window, ...]:
-    """Cut a raster into blocks, row by row; those at its right and bottom may be smaller.
-
-    Raises:
-        UserError: A size is not a whole number of at least 1.
-    """
+    """Cut a raster into blocks, row by row; those at its right and bottom may be smaller."""
     _require_sides('raster', size)
     _require_sides('block', block)
     (height, width), (rows, columns) = size, block

@@ -16,8 +16,7 @@ from .tokens import MapShape, to_rows
 
 
 class PositionEmbedding(nn.Module):
-    """A learned value for each token and channel of a square map of ``size`` tokens a side, resized
-    bicubically for other maps."""
+    """A learned map of ``size``×``size`` tokens, resized bicubically for other sizes."""
 
     def __init__(self, channels: int, size: int) -> None:
         super().__init__()
@@ -39,10 +38,8 @@ def _pad_to_multiple(maps: Tensor, multiple: int) -> Tensor:
 
 
 class PatchEmbedding(nn.Module):
-    """The stem: convolution whose stride is its size, norm, GELU, position embedding.
-
-    ``map_size`` is the side of the map that the position embedding is learned on.
-    """
+    """The stem: convolution whose stride is its size, norm, GELU, position embedding of
+    ``map_size``."""
 
     def __init__(self, in_channels: int, channels: int, norm_cfg: dict, map_size: int,
                  patch_size: int = 4) -> None:

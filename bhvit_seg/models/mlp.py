@@ -1,8 +1,4 @@
-"""The shift-enhanced binary MLP (BHViT, arXiv 2503.02394).
-
-Two binary linear layers with shortcuts, and six branches that shift the map circularly, which are
-added to the block's output.
-"""
+"""The shift-enhanced binary MLP (BHViT, arXiv 2503.02394): two layers, and six shift branches."""
 
 from __future__ import annotations
 

@@ -135,8 +135,7 @@ class TaughtMixin:
 
 
 def _same_inputs(first: nn.Module, second: nn.Module) -> bool:
-    """Whether two models normalise images equally: two pixels show it, as preprocessors are
-    affine."""
+    """Whether two models normalise images equally: two pixels show it, as that is affine."""
     channels = getattr(first.data_preprocessor, 'mean', torch.empty(3)).numel()
     pixels = 10.0 * torch.arange(2 * channels).view(channels, 1, 2)
     made = []

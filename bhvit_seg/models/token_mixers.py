@@ -1,8 +1,5 @@
-"""The two token mixers of BHViT (arXiv 2503.02394): MSGDC and MSMHA.
-
-Both map token rows ``(B · H · W, C)`` in row-major order to the same shape, and have variants
-without multiple scales for ablations.
-"""
+"""The token mixers of BHViT (arXiv 2503.02394), MSGDC and MSMHA, on token rows ``(B · H · W,
+C)``."""
 
 from __future__ import annotations
 

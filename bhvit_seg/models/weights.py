@@ -54,21 +54,14 @@ def load_checkpoint_safely(path: str | Path, map_location: str = 'cpu') -> dict[
 
 
 def state_dict_of(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Return the weights of a checkpoint, without the prefix that DDP adds.
-
-    mmengine stores them under ``state_dict``, training scripts derived from DeiT's under ``model``.
-    """
+    """Return the weights of a checkpoint (of mmengine, or DeiT's scripts) without DDP's prefix."""
     state_dict = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
     return {name[7:] if name.startswith('module.') else name: value
             for name, value in state_dict.items()}
 
 
 def check_fit(model: nn.Module, state_dict: dict[str, torch.Tensor], name: str | Path) -> None:
-    """Check that a state dict from ``name`` has exactly the tensors of the model.
-
-    Raises:
-        UserError: Tensors are missing, unknown or of another shape; names the first few.
-    """
+    """Raise a UserError unless a state dict from ``name`` has exactly the tensors of the model."""
     expected = model.state_dict()
     problems = [f'{problem}: {_some(names)}' for problem, names in (
         ('of another shape', [

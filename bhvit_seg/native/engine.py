@@ -72,20 +72,12 @@ def check_isa(isa: str | None) -> str:
 
 
 def instruction_sets() -> list[str]:
-    """Return the instruction sets that this processor can run, best first.
-
-    Raises:
-        UserError: The engine is not built.
-    """
+    """Return the instruction sets that this processor can run, best first."""
     return list(load_engine().instruction_sets())
 
 
 def processor_limits(isa: str | None = None) -> tuple[float, float]:
-    """Measure peak binary and float products (multiply and accumulate) per second of one core.
-
-    Raises:
-        UserError: The engine is not built, or the processor lacks the instruction set.
-    """
+    """Measure peak binary and float products (multiply and accumulate) per second of one core."""
     return run(load_engine().limits, check_isa(isa))
 
 

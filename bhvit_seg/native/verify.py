@@ -90,11 +90,8 @@ def narrow(tensors: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str,
 def narrow_where_harmless(tensors: Mapping[str, np.ndarray], images: Sequence[np.ndarray],
                           labels: Sequence[np.ndarray], threads: int | None = None
                           ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Store tensors in 16 bits as far as no label of ``images`` changes.
-
-    First all that may be narrow together, then one after the other, the largest first. Returns the
-    tensors, and the number of labels that would change for each tensor kept in 32 bits.
-    """
+    """Store tensors in 16 bits, together or else one by one from the largest, if no label changes.
+    Returns the tensors, and how many labels would change for each one kept in 32 bits."""
     def changes(names: list[str]) -> int:
         trial = narrow(tensors, names)
         if not all(np.isfinite(trial[name]).all() for name in names):

@@ -1,8 +1,5 @@
-"""Identity of a run: its raster, model and options.
-
-A finished map has its digest as a tag, an unfinished journal stores it in full, so that results of
-different runs are never mixed.
-"""
+"""Identity of a run (raster, model, options), in a map's tag and journal, to prevent mixing
+runs."""
 
 from __future__ import annotations
 
@@ -45,11 +42,8 @@ def describe_run(source: RasterSource, model: Predictor, grid: Grid, output: Out
 
 
 def fingerprint(source: RasterSource) -> dict[str, Any]:
-    """Return what identifies a raster: its layout and its files.
-
-    For each file that GDAL reads (sources of a VRT, masks, an archive) it has name, size and
-    modification time; without files, as on a server, a checksum of sampled blocks.
-    """
+    """Return what identifies a raster: layout, and name, size and modification time of each file
+    that GDAL reads for it; without files, as on a server, a checksum of sampled blocks."""
     marks: list[list[Any]] = []
     elsewhere = False
     with open_quietly(source.path) as dataset:
@@ -82,10 +76,8 @@ def _checksum(dataset: rasterio.io.DatasetReader) -> int:
 
 
 def digests(identity: dict[str, Any], labels: Path, probabilities: Path | None) -> dict[Path, str]:
-    """Return for each file of a map a digest of its identity.
-
-    That of labels does not depend on probabilities.
-    """
+    """Return a digest of the identity of each file; that of labels does not depend on
+    probabilities."""
     contents = {labels: {key: identity[key] for key in identity if key != 'probabilities'}}
     if probabilities is not None:
         contents[probabilities] = identity
@@ -94,11 +86,8 @@ def digests(identity: dict[str, Any], labels: Path, probabilities: Path | None) 
 
 
 def is_finished(wanted: dict[Path, str]) -> bool:
-    """Whether all files of a map exist, see :func:`digests`.
-
-    Raises:
-        UserError: An existing file has other contents.
-    """
+    """Whether all files of a map exist; a UserError if one has other contents, by
+    :func:`digests`."""
     for path in filter(Path.exists, wanted):
         if run_of(path) != wanted[path]:
             raise UserError(f'{path} is there already, and is not the map of this raster by this '

@@ -1,8 +1,5 @@
-"""Maps a run of blocks: reads pixels, computes scores, blends them and labels the pixels.
-
-Every worker calls :func:`map_run`. The result of a block depends only on raster, model and options,
-to the bit, whichever blocks are computed with it.
-"""
+"""Maps a run of blocks; the result of a block depends only on raster, model and options, to the
+bit, whichever blocks are computed with it."""
 
 from __future__ import annotations
 
@@ -130,8 +127,7 @@ class _Strip(NamedTuple):
                 slice(max(0, left - beside), left + window.width + beside))
 
     def touches_data(self, window: Window, cell: int) -> bool:
-        """Whether a valid pixel lies in the window or within a cell of it, where scores are
-        interpolated."""
+        """Whether a valid pixel lies in the window or, for interpolation, within a cell of it."""
         return bool(self.valid[self.part(window, cell)].any())
 
 
@@ -165,10 +161,8 @@ def _read_strips(source: RasterSource, grid: Grid, rows: range, columns: range,
 
 
 def find_probabilities(scores: np.ndarray, cell: int, dtype: str) -> np.ndarray:
-    """Return the softmax ``(classes, cell * h, cell * w)`` of upsampled scores ``(classes, h, w)``.
-
-    ``dtype`` is ``'float16'``, or ``'uint8'`` for units of 1/255.
-    """
+    """Return the softmax ``(classes, cell * h, cell * w)`` of upsampled scores ``(classes, h, w)``,
+    as ``'float16'`` or as ``'uint8'`` in units of 1/255."""
     classes, rows, columns = scores.shape
     out = np.empty((classes, cell * rows, cell * columns), dtype)
     for row in range(rows):

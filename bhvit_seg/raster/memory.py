@@ -46,11 +46,8 @@ class Demand(NamedTuple):
 
 
 def block_size(grid: Grid, demand: Demand, limit: int) -> tuple[int, int]:
-    """Return height and width of the largest blocks whose work fits into ``limit`` bytes.
-
-    The limit excludes what is already in memory. If no block fits, a UserError says how much is
-    missing.
-    """
+    """Return height and width of the largest blocks that fit into ``limit`` bytes beside what is in
+    memory already, or raise a UserError."""
     width = -(-grid.width // TILE) * TILE
     while (needed := memory_of(grid, demand, width)) > limit:
         if width == TILE:
@@ -63,8 +60,7 @@ def block_size(grid: Grid, demand: Demand, limit: int) -> tuple[int, int]:
 
 
 def memory_of(grid: Grid, demand: Demand, width: int) -> int:
-    """Return an upper bound, in bytes, of the memory for blocks of ``TILE`` rows and ``width``
-    columns."""
+    """Return an upper bound, in bytes, for blocks of ``TILE`` rows and ``width`` columns."""
     rows, width = min(TILE, grid.height), min(width, grid.width)
     cell, (window_rows, window_columns) = grid.cell, grid.window
     columns = width + 2 * (window_columns + cell)

@@ -29,8 +29,7 @@ def load_rasterio() -> ModuleType:
 
 
 def open_quietly(path: str | Path, *args: Any, **kwargs: Any) -> Any:
-    """``rasterio.open`` without its warning about missing coordinates; GDAL's warnings name the
-    file."""
+    """``rasterio.open`` without its warning about missing coordinates; GDAL's name the file."""
     from rasterio.errors import NotGeoreferencedWarning
 
     with warnings.catch_warnings(), _named_warnings(path):
@@ -40,11 +39,7 @@ def open_quietly(path: str | Path, *args: Any, **kwargs: Any) -> Any:
 
 @contextlib.contextmanager
 def open_raster(path: str | Path, expected: str = 'a whole raster') -> Iterator[DatasetReader]:
-    """Open a raster for reading; ``expected`` describes it in the message.
-
-    Raises:
-        UserError: It cannot be opened, or rasterio is missing.
-    """
+    """Open a raster for reading, or raise a UserError that says what was ``expected``."""
     load_rasterio()
     with named_failure(path, expected):
         dataset = open_quietly(path)
@@ -84,10 +79,8 @@ def _named_warnings(path: str | Path) -> Iterator[None]:
 
 
 def paths_read(path: str | os.PathLike) -> list[str]:
-    """Return the paths and addresses that GDAL reads for a raster, itself and masks included.
-
-    GDAL lists the files of a VRT, but not those of VRTs among them.
-    """
+    """Return the paths and addresses that GDAL reads for a raster, also of nested VRTs and
+    masks."""
     path = os.fspath(path)
     found, left = set(), [path]
     while left:

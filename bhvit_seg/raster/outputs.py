@@ -160,11 +160,8 @@ def _read_sidecar(raster: Path) -> ElementTree.Element | None:
 
 
 def notes_of(labels: Path) -> dict[str, list[str]]:
-    """Return the records of a map's companions by their paths relative to its folder.
-
-    A record is a digest of the options and, once the file is complete, its size and modification
-    time.
-    """
+    """Return the records of a map's companions by their paths relative to its folder: the digest of
+    the options and, once the file is complete, its size and modification time."""
     root = _read_sidecar(labels)
     return {} if root is None else {entry.get('key', ''): (entry.text or '').split(' ')
             for entry in root.iterfind(f"Metadata[@domain='{_DOMAIN}']/MDI")}
@@ -189,10 +186,8 @@ def write_notes(labels: Path, files: Sequence[Path], made_by: str, finished: boo
 
 
 def is_ours(labels: Path, file: Path, made_by: str | None = None) -> bool:
-    """Whether a file was written as a companion of a map, and was not changed since.
-
-    ``made_by`` requires this digest of options, and that it is complete.
-    """
+    """Whether a file is an unchanged companion of a map and, given ``made_by``, complete with those
+    options."""
     note = notes_of(labels).get(os.path.relpath(file, labels.parent))
     if note is None or not file.exists():
         return False

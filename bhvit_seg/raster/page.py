@@ -1,8 +1,4 @@
-"""An offline HTML page that compares a label raster with its image by a slider.
-
-It contains the image as JPEG and the labels as PNG, at a size for browsers; ``page.html`` is the
-template.
-"""
+"""An offline HTML page that compares a label raster with its image by a slider."""
 
 from __future__ import annotations
 
@@ -48,10 +44,8 @@ NORTH = ('<div class="chip" id="north" role="img" aria-label="North: {degrees:.0
 def write_page(image: str | Path, labels: str | Path, out: str | Path, title: str, *,
                bands: Sequence[int] | None = None, max_side: int = MAX_SIDE,
                alpha: bool = True) -> None:
-    """Write a page with labels and image under a slider, a legend and the georeference.
-
-    Arguments and errors are those of :func:`~bhvit_seg.raster.preview.write_preview`.
-    """
+    """Write a page with labels, image, legend and georeference; arguments of
+    :func:`write_preview`."""
     with open_raster(image) as source, open_raster(labels) as result:
         check_same_size(source, result)
         size = fit(source.shape, max_side)
@@ -104,8 +98,7 @@ def data_uri(kind: str, content: bytes) -> str:
 
 
 def legend(labels: LabelPicture, counts: np.ndarray) -> str:
-    """Return the classes as HTML, the largest first, with their fractions of the classified
-    pixels."""
+    """Return the classes as HTML, the largest first, with fractions of the classified pixels."""
     ids = [index for index in range(256) if index != labels.nodata
            and (counts[index] or index in labels.names)]
     ids.sort(key=lambda index: -counts[index])

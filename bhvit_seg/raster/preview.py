@@ -1,8 +1,4 @@
-"""A PNG of a label raster over its image at screen size.
-
-Reads are decimated, from overviews where available. The image is averaged; a pixel shows its most
-frequent class.
-"""
+"""A PNG of a label raster over its image at screen size, by decimated reads."""
 
 from __future__ import annotations
 
@@ -155,10 +151,8 @@ def read_labels(dataset: DatasetReader, size: tuple[int, int]) -> LabelPicture:
 
 def encode(bands: np.ndarray, driver: str, colours: dict[int, tuple[int, ...]] | None = None,
            **options: Any) -> bytes:
-    """Encode a picture, uint8 (bands, h, w), by GDAL's ``driver`` with its ``options``.
-
-    ``colours`` is the table (RGBA) of a picture of one band.
-    """
+    """Encode a picture, uint8 (bands, h, w), by GDAL's ``driver``; ``colours`` is its table
+    (RGBA)."""
     from rasterio.errors import NotGeoreferencedWarning
     from rasterio.io import MemoryFile
 

@@ -261,11 +261,8 @@ class RasterSource:
 
 def choose_bands(dataset: DatasetReader, bands: Sequence[int] | None, channels: int,
                  alpha: Sequence[int]) -> tuple[int, ...]:
-    """Return the numbers, from 1, of the bands of a model's channels.
-
-    By default they are the first ones not among ``alpha``. A UserError reports missing bands or a
-    colour table.
-    """
+    """Return the bands, from 1, of a model's channels, by default the first not among ``alpha``. A
+    UserError reports missing bands or a colour table."""
     name, count = dataset.name, dataset.count
     if bands is not None:
         listing = ','.join(map(str, bands))
@@ -293,10 +290,8 @@ def choose_bands(dataset: DatasetReader, bands: Sequence[int] | None, channels: 
 
 
 def masked_bands(dataset: DatasetReader, bands: Sequence[int], options: ReadOptions) -> list[int]:
-    """Return the bands whose masks GDAL must provide; none where one is always valid.
-
-    Alpha bands are read as bands instead. A pixel is nodata if all masks say so.
-    """
+    """Return the bands whose masks GDAL must provide; none where one is always valid. A pixel is
+    nodata if all masks say so; alpha bands are read as bands."""
     masked = []
     for band in bands:
         flags = set(dataset.mask_flag_enums[band - 1])

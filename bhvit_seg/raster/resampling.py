@@ -20,10 +20,8 @@ LARGEST_SIDE = 2**31 - 1
 
 
 def pixel_sides(raster: Any) -> tuple[float, float] | None:
-    """Return width and height in metres of the pixel in a raster's middle, on the ellipsoid.
-
-    None where the raster has no CRS or transform; a UserError where pyproj is missing.
-    """
+    """Return width and height in metres of the pixel in a raster's middle, on the ellipsoid; None
+    without a CRS or transform, a UserError without pyproj."""
     geodesy = Geodesy(raster.crs, raster.transform, (raster.height, raster.width))
     if not geodesy.known:
         return None

@@ -148,10 +148,7 @@ def check_label_map(label_map: Mapping[int, int], classes: int, ignore: int) -> 
 
 
 class ClassReader:
-    """Reads classes 0 to ``classes - 1``, and ``classes`` where a raster has none.
-
-    See :func:`score_raster` for ``ignore`` and ``label_map``.
-    """
+    """Reads classes from 0, and ``classes`` where a raster has none; see :func:`score_raster`."""
 
     def __init__(self, dataset: DatasetReader, classes: int, ignore: int | None = None,
                  label_map: Mapping[int, int] | None = None) -> None:

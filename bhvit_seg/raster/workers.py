@@ -1,8 +1,5 @@
-"""Workers that map blocks: this process, processes on this machine, or a Dask cluster.
-
-Each takes a :class:`Job`, which can be sent anywhere, and runs of blocks, and yields finished
-blocks. A worker that dies is replaced, and its blocks are mapped again.
-"""
+"""Workers that map blocks of a :class:`Job`: this process, others of this machine, or a Dask
+cluster. One that dies is replaced, and its blocks are mapped again."""
 
 from __future__ import annotations
 

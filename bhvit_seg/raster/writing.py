@@ -280,10 +280,7 @@ def _georeference(source: RasterSource) -> dict[str, Any]:
 
 
 def _reason(partial: Path, error: BaseException) -> str:
-    """Return why a file could not be written.
-
-    GDAL's errors seldom give the disk's error, so it is provoked by appending to the file.
-    """
+    """Return why a file could not be written, by appending to it: GDAL hides the disk's error."""
     files = [path for path in (partial, *partial.parent.glob(f'{partial.name}.*')) if path.exists()]
     try:
         with open(max(files, default=partial, key=lambda path: path.stat().st_size), 'ab') as file:
@@ -298,8 +295,7 @@ def _reason(partial: Path, error: BaseException) -> str:
 
 
 def _write_sidecar(partial: Path, out: Path, classes: Sequence[str]) -> None:
-    """Write the ``.aux.xml``: class names, and GDAL's own entries, such as a CRS beyond GeoTIFF
-    keys."""
+    """Write the ``.aux.xml``: class names, and GDAL's own, such as a CRS beyond GeoTIFF keys."""
     sidecar = out.with_name(f'{out.name}.aux.xml')
     own = partial.with_name(f'{partial.name}.aux.xml')
     root = (ElementTree.fromstring(own.read_bytes()) if own.exists()

@@ -86,10 +86,7 @@ def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None,
 
 
 def check_options(cfg: Config, options: dict[str, Any]) -> None:
-    """Refuse dotted keys that lead to no setting, and name the nearest one.
-
-    The last part may be new, as in ``model.backbone.with_cp``, unless it is also the first.
-    """
+    """Refuse dotted keys that lead to no setting; the last part of several may be new."""
     for key in options:
         if key in OPTIONAL_SETTINGS:
             continue
@@ -129,11 +126,8 @@ def type_name(config: dict) -> str:
 
 
 def score_classes(cfg: Config, split: str) -> None:
-    """Replace mmseg's ``IoUMetric`` in the evaluator of a split by ``PerClassMetric``.
-
-    ``IoUMetric`` leaves the F1 of a class that is never predicted out of the mean, ours counts it
-    as 0.
-    """
+    """Replace mmseg's ``IoUMetric``, which leaves the F1 of a class that is never predicted out of
+    the mean, by ``PerClassMetric`` in the evaluator of a split."""
     for _, evaluator in listed(cfg.get(f'{split}_evaluator'), ''):
         if type_name(evaluator) == 'IoUMetric':
             evaluator['type'] = 'mmseg.PerClassMetric'
@@ -189,11 +183,7 @@ def work_dir_of(cfg: Config, path: str | Path, work_dir: str | Path | None) -> s
 
 @contextlib.contextmanager
 def explain_config_errors() -> Iterator[None]:
-    """Raise a :class:`UserError` for errors that a wrong config causes when its parts are built or
-    run.
-
-    Errors of our own code, and all others, pass unchanged.
-    """
+    """Raise a :class:`UserError` where a wrong config fails to build or run; all else passes."""
     try:
         yield
     except Exception as error:

@@ -1,8 +1,5 @@
-"""Faults of a config that are found before anything is built from it.
-
-Each setting is valid by itself; the faults lie in combinations, and would otherwise end in a
-library's traceback or in hours of useless training.
-"""
+"""Faults of a config, mostly in combinations of settings, found before anything is built from
+it."""
 
 from __future__ import annotations
 
@@ -37,11 +34,7 @@ def check_split(cfg: Config, split: str = 'train', progress: bool = True) -> Dat
 
 
 def require_sound(cfg: Config, split: str) -> list[str]:
-    """Return the warnings about a config.
-
-    Raises:
-        UserError: The first problem, and the number of others.
-    """
+    """Return the warnings about a config; its problems are a UserError."""
     problems, warnings = check_config(cfg, split)
     if problems:
         others = len(problems) - 1
@@ -50,12 +43,8 @@ def require_sound(cfg: Config, split: str) -> list[str]:
 
 
 def check_config(cfg: Config, split: str = 'train') -> tuple[list[str], list[str]]:
-    """Return problems that make a config useless, and warnings, one sentence each.
-
-    Args:
-        cfg: The config with all its overrides.
-        split: 'train' for training with its validation, 'val' or 'test' for scoring alone.
-    """
+    """Return problems that make a config useless, and warnings, one sentence each; ``split`` is
+    'train' for training with its validation, 'val' or 'test' for scoring alone."""
     model = cfg.get('model') or {}
     scored = 'val' if split == 'train' else split
     problems = [*head_problems(model, split == 'train'), *window_problems(model),
@@ -198,8 +187,7 @@ def metric_problems(cfg: Config, name: str) -> Iterator[str]:
 
 
 def length_problems(cfg: Config) -> Iterator[str]:
-    """Lengths that are not positive numbers of iterations, and schedules that refuse further
-    steps."""
+    """Lengths that are not positive numbers of iterations, and schedules that end too early."""
     length = cfg.train_cfg.get('max_iters')
     counts = {f'train_cfg.{name}': cfg.train_cfg.get(name)
               for name in ('max_iters', 'val_interval')}

@@ -138,12 +138,7 @@ def pretrain(config: str | Path, images: Sequence[str | Path], work_dir: str | P
 
 @HOOKS.register_module()
 class LossPlotHook(Hook):
-    """Draw ``loss.png`` in the work dir: each logged loss over all iterations.
-
-    Args:
-        interval: Iterations between plots; the last iteration has one too.
-        window: Iterations that are averaged for a point of a curve.
-    """
+    """Draw ``loss.png`` in the work dir every ``interval`` iterations, in means over ``window``."""
 
     priority = 'VERY_LOW'
 

@@ -60,10 +60,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 class SeededDataset(Dataset):
-    """A dataset (or its config) whose augmentations depend only on the sample's key.
-
-    Other attributes (``metainfo``, ``full_init``, ...) are those of the wrapped dataset.
-    """
+    """A dataset, or its config, whose augmentations depend only on the sample's key."""
 
     def __init__(self, dataset: dict | Dataset) -> None:
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset

@@ -1,8 +1,5 @@
-"""Parameter groups of binary networks: latent weights have a group of their own.
-
-Only the sign of a latent weight has an effect: decay pulls it to 0, where the sign flips, without
-changing the size of the function.
-"""
+"""Parameter groups of latent weights, which act by their sign alone: decay flips it at 0 without
+changing the size of the function."""
 
 from __future__ import annotations
 

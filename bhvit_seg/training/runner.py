@@ -42,8 +42,7 @@ class ResumingRunner(Runner):
 
 
 def start_processes(cfg: Config, launcher: str) -> None:
-    """Set the launcher; without a GPU, connect the processes by gloo (mmengine needs CUDA
-    devices)."""
+    """Set the launcher; without a GPU, connect the processes by gloo, unlike mmengine."""
     cfg.launcher = launcher
     if launcher == 'pytorch' and not torch.cuda.is_available():
         if 'RANK' not in os.environ:

@@ -33,11 +33,8 @@ class Stage(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Schedule:
-    """The schedule of a training; begins are fractions of its iterations, 0 to 1.
-
-    Raises:
-        UserError: λ and β add up to more than 1 where both apply.
-    """
+    """The schedule of a training; begins are fractions of it, 0 to 1; λ + β above 1 is a
+    UserError."""
 
     iterations: int
     weights_begin: float = 0.0  # to be binary

@@ -128,11 +128,8 @@ def choose_checkpoint(cfg: Config, resume: bool | str | Path) -> dict[str, Any] 
 
 
 def find_resumable(work_dir: str | Path) -> tuple[Path | None, dict[str, Any] | None, list[str]]:
-    """Find the newest whole checkpoint of a training, and its content, or None and None.
-
-    Candidates are the file that ``last_checkpoint`` names (in ``work_dir`` if the folder was
-    moved), then ``iter_*.pth``, newest first. A sentence describes each file that was skipped.
-    """
+    """Find the newest whole checkpoint of a training, first the one that ``last_checkpoint`` names;
+    return path and content, or None, and a sentence for each file passed over."""
     work_dir = Path(work_dir)
     pointer = work_dir / 'last_checkpoint'
     named = Path(pointer.read_text().strip()) if pointer.is_file() else Path()

@@ -64,11 +64,8 @@ class TrainedSegmentor:
             raise UserError(f'the device {device} cannot be used: {first_line(error)}') from error
 
     def load(self, image: str | Path, lidar: str | Path | None = None) -> dict[str, Any]:
-        """Run the test pipeline on an image file.
-
-        Returns ``inputs`` (C, H, W), blue first, and ``data_samples`` of ``PackSegInputs``, and
-        ``picture`` (H, W, C), red first: the image as decoded.
-        """
+        """Run the test pipeline on an image file; ``picture`` (H, W, C), red first, is the decoded
+        image."""
         results = {'img_path': str(image)}
         if lidar is not None:
             results['lidar_path'] = str(lidar)

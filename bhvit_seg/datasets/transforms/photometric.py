@@ -7,11 +7,8 @@ from mmseg.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class CameraPhotoMetricDistortion(PhotoMetricDistortion):
-    """``PhotoMetricDistortion`` of the first three channels (blue, green, red; 0..255), not of
-    LiDAR.
-
-    Camera pixels that became floating point with LiDAR channels are rounded to 8 bits.
-    """
+    """``PhotoMetricDistortion`` of the first three channels (blue, green, red; 0..255; made
+    8-bit)."""
 
     def transform(self, results: dict) -> dict:
         image = results['img']

@@ -70,10 +70,8 @@ def _checked_arch(arch: str | dict) -> dict:
 
 
 class Block(nn.Module):
-    """Token mixer and MLP with shortcuts, and the shift branches.
-
-    ``drop_path_rate`` is the probability of dropping the MLP for a sample.
-    """
+    """Token mixer and MLP with shortcuts, and shift branches; the MLP is dropped at
+    ``drop_path_rate``."""
 
     def __init__(self, mixer: nn.Module, channels: int, mlp_channels: int, norm_cfg: dict,
                  rectify: bool, drop_path_rate: float, binary: bool, shifts: bool) -> None:
@@ -258,8 +256,8 @@ class BHViT(Backbone):
                 module.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> BHViT:
-        """Set the mode; frozen stages and, with ``norm_eval``, all BatchNorms stay in evaluation
-        mode."""
+        """Set the mode; frozen stages and, with ``norm_eval``, all BatchNorms stay in
+        evaluation."""
         super().train(mode)
         if mode:
             self._freeze()

@@ -39,10 +39,8 @@ class BinaryProduct(BinaryProjection):
 
 
 class BinaryViTBlock(nn.Module):
-    """Attention over all tokens of a map, and an MLP, each after a norm and with a shortcut.
-
-    The full-precision twin (``binary=False``) has a plain softmax.
-    """
+    """Attention over all tokens of a map (a plain softmax in the twin) and an MLP, with
+    shortcuts."""
 
     def __init__(self, channels: int, num_heads: int, mlp_ratio: int, norm_cfg: dict,
                  binary: bool) -> None:

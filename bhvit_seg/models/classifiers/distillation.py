@@ -31,10 +31,7 @@ class ClassifierTeacher(FrozenTeacher):
 
 @MODELS.register_module()
 class DistillationClassifier(TaughtMixin, ImageClassifier):
-    """``ImageClassifier`` that learns from labels and from a teacher.
-
-    Args as for ``DistillationSegmentor``; ``temperature`` is that of the softmax in ``L_dis``.
-    """
+    """``ImageClassifier`` with a teacher; arguments and λ as for ``DistillationSegmentor``."""
 
     def __init__(self, *args, teacher: dict, distillation_weight: float = 0.8,
                  temperature: float = 1.0, **kwargs) -> None:
@@ -43,11 +40,8 @@ class DistillationClassifier(TaughtMixin, ImageClassifier):
         self.distillation_loss = PixelDistillationLoss(temperature)
 
     def loss(self, inputs: Tensor, data_samples: Sequence[DataSample]) -> dict[str, Tensor]:
-        """Compute all terms but the regularization, of images ``(B, C, H, W)`` and their labels.
-
-        Returns:
-            ``loss_classification``, times 1 − λ − β, and ``loss_distillation``, times λ.
-        """
+        """Return ``loss_classification``, times 1 − λ − β, and ``loss_distillation``, times λ, of
+        images ``(B, C, H, W)``."""
         self.load_teacher()
         features = self.extract_feat(inputs)
         losses = self.head.loss(features, data_samples)

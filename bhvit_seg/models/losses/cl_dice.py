@@ -1,8 +1,4 @@
-"""clDice, a loss in which gaps in thin roads weigh by their length (Shit et al., CVPR 2021).
-
-It measures how much of the predicted skeleton lies in the road, and how much of the road's skeleton
-was predicted.
-"""
+"""clDice, a loss that compares centre lines, so that gaps in thin roads weigh by their length."""
 
 from __future__ import annotations
 

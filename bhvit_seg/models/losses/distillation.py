@@ -44,11 +44,8 @@ class PixelDistillationLoss(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor, label: Tensor,
                 ignore_index: int = 255) -> Tensor:
-        """Compute the loss of logits ``(B, classes, H, W)`` in float32; 0 if no pixel counts.
-
-        Raises:
-            UserError: The teacher has other classes, or a map of another size.
-        """
+        """Compute the loss of logits ``(B, classes, H, W)`` in float32; 0 if no pixel counts. A
+        teacher with other classes or another size is a UserError."""
         student, teacher = with_background(student), with_background(teacher.detach())
         if student.shape[1] != teacher.shape[1]:
             raise UserError(f'the teacher has {teacher.shape[1]} classes, the student '
@@ -100,11 +97,8 @@ class FeatureDistillationLoss(nn.Module):
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], label: Tensor,
                 ignore_index: int = 255) -> Tensor:
-        """Compute the mean over the maps ``(B, C, h, w)`` that ``in_index`` names, in float32.
-
-        Raises:
-            UserError: A map is missing, or has another size or number of channels.
-        """
+        """Compute the mean over the maps ``(B, C, h, w)`` of ``in_index``, in float32. A missing
+        map, or another size or number of channels, is a UserError."""
         counted = (label != ignore_index).float().unsqueeze(1)
         terms = []
         for place, index in enumerate(self.in_index):

@@ -48,11 +48,7 @@ class SegmentorTeacher(FrozenTeacher):
     @torch.no_grad()
     def __call__(self, inputs: Tensor,
                  data_samples: Sequence[SegDataSample]) -> tuple[Tensor, Sequence[Tensor]]:
-        """Return logits ``(B, classes, H, W)`` and the feature maps that the head gets.
-
-        Raises:
-            UserError: It fails on images of this size.
-        """
+        """Return logits ``(B, classes, H, W)`` and the feature maps that the head gets."""
         size = inputs.shape[2:]
         metas = [{**sample.metainfo, 'img_shape': size, 'pad_shape': size}
                  for sample in data_samples]

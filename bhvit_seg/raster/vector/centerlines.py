@@ -1,8 +1,4 @@
-"""Centre lines of long and thin classes: roads, paths, streams.
-
-The skeleton of the class in the whole raster is traced into lines between junctions, so that a road
-is one line across all tiles. Memory holds the skeleton, not the raster.
-"""
+"""Centre lines of long and thin classes, from the skeleton of the whole raster, held in memory."""
 
 from __future__ import annotations
 
@@ -36,10 +32,8 @@ FIRST_PASS = 0.1
 
 
 def centerlines_path(out: str | Path) -> Path:
-    """Return the file of centre lines that belongs to polygons in ``out``.
-
-    It is the same for a GeoPackage, else ``<out>_centerlines``.
-    """
+    """Return the file of centre lines beside polygons in ``out``: the same GeoPackage, or
+    another."""
     out = Path(out)
     if out.suffix.lower() == '.gpkg':
         return out

@@ -61,8 +61,7 @@ class LabelRaster:
         return [range(top, min(top + rows, height)) for top in range(0, height, rows)]
 
     def read(self, rows: range, columns: range | None = None) -> np.ndarray:
-        """Return the class ids of rows and columns (all by default), uint8 (h, w), or raise a
-        UserError."""
+        """Return the class ids of rows and columns (all by default), uint8 (h, w)."""
         from rasterio.errors import RasterioError
 
         columns = columns or range(self.shape[1])
@@ -98,11 +97,7 @@ class LabelRaster:
 
 @contextmanager
 def open_labels(path: str | Path) -> Iterator[LabelRaster]:
-    """Open a raster of class ids, such as ``bhvit-seg predict-raster`` writes.
-
-    Raises:
-        UserError: It cannot be opened, is of another kind, or rasterio is missing.
-    """
+    """Open a raster of class ids of ``bhvit-seg predict-raster``, or raise a UserError."""
     expected = 'a GeoTIFF of class ids, as bhvit-seg predict-raster writes it'
     with open_raster(path, expected) as dataset:
         if dataset.dtypes != ('uint8',):
@@ -120,8 +115,7 @@ def open_labels(path: str | Path) -> Iterator[LabelRaster]:
 
 
 def check_output(out: Path) -> None:
-    """Raise a UserError unless the suffix is that of a known vector format, and pyogrio is
-    there."""
+    """Raise a UserError unless the suffix is that of a known vector format."""
     if out.suffix.lower() not in DRIVERS:
         raise UserError(f'{out} has no suffix of a vector format: give one of '
                         f'{", ".join(DRIVERS)}')
@@ -129,11 +123,8 @@ def check_output(out: Path) -> None:
 
 
 def check_place(dataset: DatasetReader, out: Path) -> Geodesy:
-    """Return the geodesy of a raster whose features can be expressed in the format of ``out``.
-
-    Raises:
-        UserError: GeoJSON cannot express their location, or pyproj is missing.
-    """
+    """Return the geodesy of a raster, or raise a UserError if GeoJSON cannot express its
+    location."""
     geodesy = Geodesy(dataset.crs, dataset.transform, dataset.shape)
     if DRIVERS[out.suffix.lower()] == 'GeoJSON' and (not geodesy.located or geodesy.has_pole):
         if geodesy.located:

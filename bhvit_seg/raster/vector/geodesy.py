@@ -113,11 +113,8 @@ class Geodesy:
         return float(np.sqrt(self.pixel_area))
 
     def pixel_areas(self, rows: range, width: int) -> np.ndarray:
-        """Return the areas of the pixels of rows in square metres (or map units).
-
-        The shape is (1, 1) where all are equal, (rows, 1) where those of a row are, else (rows,
-        width).
-        """
+        """Return the areas of the pixels of rows in square metres (or map units): (1, 1) where all
+        are equal, (rows, 1) where those of a row are, else (rows, width)."""
         y, x = np.arange(rows.start, rows.stop) + 0.5, np.arange(width) + 0.5
         if self._geod is None:
             return np.array([[self.pixel_area]])

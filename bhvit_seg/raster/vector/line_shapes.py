@@ -31,11 +31,8 @@ SLENDER = 2
 
 
 def shape_lines(graph: LineGraph, width: float, shortest: float) -> list[Line]:
-    """Return the centre lines, in cells, of a pruned graph, which is changed.
-
-    ``width`` is the usual one of the class, ``shortest`` the length of isolated lines, besides
-    twice their width. Lines still reach beyond the raster's edges where the skeleton does.
-    """
+    """Return the centre lines, in cells, of a graph, which is changed. ``width`` is the usual one
+    of the class, ``shortest`` the length of isolated lines, besides twice their width."""
     _drop_scraps(graph, shortest)
     _merge_junctions(graph, USUAL_AT_MOST * width / 2)
     centres = {node: _aim(graph, node) for node in graph.nodes if graph.degree(node) > 2}

@@ -143,11 +143,8 @@ def _count_pairs(one: np.ndarray, other: np.ndarray, lengths: np.ndarray) -> np.
 
 def _merge(sizes: np.ndarray, classes: np.ndarray, borders: np.ndarray, smallest: float
            ) -> tuple[np.ndarray, np.ndarray]:
-    """Merge small regions into their neighbours, the smallest first.
-
-    Borders (3, n) are two regions and the length of their border, of all small regions. Returns the
-    new region of each, and the class of each new region: -1 for small ones surrounded by nodata.
-    """
+    """Merge small regions into neighbours by their borders (3, n): region, region, length. Returns
+    the new region of each, and the class of each new region (-1: surrounded by nodata)."""
     merged_in = np.arange(len(sizes))
     while True:
         small = (classes >= 0) & (sizes < smallest)

@@ -28,10 +28,7 @@ class Rings(NamedTuple):
 
 
 def trace_rings(strips: Iterable[np.ndarray], width: int) -> Rings:
-    """Trace the outlines of regions.
-
-    ``strips`` are the regions of pixels, int32 (h, width), 0 for none, from the top down.
-    """
+    """Trace the outlines of regions; strips are int32 (h, width), 0 for none, from the top down."""
     last_row, top, parts = np.zeros((1, width + 2), np.int32), 0, []
     for strip in chain(strips, [np.zeros((1, width), np.int32)]):
         rows = np.concatenate([last_row, np.pad(strip, ((0, 0), (1, 1)))])

@@ -101,8 +101,7 @@ class ResumableCheckpointHook(CheckpointHook):
             self._flush()
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
-        """As in ``CheckpointHook``, but the previous best is removed after the new one is
-        written."""
+        """As in ``CheckpointHook``, but the previous best is removed after the new one."""
         super()._save_best_checkpoint(runner, metrics)
         self._flush()
 

@@ -16,10 +16,8 @@ from bhvit_seg.training.runner import model_of
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):
-    """Raise a :class:`UserError` naming the iteration, the loss terms and the first bad layer.
-
-    Losses are checked before they change the weights. Only then is the forward pass repeated.
-    """
+    """Raise a :class:`UserError` naming iteration, loss terms and first bad layer, before weights
+    change."""
 
     def before_train(self, runner) -> None:
         self._handle = model_of(runner).register_forward_hook(

@@ -121,11 +121,8 @@ class OscillationFreezingHook(ScheduledHook):
 
 
 class WatchedWeight:
-    """Latent weights ``(out, ...)`` of a layer with their flips in this window, and the frozen
-    ones.
-
-    ``state`` continues from an earlier :meth:`state` of the same weights.
-    """
+    """Latent weights ``(out, ...)`` of a layer with flips in this window, frozen ones, and a
+    ``state`` to resume."""
 
     def __init__(self, weight: Tensor, state: dict[str, Tensor] | None = None) -> None:
         self.weight = weight
@@ -159,11 +156,8 @@ class WatchedWeight:
 
     @torch.no_grad()
     def hold(self) -> None:
-        """Restore the distance of frozen weights from the threshold.
-
-        With ``w_i = μ + d_i`` for the frozen weights, the mean μ of a channel is ``(Σ free w + Σ d)
-        / number of free``.
-        """
+        """Restore the distance of frozen weights ``w_i = μ + d_i`` from the threshold, the mean of
+        their channel: ``μ = (Σ free w + Σ d) / number of free``."""
         if self.distance is None:
             return
         rows = self.weight.flatten(1)
@@ -173,10 +167,8 @@ class WatchedWeight:
         self.weight.copy_(rows.view_as(self.weight))
 
     def freeze(self, limit: float) -> None:
-        """Freeze the weights that flipped more than ``limit`` times, and begin a new window.
-
-        One weight of each channel stays free: the sum of all distances is 0.
-        """
+        """Freeze weights with more than ``limit`` flips, all but one of a channel; begin a new
+        window."""
         picked = (self.flips > limit) & ~self.frozen
         if picked.any():
             rows = self.weight.detach().flatten(1)

@@ -1,7 +1,4 @@
-"""Counts of latent weights during a training, their file and plots.
-
-Counts, unlike fractions, add up over layers and compare exactly.
-"""
+"""Counts of latent weights during a training (they add up over layers, exactly), file and plots."""
 
 from __future__ import annotations
 

@@ -133,8 +133,7 @@ class WeightStatisticsHook(Hook):
 
 
 def positive(weight: Tensor) -> Tensor:
-    """Return which weights ``(out, ...)`` binarize to +1 (``quantizers.sign``): (out, inputs)
-    bool."""
+    """Return which weights ``(out, ...)`` binarize to +1, (out, inputs) bool."""
     rows = weight.detach().flatten(1)
     return rows >= rows.mean(1, keepdim=True)
 
