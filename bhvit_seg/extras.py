@@ -4,8 +4,6 @@ No command assumes that a package index has bhvit_seg: a checkout is installed f
 elsewhere the packages of an extra are named one by one.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,8 +11,7 @@ from typing import Any
 from bhvit_seg.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parent
-# Parts and lists of configs; no command trains them.
-PARTS = ('_base_', 'suites')
+PARTS = ('_base_', 'suites')  # parts and lists of configs; no command trains them
 ZOO = PACKAGE / 'zoo'
 
 

@@ -1,7 +1,5 @@
 """Arguments that several subcommands have. Adding them imports neither torch nor mmengine."""
 
-from __future__ import annotations
-
 import argparse
 
 from bhvit_seg.errors import UserError

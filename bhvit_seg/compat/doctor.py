@@ -1,8 +1,6 @@
 """``bhvit-seg doctor``: what is installed, missing or does not fit; needs only the standard
 library."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import importlib.metadata

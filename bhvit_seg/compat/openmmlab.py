@@ -9,8 +9,6 @@ fork and for the original packages:
 * the text of a config, which every checkpoint holds, is formatted once.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import io

@@ -10,8 +10,7 @@ import numpy as np
 from bhvit_seg.datasets.image_io import equals_declared, read_raster
 from bhvit_seg.errors import UserError
 
-# In order of preference.
-LIDAR_SUFFIXES = ('.tif', '.tiff', '.npy', '.png')
+LIDAR_SUFFIXES = ('.tif', '.tiff', '.npy', '.png')  # in order of preference
 
 
 def read_lidar(path: str, channels: Sequence[int] | None = None, fill: float = 0.0,

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# ENet (arXiv 1606.02147, section 5.2), which keeps weights between 1.4 and 50.
-ENET_OFFSET = 1.02
+ENET_OFFSET = 1.02  # ENet (arXiv 1606.02147, section 5.2), which keeps weights between 1.4 and 50
 
 
 @dataclass

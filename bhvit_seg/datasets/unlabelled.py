@@ -19,8 +19,7 @@ from bhvit_seg.errors import UserError, first_line, load_package
 from bhvit_seg.models.losses.distillation import UNLABELLED
 
 NODATA = 255
-# Read by GDAL, in tiles.
-RASTER_SUFFIXES = ('.tif', '.tiff', '.vrt', '.jp2')
+RASTER_SUFFIXES = ('.tif', '.tiff', '.vrt', '.jp2')  # read by GDAL, in tiles
 
 
 @DATASETS.register_module()

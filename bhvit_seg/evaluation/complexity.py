@@ -6,8 +6,6 @@ and attention, by the formulas of torch's own counter, padding included; element
 not. A product without a formula is reported.
 """
 
-from __future__ import annotations
-
 import copy
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
@@ -28,8 +26,7 @@ from bhvit_seg.models.quantizers import ATTENTION_QUANTIZERS
 
 BITS_OF_AN_OP = 64
 FLOAT_BYTES = 4
-# Packed weights of an output fill whole words.
-WORD_BITS = 32
+WORD_BITS = 32  # packed weights of an output fill whole words
 # Of the 25 taps that torch multiplies, the shift branches use a cross: the map itself, and two
 # offsets in each of four directions.
 SHIFT_TAPS, STENCIL_TAPS = 9, 25

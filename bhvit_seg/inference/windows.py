@@ -5,8 +5,6 @@ bottom to whole cells; windows lie on the lattice of cells and may overlap; bloc
 rectangles in which the map is computed. All sizes are (rows, columns), in pixels by default.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass

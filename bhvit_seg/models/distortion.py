@@ -1,7 +1,5 @@
 """Distortions of the student's images; its teacher sees the originals."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS

@@ -4,8 +4,6 @@ Where 4 or 2 does not divide a map, zeros are padded at the bottom and right, af
 there is one, so that padding adds nothing to a convolution.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -4,8 +4,6 @@ On a CPU they process a block of rows at a time, so that intermediate values sta
 backward recomputes what is cheap instead of storing it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

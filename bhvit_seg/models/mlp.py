@@ -1,7 +1,5 @@
 """The shift-enhanced binary MLP (BHViT, arXiv 2503.02394): two layers, and six shift branches."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader

@@ -5,8 +5,6 @@ and biases reduce to a few numbers per channel; one function for each kind of mo
 in float64. ``docs/packed.md`` has the formulas.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 

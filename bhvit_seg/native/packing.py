@@ -35,8 +35,7 @@ PRECISIONS = ('auto', '16', '32')
 N_SCENES = 4
 # One bit that flips in the last stage reaches a thousand pixels: much of a small scene.
 SCENE_SIZE = (256, 256)
-# Simulating in float64 takes seconds an image.
-MAX_IMAGES = 32
+MAX_IMAGES = 32  # simulating in float64 takes seconds an image
 # The part of the network that a tensor is of, by its name.
 PARTS = {
     'binary weights': r'.*\.bits',

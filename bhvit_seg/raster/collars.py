@@ -30,8 +30,7 @@ SIDE = 8
 # The size of a block of JPEG, in which compression mixes collar and image; specks are its noise.
 GROWTH = CLOSING = 8
 HALO = GROWTH + CLOSING
-# Each applied to what the former gave: CLOSING pixels in all.
-SHIFTS = 1, 2, 4, 1
+SHIFTS = 1, 2, 4, 1  # each applied to what the former gave: CLOSING pixels in all
 # Squares along the outer edge that must have the colour, one after the other, to begin a collar.
 RUN = 8
 # 'auto': the fraction of the outermost pixels that must have exactly the colour. Dark water or a

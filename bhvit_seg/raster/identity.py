@@ -23,8 +23,7 @@ from bhvit_seg.raster.outputs import run_of
 from bhvit_seg.raster.reading import RasterSource
 from bhvit_seg.raster.writing import OutputOptions
 
-# Blocks of a raster that are read where it is not made of files.
-SAMPLED_BLOCKS = 16
+SAMPLED_BLOCKS = 16  # blocks of a raster that are read where it is not made of files
 
 
 def describe_run(source: RasterSource, model: Predictor, grid: Grid, output: OutputOptions,

@@ -1,7 +1,5 @@
 """The size of blocks for a limit of memory."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -10,11 +8,9 @@ from bhvit_seg.errors import UserError
 from bhvit_seg.inference.windows import Grid
 from bhvit_seg.raster.writing import OutputOptions
 
-# Blocks are whole tiles of the file that is written.
-TILE = OutputOptions().tile
+TILE = OutputOptions().tile  # blocks are whole tiles of the file that is written
 _UNITS = {'': 1, 'k': 1 << 10, 'm': 1 << 20, 'g': 1 << 30, 't': 1 << 40}
-# What GDAL takes beside its cache while it makes overviews.
-OVERVIEWS = 32 << 20
+OVERVIEWS = 32 << 20  # what GDAL takes beside its cache while it makes overviews
 
 
 def parse_memory(text: str) -> int:

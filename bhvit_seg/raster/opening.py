@@ -19,8 +19,7 @@ from bhvit_seg.inference.windows import Window
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-# A map's band has a tag for each class, its name.
-CLASS_TAG = 'CLASS_'
+CLASS_TAG = 'CLASS_'  # a map's band has a tag for each class, its name
 _told: set[tuple[str, str]] = set()
 
 

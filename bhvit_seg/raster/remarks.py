@@ -17,10 +17,8 @@ from bhvit_seg.raster.reading import RasterSource
 from bhvit_seg.raster.resampling import pixel_sides
 
 COLOURS = ('red', 'green', 'blue')
-# Sampled in so many windows of so many pixels along each axis.
-SAMPLES, SIDE = 3, 64
-# Largest factor between the ground sampling distances of raster and model.
-FAR = 1.5
+SAMPLES, SIDE = 3, 64  # sampled in so many windows of so many pixels along each axis
+FAR = 1.5  # largest factor between the ground sampling distances of raster and model
 # Of 255: a range in which values differ by fewer grey levels was meant for other values.
 FEWEST_LEVELS = 8
 ORIENTATION = 0x0112

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings

@@ -1,13 +1,10 @@
 """Faults of a config, mostly in combinations of settings, found before anything is built from
 it."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Mapping
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
 from mmengine.config import Config
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook

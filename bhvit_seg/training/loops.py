@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sized
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import numpy as np
 import torch
 from mmengine.dist import broadcast_object_list, get_dist_info

@@ -3,7 +3,6 @@ changing the size of the function."""
 
 from __future__ import annotations
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper

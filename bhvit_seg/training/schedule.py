@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 

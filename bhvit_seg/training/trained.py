@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import numpy as np
 import torch
 from mmcv.transforms import LoadAnnotations

@@ -1,7 +1,5 @@
 """Objects on the ground: houses, halls, car parks, trees and cars."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from bhvit_seg.datasets.synthetic.canvas import METRES_PER_PIXEL, Canvas, normal, pixels, unit

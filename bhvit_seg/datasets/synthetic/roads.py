@@ -1,7 +1,5 @@
 """Streets of a scene: their lines, their surface, and what is painted on it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import cv2

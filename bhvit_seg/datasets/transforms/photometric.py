@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 from mmseg.datasets.transforms import PhotoMetricDistortion
 from mmseg.registry import TRANSFORMS

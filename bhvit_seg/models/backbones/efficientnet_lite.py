@@ -30,8 +30,7 @@ ARCHITECTURES = {'lite0': (1.0, 1.0), 'lite1': (1.0, 1.1), 'lite2': (1.1, 1.2)}
 # Kernel, stride, expansion, channels and blocks of each group of Lite0.
 GROUPS = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3),
           (5, 1, 6, 112, 3), (5, 2, 6, 192, 4), (3, 1, 6, 320, 1))
-# The last groups at strides 4, 8, 16 and 32.
-OUTPUTS = (1, 2, 4, 6)
+OUTPUTS = (1, 2, 4, 6)  # the last groups at strides 4, 8, 16 and 32
 STEM_CHANNELS = 32
 # The normalisation that the ImageNet weights were trained with.
 IMAGENET_MEAN, IMAGENET_STD = 127.0, 128.0

@@ -4,8 +4,6 @@ The paper's backbone learns to classify from labels and from the logits of DeiT-
 :class:`~bhvit_seg.models.segmentors.DistillationSegmentor`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

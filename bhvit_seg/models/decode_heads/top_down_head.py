@@ -1,7 +1,5 @@
 """A small feature pyramid (FPN, arXiv 1612.03144) that ends in one map at the finest stride."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from mmcv.cnn import ConvModule

@@ -1,7 +1,5 @@
 """Distillation losses on class probabilities and feature maps: means over pixels not ignored."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

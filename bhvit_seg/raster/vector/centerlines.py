@@ -23,12 +23,9 @@ from bhvit_seg.raster.vector.line_shapes import shape_lines
 from bhvit_seg.raster.vector.skeletons import skeletonize, usual_width
 
 LAYER = 'centerlines'
-# In cells: enough to remove the steps of cells from a line.
-TOLERANCE = 0.5
-# Smallest length of isolated lines, in widths.
-SHORTEST = 2
-# Fraction of the work that measuring the width of a class takes.
-FIRST_PASS = 0.1
+TOLERANCE = 0.5  # in cells: enough to remove the steps of cells from a line
+SHORTEST = 2  # smallest length of isolated lines, in widths
+FIRST_PASS = 0.1  # fraction of the work that measuring the width of a class takes
 
 
 def centerlines_path(out: str | Path) -> Path:

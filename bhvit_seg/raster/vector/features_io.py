@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 DRIVERS = {'.gpkg': 'GPKG', '.geojson': 'GeoJSON', '.fgb': 'FlatGeobuf'}
-# Several arrays of 8 bytes a pixel are made of a strip.
-PIXELS_IN_STRIP = 4_000_000
-# Largest rounding error of coordinates in GeoJSON, which are text, in pixels.
-ROUNDING = 0.01
+PIXELS_IN_STRIP = 4_000_000  # several arrays of 8 bytes a pixel are made of a strip
+ROUNDING = 0.01  # largest rounding error of coordinates in GeoJSON, which are text, in pixels
 DECIMALS = 7
 METRES_PER_DEGREE = 111_000
 SQLITE = b'SQLite format 3\0'

@@ -27,8 +27,7 @@ LARGEST_DISTORTION = 0.01
 NODES = 65
 # The Earth's radius in metres, and the relative deviation that ellipsoids of the Earth may have.
 EARTH, EARTH_TOLERANCE = 6378137.0, 0.01
-# Length in pixels of the pieces of lines that are measured as geodesics.
-PIECE = 16
+PIECE = 16  # length in pixels of the pieces of lines that are measured as geodesics
 
 
 class Geodesy:

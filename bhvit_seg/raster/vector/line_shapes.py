@@ -5,29 +5,21 @@ so they are redrawn straight to their common target. Ends, half a width short of
 corner, are extended straight to the border. Lines are smoothed within a fraction of the width.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from bhvit_seg.raster.vector.line_graph import Line, LineGraph
 
-# Standard deviation of the smoothing, in widths of the class.
-SMOOTHING = 0.25
-# Junctions closer than this many radii are merged.
-CROSSING = 2
-# In squares and other wide places, radii count up to this many usual radii.
-USUAL_AT_MOST = 1.5
+SMOOTHING = 0.25  # standard deviation of the smoothing, in widths of the class
+CROSSING = 2  # junctions closer than this many radii are merged
+USUAL_AT_MOST = 1.5  # in squares and other wide places, radii count up to this many usual radii
 # Weight of the skeleton's junction against the point that arms aim at, which is ill-defined where
 # they are almost parallel.
 STIFFNESS = 0.1
-# A junction moves by at most this fraction of its radius.
-LARGEST_MOVE = 0.5
-# Lines from a crossing to itself belong to it up to this many radii.
-INSIDE = 4
+LARGEST_MOVE = 0.5  # a junction moves by at most this fraction of its radius
+INSIDE = 4  # lines from a crossing to itself belong to it up to this many radii
 # A line has turned into a corner where its radius is below this fraction of the usual one.
 NARROW = 0.8
-# Isolated lines need at least this many times their width.
-SLENDER = 2
+SLENDER = 2  # isolated lines need at least this many times their width
 
 
 def shape_lines(graph: LineGraph, width: float, shortest: float) -> list[Line]:

@@ -20,10 +20,8 @@ import numpy as np
 if TYPE_CHECKING:
     from bhvit_seg.raster.vector.features_io import LabelRaster
 
-# Areas are sums of rounded ones.
-ROUNDING = 1e-9
-# Scatters consecutive numbers (Knuth's multiplicative hash).
-HASH = 2654435761
+ROUNDING = 1e-9  # areas are sums of rounded ones
+HASH = 2654435761  # scatters consecutive numbers (Knuth's multiplicative hash)
 
 
 class Regions:

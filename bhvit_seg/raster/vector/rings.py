@@ -9,8 +9,6 @@ the time, with 1.4 times the corners, on 3,000 × 3,000 noisy labels, and simpli
 times.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import NamedTuple

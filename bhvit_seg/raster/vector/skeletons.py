@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 TILE = 1024
 HALO = 128
 USUAL_WIDTH = 12
-# Around the raster, where the class is continued beyond the edges.
-PADDING = 64
-# A class that an edge cuts over more than this many widths runs along the edge.
-LONGEST_CUT = 4
+PADDING = 64  # around the raster, where the class is continued beyond the edges
+LONGEST_CUT = 4  # a class that an edge cuts over more than this many widths runs along the edge
 # Outlines along pixels are longer than smooth ones, by this factor on average over directions.
 STAIRCASE = 4 / np.pi
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os.path as osp
 from collections import deque
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os.path as osp
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
@@ -30,8 +29,7 @@ class DatasetCheckHook(Hook):
         UserError: A data set has problems: the first one and their number.
     """
 
-    # Before hooks that write: a run that stops here leaves nothing.
-    priority = 'VERY_HIGH'
+    priority = 'VERY_HIGH'  # before hooks that write: a run that stops here leaves nothing
 
     def __init__(self, splits=('train', 'val', 'test')) -> None:
         unknown = sorted(set(splits) - {'train', 'val', 'test'})

@@ -1,10 +1,7 @@
 """Stop a training at the first non-finite loss and report its origin."""
 
-from __future__ import annotations
-
 import functools
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
 from mmengine.hooks import EMAHook
 from mmengine.runner import Runner
@@ -52,8 +51,7 @@ class TrainingStagesHook(ScheduledHook):
             or latent weights have no parameter group of their own.
     """
 
-    # Before hooks that use the model in an iteration.
-    priority = 'ABOVE_NORMAL'
+    priority = 'ABOVE_NORMAL'  # before hooks that use the model in an iteration
 
     def __init__(self, weights_begin: float = 0.4, rest_begin: float = 0.9,
                  weight_decay: Sequence[float] | None = None,

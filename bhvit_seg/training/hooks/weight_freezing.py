@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS

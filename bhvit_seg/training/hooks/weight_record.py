@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FILE = 'weight_statistics.json'
-# Bins of a histogram on each side of 0; the mean of |w| lies 16 to 32 bins from it.
-SIDE = 256
-# Histograms show this fraction of the weights; what lies further out is cut off.
-VISIBLE = 0.999
+SIDE = 256  # bins of a histogram on each side of 0; the mean of |w| lies 16 to 32 bins from it
+VISIBLE = 0.999  # histograms show this fraction of the weights; what lies further out is cut off
 COLOURS = ('#2e86ab', '#d1495b', '#66a182', '#edae49', '#8d96a3')
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import numpy as np
 import torch
 from mmengine.dist import is_main_process
@@ -44,8 +43,7 @@ class WeightStatisticsHook(Hook):
         UserError: An interval is not a whole number of at least 1, or ``near_zero`` not positive.
     """
 
-    # After what moves weights, before checkpoints.
-    priority = 'LOW'
+    priority = 'LOW'  # after what moves weights, before checkpoints
 
     def __init__(self, interval: int = 100, figure_interval: int = 1000,
                  near_zero: float = 0.005) -> None:
