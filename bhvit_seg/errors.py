@@ -45,6 +45,12 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def shortened(names: list[str], shown: int = 10) -> str:
+    """Return the first names of a list, and how many follow."""
+    more = len(names) - shown
+    return ', '.join(names[:shown]) + (f' and {more} more' if more > 0 else '')
+
+
 def sentence_of(error: BaseException) -> str:
     """Return what the user is told about ``error``, or '' if it is a bug."""
     user_error = find_user_error(error)

@@ -102,9 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     check_arguments(args)
-    from bhvit_seg.raster.opening import load_rasterio
-
-    load_rasterio()
+    load_package('rasterio')
     from bhvit_seg.inference.inputs import find_rasters
     from bhvit_seg.inference.source import ModelSource
     from bhvit_seg.raster.memory import parse_memory

@@ -16,10 +16,10 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 from mmseg.registry import DATASETS
 
-from bhvit_seg.datasets.report import DatasetReport, shortened
+from bhvit_seg.datasets.report import DatasetReport
 from bhvit_seg.datasets.sample_check import SampleCheck
 from bhvit_seg.datasets.transforms import LoadLidarChannels
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, shortened
 from bhvit_seg.fileio import write_text
 
 MAX_THREADS = 8

@@ -65,11 +65,5 @@ def enet_class_weights(pixels: np.ndarray) -> list[float]:
     return np.where(pixels > 0, weights / (weights * frequency).sum(), 1.0).tolist()
 
 
-def shortened(names: list[str], shown: int = 10) -> str:
-    """The first names of a list, and how many follow."""
-    more = len(names) - shown
-    return ', '.join(names[:shown]) + (f' and {more} more' if more > 0 else '')
-
-
 def _rounded(values: list[float], digits: int) -> list[float]:
     return [round(value, digits) for value in values]

@@ -11,9 +11,8 @@ import numpy as np
 from bhvit_seg.datasets.image_io import COLOUR_FLAGS, read_mask, read_pixels
 from bhvit_seg.datasets.lidar import append_lidar
 from bhvit_seg.datasets.masks import IGNORE, MaskEncoding, label_table
-from bhvit_seg.datasets.report import shortened
 from bhvit_seg.datasets.transforms.loading import LoadLidarChannels
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, shortened
 
 PATCH = 4  # the stem cuts images into patches of this side
 VALUES_SHOWN = 5

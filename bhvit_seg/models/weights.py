@@ -14,9 +14,7 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from bhvit_seg.compat.openmmlab import allow_mmengine_checkpoints
-from bhvit_seg.errors import UserError, first_line
-
-SHOWN = 3
+from bhvit_seg.errors import UserError, first_line, shortened
 
 
 def load_checkpoint_safely(path: str | Path, map_location: str = 'cpu') -> dict[str, Any]:
@@ -62,7 +60,7 @@ def state_dict_of(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
 def check_fit(model: nn.Module, state_dict: dict[str, torch.Tensor], name: str | Path) -> None:
     """Raise a UserError unless a state dict from ``name`` has exactly the tensors of the model."""
     expected = model.state_dict()
-    problems = [f'{problem}: {_some(names)}' for problem, names in (
+    problems = [f'{problem}: {shortened(names, 3)}' for problem, names in (
         ('of another shape', [
             f'{key} ({tuple(state_dict[key].shape)} instead of {tuple(own.shape)})'
             for key, own in expected.items()
@@ -73,11 +71,6 @@ def check_fit(model: nn.Module, state_dict: dict[str, torch.Tensor], name: str |
         raise UserError(
             f'the checkpoint {name} is not of this model ({"; ".join(problems)}): use the config '
             'it was trained with')
-
-
-def _some(names: list[str]) -> str:
-    rest = len(names) - SHOWN
-    return ', '.join(names[:SHOWN]) + (f' and {rest} more' if rest > 0 else '')
 
 
 def load_weights(model: nn.Module, path: str | Path) -> dict[str, Any]:

@@ -57,15 +57,8 @@ def folder_of(out: Path) -> Path:
 class Journal:
     """The finished blocks of one output, and the exclusive right to write it; a context manager.
 
-    Leftovers of killed writers of the output are deleted.
-
-    Args:
-        identity: Determines the output's content, for JSON; a run continues only if it is equal.
-        restart: Discard the finished blocks of an earlier run.
-
-    Attributes:
-        folder: The folder of the blocks.
-        done: Indices of the whole blocks.
+    Leftovers of killed writers are deleted. ``identity`` determines the output's content, for JSON:
+    an earlier run continues only if it is equal; ``restart`` discards its blocks.
 
     Raises:
         UserError: Another process writes the output, the journal has another identity or is
@@ -76,7 +69,7 @@ class Journal:
                  restart: bool = False) -> None:
         self.out = Path(out)
         self.folder = folder_of(self.out)
-        self.done: set[int] = set()
+        self.done: set[int] = set()  # indices of the whole blocks
         with _reported(self.folder), contextlib.ExitStack() as stack:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:

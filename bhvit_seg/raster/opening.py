@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from bhvit_seg.datasets.decoder_messages import gdal_damage_as_error
@@ -23,23 +22,19 @@ CLASS_TAG = 'CLASS_'  # a map's band has a tag for each class, its name
 _told: set[tuple[str, str]] = set()
 
 
-def load_rasterio() -> ModuleType:
-    return load_package('rasterio')
-
-
 def open_quietly(path: str | Path, *args: Any, **kwargs: Any) -> Any:
     """``rasterio.open`` without its warning about missing coordinates; GDAL's name the file."""
     from rasterio.errors import NotGeoreferencedWarning
 
     with warnings.catch_warnings(), _named_warnings(path):
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
-        return load_rasterio().open(path, *args, **kwargs)
+        return load_package('rasterio').open(path, *args, **kwargs)
 
 
 @contextlib.contextmanager
 def open_raster(path: str | Path, expected: str = 'a whole raster') -> Iterator[DatasetReader]:
     """Open a raster for reading, or raise a UserError that says what was ``expected``."""
-    load_rasterio()
+    load_package('rasterio')
     with named_failure(path, expected):
         dataset = open_quietly(path)
     with dataset:
@@ -90,7 +85,7 @@ def paths_read(path: str | os.PathLike) -> list[str]:
         only = {} if each == path else {'driver': 'VRT'}
         if only and each.lower().endswith(('.tif', '.tiff', '.jp2', '.jpg', '.png')):
             continue  # the thousands of tiles of a mosaic
-        with contextlib.suppress(load_rasterio().errors.RasterioError), (
+        with contextlib.suppress(load_package('rasterio').errors.RasterioError), (
                 open_quietly(each, **only)) as dataset:
             left += dataset.files
     return sorted(found)

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, load_package
 from bhvit_seg.fileio import identify, refuse_inputs, write_text
 from bhvit_seg.inference.inputs import files_behind
 from bhvit_seg.raster.journal import folder_of
-from bhvit_seg.raster.opening import load_rasterio, open_quietly, paths_read
+from bhvit_seg.raster.opening import open_quietly, paths_read
 
 # A map's tag that says which run it is of, see bhvit_seg.raster.identity.
 IDENTITY_TAG = 'BHVIT_SEG_RUN'
@@ -79,7 +79,7 @@ def run_of(raster: Path) -> str | None:
     try:
         with open_quietly(raster) as dataset:
             return dataset.tags().get(IDENTITY_TAG)
-    except load_rasterio().errors.RasterioError:
+    except load_package('rasterio').errors.RasterioError:
         return None
 
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bhvit_seg.errors import UserError
-from bhvit_seg.raster.opening import load_rasterio
+from bhvit_seg.errors import UserError, load_package
 from bhvit_seg.raster.vector.geodesy import Geodesy
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
     from bhvit_seg.raster.reading import ReadOptions
 
-rasterio = load_rasterio()
+rasterio = load_package('rasterio')
 LARGEST_SIDE = 2**31 - 1
 
 

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import bhvit_seg
-from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.errors import UserError, first_line, load_package
 from bhvit_seg.fileio import write_atomically, write_text
 from bhvit_seg.raster.journal import cannot_write
-from bhvit_seg.raster.opening import CLASS_TAG, load_rasterio, open_quietly
+from bhvit_seg.raster.opening import CLASS_TAG, open_quietly
 
 if TYPE_CHECKING:
     from bhvit_seg.raster.reading import RasterSource
@@ -128,7 +128,7 @@ def _new_file(out: str | os.PathLike, source: RasterSource, profile: Mapping[str
               predictor: int, options: OutputOptions, resampling: str,
               classes: Sequence[str] = ()) -> Iterator[_Writer]:
     """Yield a writer of a file that gets its name when it is whole, and was read back."""
-    rasterio = load_rasterio()
+    rasterio = load_package('rasterio')
     from rasterio._err import CPLE_BaseError
 
     out = Path(out)
@@ -203,7 +203,7 @@ class _Writer:
         window = ((top, top + rows), (0, width))
         self.dataset.write(bands, window=window)
         if mask is not None:
-            with load_rasterio().Env(GDAL_TIFF_INTERNAL_MASK=True):
+            with load_package('rasterio').Env(GDAL_TIFF_INTERNAL_MASK=True):
                 self.dataset.write_mask(mask, window=window)
         self._written.append((top, rows, zlib.crc32(np.ascontiguousarray(bands))))
 

@@ -28,12 +28,6 @@ class TrainedSegmentor:
         checkpoint: The weights; they have to fit the model exactly.
         device: Defaults to a GPU if there is one.
 
-    Attributes:
-        dataset_meta: Metadata of the training data in the checkpoint, or None.
-        palette: A colour (RGB) for each class.
-        n_labels: Number of class ids: two where one score is compared with a threshold.
-        reads_lidar: Whether the pipeline needs a LiDAR raster with each image.
-
     Raises:
         UserError: An argument is wrong.
     """
@@ -50,6 +44,7 @@ class TrainedSegmentor:
             self.pipeline = build_pipeline(cfg)
         meta = load_weights(self.model, checkpoint).get('meta', {})
         self.dataset_meta = meta.get('dataset_meta')
+        # Two class ids where one score is compared with a threshold.
         self.n_labels = max(self.model.num_classes, 2 if self.model.out_channels == 1 else 1)
         self.reads_lidar = any(isinstance(step, LoadLidarChannels) for step in self.pipeline)
         palettes = [source.get('palette') or () for source in find_dataset_meta(

@@ -151,18 +151,8 @@ class LayerWriter:
 
     GeoJSON is in WGS 84 (RFC 7946), others in the raster's CRS. In a GeoPackage only the layer of
     that name is replaced, other formats as files. All features, 16 bytes per vertex, have to fit
-    into memory.
-
-    Args:
-        geometry_type: OGR's name of the geometries' type.
-        measures: Names of the fields of measures, besides class, its name and its colour.
-        labels, geodesy: The raster of the features, and its :func:`check_place`.
-
-    Attributes:
-        counts, sums: By class name, the number of features and the sum of the first measure.
-
-    Raises:
-        UserError: The file is the raster itself, or a GeoPackage that another program has open.
+    into memory. ``geometry_type`` is OGR's name, ``measures`` are fields besides class, its name
+    and colour. A raster as output, or a GeoPackage open elsewhere, is a UserError.
     """
 
     def __init__(self, out: Path, layer: str, geometry_type: str, measures: Sequence[str],
@@ -185,8 +175,8 @@ class LayerWriter:
                  'colour': object}
         self._columns = {name: [np.empty(0, kind)] for name, kind in kinds.items()}
         self._geometries = [np.empty(0, object)]
-        self.counts: Counter[str] = Counter()
-        self.sums: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()  # features by class name
+        self.sums: Counter[str] = Counter()  # of the first measure
 
     def add(self, geometries: np.ndarray, ids: Sequence[int], *measures: np.ndarray) -> None:
         """Add shapely geometries in pixels, their classes, and their measures."""

@@ -31,33 +31,22 @@ PIECE = 16  # length in pixels of the pieces of lines that are measured as geode
 
 
 class Geodesy:
-    """Measures features of a raster, given by points (n, 2) of (column, row).
+    """Measures features of a raster, given by points (n, 2) of (column, row); needs pyproj.
 
-    Attributes:
-        known: Whether metres are known, from a CRS and a transform.
-        located: Whether the CRS is one of the Earth.
-        has_pole: Whether a pole lies inside the raster, so that polygons around it cannot be
-            expressed in longitude and latitude.
-        metres_per_pixel: (2, 2), as columns the vectors of one column and one row in the raster's
-            middle, in metres (map units without a CRS). The axes are those of the map, or on the
-            ellipsoid any perpendicular ones.
-        sides: Width and height in metres of the pixel in the raster's middle on the ellipsoid; None
-            where the CRS has no ellipsoid.
-
-    Args:
-        crs, transform: Of the raster; the CRS may be None.
-        shape: (height, width) in pixels.
-
-    Raises:
-        UserError: pyproj is missing.
+    ``crs`` may be None; ``shape`` is (height, width) in pixels.
     """
 
     def __init__(self, crs: CRS | None, transform: Affine, shape: Sequence[int]) -> None:
         self._linear = np.array([[transform.a, transform.b], [transform.d, transform.e]])
         self._origin = np.array([transform.c, transform.f])
-        self.known = bool(crs) and not transform.is_identity
+        self.known = bool(crs) and not transform.is_identity  # metres
+        # Whether the CRS is one of the Earth, and whether a pole lies inside the raster, so that
+        # polygons around it cannot be expressed in longitude and latitude.
         self.located = self.has_pole = False
+        # Width and height in metres of the middle pixel on the ellipsoid, if the CRS has one.
         self.sides: tuple[float, float] | None = None
+        # (2, 2), as columns the vectors of one column and one row in the raster's middle, in metres
+        # (map units without a CRS), on the axes of the map or any perpendicular ones.
         self.metres_per_pixel = self._linear * (crs.units_factor[1] if self.known else 1.0)
         self._geod = self._nodes = None
         self._by_row = False

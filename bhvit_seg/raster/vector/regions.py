@@ -25,16 +25,10 @@ HASH = 2654435761  # scatters consecutive numbers (Knuth's multiplicative hash)
 
 
 class Regions:
-    """The regions of some classes of a raster, numbered from 1; 0 is everything else.
+    """The regions of the ``chosen`` classes of a raster, numbered from 1; 0 is everything else.
 
-    Args:
-        chosen: Ids of the classes.
-        pixel_areas: See :meth:`~bhvit_seg.raster.vector.geodesy.Geodesy.pixel_areas`.
-        min_area, min_pixels: Smallest area and size of a region, of any class.
-        on_strip: Called after each strip.
-
-    Attributes:
-        classes, pixels, areas: Class id, number of pixels and area of each region.
+    ``pixel_areas`` is that of a ``Geodesy``; ``min_area`` and ``min_pixels`` apply to all classes.
+    ``classes``, ``pixels`` and ``areas`` are class id, number of pixels and area of each region.
     """
 
     def __init__(self, labels: LabelRaster, chosen: Collection[int],
