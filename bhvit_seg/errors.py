@@ -22,7 +22,8 @@ NOTHING_TO_KEEP = 'nothing unfinished is left behind; the same command starts ag
 
 class UserError(ValueError):
     """An error of the user's input, printed without a traceback: one sentence that says what is
-    wrong, where, what was expected and how to correct it."""
+    wrong, where, what was expected and how to correct it. Whatever takes an argument raises it for
+    values out of their range; docstrings name it where that is not obvious."""
 
 
 def find_user_error(error: BaseException | None) -> UserError | None:
@@ -49,6 +50,12 @@ def shortened(names: list[str], shown: int = 10) -> str:
     """Return the first names of a list, and how many follow."""
     more = len(names) - shown
     return ', '.join(names[:shown]) + (f' and {more} more' if more > 0 else '')
+
+
+def first_problem(problems: list[str]) -> str:
+    """Return the first problem, and the number of others."""
+    others = len(problems) - 1
+    return problems[0] + (f' ({others} more problem(s))' if others else '')
 
 
 def sentence_of(error: BaseException) -> str:

@@ -25,9 +25,6 @@ class MaskEncoding:
         classes: Class names that a dict of colours may use.
 
     ``reads_colours`` says whether a palette image is to be read as its colours.
-
-    Raises:
-        UserError: ``encoding`` is none of these, or names a class that ``classes`` lacks.
     """
 
     def __init__(self, encoding: str | Mapping = 'ids', classes: Sequence[str] = ()) -> None:

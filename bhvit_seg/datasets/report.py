@@ -24,11 +24,6 @@ class DatasetReport:
     problems: list[str] = field(default_factory=list)  # sentences; to be fixed before training
     warnings: list[str] = field(default_factory=list)  # what may be intended
 
-    def first_problem(self) -> str:
-        """One sentence: the first problem and the number of others."""
-        others = len(self.problems) - 1
-        return self.problems[0] + (f' ({others} more problem(s))' if others else '')
-
     def summary(self, max_problems: int | None = 20) -> str:
         """Everything as text, at most ``max_problems`` problems of it (``None``: all)."""
         lines = [f'{self.split}: {self.num_images} images, {len(self.classes)} classes, '

@@ -32,9 +32,9 @@ class SampleCheck:
 
         Returns:
             Plain values, fit for JSON. ``problems``: sentences; ``ids``: those in the mask;
-                ``labels``: pixels of each class, or empty; ``ignored``: pixels that are ignored or
-                without data; ``unknown``: pixels of each value outside the mask encoding; ``size``:
-                height and width; ``channels``: [pixels, sums, sums of squares].
+            ``labels``: pixels of each class, or empty; ``ignored``: pixels that are ignored or
+            without data; ``unknown``: pixels of each value outside the mask encoding; ``size``:
+            height and width; ``channels``: [pixels, sums, sums of squares].
         """
         finding = dict(problems=[], ids=[], labels=[], ignored=0, unknown={}, size=None,
                        channels=None)

@@ -69,9 +69,6 @@ class PartlyLabelledDataset(ConcatDataset):
         dataset: Config of the dataset with labels.
         unlabelled: Config of an :class:`UnlabelledDataset`.
         share: Fraction of unlabelled samples in each batch of ``ResumableTrainLoop``, less than 1.
-
-    Raises:
-        UserError: The share is out of range.
     """
 
     def __init__(self, dataset: dict, unlabelled: dict, share: float = 0.5) -> None:

@@ -112,9 +112,6 @@ def count_complexity(model: nn.Module, size: tuple[int, int], in_channels: int =
 
     Args:
         model: A segmentor of mmseg, or a module that takes images ``(B, C, H, W)``.
-
-    Raises:
-        UserError: The network takes no image of this size.
     """
     model = copy.deepcopy(model).cpu().eval()
     layers = {'': model, **_inference_layers(model)}

@@ -45,11 +45,8 @@ def test(config: str | Path, checkpoint: str | Path, data_root: str | Path | Non
 
     Returns:
         ``summary`` (aAcc, mIoU, mFscore, mAcc and others), ``classes`` (IoU, F1, Precision, Recall
-            by class name; None for a class that occurs nowhere), all in per cent, and what was
-            tested. Both are empty with ``test_evaluator.format_only``.
-
-    Raises:
-        UserError: An argument is wrong.
+        by class name; None for a class that occurs nowhere), all in per cent, and what was tested.
+        Both are empty with ``test_evaluator.format_only``.
     """
     cfg = load_config(config, cfg_options, data_root)
     require_settings(cfg, config, 'model', 'test_dataloader', 'test_evaluator')

@@ -46,8 +46,8 @@ def find_images(inputs: Sequence[str | Path], out: str | Path) -> dict[Path, Pat
 
     Returns:
         The name below the output folder, without suffix, by image, sorted: the path below the
-            folder, or below the fixed part of a pattern. Images that differ only in their suffix
-            keep it.
+        folder, or below the fixed part of a pattern. Images that differ only in their suffix keep
+        it.
 
     Raises:
         UserError: An input is missing or holds no images, the output folder is an input, or two

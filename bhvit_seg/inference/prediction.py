@@ -58,9 +58,6 @@ def predict_files(inputs: Sequence[str | Path], source: ModelSource, out: str | 
             :data:`MAX_WHOLE` pixels use windows of the training crop, unless the config itself
             does.
         whole: Predict all images in one piece.
-
-    Raises:
-        UserError: An argument is wrong.
     """
     if not 0 <= opacity <= 1:
         raise UserError(f'--opacity is {opacity}, but it has to be between 0 and 1')

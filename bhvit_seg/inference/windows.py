@@ -93,9 +93,6 @@ def lay_grid(size: tuple[int, int], window: tuple[int, int], overlap: float, cel
         overlap: Fraction of a window's side that its neighbour also covers, from 0 to below 1, read
             as a decimal number: 0.1 of 30 cells are 3 cells. Windows are at least one cell apart.
         cell: Side of a cell.
-
-    Raises:
-        UserError: A size is not a whole number of at least 1, or ``overlap`` is out of range.
     """
     _require_sides('raster', size)
     _require_sides('window', window)

@@ -22,9 +22,6 @@ class StrongDistortion(nn.Module):
         blur: Probability of a 3×3 mean.
         noise: Largest standard deviation of the noise.
         hidden: Largest fraction of the sides that is erased to the mean colour, 0.
-
-    Raises:
-        UserError: An argument is negative, or one that is a fraction exceeds 1.
     """
 
     def __init__(self, gain: float = 0.3, offset: float = 0.3, grey: float = 0.5,

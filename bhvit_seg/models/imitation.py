@@ -31,9 +31,6 @@ class ImitationModel(BaseModel):
         teacher: Config of the teacher's backbone, with the ``init_cfg`` that loads its weights. It
             gets the first three channels of the images.
         map_weights: Factor of each map's loss, finest first. Defaults to 1 over the number of maps.
-
-    Raises:
-        UserError: The two have different numbers of maps, or ``map_weights`` has another.
     """
 
     def __init__(self, backbone: dict, teacher: dict, map_weights: Sequence[float] | None = None,

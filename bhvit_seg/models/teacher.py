@@ -26,9 +26,6 @@ class FrozenTeacher:
 
     It is deliberately not an ``nn.Module``, which would be trained, saved, averaged and wrapped
     with the student. Copies of a student share one teacher.
-
-    Raises:
-        UserError: Neither a file nor a config of a model was given, or no checkpoint.
     """
 
     registry: Registry  # where such models are built

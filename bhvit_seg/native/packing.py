@@ -162,9 +162,6 @@ def export_packed(config: str | Path, checkpoint: str | Path, out: str | Path,
         lidar: Folder with a raster for each image, for models that read them.
         verify: Without it ``'auto'`` stores everything in 32 bits.
         out, precision, threads: See :func:`pack_model`.
-
-    Raises:
-        UserError: An argument is wrong, see also :func:`pack_model`.
     """
     refuse_inputs([out], [config, checkpoint, *images], 'name')
     trained = TrainedSegmentor(config, checkpoint, 'cpu', cfg_options)

@@ -67,9 +67,6 @@ def make_colour(name: str, dtype: np.dtype, tolerance: float,
         tolerance: Largest difference from the colour: of 255 in 8 bits or with a ``value_range``;
             else in units of the raster, as few rasters use the whole range of 16 bits.
         value_range: Values that are scaled to 0 and 255.
-
-    Raises:
-        UserError: White is unknown in this type without a ``value_range``.
     """
     dtype = np.dtype(dtype)
     if dtype == np.uint8:

@@ -44,11 +44,8 @@ def map_run(source: RasterSource, model: Predictor, grid: Grid, blocks: Sequence
 
     Yields:
         For each block ``labels``, ``(h, w)`` uint8 class ids with :data:`NODATA`, and on request
-            ``probabilities``, ``(classes, h, w)`` float16 or uint8 in units of 1/255, with
-            ``valid``, ``(h, w)`` bool, unless every pixel of the raster is valid.
-
-    Raises:
-        UserError: A part of the raster cannot be read.
+        ``probabilities``, ``(classes, h, w)`` float16 or uint8 in units of 1/255, with ``valid``,
+        ``(h, w)`` bool, unless every pixel of the raster is valid.
     """
     statistics = Counter() if statistics is None else statistics
     cell = grid.cell

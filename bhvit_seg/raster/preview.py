@@ -100,7 +100,7 @@ def read_picture(dataset: DatasetReader, size: tuple[int, int], bands: Sequence[
 
     Returns:
         Pixels (3 or 1, h, w), uint8, and where they are declared valid, bool (h, w); others are
-            grey.
+        grey.
     """
     from rasterio.enums import MaskFlags, Resampling
 

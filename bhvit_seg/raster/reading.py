@@ -139,12 +139,8 @@ class RasterSource:
 
         Returns:
             The pixels ``(h, w, C)`` in the order of ``bands``, uint8 for 8-bit rasters without
-                ``value_range``, else float32; and where they are valid, ``(h, w)`` bool. Invalid
-                pixels have ``fill``; pixels beyond the raster repeat its outermost ones and are
-                invalid.
-
-        Raises:
-            UserError: That part of the file cannot be read.
+            ``value_range``, else float32; and where they are valid, ``(h, w)`` bool. Invalid pixels
+            have ``fill``; pixels beyond the raster repeat its outermost ones and are invalid.
         """
         rows = np.arange(window.top, window.bottom)
         columns = np.arange(window.left, window.right)
@@ -195,10 +191,7 @@ class RasterSource:
 
         Returns:
             The values ``(h, w, C)`` of the selected bands; and where they are declared valid, ``(h,
-                w)`` bool, or None for everywhere.
-
-        Raises:
-            UserError: That part of the file cannot be read.
+            w)`` bool, or None for everywhere.
         """
         alpha = len(self._alpha)
         # GDAL writes through the strides of what it is given: bands come out last without a copy.

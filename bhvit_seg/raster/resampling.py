@@ -32,9 +32,6 @@ def resample(dataset: DatasetReader, options: ReadOptions) -> DatasetReader:
 
     Larger pixels are means, smaller ones are interpolated bilinearly; pixels without data are
     ignored. An alpha band is added where there may be any. ``dataset`` must stay open.
-
-    Raises:
-        UserError: Metres are not known, or nodata is ambiguous.
     """
     resolution, name, count = options.resolution, dataset.name, dataset.count
     if resolution is None or not count or max(options.bands or (1,)) > count:

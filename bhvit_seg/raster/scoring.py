@@ -43,9 +43,9 @@ def score_raster(prediction: str | Path, labels: str | Path,
 
     Returns:
         ``summary`` (aAcc, mIoU, mFscore, mAcc) and ``classes`` (IoU, F1, Precision, Recall by class
-            name; None for a class that occurs nowhere) in per cent; ``confusion``, pixels of each
-            labelled class (rows) by predicted class (columns), ``unpredicted`` and ``unlabelled``
-            pixels; and the arguments.
+        name; None for a class that occurs nowhere) in per cent; ``confusion``, pixels of each
+        labelled class (rows) by predicted class (columns), ``unpredicted`` and ``unlabelled``
+        pixels; and the arguments.
 
     Raises:
         UserError: A raster cannot be read, they do not fit together, or have unknown ids.

@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from bhvit_seg.datasets.checks import check_from_config
 from bhvit_seg.datasets.report import DatasetReport
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, first_problem
 from bhvit_seg.training.config import IOU_METRICS, dataset_nodes, listed, type_name
 
 # Losses that compare whole maps and so have no value for each pixel.
@@ -34,8 +34,7 @@ def require_sound(cfg: Config, split: str) -> list[str]:
     """Return the warnings about a config; its problems are a UserError."""
     problems, warnings = check_config(cfg, split)
     if problems:
-        others = len(problems) - 1
-        raise UserError(problems[0] + (f' ({others} more problem(s))' if others else ''))
+        raise UserError(first_problem(problems))
     return warnings
 
 

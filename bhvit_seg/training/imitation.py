@@ -40,10 +40,6 @@ def imitation_config(cfg: Config, images: Sequence[str | Path], teacher: str = '
         weights_begin: Fraction of training after which the weights are binary; activations always
             are. Without effect on a full-precision backbone.
         lr: Highest learning rate.
-
-    Raises:
-        UserError: An argument is out of its range, or the preprocessor lacks means of red, green,
-            blue.
     """
     if teacher not in TEACHERS:
         raise UserError(f'teacher is {teacher!r}: give one of {", ".join(TEACHERS)}')

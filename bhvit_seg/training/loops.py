@@ -137,9 +137,6 @@ class ResumableTrainLoop(IterBasedTrainLoop):
     The sampler must be an ``InfiniteSampler`` or ``DefaultSampler``; a :class:`SeekableSampler`
     replaces it. Checkpoints must be written between gradient accumulations
     (``ResumableCheckpointHook``).
-
-    Raises:
-        UserError: The sampler cannot start at a position, or the dataset has no samples.
     """
 
     def __init__(self, runner, dataloader: dict, max_iters: int, **kwargs) -> None:

@@ -22,9 +22,6 @@ class LatentWeightOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         optim_wrapper_cfg: As in mmengine.
         paramwise_cfg: As in mmengine, without effect on latent weights, and ``latent_lr_mult`` (1)
             and ``latent_decay_mult`` (0), factors of their learning rate and weight decay.
-
-    Raises:
-        UserError: One of the two is negative.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:

@@ -42,9 +42,6 @@ def train(config: str | Path, data_root: str | Path | None = None,
         seed: Random seed. Defaults to the config's.
         cfg_options: Settings that override the config's, by dotted key.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
-
-    Raises:
-        UserError: An argument or the config is wrong.
     """
     cfg = load_config(config, cfg_options, data_root)
     require_settings(cfg, config, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')

@@ -27,9 +27,6 @@ class TrainedSegmentor:
         config, cfg_options: See :func:`~bhvit_seg.training.config.load_config`.
         checkpoint: The weights; they have to fit the model exactly.
         device: Defaults to a GPU if there is one.
-
-    Raises:
-        UserError: An argument is wrong.
     """
 
     def __init__(self, config: str | Path, checkpoint: str | Path, device: str | None = None,

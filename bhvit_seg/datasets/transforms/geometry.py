@@ -25,9 +25,6 @@ class RandomScaleCrop(BaseTransform):
         ratio_range: Smallest and largest magnification.
         favoured_classes: Labels of which the window contains a random pixel with probability
             ``favour_prob``, where the tile has one.
-
-    Raises:
-        UserError: An argument is out of range.
     """
 
     def __init__(self, crop_size: int | Sequence[int], ratio_range: Sequence[float] = (0.5, 2.0),

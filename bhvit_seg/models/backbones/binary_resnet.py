@@ -100,9 +100,6 @@ class BinaryResNet(Backbone):
         norm_cfg: ``type`` ``'BN'`` (default) or ``'SyncBN'``.
         binary: ``False`` gives the full-precision twin, with ReLU where the sign was the only
             nonlinearity.
-
-    Raises:
-        UserError: An argument out of its range, an image of another channel count.
     """
 
     def __init__(self, recipe: str = 'reactnet', depths: Sequence[int] = (2, 2, 2, 2),

@@ -79,9 +79,6 @@ class BinaryViT(Backbone):
         depth: Number of blocks, at least 4. The defaults give 13 M parameters, like BHViT-Tiny.
         num_heads: Attention heads, a divisor of ``channels``.
         mlp_ratio: Hidden channels of the MLP over ``channels``.
-
-    Raises:
-        UserError: An argument out of its range, an image of another channel count.
     """
 
     def __init__(self, channels: int = 256, depth: int = 16, num_heads: int = 4,

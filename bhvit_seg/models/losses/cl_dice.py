@@ -51,10 +51,6 @@ class CLDiceLoss(nn.Module):
         iterations: Erosions; at least half the width of the widest road in pixels.
         smooth: Added to both sides of each ratio, in pixels.
         loss_weight, loss_name: Factor and logged name of the loss.
-
-    Raises:
-        UserError: ``alpha`` is not a fraction, ``iterations`` or ``smooth`` is not positive, or a
-            class is negative.
     """
 
     def __init__(self, classes: Sequence[int] = (1,), alpha: float = 0.5, iterations: int = 10,

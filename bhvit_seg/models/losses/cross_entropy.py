@@ -46,9 +46,6 @@ class WeightedCrossEntropyLoss(nn.Module):
             label, weight: Class ids, and a factor for each pixel, ``(B, H, W)``.
             reduction_override: ``'none'``: weighted loss of each pixel ``(B, H, W)``, for mmseg's
                 pixel sampler; ``'sum'``: their sum; ``'mean'`` or None: their weighted mean.
-
-        Raises:
-            UserError: Not as many class weights as classes, or an unknown reduction.
         """
         cls_score = with_background(cls_score)
         classes = cls_score.shape[1]

@@ -27,9 +27,6 @@ class PixelDistillationLoss(nn.Module):
 
     ``T²`` keeps the size of the gradient when T, the ``temperature``, changes. One channel of
     logits is that of a sigmoid.
-
-    Raises:
-        UserError: The temperature is not positive.
     """
 
     def __init__(self, temperature: float = 1.0, loss_weight: float = 1.0) -> None:
@@ -72,9 +69,6 @@ class FeatureDistillationLoss(nn.Module):
     Args:
         in_index: The maps to compare, finest first.
         student_channels, teacher_channels: Channels of each.
-
-    Raises:
-        UserError: There are not as many channels as maps.
     """
 
     def __init__(self, in_index: Sequence[int] = (3,), student_channels: Sequence[int] = (512,),

@@ -100,7 +100,7 @@ class DistillationSegmentor(TaughtMixin, EncoderDecoder):
 
         Returns:
             The losses of the heads times 1 − λ − β, ``loss_distillation`` and, with a
-                ``feature_loss``, ``loss_feature_distillation`` times λ, and the heads' accuracies.
+            ``feature_loss``, ``loss_feature_distillation`` times λ, and the heads' accuracies.
         """
         self.load_teacher()
         labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)

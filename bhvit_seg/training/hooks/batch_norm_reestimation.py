@@ -32,9 +32,6 @@ class BatchNormReestimationHook(Hook):
 
     Args:
         num_batches: Batches per process.
-
-    Raises:
-        UserError: ``num_batches`` is not a whole number of at least 1.
     """
 
     priority = 'LOW'  # after averages of weights, before checkpoints

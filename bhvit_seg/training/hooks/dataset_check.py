@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
 from bhvit_seg.datasets.checks import check_from_config
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, first_problem
 from bhvit_seg.fileio import write_text
 from bhvit_seg.training.runner import model_of
 
@@ -24,9 +24,6 @@ class DatasetCheckHook(Hook):
 
     Args:
         splits: Which of ``train``, ``val`` and ``test`` are checked where they are used.
-
-    Raises:
-        UserError: A data set has problems: the first one and their number.
     """
 
     priority = 'VERY_HIGH'  # before hooks that write: a run that stops here leaves nothing
@@ -76,4 +73,4 @@ class DatasetCheckHook(Hook):
             runner.logger.info(f'{split} data checked: {report.num_images} images, see {where}.txt')
             return None
         runner.logger.error(report.summary())
-        return f'{report.first_problem()}; {where}.txt lists all that was found'
+        return f'{first_problem(report.problems)}; {where}.txt lists all that was found'

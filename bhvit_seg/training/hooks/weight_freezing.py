@@ -43,9 +43,6 @@ class OscillationFreezingHook(ScheduledHook):
         threshold: Fractions of steps with a flip, when counting begins and at the end.
         begin: Fraction of training, 0 to 1, after which flips are counted.
         window: Steps of the optimizer in which flips are counted, 2 to 127.
-
-    Raises:
-        UserError: An argument is out of its range.
     """
 
     # After the optimizer's step, before averages, statistics and checkpoints.

@@ -38,9 +38,6 @@ class WeightStatisticsHook(Hook):
         figure_interval: Iterations between histograms and plots; the last iteration has one too.
         near_zero: Distance from the threshold; the default is ten steps of Adam at the paper's
             learning rate.
-
-    Raises:
-        UserError: An interval is not a whole number of at least 1, or ``near_zero`` not positive.
     """
 
     priority = 'LOW'  # after what moves weights, before checkpoints
