@@ -1,4 +1,3 @@
-"""1-bit vision transformers for semantic segmentation; ``bhvit_seg.modules`` registers all
-parts."""
+"""1-bit vision transformers for semantic segmentation; :mod:`bhvit_seg.modules` registers them."""
 
 __version__ = '0.1.0'

@@ -94,8 +94,7 @@ _explanations: list[Callable[[], str]] = []
 
 @contextlib.contextmanager
 def explain_interrupt(explain: Callable[[], str]) -> Iterator[None]:
-    """Add ``explain()``, called in the signal handler, to the message if the block is
-    interrupted."""
+    """Add ``explain()``, called in the signal handler, to the message of an interrupt."""
     _explanations.append(explain)
     try:
         yield

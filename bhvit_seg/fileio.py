@@ -75,8 +75,7 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 
 def remove_leftovers(folder: str | os.PathLike) -> list[Path]:
-    """Delete partial files that killed writers left in the folder of a single writer; return
-    them."""
+    """Delete partial files of killed writers in the folder of a single writer; return them."""
     leftovers = sorted(path for path in Path(folder).glob(f'.*{PARTIAL}*')
                        if LEFTOVER.fullmatch(path.name))
     for leftover in leftovers:
@@ -85,8 +84,7 @@ def remove_leftovers(folder: str | os.PathLike) -> list[Path]:
 
 
 def make_output_folder(path: str | os.PathLike, name: str) -> Path:
-    """Create the folder ``path``, given by the argument ``name``; a UserError if it is not
-    writable."""
+    """Create the folder ``path`` of the argument ``name``; a UserError if it is not writable."""
     folder = Path(path)
     probe = folder / f'.write-test.{os.getpid()}{PARTIAL}'
     try:

@@ -33,8 +33,7 @@ def config_paths() -> dict[str, Path]:
 
 
 def find_config(config: str | Path) -> Path:
-    """Return a config given as a path or a name, or raise a UserError that names the nearest
-    ones."""
+    """Return the path of a config, given as one or as a name; the UserError has near ones."""
     path = Path(config)
     if path.is_file():
         return path
@@ -53,8 +52,7 @@ def shipped_models() -> dict[str, dict[str, Any]]:
 
 
 def find_model(model: str | Path) -> Path:
-    """Return a packed model given as a path or a name, or raise a UserError, also if it is
-    damaged."""
+    """Return the path of a packed model, given as one or as a name; checks the SHA-256."""
     models = shipped_models()
     if str(model) not in models:
         if Path(model).is_file():

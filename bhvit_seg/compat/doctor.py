@@ -1,5 +1,4 @@
-"""``bhvit-seg doctor``: what is installed, missing or does not fit; needs only the standard
-library."""
+"""``bhvit-seg doctor``: what is installed, missing or broken; needs only the standard library."""
 
 import contextlib
 import importlib
@@ -62,8 +61,7 @@ class Diagnosis:
 
 
 def examine(instruction_sets: Callable[[], list[str]]) -> Diagnosis:
-    """Examine the interpreter, the processor, the engine (by ``instruction_sets``) and the
-    packages."""
+    """Examine interpreter, processor, engine (by ``instruction_sets``) and packages."""
     flags = ' '.join(cpu_flags()) or 'no vector instructions known'
     found = Diagnosis(f'bhvit_seg {bhvit_seg.__version__}, Python {platform.python_version()}, '
                       f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {flags}')

@@ -31,8 +31,7 @@ CACHE_VERSION = 5
 
 def check_from_config(cfg, split: str = 'train', cache_file: str | os.PathLike | None = None,
                       progress: bool = True) -> DatasetReport:
-    """Check the data set of a split of a config; see :func:`check_dataset`,
-    :func:`require_folders`."""
+    """Check the data set of a split of a config; see :func:`check_dataset`."""
     require_folders(cfg, split)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     loader, model = cfg[f'{split}_dataloader'], cfg.get('model') or {}
@@ -50,8 +49,7 @@ def check_from_config(cfg, split: str = 'train', cache_file: str | os.PathLike |
 
 
 def require_folders(cfg, split: str = 'train') -> None:
-    """Raise a UserError if a config lacks a split, or its ``data_root`` or image folder is
-    missing."""
+    """Raise a UserError if a config lacks a split, its ``data_root`` or its image folder."""
     loader = cfg.get(f'{split}_dataloader')
     if not loader:
         raise UserError(f'the config has no {split}_dataloader: choose another split')

@@ -100,8 +100,7 @@ def find_zeroed_part(content: bytes) -> str | None:
 
 @contextlib.contextmanager
 def gdal_damage_as_error() -> Iterator[list[str]]:
-    """Raise a RasterioError where GDAL only warns that pixels are lost; yield its other
-    warnings."""
+    """Raise a RasterioError where GDAL only warns of lost pixels; yield its other warnings."""
     from rasterio.errors import RasterioError
 
     found, harmless, thread = [], [], threading.get_ident()

@@ -133,8 +133,7 @@ def read_mask(path: str, backend_args: dict | None = None, colours: bool = False
 
 def write_labels(path: str | Path, labels: np.ndarray,
                  palette: Sequence[Sequence[int]] | None = None) -> None:
-    """Write class ids (H, W), up to 255, as an 8-bit PNG, with a palette (RGB for each id) for
-    viewers."""
+    """Write class ids (H, W), 0 to 255, as a PNG, with a palette (RGB for each id) for viewers."""
     if labels.max(initial=0) > 255:
         raise UserError(f'{path} cannot hold the class id {labels.max()}: an 8-bit label map has '
                         'ids up to 255')
@@ -189,8 +188,7 @@ def _find_gaps(bands: np.ndarray, nodata: float | None, alpha: int | None) -> np
 
 
 def fill_gaps(image: np.ndarray, gaps: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Set pixels without data to the mean of the others, in place; return image and gaps or
-    None."""
+    """Set pixels without data to the others' mean, in place; return image and gaps or None."""
     if gaps is None or not gaps.any():
         return image, None
     rest = image[~gaps]
@@ -271,8 +269,7 @@ def _read_tiff_with_pillow(content: bytes, path: str, kind: str) -> _Tiff:
 
 def _decode_with_pillow(content: bytes, path: str, kind: str, mode: str | None = None,
                         upright: bool = False) -> np.ndarray:
-    """Decode to a mode, by default numbers or RGB, never through a palette; ``upright``: by
-    EXIF."""
+    """Decode to a mode, by default numbers or RGB without a palette; ``upright``: by EXIF."""
     with _open_with_pillow(content, path, kind) as image:
         picture = ImageOps.exif_transpose(image) if upright else image
         mode = mode or PILLOW_MODES.get(image.mode, image.mode)

@@ -86,8 +86,7 @@ class MaskEncoding:
 
 
 def label_table(reduce_zero_label: bool = False, label_map: Mapping | None = None) -> np.ndarray:
-    """Return the (256,) uint8 table from ids in a file to mmseg's labels (``label_map`` applies
-    last)."""
+    """Return the (256,) uint8 table from ids in a file to mmseg's labels."""
     table = renamed = np.arange(256, dtype=np.uint8)
     if reduce_zero_label:
         table = np.array([IGNORE, *range(254), IGNORE], np.uint8)

@@ -120,8 +120,7 @@ class LoadUnlabelledImage(BaseTransform):
 
 
 def find_images(places: Sequence[str | Path]) -> list[Path]:
-    """Return images named and images in folders; a missing or empty folder or file is a
-    UserError."""
+    """Return the images of folders, and images; a missing file or empty folder is a UserError."""
     suffixes = {*IMAGE_SUFFIXES, *RASTER_SUFFIXES}
     files = []
     for place in map(Path, places):

@@ -1,5 +1,4 @@
-"""Scores of classes in per cent from areas in pixels, and tables; undefined ones are NaN or
-None."""
+"""Scores of classes in per cent from areas in pixels, and tables; undefined is NaN or None."""
 
 from __future__ import annotations
 

@@ -82,8 +82,7 @@ def test(config: str | Path, checkpoint: str | Path, data_root: str | Path | Non
 
 
 def set_evaluators(cfg: Config, out: str | Path | None) -> None:
-    """Let the evaluators keep the scores of classes; predictions without a folder are a
-    UserError."""
+    """Let the evaluators keep the scores of classes; predictions need a folder ``out``."""
     cfg.test_evaluator = [evaluator for _, evaluator in listed(cfg.test_evaluator, '')]
     score_classes(cfg, 'test')
     if 'PerClassMetric' not in map(type_name, cfg.test_evaluator):

@@ -65,8 +65,7 @@ def find_images(inputs: Sequence[str | Path], out: str | Path) -> dict[Path, Pat
 
 
 def find_rasters(inputs: Sequence[str | Path], out: str | Path) -> dict[Path | str, Path]:
-    """List rasters like :func:`find_images`, and addresses of GDAL as text; ``out`` may be a
-    file."""
+    """List rasters like :func:`find_images`, and addresses of GDAL as text."""
     return _find(inputs, out, RASTER_SUFFIXES, 'rasters')
 
 

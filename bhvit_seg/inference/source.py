@@ -31,8 +31,7 @@ class ModelSource:
         return [str(file) for file in (self.packed, self.config, self.checkpoint) if file]
 
     def load(self, windows: bool = True) -> Predictor:
-        """Load the model, or raise a UserError, also if ``windows`` are needed and cannot be
-        joined."""
+        """Load the model; a UserError if that fails, or if ``windows`` cannot be joined."""
         if self.packed is not None:
             from bhvit_seg.inference.packed_predictor import PackedPredictor
 

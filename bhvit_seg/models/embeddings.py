@@ -36,8 +36,7 @@ def _pad_to_multiple(maps: Tensor, multiple: int) -> Tensor:
 
 
 class PatchEmbedding(nn.Module):
-    """The stem: convolution whose stride is its size, norm, GELU, position embedding of
-    ``map_size``."""
+    """The stem: convolution whose stride is its size, norm, GELU, position embedding."""
 
     def __init__(self, in_channels: int, channels: int, norm_cfg: dict, map_size: int,
                  patch_size: int = 4) -> None:

@@ -29,8 +29,7 @@ class BinaryMLP(nn.Module):
         self.layer_scale = LayerScale(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalised rows ``(N, C)`` to rows before the last output shift and LayerScale, see
-        :meth:`output_affine`."""
+        """Map normalised rows ``(N, C)`` to rows; :meth:`output_affine` follows."""
         act1, act2 = self.act1, self.act2
         hidden = normalize(self.norm1, self.fc1(x), -act1.shift_in)
         hidden = add_tiled_(hidden, x)

@@ -1,5 +1,4 @@
-"""The token mixers of BHViT (arXiv 2503.02394), MSGDC and MSMHA, on token rows ``(B · H · W,
-C)``."""
+"""The token mixers of BHViT (arXiv 2503.02394) on rows ``(B · H · W, C)``: MSGDC, MSMHA."""
 
 from __future__ import annotations
 

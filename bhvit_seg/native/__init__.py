@@ -1,5 +1,4 @@
-"""The packed model, a trained segmentor as bits, and its engine; needs only NumPy (but
-``export``)."""
+"""The packed model and its engine; needs only NumPy, except for ``export``."""
 
 from .engine import instruction_sets, processor_limits, usable_cores
 from .segmentor import PATCH, PackedSegmentor

@@ -1,5 +1,4 @@
-"""The meta data of a packed model (``docs/packed.md``), all optional, checked against its
-network."""
+"""The optional meta data of a packed model (``docs/packed.md``), checked against its network."""
 
 from __future__ import annotations
 

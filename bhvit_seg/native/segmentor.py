@@ -92,7 +92,7 @@ class PackedSegmentor:
         return self._run(self._engine.predict, image, np.uint8)
 
     def logits(self, image: np.ndarray) -> np.ndarray:
-        """Return scores ``(classes, ⌈H/4⌉, ⌈W/4⌉)`` or ``(B, ...)``, float32; see
+        """Return scores ``(classes, ⌈H/4⌉, ⌈W/4⌉)`` or ``(B, ...)`` float32; see
         :meth:`predict`."""
         return self._run(self._engine.logits, image, np.float32)
 
@@ -108,8 +108,8 @@ class PackedSegmentor:
         return results[0] if image.ndim == 3 else results
 
     def label(self, logits: np.ndarray) -> np.ndarray:
-        """Return class ids ``(4 h, 4 w)``, uint8, of finite logits ``(classes, h, w)`` upsampled
-        bilinearly; others are a UserError."""
+        """Return class ids ``(4 h, 4 w)``, uint8, of upsampled finite logits ``(classes, h,
+        w)``."""
         _check_array(logits, 'logits', 'classes, h, w')
         if logits.dtype.kind not in 'fiu':
             raise UserError(f'the logits have the dtype {logits.dtype}: give numbers, such as '

@@ -1,5 +1,4 @@
-"""Identity of a run (raster, model, options), in a map's tag and journal, to prevent mixing
-runs."""
+"""Identity of a run (raster, model, options), in map and journal, to prevent mixing runs."""
 
 from __future__ import annotations
 
@@ -75,8 +74,7 @@ def _checksum(dataset: rasterio.io.DatasetReader) -> int:
 
 
 def digests(identity: dict[str, Any], labels: Path, probabilities: Path | None) -> dict[Path, str]:
-    """Return a digest of the identity of each file; that of labels does not depend on
-    probabilities."""
+    """Return digests of the identity for each file; labels do not depend on probabilities."""
     contents = {labels: {key: identity[key] for key in identity if key != 'probabilities'}}
     if probabilities is not None:
         contents[probabilities] = identity
@@ -85,8 +83,7 @@ def digests(identity: dict[str, Any], labels: Path, probabilities: Path | None) 
 
 
 def is_finished(wanted: dict[Path, str]) -> bool:
-    """Whether all files of a map exist; a UserError if one has other contents, by
-    :func:`digests`."""
+    """Whether all files of a map exist; a UserError if one has another digest."""
     for path in filter(Path.exists, wanted):
         if run_of(path) != wanted[path]:
             raise UserError(f'{path} is there already, and is not the map of this raster by this '

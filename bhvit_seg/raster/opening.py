@@ -73,8 +73,7 @@ def _named_warnings(path: str | Path) -> Iterator[None]:
 
 
 def paths_read(path: str | os.PathLike) -> list[str]:
-    """Return the paths and addresses that GDAL reads for a raster, also of nested VRTs and
-    masks."""
+    """Return the paths and addresses that GDAL reads for a raster, with nested VRTs and masks."""
     path = os.fspath(path)
     found, left = set(), [path]
     while left:

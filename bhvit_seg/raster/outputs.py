@@ -186,8 +186,7 @@ def write_notes(labels: Path, files: Sequence[Path], made_by: str, finished: boo
 
 
 def is_ours(labels: Path, file: Path, made_by: str | None = None) -> bool:
-    """Whether a file is an unchanged companion of a map and, given ``made_by``, complete with those
-    options."""
+    """Whether a file is an unchanged companion of a map, complete if ``made_by`` is given."""
     note = notes_of(labels).get(os.path.relpath(file, labels.parent))
     if note is None or not file.exists():
         return False

@@ -44,8 +44,7 @@ NORTH = ('<div class="chip" id="north" role="img" aria-label="North: {degrees:.0
 def write_page(image: str | Path, labels: str | Path, out: str | Path, title: str, *,
                bands: Sequence[int] | None = None, max_side: int = MAX_SIDE,
                alpha: bool = True) -> None:
-    """Write a page with labels, image, legend and georeference; arguments of
-    :func:`write_preview`."""
+    """Write a page with labels and image under a slider; arguments of :func:`write_preview`."""
     with open_raster(image) as source, open_raster(labels) as result:
         check_same_size(source, result)
         size = fit(source.shape, max_side)

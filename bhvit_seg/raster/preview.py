@@ -151,8 +151,7 @@ def read_labels(dataset: DatasetReader, size: tuple[int, int]) -> LabelPicture:
 
 def encode(bands: np.ndarray, driver: str, colours: dict[int, tuple[int, ...]] | None = None,
            **options: Any) -> bytes:
-    """Encode a picture, uint8 (bands, h, w), by GDAL's ``driver``; ``colours`` is its table
-    (RGBA)."""
+    """Encode a picture, uint8 (bands, h, w), by GDAL's ``driver``, with a table (RGBA)."""
     from rasterio.errors import NotGeoreferencedWarning
     from rasterio.io import MemoryFile
 

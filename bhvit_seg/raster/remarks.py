@@ -27,8 +27,7 @@ TIFF_DRIVERS = ('GTiff', 'COG')
 
 def find_remarks(source: RasterSource, ground_sampling_distance: float | None = None
                  ) -> Iterator[str]:
-    """Yield sentences about possible misinterpretations of a raster, given the model's metres per
-    pixel."""
+    """Yield possible misinterpretations of a raster, given the model's metres per pixel."""
     with open_quietly(source.path) as dataset:
         yield from _band_order(source, dataset)
         yield from _orientation(source, dataset)

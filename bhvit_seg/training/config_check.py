@@ -1,5 +1,4 @@
-"""Faults of a config, mostly in combinations of settings, found before anything is built from
-it."""
+"""Faults of a config, mostly in combinations of settings, found before building it."""
 
 import math
 import re

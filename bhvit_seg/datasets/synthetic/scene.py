@@ -30,8 +30,7 @@ class Scene(NamedTuple):
 
 
 def generate_scene(seed: int | tuple[int, ...], size: tuple[int, int] = (256, 256)) -> Scene:
-    """Generate the scene of a seed (integers from 0); ``size`` is (height, width), at least 32
-    each."""
+    """Generate the scene of a seed, integers from 0; ``size`` is (height, width), from 32."""
     if min(size) < MIN_SIDE:
         raise UserError(f'size={tuple(size)} of a synthetic scene: expected at least '
                         f'{MIN_SIDE}x{MIN_SIDE} pixels')

@@ -5,8 +5,7 @@ from mmseg.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class CameraPhotoMetricDistortion(PhotoMetricDistortion):
-    """``PhotoMetricDistortion`` of the first three channels (blue, green, red; 0..255; made
-    8-bit)."""
+    """``PhotoMetricDistortion`` of the first three channels (blue, green, red), as 8-bit values."""
 
     def transform(self, results: dict) -> dict:
         image = results['img']

@@ -70,8 +70,7 @@ def _checked_arch(arch: str | dict) -> dict:
 
 
 class Block(nn.Module):
-    """Token mixer and MLP with shortcuts, and shift branches; the MLP is dropped at
-    ``drop_path_rate``."""
+    """Token mixer and MLP with shortcuts, and shift branches; ``drop_path_rate`` is the MLP's."""
 
     def __init__(self, mixer: nn.Module, channels: int, mlp_channels: int, norm_cfg: dict,
                  rectify: bool, drop_path_rate: float, binary: bool, shifts: bool) -> None:
@@ -256,8 +255,7 @@ class BHViT(Backbone):
                 module.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> BHViT:
-        """Set the mode; frozen stages and, with ``norm_eval``, all BatchNorms stay in
-        evaluation."""
+        """Set the mode; frozen stages and, with ``norm_eval``, BatchNorms stay in evaluation."""
         super().train(mode)
         if mode:
             self._freeze()

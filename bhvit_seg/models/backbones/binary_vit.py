@@ -39,8 +39,7 @@ class BinaryProduct(BinaryProjection):
 
 
 class BinaryViTBlock(nn.Module):
-    """Attention over all tokens of a map (a plain softmax in the twin) and an MLP, with
-    shortcuts."""
+    """Attention over all tokens (a plain softmax in the twin) and an MLP, with shortcuts."""
 
     def __init__(self, channels: int, num_heads: int, mlp_ratio: int, norm_cfg: dict,
                  binary: bool) -> None:

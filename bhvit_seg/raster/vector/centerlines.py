@@ -29,8 +29,7 @@ FIRST_PASS = 0.1  # fraction of the work that measuring the width of a class tak
 
 
 def centerlines_path(out: str | Path) -> Path:
-    """Return the file of centre lines beside polygons in ``out``: the same GeoPackage, or
-    another."""
+    """Return the file of centre lines beside polygons in ``out``, for GeoPackages the same."""
     out = Path(out)
     if out.suffix.lower() == '.gpkg':
         return out

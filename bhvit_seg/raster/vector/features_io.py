@@ -121,8 +121,7 @@ def check_output(out: Path) -> None:
 
 
 def check_place(dataset: DatasetReader, out: Path) -> Geodesy:
-    """Return the geodesy of a raster, or raise a UserError if GeoJSON cannot express its
-    location."""
+    """Return the geodesy of a raster; a UserError if GeoJSON cannot express its location."""
     geodesy = Geodesy(dataset.crs, dataset.transform, dataset.shape)
     if DRIVERS[out.suffix.lower()] == 'GeoJSON' and (not geodesy.located or geodesy.has_pole):
         if geodesy.located:

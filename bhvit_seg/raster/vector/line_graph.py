@@ -105,8 +105,7 @@ class LineGraph:
                               (one.nodes[1], other.nodes[1])))
 
     def prune(self) -> None:
-        """Remove spurs, lines not longer than the class is wide; where an end forks, keep the
-        straight one."""
+        """Remove spurs, lines not longer than the class is wide; forks keep the straight branch."""
         self.join()
         pruned = True
         while pruned:

@@ -13,8 +13,7 @@ from bhvit_seg.training.runner import model_of
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):
-    """Raise a :class:`UserError` naming iteration, loss terms and first bad layer, before weights
-    change."""
+    """Raise a UserError naming iteration, loss terms and first bad layer, before the update."""
 
     def before_train(self, runner) -> None:
         self._handle = model_of(runner).register_forward_hook(

@@ -117,8 +117,7 @@ class OscillationFreezingHook(ScheduledHook):
 
 
 class WatchedWeight:
-    """Latent weights ``(out, ...)`` of a layer with flips in this window, frozen ones, and a
-    ``state`` to resume."""
+    """Latent weights ``(out, ...)`` with flips in this window, frozen ones, and a state."""
 
     def __init__(self, weight: Tensor, state: dict[str, Tensor] | None = None) -> None:
         self.weight = weight
@@ -163,8 +162,7 @@ class WatchedWeight:
         self.weight.copy_(rows.view_as(self.weight))
 
     def freeze(self, limit: float) -> None:
-        """Freeze weights with more than ``limit`` flips, all but one of a channel; begin a new
-        window."""
+        """Freeze weights with over ``limit`` flips, all but one of a channel; begin a window."""
         picked = (self.flips > limit) & ~self.frozen
         if picked.any():
             rows = self.weight.detach().flatten(1)
