@@ -6,9 +6,9 @@ import sys
 
 from bhvit_seg.errors import UserError, command
 
-# By task: the subcommands and what stands beside each in `bhvit-seg --help`. The module of a
-# subcommand has its name, with underscores, and these members: DESCRIPTION, EXAMPLES,
-# add_arguments(parser) and run(args), which returns the exit status (None: 0).
+# Subcommands by task, with their summaries for `bhvit-seg --help`. The module of a subcommand has
+# its name, with underscores, and DESCRIPTION, EXAMPLES, add_arguments(parser) and run(args), which
+# returns the exit status (None: 0).
 GROUPS = {
     'Getting started': {
         'demo': 'train a small model on synthetic scenes and draw what it predicts (minutes)',

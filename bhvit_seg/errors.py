@@ -88,7 +88,7 @@ def load_package(name: str) -> ModuleType:
         raise UserError(missing_package(name)) from error
 
 
-# What explain_interrupt has been told. The outermost counts: it knows which command was typed.
+# Arguments of explain_interrupt; the outermost one is used, as it knows the command.
 _explanations: list[Callable[[], str]] = []
 
 
@@ -118,7 +118,7 @@ class _Interruption:
     def __enter__(self) -> _Interruption:
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
-                # What is ignored, as by nohup, stays so.
+                # Ignored signals, as with nohup, stay ignored.
                 if signal.getsignal(signum) is not signal.SIG_IGN:
                     self.before[signum] = signal.signal(signum, self.handle)
             sys.unraisablehook = self.repeat
@@ -131,8 +131,7 @@ class _Interruption:
 
     def handle(self, signum: int, frame) -> None:
         if os.getpid() != self.process:
-            # A worker that was forked from here ends without a word, also of torch's, which
-            # complains about every worker with another status than 0.
+            # A forked worker ends silently: torch reports any other status than 0.
             os._exit(0 if signum == signal.SIGINT else 128 + signum)
         self.signum = self.signum or signum
         if not self.text:

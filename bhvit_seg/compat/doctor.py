@@ -18,17 +18,16 @@ from bhvit_seg.errors import UserError, first_line
 from bhvit_seg.extras import engine_failure, install_line, reinstall_line
 
 PYTHON_FOR_STACK = (3, 10)
-# By extra: the distributions that provide mmseg, mmengine and mmcv, and the versions they are
-# tried with.
+# By extra: the distributions of mmseg, mmengine and mmcv, and the versions that were tested.
 STACKS = {
     'mm': {'mmseg': ('onedl-mmsegmentation', '1.4'), 'mmengine': ('onedl-mmengine', '0.10'),
            'mmcv': ('onedl-mmcv', '2.3')},
     'openmmlab': {'mmseg': ('mmsegmentation', '1.2.2'), 'mmengine': ('mmengine', '0.10.7'),
                   'mmcv': ('mmcv', '2.1.0')},
 }
-# Others that write into the same folders.
+# Other distributions that write into the same folders.
 SAME_FOLDERS = {'mmcv': ('mmcv-lite', 'mmcv-full', 'onedl-mmcv-lite')}
-# By extra: what it is for, and what is imported, in the order in which they need each other.
+# By extra: its commands, and its packages in the order of their dependencies.
 TASKS = {
     'predict': ('predict --packed', ('cv2', 'PIL')),
     'raster': ('predict-raster --packed, score-raster', ('rasterio', 'filelock')),
@@ -163,7 +162,7 @@ def import_failure(module: str) -> str:
         try:
             importlib.import_module(module)
             if module == 'mmseg':
-                # The package itself is empty; this is where it needs the others.
+                # The package itself is empty; this imports the others.
                 importlib.import_module('mmseg.models')
         except ModuleNotFoundError as error:
             return 'missing' if error.name == module else f'it needs {error.name}'

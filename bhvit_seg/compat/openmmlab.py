@@ -20,9 +20,9 @@ from bhvit_seg.compat.torchvision import import_torchvision
 from bhvit_seg.errors import UserError, first_line
 from bhvit_seg.extras import missing_package
 
-# In the order in which they need each other; the subpackages are those that are noisy.
+# In the order of dependencies; the subpackages are those that print and warn.
 STACK = ('torch', 'mmengine', 'mmcv', 'mmseg', 'mmseg.models', 'mmseg.datasets')
-# Said on every run, and nothing a user could act upon.
+# Printed on every run, but useless to users.
 POINTLESS_WARNINGS = (
     'For binary segmentation, we suggest', 'Default ``avg_non_ignore`` is False',
     'This DataLoader will create', '``build_loss`` would be deprecated', 'The draw is False',

@@ -127,7 +127,7 @@ def _run(jobs: list[tuple], cache_file: str | os.PathLike | None, progress: bool
 
     def find(job: tuple[SampleCheck, str, dict]) -> dict:
         check, digest, info = job
-        # Files that have the same size and time of change hold the same; a missing one has neither.
+        # Files of the same size and modification time are equal; a missing one has neither.
         stamp = [digest]
         for path in (info[key] for key in FILE_KEYS if info.get(key) is not None):
             status = os.stat(path) if os.path.exists(path) else None

@@ -46,7 +46,7 @@ def collect_stderr() -> Iterator[list[str]]:
 
 
 def _renew_lock() -> None:
-    # Another thread may have held it when the process was forked, and is not here to release it.
+    # A thread that held it when the process was forked does not exist here.
     global _stderr_lock
     _stderr_lock = threading.Lock()
 

@@ -34,7 +34,7 @@ except ModuleNotFoundError as error:
     raise UserError(f'reading image files needs {error.name}: pip install opencv-python-headless '
                     'pillow') from error
 
-# What OpenCV reports about a file is reported here; GeoTIFFs make it warn about every geo tag.
+# Damage is reported by this module; OpenCV warns about every tag of GeoTIFFs.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'

@@ -76,7 +76,7 @@ class RSLVFDataset(BaseSegDataset):
 
     def load_data_list(self) -> list[dict]:
         """List images (sorted by name) with the paths of their partners."""
-        # Parsed here for its errors: workers, which parse it again, would report them too late.
+        # Parsed here to raise errors early; workers parse it again.
         MaskEncoding(self.mask_encoding, self._metainfo['classes'])
         folder = self.data_prefix['img_path']
         if not self._is_folder(folder):

@@ -46,7 +46,7 @@ class Blender:
         self._left, self._right = columns
         self._taken = self._reached = self._first
         self._last = (-1, -1)
-        # The rows of a step wait, and those of a window that begins in its last row.
+        # Rows of a step, and of a window that begins in its last row.
         height = rows[1] - rows[0]
         band = height if step is None else min(height, step + grid.window_cells[0] - 1)
         self._sums = np.zeros((classes, band, columns[1] - columns[0]), np.float32)

@@ -29,7 +29,7 @@ Kind = enum.Enum('Kind', 'FILE FOLDER ADDRESS PATTERN MISSING')
 def kind_of(given: str | os.PathLike) -> Kind:
     """Classify an input; what exists on disk is a file or a folder, whatever its name."""
     text = os.fspath(given)
-    # A Path has lost a slash of an address, which is no file then either.
+    # An address that was a Path lacks a slash, and is not a file either.
     if os.path.isdir(text):
         return Kind.FOLDER
     if os.path.lexists(text):

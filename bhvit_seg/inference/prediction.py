@@ -94,7 +94,7 @@ def predict_files(inputs: Sequence[str | Path], source: ModelSource, out: str | 
                           predict_in_windows(model, image, sides))
                 write_prediction(job, image, labels, model, shown)
             except Exception as error:
-                # Whatever is wrong with one image, the others are to be predicted.
+                # An error in one image must not stop the others.
                 known = find_user_error(error)
                 sentence = str(known) if known else f'{type(error).__name__}: {first_line(error)}'
                 report.failed[job.image] = (

@@ -107,8 +107,8 @@ def lay_grid(size: tuple[int, int], window: tuple[int, int], overlap: float, cel
         side = min(-(-int(side) // cell), cells)
         span = cells - side
         gaps = -(-span // max(1, int((1 - fraction) * side)))
-        # Neighbours lie span / gaps apart, rounded down or up: never more than was asked for, as
-        # that is a whole number, and never less than one cell.
+        # Neighbours are span / gaps apart, rounded down or up: at most the requested distance,
+        # which is a whole number, and at least one cell.
         starts = tuple(k * span // gaps * cell for k in range(gaps + 1)) if gaps else (0,)
         axes.append((side * cell, side - -(-span // gaps) if gaps else 0, starts))
     sides, overlaps, (tops, lefts) = zip(*axes)

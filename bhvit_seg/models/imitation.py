@@ -38,7 +38,7 @@ class ImitationModel(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         self.backbone = MODELS.build(backbone)
         teacher = MODELS.build(teacher).requires_grad_(False)
-        # Past nn.Module, which would train and save it.
+        # Bypasses nn.Module, which would train and save it.
         object.__setattr__(self, 'teacher', teacher)
         mine = _map_channels(self.backbone, getattr(self.backbone, 'in_channels', 3))
         theirs = _map_channels(teacher, 3)

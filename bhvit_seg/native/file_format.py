@@ -43,7 +43,7 @@ ALIGNMENT = 16
 WORD_BITS = 32
 HEADER_BYTES = 40
 MAX_DIMS = 4
-# What is multiplied in full precision, and what is added once; all else sets thresholds of bits.
+# Full-precision factors, and position embeddings; all others determine thresholds of bits.
 _NARROWABLE = re.compile(r'(stem|down\d)\.(weight|position)|head\.classifier\.weight')
 
 

@@ -22,7 +22,7 @@ from bhvit_seg.datasets.image_io import swap_red_and_blue
 from . import PackedSegmentor
 from .file_format import may_be_narrow, write_packed
 
-# A single bit that flips early changes this share of an image's labels: less tells nothing.
+# A single bit that flips early changes this fraction of an image's labels.
 ALLOWANCE = 0.001
 
 

@@ -84,7 +84,7 @@ class Journal:
                 if mine.fullmatch(path.name):
                     path.unlink(missing_ok=True)
             self._resume({'format': FORMAT, **json.loads(json.dumps(identity))}, restart)
-            # From here on close() releases it.
+            # From now on close() releases it.
             stack.pop_all()
 
     def _resume(self, identity: dict[str, Any], restart: bool) -> None:

@@ -53,7 +53,7 @@ def map_run(source: RasterSource, model: Predictor, grid: Grid, blocks: Sequence
     last_cell = grid.cells_of(blocks[-1])[1]
     rows, columns = windows_of_run(grid, blocks)
     # Batches begin at the same windows whatever the columns, since the scores of a window may
-    # depend, in the last bits, on the others of its batch; some are computed in vain for that.
+    # depend, in the last bits, on the others of its batch; some results are therefore discarded.
     groups = [range(start, min(start + model.batch, len(grid.lefts))) for start in range(
         columns.start // model.batch * model.batch, columns.stop, model.batch)]
     step = max(stop - first for first, stop, *_ in map(grid.cells_of, blocks))

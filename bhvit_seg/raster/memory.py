@@ -10,7 +10,7 @@ from bhvit_seg.raster.writing import OutputOptions
 
 TILE = OutputOptions().tile  # blocks are whole tiles of the file that is written
 _UNITS = {'': 1, 'k': 1 << 10, 'm': 1 << 20, 'g': 1 << 30, 't': 1 << 40}
-OVERVIEWS = 32 << 20  # what GDAL takes beside its cache while it makes overviews
+OVERVIEWS = 32 << 20  # memory of GDAL beside its cache during overviews
 
 
 def parse_memory(text: str) -> int:

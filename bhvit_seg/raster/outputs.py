@@ -139,7 +139,7 @@ def _check_geopackages(plan: OutputPaths, overwrite: bool) -> None:
         except sqlite3.DatabaseError as error:
             raise UserError(f'{path} is there already and is not a GeoPackage: give another '
                             '--vector') from error
-        # Of a layer whose name differs only in case SQLite makes no second one.
+        # SQLite does not distinguish names by case.
         taken = [name for name in tables - layers.intersection(LAYERS) if name.lower() == layer]
         if taken:
             raise UserError(f'{path} has {taken[0]} already, which is not a layer {layer} that '

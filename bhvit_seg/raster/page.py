@@ -219,7 +219,7 @@ def north_arrow(dataset: DatasetReader) -> str:
         return ''
     east, north = 0.0, 1.0
     if place := centre(dataset):
-        # From the pole, or to it.
+        # From the nearer pole, or towards it.
         step = math.copysign(STEP, -place[1])
         xs, ys = transform('EPSG:4326', dataset.crs, [place[0]] * 2, [place[1], place[1] + step])
         east, north = (xs[1] - xs[0]) / step, (ys[1] - ys[0]) / step

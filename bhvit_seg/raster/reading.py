@@ -205,7 +205,7 @@ class RasterSource:
                 if self._masked:
                     conditions.append(self._dataset.read_masks(self._masked, window=at).any(axis=0))
         except UserError:
-            # The pixels of a damaged block stay in GDAL's cache, and would pass for whole ones.
+            # GDAL's cache keeps the pixels of a damaged block as if they were valid.
             self.close()
             raise
         if alpha:

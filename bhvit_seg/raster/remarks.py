@@ -58,7 +58,7 @@ def _orientation(source: RasterSource, dataset: rasterio.io.DatasetReader) -> It
             with Image.open(files_behind(source.path)[0]) as image:
                 value = image.getexif().get(ORIENTATION)
     if value is not None and str(value) not in ('0', '1'):
-        # Of a TIFF file the stored pixels are predicted, too.
+        # `bhvit-seg predict` reads TIFF files as stored, too.
         who = 'viewers' if dataset.driver in TIFF_DRIVERS else 'viewers and `bhvit-seg predict`'
         yield (f'{source.path} has the EXIF orientation {value}, which {who} apply; it is mapped '
                'as its pixels are stored: turn the file first, with `exiftran -a` for one, if it '

@@ -65,7 +65,7 @@ def resample(dataset: DatasetReader, options: ReadOptions) -> DatasetReader:
     if max(across, down) <= 1:
         settings['resampling'] = rasterio.enums.Resampling.average
     else:
-        # Else GDAL derives them from each part that it reads, which would show at its edges.
+        # Otherwise GDAL derives them from each part that it reads, with visible edges.
         settings.update(resampling=rasterio.enums.Resampling.bilinear, XSCALE=across, YSCALE=down)
     return rasterio.vrt.WarpedVRT(
         dataset, transform=dataset.transform * rasterio.Affine.scale(1 / across, 1 / down),

@@ -119,7 +119,7 @@ def run_in_processes(job: Job, runs: Sequence[Sequence[int]], workers: int,
 @contextlib.contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool; an error in the block ends its processes at once."""
-    # Forked copies of a process with threads may hang, so workers start afresh.
+    # Forked copies of a process with threads may hang, so workers are spawned.
     context = multiprocessing.get_context('spawn')
     reader, writer = context.Pipe(duplex=False)
     with reader, writer:

@@ -228,8 +228,8 @@ class _Writer:
                 # last of an odd number of rows or columns.
                 rasterio.shutil.copy(self._first, self._path, driver='GTiff',
                                      copy_src_overviews=True, **self._creation)
-        # Some disks report only now that they are full, and closing a file may fail without an
-        # error, so all of it is read.
+        # Some disks report only now that they are full, and closing may fail silently: read all of
+        # it.
         with open(self._path, 'rb+') as file:
             os.fsync(file.fileno())
         with open_quietly(self._path) as dataset:

@@ -78,7 +78,7 @@ def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None,
     for split in SPLITS:
         loader = cfg.get(f'{split}_dataloader')
         if isinstance(loader, dict) and loader.get('num_workers', 0) == 0:
-            # Without worker processes torch refuses what only they have.
+            # Without worker processes torch refuses their options.
             for name in ('persistent_workers', 'prefetch_factor', 'multiprocessing_context'):
                 loader.pop(name, None)
     return cfg

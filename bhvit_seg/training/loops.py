@@ -181,7 +181,7 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         due = self._iter >= self.val_begin and (
             self._iter % self.val_interval == 0 or self._iter == self._max_iters)
         if due and self.runner.val_loop is not None:
-            # Noted before the run: it ends with the checkpoint of the best model so far.
+            # Recorded before the run, which ends with the checkpoint of the best model so far.
             self.runner.message_hub.update_info(VALIDATED, self._iter)
             self.runner.val_loop.run()
 

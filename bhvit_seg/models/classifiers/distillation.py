@@ -43,7 +43,7 @@ class DistillationClassifier(TaughtMixin, ImageClassifier):
         self.load_teacher()
         features = self.extract_feat(inputs)
         losses = self.head.loss(features, data_samples)
-        # Under its own name it would hide the sum of all terms in the log.
+        # The name 'loss' is that of the sum of all terms in the log.
         losses['loss_classification'] = self.weigh_labels(losses.pop('loss'))
         student, teacher = self.head(features), self.teacher(inputs)
         # An image is a map of one pixel, and every one counts.

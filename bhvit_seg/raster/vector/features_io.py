@@ -217,7 +217,7 @@ class LayerWriter:
                                             'GeoPackage: give another name')
                 pyogrio.raw.write(partial, geometries, list(map(
                     np.concatenate, self._columns.values())), list(self._columns), **self._options)
-                # A full disk may be no error to GDAL.
+                # GDAL may not report a full disk.
                 written = pyogrio.read_bounds(partial, layer=self._options['layer'])[0]
                 if len(written) != len(geometries):
                     raise OSError('what was written cannot be read back')

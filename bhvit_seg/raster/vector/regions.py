@@ -145,7 +145,7 @@ def _merge(sizes: np.ndarray, classes: np.ndarray, borders: np.ndarray, smallest
         region, neighbour = region[small[region]], neighbour[small[region]]
         if not len(region):
             return merged_in, np.where(small, -1, classes)
-        # Of neighbours of one size the first is any, or rounds would run across the raster.
+        # Ties are broken by the hash, or rounds would run across the raster.
         order = np.lexsort((np.arange(len(sizes)) * HASH % (1 << 32), sizes))
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))

@@ -105,7 +105,7 @@ def _follow(following: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _areas(points: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Return the areas of rings in pixels, negative where they are not clockwise on the screen."""
-    # From each ring's own first corner: products of large coordinates would drown small rings.
+    # From each ring's own first corner: products of large coordinates would hide small rings.
     sizes = np.diff(starts, append=len(points))
     x, y = (points - np.repeat(points[starts], sizes, axis=0)).astype(np.float64).T
     after = np.arange(1, len(points) + 1)

@@ -109,8 +109,8 @@ class TrainingStagesHook(ScheduledHook):
             for weight in weights.values():
                 weight.grad = None
 
-        # Zero before gradients are clipped and exchanged between processes, none when the
-        # optimizer steps: it would go on by momentum and decay.
+        # Zero for clipping and exchange between processes, None for the optimizer's step, which
+        # would otherwise apply momentum and decay.
         self._handles = [weight.register_hook(torch.zeros_like) for weight in weights.values()]
         self._handles.append(
             runner.optim_wrapper.optimizer.register_step_pre_hook(drop_gradients))

@@ -108,7 +108,7 @@ def draw_shares(axis: Axes, records: Sequence[WeightRecord], names: Sequence[str
                 **style) -> None:
     """Draw the fraction of weights that flipped, or are near 0, of each training."""
     for later, record, name, colour in zip(reversed(range(len(records))), records, names, COLOURS):
-        # Broader under those to come, so that it can be seen where curves coincide.
+        # Broader than later curves, so that coinciding ones remain visible.
         axis.plot(record.iterations(), 100 * record.shares(share), label=name,
                   **{'color': colour, 'linewidth': 1.4 + 1.3 * later, **style})
     label(axis, 'iteration', {
