@@ -38,7 +38,6 @@ SUMMARIES = {name: summary for group in GROUPS.values() for name, summary in gro
 
 
 def overview() -> str:
-    """Return the text of ``bhvit-seg --help``."""
     width = max(map(len, SUMMARIES))
     lines = ['usage: bhvit-seg COMMAND [options]', '',
              '1-bit vision transformers (BHViT) for semantic segmentation.']

@@ -33,7 +33,6 @@ def find_user_error(error: BaseException | None) -> UserError | None:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield ``error`` and what caused it, the innermost last."""
     seen = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -28,7 +28,6 @@ def in_checkout() -> bool:
 
 
 def install_line(extra: str = 'mm') -> str:
-    """Return the command that installs an extra."""
     import importlib.metadata
     import re
 

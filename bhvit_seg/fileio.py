@@ -70,7 +70,6 @@ def write_text(path: str | os.PathLike, content: str) -> None:
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Write ``content`` to ``path`` atomically as indented JSON."""
     write_text(path, json.dumps(content, indent=2) + '\n')
 
 

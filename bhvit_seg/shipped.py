@@ -16,7 +16,6 @@ ZOO = PACKAGE / 'zoo'
 
 
 def configs_folder() -> Path:
-    """Return the folder of the configs; a UserError says that the installation lacks it."""
     for folder in (PACKAGE / '.mim' / 'configs', PACKAGE.parent / 'configs'):
         if (folder / '_base_').is_dir():
             return folder

@@ -19,7 +19,6 @@ class OptionsAction(argparse.Action):
 
 
 def add_config(parser: argparse._ActionsContainer, **kwargs) -> None:
-    """Add the positional argument ``config``."""
     parser.add_argument('config', metavar='CONFIG', help=CONFIG_HELP, **kwargs)
 
 

@@ -158,7 +158,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """Raise a UserError where the arguments do not fit together."""
     from bhvit_seg.raster.vector.features_io import DRIVERS
 
     check_model(args)
@@ -294,7 +293,6 @@ def write_layers(raster: str, plan: OutputPaths, args: argparse.Namespace) -> st
 
 
 def write_pictures(raster: str, plan: OutputPaths, args: argparse.Namespace) -> str:
-    """Write the preview and its page."""
     from bhvit_seg.raster.page import write_page
     from bhvit_seg.raster.preview import write_preview
 

@@ -51,8 +51,6 @@ class Task:
 
 @dataclass
 class Diagnosis:
-    """What the doctor found."""
-
     system: str  # the interpreter and the processor
     tasks: list[Task] = field(default_factory=list)  # the engine of packed models first
     problems: list[str] = field(default_factory=list)  # what is broken, not what is not installed
@@ -172,7 +170,6 @@ def import_failure(module: str) -> str:
 
 
 def describe(module: str, distributions: dict[str, str]) -> str:
-    """Return name and version of a module, and for torch the device."""
     if distributions:
         return ', '.join(f'{name} {version}' for name, version in distributions.items())
     loaded = sys.modules.get(module)
@@ -192,7 +189,6 @@ def cpu_flags() -> list[str]:
 
 
 def render(found: Diagnosis) -> str:
-    """Lay out a diagnosis for the terminal."""
     width = max(len(task.name) for task in found.tasks)
     encoding = getattr(sys.stdout, 'encoding', None) or ''  # closed: sys.stdout is None
     good = '✓' if 'utf' in encoding.lower() else '+'

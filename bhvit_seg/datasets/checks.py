@@ -116,7 +116,6 @@ def check_dataset(dataset, split: str = 'train', channels: int | None = None, he
 
 
 def _run(jobs: list[tuple], cache_file: str | os.PathLike | None, progress: bool) -> list[dict]:
-    """Return the finding on each sample, in order."""
     known, current = {}, {}
     if cache_file is not None:
         try:

@@ -11,8 +11,6 @@ ENET_OFFSET = 1.02  # ENet (arXiv 1606.02147, section 5.2), which keeps weights 
 
 @dataclass
 class DatasetReport:
-    """The outcome of a check."""
-
     split: str
     classes: tuple[str, ...]
     pixels: np.ndarray  # (num_classes,) int64, labelled pixels of each class

@@ -110,7 +110,6 @@ class RSLVFDataset(BaseSegDataset):
 
     def _by_stem(self, folder: str, suffixes: Sequence[str], unique: bool = False
                  ) -> dict[str, str]:
-        """Return the files below ``folder`` by their path without suffix."""
         files = {}
         for name in sorted(fileio.list_dir_or_file(
                 folder, list_dir=False, recursive=True, backend_args=self.backend_args)):

@@ -85,7 +85,6 @@ class PartlyLabelledDataset(ConcatDataset):
 
     @property
     def labelled(self) -> int:
-        """The number of images with labels; they come first."""
         return len(self.dataset)
 
     def full_init(self) -> None:

@@ -38,8 +38,6 @@ UNCOUNTED = {getattr(torch.ops.aten, name) for name in (
 
 @dataclass
 class LayerCost:
-    """Cost of one layer, without that of layers inside it."""
-
     name: str
     kind: str  # type
     flops: int = 0  # multiply-accumulates of real values

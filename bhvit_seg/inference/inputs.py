@@ -114,7 +114,6 @@ def files_behind(address: str | os.PathLike) -> list[Path]:
 
 
 def _longest_file(text: str) -> Iterator[Path]:
-    """Yield the longest prefix of a text that is a file."""
     ends = [match.start() for match in re.finditer('[/:!]', text)]
     for end in (len(text), *reversed(ends)):
         if os.path.isfile(text[:end]):

@@ -188,7 +188,6 @@ def some(images: Sequence[Path]) -> str:
 
 
 def with_progress(jobs: list[Job]) -> Iterable[Job]:
-    """Show a progress bar on a terminal, where rich is installed."""
     with contextlib.suppress(ImportError):
         from rich.console import Console
         from rich.progress import track

@@ -21,8 +21,6 @@ WAY_OUT = 'give another --out, or --overwrite'
 
 @dataclass
 class Job:
-    """One image to predict, and the files to write."""
-
     image: Path
     name: str  # below the output folder, without suffix
     labels: Path
@@ -32,7 +30,6 @@ class Job:
 
 def list_jobs(names: Mapping[Path, Path], out: Path, lidar: str | Path | None,
               options: Mapping[str, Any]) -> list[Job]:
-    """Return for each image what is read and written."""
     jobs = []
     for image, name in names.items():
         raster = None
@@ -44,7 +41,6 @@ def list_jobs(names: Mapping[Path, Path], out: Path, lidar: str | Path | None,
 
 
 def paths_of(out: Path, name: str | Path) -> list[Path]:
-    """Return the label map and the overlay of a name."""
     return [out / kind / f'{name}.png' for kind in ('labels', 'overlays')]
 
 

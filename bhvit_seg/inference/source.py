@@ -23,7 +23,6 @@ class ModelSource:
 
     @property
     def weights(self) -> str:
-        """The file of the weights."""
         return str(self.checkpoint if self.packed is None else self.packed)
 
     @property

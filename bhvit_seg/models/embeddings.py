@@ -29,7 +29,6 @@ class PositionEmbedding(nn.Module):
 
 
 def _pad_to_multiple(maps: Tensor, multiple: int) -> Tensor:
-    """Pad a map with zeros at the bottom and right."""
     height, width = maps.shape[2:]
     bottom, right = -height % multiple, -width % multiple
     return F.pad(maps, (0, right, 0, bottom)) if bottom or right else maps

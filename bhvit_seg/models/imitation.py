@@ -55,7 +55,6 @@ class ImitationModel(BaseModel):
             for index, (own, other, weight) in enumerate(zip(mine, theirs, weights)))
 
     def init_weights(self) -> None:
-        """Initialise the backbone, and load the teacher."""
         super().init_weights()
         self.teacher.init_weights()
 
@@ -79,7 +78,6 @@ class ImitationModel(BaseModel):
 
 @torch.no_grad()
 def _map_channels(backbone: nn.Module, in_channels: int) -> tuple[int, ...]:
-    """Return the channels of each map of a backbone."""
     training = backbone.training
     maps = backbone.eval()(torch.zeros(1, in_channels, 64, 64))
     backbone.train(training)

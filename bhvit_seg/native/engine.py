@@ -82,7 +82,6 @@ def processor_limits(isa: str | None = None) -> tuple[float, float]:
 
 
 def usable_cores() -> int:
-    """Count the cores that this process may run on."""
     if hasattr(os, 'sched_getaffinity'):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -48,8 +48,6 @@ _NARROWABLE = re.compile(r'(stem|down\d)\.(weight|position)|head\.classifier\.we
 
 
 class PackedModel(NamedTuple):
-    """Arrays by name, and the meta data, such as classes."""
-
     tensors: dict[str, np.ndarray]
     meta: dict[str, Any]
 

@@ -12,7 +12,6 @@ COLOR_TYPES = ('color', 'unchanged')
 
 
 def decode_meta(content: bytes, path: str) -> Any:
-    """Return the decoded JSON, or raise a UserError."""
     try:
         return json.loads(content.decode())
     except (ValueError, RecursionError) as error:

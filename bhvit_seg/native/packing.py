@@ -49,8 +49,6 @@ PARTS = {
 
 @dataclass
 class ExportReport:
-    """The result of an export."""
-
     path: Path
     parts: Mapping[str, int]  # bytes of each part of the file
     float32_bytes: int  # of backbone and head in the checkpoint, as float32
@@ -65,7 +63,6 @@ class ExportReport:
         return sum(self.parts.values())
 
     def summary(self) -> str:
-        """Return the text to print."""
         width = max(map(len, self.parts))
         lines = [f'{part:{width}}  {size:>12,} bytes' for part, size in self.parts.items()]
         lines.append(f'{"total":{width}}  {self.total:>12,} bytes, {self.total / 1e6:.2f} MB: '

@@ -67,7 +67,6 @@ def packed_labels(tensors: Mapping[str, np.ndarray], images: Sequence[np.ndarray
 
 
 def count_changes(labels: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> int:
-    """Count the pixels in which two lists of label maps differ."""
     return sum(int((a != b).sum()) for a, b in zip(labels, others))
 
 

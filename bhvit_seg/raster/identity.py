@@ -62,7 +62,6 @@ def fingerprint(source: RasterSource) -> dict[str, Any]:
 
 
 def _checksum(dataset: rasterio.io.DatasetReader) -> int:
-    """Return a checksum of sampled blocks of all bands."""
     windows = [window for _, window in dataset.block_windows(1)]
     checksum = 0
     for number in np.unique(np.linspace(0, len(windows) - 1, SAMPLED_BLOCKS).astype(int)):

@@ -49,7 +49,6 @@ def cannot_write(path: str | os.PathLike, reason: str) -> UserError:
 
 
 def folder_of(out: Path) -> Path:
-    """Return the folder of the finished blocks of an output."""
     return out.with_name(f'.{out.name}.work')
 
 
@@ -88,7 +87,6 @@ class Journal:
             stack.pop_all()
 
     def _resume(self, identity: dict[str, Any], restart: bool) -> None:
-        """Find the blocks of this identity."""
         path = self.folder / IDENTITY
         if restart or not path.exists():
             for block in self._blocks().values():
@@ -115,7 +113,6 @@ class Journal:
                 self.done.add(index)
 
     def store(self, index: int, content: bytes) -> None:
-        """Store a block of :func:`encode_block`."""
         with _reported(self.folder):
             write_bytes(self._path(index), content)
         self.done.add(index)
@@ -158,14 +155,12 @@ class Journal:
         return self.folder / f'{index:08d}.npz'
 
     def _blocks(self) -> dict[int, Path]:
-        """Return the files of blocks by index."""
         return {int(path.stem): path for path in sorted(self.folder.glob('*.npz'))
                 if path.stem.isdecimal()}
 
 
 @contextlib.contextmanager
 def _reported(folder: Path) -> Iterator[None]:
-    """Turn a failure of the disk into a sentence."""
     try:
         yield
     except OSError as error:

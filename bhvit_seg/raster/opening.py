@@ -91,7 +91,6 @@ def paths_read(path: str | os.PathLike) -> list[str]:
 
 
 def class_names(dataset: DatasetReader) -> dict[int, str]:
-    """Return the class names of a map by id, in the order of the ids."""
     tags = {key[len(CLASS_TAG):]: name for key, name in dataset.tags(1).items()
             if key.startswith(CLASS_TAG)}
     return {int(key): tags[key] for key in sorted(filter(str.isdecimal, tags), key=int)}

@@ -164,7 +164,6 @@ def facts(dataset: DatasetReader) -> Iterator[tuple[str, str]]:
 
 
 def describe_crs(crs: CRS) -> str:
-    """Return a CRS's name and, where it has one, its code."""
     name = re.search(r'"([^"]*)"', crs.to_wkt())
     return ' · '.join(filter(None, [name and name[1], ':'.join(crs.to_authority() or ())])) or (
         'unnamed')
@@ -172,7 +171,6 @@ def describe_crs(crs: CRS) -> str:
 
 def places_of(dataset: DatasetReader, columns: Sequence[float], rows: Sequence[float]
               ) -> np.ndarray:
-    """Return x and y, in the raster's CRS, of points given by columns and rows."""
     return np.reshape(dataset.transform, (3, 3))[:2] @ [columns, rows, np.ones(len(rows))]
 
 
@@ -200,7 +198,6 @@ def pixel_size(dataset: DatasetReader) -> tuple[float, float] | None:
 
 
 def map_sides(dataset: DatasetReader) -> tuple[float, float]:
-    """Return width and height of a pixel in units of the CRS."""
     transform = dataset.transform
     return math.hypot(transform.a, transform.d), math.hypot(transform.b, transform.e)
 

@@ -47,8 +47,6 @@ DEFAULT_MEMORY = 2 << 30
 
 @dataclass(frozen=True)
 class WindowChoices:
-    """Placement of windows."""
-
     size: tuple[int, int] | None = None  # height and width in pixels; default: the training crop
     overlap: float = 0.25  # the fraction of a window that its neighbour also covers
 
@@ -71,8 +69,6 @@ class WorkChoices:
 
 @dataclass
 class MapReport:
-    """Result of :func:`map_raster`."""
-
     out: Path
     probabilities: Path | None
     existed: bool = False  # before

@@ -25,8 +25,6 @@ NODATA_GREY = 128
 
 @dataclass(frozen=True)
 class LabelPicture:
-    """A label raster of this package at the size of a picture."""
-
     ids: np.ndarray  # (h, w) uint8
     nodata: int | None  # the id that stands for no class
     palette: np.ndarray  # the colour (RGB) of every id, (256, 3) uint8

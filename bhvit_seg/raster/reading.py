@@ -108,7 +108,6 @@ class RasterSource:
         self.close()
 
     def close(self) -> None:
-        """Close the file; reading opens it again."""
         if self._handle is not None:
             self._handle.close()
             self._handle = None

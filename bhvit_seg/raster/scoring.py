@@ -91,7 +91,6 @@ def score_raster(prediction: str | Path, labels: str | Path,
 
 @contextlib.contextmanager
 def open_ids(path: str | Path) -> Iterator[DatasetReader]:
-    """Open a raster of one band of integers, or raise a UserError."""
     with open_raster(path, 'a label raster, as bhvit-seg predict-raster writes it') as dataset:
         if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind not in 'ui':
             raise UserError(

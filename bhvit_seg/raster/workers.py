@@ -79,7 +79,6 @@ def cut_runs(blocks: Sequence[Window], missing: Collection[int], workers: int = 
 
 def run_here(job: Job, runs: Sequence[Sequence[int]], model: Predictor,
              on_windows: Callable[[int], None]) -> Iterator[FinishedBlock]:
-    """Map runs of blocks in this process."""
     for run in runs:
         statistics: Counter = Counter()
         finished = map_run(job.source, model, job.grid, [job.blocks[index] for index in run],

@@ -180,7 +180,6 @@ class _Writer:
             self._pending.result()
 
     def describe(self, text: str, tags: Mapping[str, Any] | None) -> None:
-        """Write the tags of the file."""
         # The transform is that of areas: tagged as points, it would be shifted and rounded.
         tags = {key: value for key, value in (tags or {}).items() if key != 'AREA_OR_POINT'}
         self.dataset.update_tags(**{
@@ -266,7 +265,6 @@ def overview_levels(size: tuple[int, int], tile: int) -> list[int]:
 
 
 def _georeference(source: RasterSource) -> dict[str, Any]:
-    """Return the georeference of a raster as rasterio's arguments."""
     points, points_crs = source.gcps
     arguments: dict[str, Any] = {'crs': source.crs}
     if points:

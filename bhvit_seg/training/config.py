@@ -160,7 +160,6 @@ def set_data_root(cfg: Config, data_root: str | Path) -> None:
 
 
 def require_settings(cfg: Config, path: str | Path, *names: str) -> None:
-    """Refuse a config that lacks some of the settings that are needed."""
     missing = [name for name in names if not cfg.get(name)]
     if missing:
         raise UserError(f'the config {path} lacks {", ".join(missing)}: give one that describes a '

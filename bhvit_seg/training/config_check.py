@@ -55,7 +55,6 @@ def check_config(cfg: Config, split: str = 'train') -> tuple[list[str], list[str
 
 
 def heads_of(model: Mapping) -> list[tuple[str, Mapping]]:
-    """Return the heads of a segmentor's config with the path to each."""
     return [item for name in ('decode_head', 'auxiliary_head')
             for item in listed(model.get(name), f'model.{name}')]
 
@@ -172,7 +171,6 @@ def window_problems(model: Mapping) -> Iterator[str]:
 
 
 def metric_problems(cfg: Config, name: str) -> Iterator[str]:
-    """Scores that an evaluator does not know."""
     for path, metric in listed(cfg.get(name), name):
         asked = metric.get('iou_metrics') or ()
         for score in asked if isinstance(asked, (list, tuple)) else [asked]:
@@ -264,7 +262,6 @@ def schedule_warnings(cfg: Config) -> Iterator[str]:
 
 
 def scheduled_end(scheduler: Mapping, length: int) -> int:
-    """Return the iteration at which a schedule reaches its end value."""
     begin, end = scheduler.get('begin', 0), scheduler.get('end', math.inf)
     span = scheduler.get('T_max') or scheduler.get('total_steps') or sum(
         scheduler.get('periods') or ())

@@ -31,15 +31,12 @@ SEEKABLE = ('InfiniteSampler', 'DefaultSampler')
 
 
 class SampleKey(NamedTuple):
-    """The key of a sample in a :class:`SeededDataset`."""
-
     seed: int  # of the run, which a worker process may not know when it starts
     position: int
     index: int
 
 
 def derive_seed(*numbers: int) -> int:
-    """Mix non-negative integers into one 32-bit seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
@@ -176,7 +173,6 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         super().run_iter(data_batch)
 
     def validate_if_due(self) -> None:
-        """Validate if it is due after the iterations trained so far."""
         self._decide_current_val_interval()
         due = self._iter >= self.val_begin and (
             self._iter % self.val_interval == 0 or self._iter == self._max_iters)

@@ -33,7 +33,6 @@ class LatentWeightOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super().__init__(optim_wrapper_cfg, settings)
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
-        """Add all parameters of ``module``; the outermost call then groups them."""
         super().add_params(params, module, prefix, **kwargs)
         if prefix:
             return

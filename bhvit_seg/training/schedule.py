@@ -51,12 +51,10 @@ class Schedule:
                 'lower one of them')
 
     def stage(self, iteration: int) -> Stage:
-        """Return the stage of an iteration, counted from 0."""
         return Stage(sum(iteration >= begin * self.iterations
                          for begin in (self.weights_begin, self.frozen_begin)))
 
     def regularization(self, iteration: int) -> float:
-        """Return β at an iteration, counted from 0."""
         begun = iteration >= self.regularization_begin * self.iterations
         return self.regularization_weight * (begun and self.stage(iteration) != Stage.FROZEN)
 

@@ -77,7 +77,6 @@ def run_training(cfg: Config, work_dir: str | Path, resume: bool | str | Path | 
 
 
 def how_to_resume(work_dir: str | Path) -> str:
-    """Return the message for a training that is interrupted."""
     last = Path(work_dir) / 'last_checkpoint'
     if not last.is_file():
         return f'no checkpoint is in {work_dir} yet; the same command starts again'
@@ -86,7 +85,6 @@ def how_to_resume(work_dir: str | Path) -> str:
 
 
 def enable_amp(cfg: Config) -> None:
-    """Switch the optimizer wrapper to automatic mixed precision."""
     if not torch.cuda.is_available():
         raise UserError('--amp needs a GPU, and torch finds none: train without it')
     if cfg.optim_wrapper.type not in ('OptimWrapper', 'AmpOptimWrapper'):

@@ -73,5 +73,4 @@ def unit(angle: float) -> np.ndarray:
 
 
 def normal(direction: np.ndarray) -> np.ndarray:
-    """``direction`` rotated by 90 degrees."""
     return np.array([-direction[1], direction[0]])

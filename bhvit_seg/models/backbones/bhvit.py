@@ -208,7 +208,6 @@ class BHViT(Backbone):
         self._freeze()
 
     def init_weights(self) -> None:
-        """Initialise latent weights, or load the checkpoint that ``init_cfg`` names."""
         if not self.init_cfg or self.init_cfg.get('type') != 'Pretrained':
             super().init_weights()
         elif not self._is_init:

@@ -99,7 +99,6 @@ class EfficientNetLite(BaseModule):
             channels = out_channels
 
     def init_weights(self) -> None:
-        """Load the checkpoint that ``init_cfg`` names."""
         if not self.init_cfg or self.init_cfg.get('type') != 'Pretrained':
             super().init_weights()
         elif not self._is_init:

@@ -17,8 +17,6 @@ from ..teacher import FrozenTeacher, TaughtMixin
 
 
 class ClassifierTeacher(FrozenTeacher):
-    """A classifier of mmpretrain with its weights."""
-
     registry = MODELS
 
     @torch.no_grad()

@@ -17,7 +17,6 @@ UNLABELLED = 254
 
 
 def side(maps: Tensor) -> str:
-    """Height × width, for messages."""
     return '×'.join(map(str, maps.shape[2:]))
 
 

@@ -29,8 +29,6 @@ NO_MATTER_OF_SIZE = re.compile('memory|CUDA|cuDNN|NCCL|same device', re.IGNORECA
 
 
 class SegmentorTeacher(FrozenTeacher):
-    """A segmentor of mmseg with its weights and a ``BaseDecodeHead``."""
-
     registry = MODELS
     _features: Sequence[Tensor] = ()
 

@@ -32,8 +32,6 @@ SQLITE = b'SQLite format 3\0'
 
 @dataclass(frozen=True)
 class LabelRaster:
-    """A raster of class ids."""
-
     dataset: DatasetReader
     nodata: int | None  # the id of no class
     names: Mapping[int, str]  # by id, where the raster has them
@@ -72,7 +70,6 @@ class LabelRaster:
                 f'({first_line(error.__cause__ or error)}): map the image again') from error
 
     def name(self, class_id: int) -> str:
-        """Return the name of a class, or its id where it has none."""
         return self.names.get(class_id, str(class_id))
 
     def choose(self, classes: Sequence[int | str] | None) -> list[int]:
@@ -198,7 +195,6 @@ class LayerWriter:
             parts.append(np.asarray(values, parts[0].dtype))
 
     def write(self) -> None:
-        """Write the layer, or raise a UserError."""
         import pyogrio
         from pyogrio.errors import CRSError, DataLayerError, DataSourceError, GeometryError
 

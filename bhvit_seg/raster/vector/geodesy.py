@@ -124,7 +124,6 @@ class Geodesy:
         return _spanned(self._steps(points))
 
     def length(self, points: np.ndarray) -> float:
-        """Return the length of a line in metres (or map units)."""
         if self._geod is None:
             return float(np.hypot(*np.diff(points @ self.metres_per_pixel.T, axis=0).T).sum())
         import shapely

@@ -69,7 +69,6 @@ class LineGraph:
         return list(self._at)
 
     def degree(self, node: int) -> int:
-        """Return the number of line ends at a node."""
         return len(self._at.get(node, ()))
 
     def at(self, node: int) -> dict[int, Line]:
@@ -93,7 +92,6 @@ class LineGraph:
         return line
 
     def join(self) -> None:
-        """Join lines where exactly two meet."""
         for node in self.nodes:
             lines = self.at(node)
             if self.degree(node) == 2 and len(lines) == 2:

@@ -45,7 +45,6 @@ def shape_lines(graph: LineGraph, width: float, shortest: float) -> list[Line]:
 
 
 def _drop_scraps(graph: LineGraph, shortest: float) -> None:
-    """Remove isolated lines that are too short."""
     for node in graph.nodes:
         if graph.degree(node) == 1:
             (number, line), = graph.at(node).items()
@@ -131,7 +130,6 @@ def _extend(line: Line, size: tuple[int, int]) -> Line:
 
 
 def _usual_radius(line: Line) -> float:
-    """Return the typical radius of a line near its start."""
     return float(np.median(line.radii[:line.reach(4 * line.radii.max()) + 1]))
 
 

@@ -32,8 +32,6 @@ STAIRCASE = 4 / np.pi
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The cells of a skeleton."""
-
     scale: int  # pixels along a cell's side
     size: tuple[int, int]  # (height, width) of the raster in cells
     cells: np.ndarray  # (n, 2) row and column, sorted; up to PADDING cells beyond the raster

@@ -101,7 +101,6 @@ class OscillationFreezingHook(ScheduledHook):
         runner.visualizer.add_scalars({'weights/frozen': frozen / total}, step=runner.iter + 1)
 
     def threshold_at(self, progress: float) -> float:
-        """Return the threshold after a fraction of training."""
         first, last = self.threshold
         progress = (progress - self.begin) / (1 - self.begin) if self.begin < 1 else 1.0
         return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2

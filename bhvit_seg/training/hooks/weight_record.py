@@ -87,7 +87,6 @@ def save_figure(figure: Figure, path: str | Path) -> np.ndarray:
 
 
 def label(axis: Axes, x: str, y: str) -> None:
-    """Label an axis in small letters, without the frame's upper and right side."""
     axis.spines[['top', 'right']].set_visible(False)
     axis.tick_params(labelsize=8)
     axis.set_xlabel(x, fontsize=9)
@@ -95,7 +94,6 @@ def label(axis: Axes, x: str, y: str) -> None:
 
 
 def draw_histogram(axis: Axes, record: WeightRecord, colour: str = COLOURS[0]) -> None:
-    """Draw the last histogram of all layers together, as a density."""
     last = record.histograms[-1]
     counts, width = np.array(last['counts'], dtype=float), last['bin_width']
     edges = np.arange(-SIDE, SIDE + 1) * width
