@@ -105,6 +105,12 @@ def identify(path: str | os.PathLike) -> object:
     return os.path.realpath(path)
 
 
+def stamp_of(path: str | os.PathLike) -> list[int]:
+    """Return size in bytes and modification time of a file, which change with its content."""
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns]
+
+
 def refuse_inputs(outputs: Iterable[str | os.PathLike], inputs: Iterable[str | os.PathLike],
                   option: str) -> None:
     """Raise a UserError if an output is an input, under any name; ``option`` is what to change."""

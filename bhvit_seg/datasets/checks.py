@@ -20,7 +20,7 @@ from bhvit_seg.datasets.report import DatasetReport
 from bhvit_seg.datasets.sample_check import SampleCheck
 from bhvit_seg.datasets.transforms import LoadLidarChannels
 from bhvit_seg.errors import UserError, shortened
-from bhvit_seg.fileio import write_text
+from bhvit_seg.fileio import stamp_of, write_text
 
 MAX_THREADS = 8
 COLOURS_SHOWN = 6
@@ -129,8 +129,7 @@ def _run(jobs: list[tuple], cache_file: str | os.PathLike | None, progress: bool
         # Files of the same size and modification time are equal; a missing one has neither.
         stamp = [digest]
         for path in (info[key] for key in FILE_KEYS if info.get(key) is not None):
-            status = os.stat(path) if os.path.exists(path) else None
-            stamp += [path, status and status.st_size, status and status.st_mtime_ns]
+            stamp += [path, *(stamp_of(path) if os.path.exists(path) else (None, None))]
         key = json.dumps(stamp)
         finding = current[key] = known.get(key) or check.run(info)
         return finding

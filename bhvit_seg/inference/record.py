@@ -13,7 +13,7 @@ from typing import Any
 
 from bhvit_seg.datasets.lidar import find_raster
 from bhvit_seg.errors import UserError
-from bhvit_seg.fileio import make_output_folder, write_json
+from bhvit_seg.fileio import make_output_folder, stamp_of, write_json
 
 RECORD = 'prediction.json'
 WAY_OUT = 'give another --out, or --overwrite'
@@ -50,11 +50,6 @@ def describe_file(path: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError):
         described['bytes'], described['modified'] = stamp_of(path)
     return described
-
-
-def stamp_of(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
 
 
 def update_record(out: Path, jobs: Sequence[Job], weights: str, opacity: float | None,

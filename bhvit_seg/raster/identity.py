@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zlib
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import rasterio
 
 from bhvit_seg.errors import UserError
+from bhvit_seg.fileio import stamp_of
 from bhvit_seg.inference.inputs import address_name, files_behind
 from bhvit_seg.inference.predictor import Predictor
 from bhvit_seg.inference.windows import Grid
@@ -51,8 +51,7 @@ def fingerprint(source: RasterSource) -> dict[str, Any]:
                 continue
             files = files_behind(path)
             elsewhere |= not files
-            for file, status in zip(files, map(os.stat, files)):
-                marks.append([address_name(path), file.name, status.st_size, status.st_mtime_ns])
+            marks += [[address_name(path), file.name, *stamp_of(file)] for file in files]
         if elsewhere:
             marks.append(['blocks', _checksum(dataset)])
         return {

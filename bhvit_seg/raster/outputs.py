@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bhvit_seg.errors import UserError, load_package
-from bhvit_seg.fileio import identify, refuse_inputs, write_text
+from bhvit_seg.fileio import identify, refuse_inputs, stamp_of, write_text
 from bhvit_seg.inference.inputs import files_behind
 from bhvit_seg.raster.journal import folder_of
 from bhvit_seg.raster.opening import open_quietly, paths_read
@@ -172,7 +172,7 @@ def write_notes(labels: Path, files: Sequence[Path], made_by: str, finished: boo
     notes = notes_of(labels)
     for file in files:
         notes[os.path.relpath(file, labels.parent)] = [
-            made_by, *(_stamp_of(file) if finished else ())]
+            made_by, *(map(str, stamp_of(file)) if finished else ())]
     root = _read_sidecar(labels)
     if root is None:
         root = ElementTree.Element('PAMDataset')
@@ -193,9 +193,4 @@ def is_ours(labels: Path, file: Path, made_by: str | None = None) -> bool:
     # Without size and time: of a run that ended while the file was written.
     if len(note) == 1:
         return made_by is None
-    return note[1:] == _stamp_of(file) and made_by in (None, note[0])
-
-
-def _stamp_of(file: Path) -> list[str]:
-    status = file.stat()
-    return [str(status.st_size), str(status.st_mtime_ns)]
+    return note[1:] == list(map(str, stamp_of(file))) and made_by in (None, note[0])

@@ -16,7 +16,8 @@ import numpy as np
 
 from bhvit_seg.errors import UserError, first_line, load_package
 from bhvit_seg.fileio import write_atomically
-from bhvit_seg.raster.opening import class_names, open_raster
+from bhvit_seg.inference.windows import Window
+from bhvit_seg.raster.opening import class_names, named_failure, open_raster
 from bhvit_seg.raster.vector.geodesy import Geodesy
 
 if TYPE_CHECKING:
@@ -58,16 +59,11 @@ class LabelRaster:
 
     def read(self, rows: range, columns: range | None = None) -> np.ndarray:
         """Return the class ids of rows and columns (all by default), uint8 (h, w)."""
-        from rasterio.errors import RasterioError
-
         columns = columns or range(self.shape[1])
-        try:
+        window = Window(rows.start, columns.start, len(rows), len(columns))
+        with named_failure(self.path, window=window):
             return self.dataset.read(1, window=((rows.start, rows.stop),
                                                 (columns.start, columns.stop)))
-        except RasterioError as error:
-            raise UserError(
-                f'{self.path} cannot be read in rows {rows.start} to {rows.stop - 1} '
-                f'({first_line(error.__cause__ or error)}): map the image again') from error
 
     def name(self, class_id: int) -> str:
         return self.names.get(class_id, str(class_id))
