@@ -192,8 +192,7 @@ def find_resolution(given: str | None, model: Predictor) -> float | None:
     return model.ground_sampling_distance
 
 
-def check_vectors(args: argparse.Namespace, classes: Sequence[str], rasters: Iterable[str]
-                  ) -> None:
+def check_vectors(args: argparse.Namespace, classes: Sequence[str], rasters: Iterable[str]) -> None:
     """Raise a UserError where vectors cannot be written, before hours of mapping."""
     from bhvit_seg.raster.opening import open_raster
     from bhvit_seg.raster.vector.features_io import check_place

@@ -133,8 +133,7 @@ def choose_windows(model: Predictor, image: LoadedImage, window: int | None, who
     return model.window
 
 
-def predict_in_windows(model: Predictor, image: LoadedImage, window: tuple[int, int]
-                       ) -> np.ndarray:
+def predict_in_windows(model: Predictor, image: LoadedImage, window: tuple[int, int]) -> np.ndarray:
     """Return the class ids of an image, blended from windows as for a raster of its pixels."""
     pixels = image.pixels
     height, width = pixels.shape[:2]

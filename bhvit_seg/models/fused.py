@@ -146,8 +146,7 @@ class _CircularStencil(Function):
         border = kernel.shape[-1] // 2
         grad_x = grad_kernel = None
         if ctx.needs_input_grad[0]:
-            grad_x = F.conv2d(_circular_pad(grad_out, border), kernel.flip(2, 3),
-                              groups=x.shape[1])
+            grad_x = F.conv2d(_circular_pad(grad_out, border), kernel.flip(2, 3), groups=x.shape[1])
         if ctx.needs_input_grad[1]:
             padded = _circular_pad(x, border)
             grad_kernel = torch.zeros_like(kernel)

@@ -58,8 +58,7 @@ def read_file(path: str | os.PathLike) -> bytes:
         if isinstance(error, UserError):
             raise
         reason = getattr(error, 'strerror', None) or error
-        raise UserError(f'the packed model {name!r} cannot be read ({reason}): {advice}'
-                        ) from error
+        raise UserError(f'the packed model {name!r} cannot be read ({reason}): {advice}') from error
 
 
 def check_isa(isa: str | None) -> str:

@@ -189,8 +189,7 @@ def _read_images(trained: TrainedSegmentor, images: Mapping[Path, Path] | Sequen
     return pictures
 
 
-def synthetic_images(channels: int, size: Sequence[int], count: int = N_SCENES
-                     ) -> list[np.ndarray]:
+def synthetic_images(channels: int, size: Sequence[int], count: int = N_SCENES) -> list[np.ndarray]:
     """Return scenes ``(H, W, channels)``: camera, then the height above ground, repeated."""
     images = []
     for scene in (generate_scene(seed, tuple(size)) for seed in range(count)):

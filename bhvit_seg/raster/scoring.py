@@ -24,10 +24,9 @@ IDS = 1 << 16  # ids in files lie below; any other is unknown
 SAME_PLACE = 0.01  # in pixels, the largest distance at which rasters coincide
 
 
-def score_raster(prediction: str | Path, labels: str | Path,
-                 classes: Sequence[str] | None = None, ignore: int = 255,
-                 label_map: Mapping[int, int] | None = None, ignore_nodata: bool = False,
-                 progress: bool = False) -> dict[str, Any]:
+def score_raster(prediction: str | Path, labels: str | Path, classes: Sequence[str] | None = None,
+                 ignore: int = 255, label_map: Mapping[int, int] | None = None,
+                 ignore_nodata: bool = False, progress: bool = False) -> dict[str, Any]:
     """Score a predicted label raster against a raster of true labels, in bounded memory.
 
     Pixels without a label (``ignore``, nodata, masked) are not scored; labelled pixels without a

@@ -92,8 +92,7 @@ def build_pipeline(cfg: Config) -> list:
         raise UserError('the config has no test_pipeline: prediction does not know how to load '
                         'an image')
     steps = [TRANSFORMS.build(step) for step in pipeline]
-    return [step for step in steps
-            if not isinstance(step, (LoadAnnotations, CenterCropEvaluation))]
+    return [step for step in steps if not isinstance(step, (LoadAnnotations, CenterCropEvaluation))]
 
 
 def find_dataset_meta(cfg: Config, meta: dict | None) -> list[Mapping[str, Any]]:

@@ -158,14 +158,13 @@ class BHViT(Backbone):
     """
 
     def __init__(self, arch: str | dict = 'small', downsampling: str = 'full_precision',
-                 norm_cfg: dict | None = None, attention: str = 'qd',
-                 rectify_weights: bool = False, binary: bool = True, in_channels: int = 3,
-                 window_size: int = 7, out_indices: Sequence[int] = (0, 1, 2, 3),
-                 output_norm: bool = True, drop_path_rate: float = 0.1, frozen_stages: int = -1,
-                 norm_eval: bool = False, with_cp: bool = False, pretrain_img_size: int = 224,
-                 token_mixers: str = 'hybrid', convolution: str = 'multi_scale',
-                 attention_span: str = 'multi_scale', shifts: bool = True,
-                 init_cfg: dict | None = None) -> None:
+                 norm_cfg: dict | None = None, attention: str = 'qd', rectify_weights: bool = False,
+                 binary: bool = True, in_channels: int = 3, window_size: int = 7,
+                 out_indices: Sequence[int] = (0, 1, 2, 3), output_norm: bool = True,
+                 drop_path_rate: float = 0.1, frozen_stages: int = -1, norm_eval: bool = False,
+                 with_cp: bool = False, pretrain_img_size: int = 224, token_mixers: str = 'hybrid',
+                 convolution: str = 'multi_scale', attention_span: str = 'multi_scale',
+                 shifts: bool = True, init_cfg: dict | None = None) -> None:
         if init_cfg and init_cfg.get('type') == 'Pretrained' and not init_cfg.get('checkpoint'):
             init_cfg = None
         super().__init__(in_channels, out_indices, init_cfg)

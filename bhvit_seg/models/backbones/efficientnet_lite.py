@@ -67,9 +67,8 @@ class EfficientNetLite(BaseModule):
     in_channels = 3
 
     def __init__(self, arch: str = 'lite0', img_mean: Sequence[float] | None = None,
-                 img_std: Sequence[float] | None = None,
-                 out_indices: Sequence[int] = (0, 1, 2, 3), norm_cfg: dict | None = None,
-                 init_cfg: dict | None = None) -> None:
+                 img_std: Sequence[float] | None = None, out_indices: Sequence[int] = (0, 1, 2, 3),
+                 norm_cfg: dict | None = None, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         check_choice('EfficientNetLite', 'arch', arch, tuple(ARCHITECTURES))
         if (img_mean is None) != (img_std is None):

@@ -67,8 +67,7 @@ class CLDiceLoss(nn.Module):
         self.loss_weight, self.loss_name = loss_weight, loss_name
 
     def forward(self, cls_score: Tensor, label: Tensor, weight: Tensor | None = None,
-                ignore_index: int = 255, reduction_override: str | None = None,
-                **kwargs) -> Tensor:
+                ignore_index: int = 255, reduction_override: str | None = None, **kwargs) -> Tensor:
         """Compute the loss of logits ``(B, classes, H, W)``, in float32; 0 if no pixel counts.
 
         One channel is that of a sigmoid; ``weight`` has no effect, as skeletons have no loss per

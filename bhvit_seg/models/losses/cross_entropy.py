@@ -38,8 +38,7 @@ class WeightedCrossEntropyLoss(nn.Module):
         self.loss_name = loss_name
 
     def forward(self, cls_score: Tensor, label: Tensor, weight: Tensor | None = None,
-                ignore_index: int = 255, reduction_override: str | None = None,
-                **kwargs) -> Tensor:
+                ignore_index: int = 255, reduction_override: str | None = None, **kwargs) -> Tensor:
         """Compute the loss of logits ``(B, classes, H, W)``; 0 if no pixel counts.
 
         Args:

@@ -116,8 +116,7 @@ class DistillationSegmentor(TaughtMixin, EncoderDecoder):
         losses = {name: self.weigh_labels(value) if 'loss' in name else value
                   for name, value in losses.items()}
 
-        logits = resize(logits, labels.shape[1:], mode='bilinear',
-                        align_corners=self.align_corners)
+        logits = resize(logits, labels.shape[1:], mode='bilinear', align_corners=self.align_corners)
         taught, taught_features = self.teacher(inputs, data_samples)
         losses['loss_distillation'] = self.distillation_weight * self.pixel_loss(
             logits, taught, labels, ignore_index)

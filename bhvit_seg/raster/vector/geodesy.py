@@ -59,8 +59,7 @@ class Geodesy:
         geod = system.get_geod()
         if geod is None:
             return
-        self._to_degrees = pyproj.Transformer.from_crs(
-            system, system.geodetic_crs, always_xy=True)
+        self._to_degrees = pyproj.Transformer.from_crs(system, system.geodetic_crs, always_xy=True)
         self._unit = np.degrees(system.geodetic_crs.axis_info[0].unit_conversion_factor)
         self._ellipsoid = f'+a={geod.a} +b={geod.b}'
         rows, columns = (np.linspace(0, side, NODES) for side in shape)
@@ -110,8 +109,7 @@ class Geodesy:
             return self._row_areas(y)[:, None]
         if self._nodes is not None:
             return self._spline(y, x)
-        return np.stack([self.areas_at(np.stack(np.broadcast_arrays(x, row), axis=1))
-                         for row in y])
+        return np.stack([self.areas_at(np.stack(np.broadcast_arrays(x, row), axis=1)) for row in y])
 
     def areas_at(self, points: np.ndarray) -> np.ndarray:
         """Return the areas of pixels around points in square metres (or map units)."""

@@ -67,8 +67,7 @@ def _find_corners(rows: np.ndarray, top: int) -> Iterator[tuple[np.ndarray, ...]
     around = [above[row, column], above[row, column + 1], below[row, column + 1],
               below[row, column]]
     for direction in range(4):
-        left_behind, left_ahead, right_ahead, own = (
-            around[(direction + i) % 4] for i in range(4))
+        left_behind, left_ahead, right_ahead, own = (around[(direction + i) % 4] for i in range(4))
         turn = np.where(left_ahead == own, -1, np.where(right_ahead == own, 0, 1)).astype(np.int8)
         corners = np.flatnonzero((own != 0) & (left_behind != own)
                                  & ((turn != 0) | (left_behind != left_ahead)))

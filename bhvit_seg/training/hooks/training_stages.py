@@ -112,8 +112,7 @@ class TrainingStagesHook(ScheduledHook):
         # Zero for clipping and exchange between processes, None for the optimizer's step, which
         # would otherwise apply momentum and decay.
         self._handles = [weight.register_hook(torch.zeros_like) for weight in weights.values()]
-        self._handles.append(
-            runner.optim_wrapper.optimizer.register_step_pre_hook(drop_gradients))
+        self._handles.append(runner.optim_wrapper.optimizer.register_step_pre_hook(drop_gradients))
 
     def before_val(self, runner: Runner) -> None:
         set_binary_weights(model_of(runner), True)

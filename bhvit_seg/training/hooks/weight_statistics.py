@@ -96,8 +96,7 @@ class WeightStatisticsHook(Hook):
         near = [count_near_threshold(weight, self.near_zero) for weight in weights]
         # One transfer from the device for all layers.
         flipped, near = torch.stack([torch.stack(flipped), torch.stack(near)]).tolist()
-        self._record.looks.append(
-            dict(iteration=runner.iter + 1, flipped=flipped, near_zero=near))
+        self._record.looks.append(dict(iteration=runner.iter + 1, flipped=flipped, near_zero=near))
         scalars = {}
         for name, counts in (('weights/flip_ratio', flipped), ('weights/near_zero', near)):
             scalars[name] = sum(counts) / sum(layers.values())
