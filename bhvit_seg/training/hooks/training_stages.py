@@ -33,7 +33,7 @@ class TrainingStagesHook(ScheduledHook):
     1. Activations are binary, weights real.
     2. Weights are binary too. The optimizer's moments are reset.
     3. Latent weights are frozen: no gradient, decay or momentum moves them. An ``EMAHook`` average
-    takes them over unchanged.
+       takes them over unchanged.
 
     Validation always uses binary weights, so scores are low in the first stage. A resumed run
     equals an uninterrupted one.
