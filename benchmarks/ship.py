@@ -14,7 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image, ImageOps
+
 from benchmarks.scoring import Split, score
+from bhvit_seg.commands.demonstration import write_contact_sheet
 from bhvit_seg.errors import UserError, command
 from bhvit_seg.fileio import write_json, write_text
 from bhvit_seg.native import PackedSegmentor
@@ -23,12 +27,14 @@ from bhvit_seg.shipped import ZOO, find_config, shipped_models
 
 LARGEST = 10_000_000
 BEGIN, END = '<!-- measured; benchmarks/ship.py writes this part -->', '<!-- end -->'
+SIDE = 300  # of a picture of a failure, pixels
 REST = '\n## Where it fails\n\nNot described yet.\n'
 
 
 def ship(name: str, config: str, checkpoint: str | Path, *, title: str, data: str, licence: str,
          attribution: Sequence[str], split: str, data_root: str | Path | None = None,
-         precision: str = 'auto', replace: bool = False) -> dict[str, Any]:
+         precision: str = 'auto', replace: bool = False,
+         failures: str | Path | None = None) -> dict[str, Any]:
     """Export, verify, score and list a model; return its entry of the index.
 
     Args:
@@ -43,6 +49,7 @@ def ship(name: str, config: str, checkpoint: str | Path, *, title: str, data: st
         data_root: The folder of the data. Defaults to the config's.
         precision: As of ``bhvit-seg export``.
         replace: Whether the model of that name is replaced.
+        failures: PNG to write with the images of the lowest IoU, their labels and predictions.
 
     Raises:
         UserError: Something given is wrong, the export differs from torch, or all models together
@@ -69,6 +76,8 @@ def ship(name: str, config: str, checkpoint: str | Path, *, title: str, data: st
     finally:
         trial.unlink(missing_ok=True)
     worst = scores.pop('worst')
+    if failures is not None:
+        write_failures(Path(failures), name, val, segmentor, worst)
     entry = {
         'title': title, 'classes': segmentor.meta['classes'],
         'ground_sampling_distance': segmentor.meta['ground_sampling_distance'],
@@ -85,6 +94,23 @@ def ship(name: str, config: str, checkpoint: str | Path, *, title: str, data: st
     write_text(card, f'{head}{BEGIN}\n{measured(entry, worst)}\n{END}{rest}')
     write_json(ZOO / 'index.json', dict(sorted({**models, name: entry}.items())))
     return entry
+
+
+def write_failures(path: Path, name: str, val: Split, segmentor: PackedSegmentor,
+                   worst: Sequence[tuple[str, float]]) -> None:
+    """Write a sheet of the images of the lowest IoU: image, labels, prediction."""
+    colours = np.full((256, 3), 128, np.uint8)
+    colours[:len(segmentor.meta['palette'])] = segmentor.meta['palette']
+    places = [str(each) for each in val.paths()]
+    rows = []
+    for image, iou in worst:
+        sample = val[places.index(image)]
+        pictures = sample.image, colours[sample.labels], colours[segmentor.predict(sample.image)]
+        rows.append((f'{sample.path.name}: mean IoU {iou:.1f} %', [
+            np.asarray(ImageOps.pad(Image.fromarray(picture), (SIDE, SIDE), Image.Resampling.BOX,
+                                    'white')) for picture in pictures]))
+    write_contact_sheet(path, f'{name}: validation images of the lowest IoU',
+                        ('image', 'labels', 'prediction'), rows)
 
 
 def measured(entry: dict[str, Any], worst: Sequence[tuple[str, float]]) -> str:
@@ -124,6 +150,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--attribution', required=True, nargs='+', metavar='TEXT',
                         help='lines that have to be shown')
     parser.add_argument('--precision', default='auto', help='as of bhvit-seg export')
+    parser.add_argument('--failures', metavar='PNG',
+                        help='picture of the images of the lowest IoU')
     parser.add_argument('--replace', action='store_true', help='replace the model of that name')
     args = parser.parse_args(argv)
     entry = ship(**vars(args))

@@ -1,6 +1,3 @@
-"""1-bit vision transformers for semantic segmentation with mmsegmentation.
-
-This import gives only the version; ``bhvit_seg.modules`` registers everything that configs name.
-"""
+"""1-bit vision transformers for semantic segmentation; :mod:`bhvit_seg.modules` registers them."""
 
 __version__ = '0.1.0'

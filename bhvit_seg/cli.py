@@ -1,7 +1,4 @@
-"""The command ``bhvit-seg``: one subcommand per file of ``bhvit_seg/commands``.
-
-Only the chosen subcommand is imported, and its packages when it runs.
-"""
+"""The command ``bhvit-seg``; only the file of the chosen subcommand is imported."""
 
 from __future__ import annotations
 
@@ -9,9 +6,9 @@ import sys
 
 from bhvit_seg.errors import UserError, command
 
-# By task: the subcommands and what stands beside each in `bhvit-seg --help`. The module of a
-# subcommand has its name, with underscores, and these members: DESCRIPTION, EXAMPLES,
-# add_arguments(parser) and run(args), which returns the exit status (None: 0).
+# Subcommands by task, with their summaries for `bhvit-seg --help`. The module of a subcommand has
+# its name, with underscores, and DESCRIPTION, EXAMPLES, add_arguments(parser) and run(args), which
+# returns the exit status (None: 0).
 GROUPS = {
     'Getting started': {
         'demo': 'train a small model on synthetic scenes and draw what it predicts (minutes)',
@@ -41,7 +38,6 @@ SUMMARIES = {name: summary for group in GROUPS.values() for name, summary in gro
 
 
 def overview() -> str:
-    """Return the text of ``bhvit-seg --help``."""
     width = max(map(len, SUMMARIES))
     lines = ['usage: bhvit-seg COMMAND [options]', '',
              '1-bit vision transformers (BHViT) for semantic segmentation.']

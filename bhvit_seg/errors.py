@@ -21,21 +21,18 @@ NOTHING_TO_KEEP = 'nothing unfinished is left behind; the same command starts ag
 
 
 class UserError(ValueError):
-    """An error of the user's input, printed by entry points without a traceback.
-
-    The message is one sentence: what is wrong, where, what was expected and how to correct it.
-    """
+    """An error of the user's input, printed without a traceback: one sentence that says what is
+    wrong, where, what was expected and how to correct it. Whatever takes an argument raises it for
+    values out of their range; docstrings name it where that is not obvious."""
 
 
 def find_user_error(error: BaseException | None) -> UserError | None:
-    """Return the innermost :class:`UserError` among the causes of an error, which registries
-    wrap."""
+    """Return the innermost :class:`UserError` among the causes of an error (registries wrap it)."""
     found = [cause for cause in causes(error) if isinstance(cause, UserError)]
     return found[-1] if found else None
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield ``error`` and what caused it, the innermost last."""
     seen = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -46,6 +43,18 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type when it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def shortened(names: list[str], shown: int = 10) -> str:
+    """Return the first names of a list, and how many follow."""
+    more = len(names) - shown
+    return ', '.join(names[:shown]) + (f' and {more} more' if more > 0 else '')
+
+
+def first_problem(problems: list[str]) -> str:
+    """Return the first problem, and the number of others."""
+    others = len(problems) - 1
+    return problems[0] + (f' ({others} more problem(s))' if others else '')
 
 
 def sentence_of(error: BaseException) -> str:
@@ -78,16 +87,13 @@ def load_package(name: str) -> ModuleType:
         raise UserError(missing_package(name)) from error
 
 
-# What explain_interrupt has been told. The outermost counts: it knows which command was typed.
+# Arguments of explain_interrupt; the outermost one is used, as it knows the command.
 _explanations: list[Callable[[], str]] = []
 
 
 @contextlib.contextmanager
 def explain_interrupt(explain: Callable[[], str]) -> Iterator[None]:
-    """Say what is kept, and how to continue, when the block is interrupted.
-
-    ``explain`` is called in the signal handler and returns the text after ``interrupted: ``.
-    """
+    """Add ``explain()``, called in the signal handler, to the message of an interrupt."""
     _explanations.append(explain)
     try:
         yield
@@ -111,7 +117,7 @@ class _Interruption:
     def __enter__(self) -> _Interruption:
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
-                # What is ignored, as by nohup, stays so.
+                # Ignored signals, as with nohup, stay ignored.
                 if signal.getsignal(signum) is not signal.SIG_IGN:
                     self.before[signum] = signal.signal(signum, self.handle)
             sys.unraisablehook = self.repeat
@@ -124,8 +130,7 @@ class _Interruption:
 
     def handle(self, signum: int, frame) -> None:
         if os.getpid() != self.process:
-            # A worker that was forked from here ends without a word, also of torch's, which
-            # complains about every worker with another status than 0.
+            # A forked worker ends silently: torch reports any other status than 0.
             os._exit(0 if signum == signal.SIGINT else 128 + signum)
         self.signum = self.signum or signum
         if not self.text:

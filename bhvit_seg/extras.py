@@ -4,8 +4,6 @@ No command assumes that a package index has bhvit_seg: a checkout is installed f
 elsewhere the packages of an extra are named one by one.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,7 +28,6 @@ def in_checkout() -> bool:
 
 
 def install_line(extra: str = 'mm') -> str:
-    """Return the command that installs an extra."""
     import importlib.metadata
     import re
 

@@ -1,8 +1,4 @@
-"""Atomic writing of files, and checks of output names.
-
-A file is written beside its final name and renamed when it is whole, so a crash, a full disk or a
-SIGKILL leaves either the old file or the new one.
-"""
+"""Atomic writing: a file gets its name when it is whole; checks of output names."""
 
 from __future__ import annotations
 
@@ -74,15 +70,11 @@ def write_text(path: str | os.PathLike, content: str) -> None:
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Write ``content`` to ``path`` atomically as indented JSON."""
     write_text(path, json.dumps(content, indent=2) + '\n')
 
 
 def remove_leftovers(folder: str | os.PathLike) -> list[Path]:
-    """Delete partial files that killed writers left in ``folder``; return their names.
-
-    Only for folders with a single writer, such as a work dir.
-    """
+    """Delete partial files of killed writers in the folder of a single writer; return them."""
     leftovers = sorted(path for path in Path(folder).glob(f'.*{PARTIAL}*')
                        if LEFTOVER.fullmatch(path.name))
     for leftover in leftovers:
@@ -91,11 +83,7 @@ def remove_leftovers(folder: str | os.PathLike) -> list[Path]:
 
 
 def make_output_folder(path: str | os.PathLike, name: str) -> Path:
-    """Create the folder ``path``, given by the argument ``name``, and check that it is writable.
-
-    Raises:
-        UserError: It cannot be created or written to.
-    """
+    """Create the folder ``path`` of the argument ``name``; a UserError if it is not writable."""
     folder = Path(path)
     probe = folder / f'.write-test.{os.getpid()}{PARTIAL}'
     try:
@@ -115,6 +103,12 @@ def identify(path: str | os.PathLike) -> object:
         status = os.stat(path)
         return status.st_dev, status.st_ino
     return os.path.realpath(path)
+
+
+def stamp_of(path: str | os.PathLike) -> list[int]:
+    """Return size in bytes and modification time of a file, which change with its content."""
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns]
 
 
 def refuse_inputs(outputs: Iterable[str | os.PathLike], inputs: Iterable[str | os.PathLike],

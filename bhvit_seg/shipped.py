@@ -1,9 +1,4 @@
-"""The configs and packed models that come with the package, found by their names.
-
-A wheel has configs in ``bhvit_seg/.mim/configs``, for OpenMMLab's ``mim``, a checkout in
-``configs``. ``bhvit_seg/zoo`` has ``index.json`` and for each model a ``.bhv`` file and a card
-``.md``.
-"""
+"""Configs (in a wheel in ``.mim/configs``, for ``mim``) and packed models (``zoo``) by name."""
 
 from __future__ import annotations
 
@@ -16,13 +11,11 @@ from typing import Any
 from bhvit_seg.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parent
-# Parts and lists of configs; no command trains them.
-PARTS = ('_base_', 'suites')
+PARTS = ('_base_', 'suites')  # parts and lists of configs; no command trains them
 ZOO = PACKAGE / 'zoo'
 
 
 def configs_folder() -> Path:
-    """Return the folder of the configs; a UserError says that the installation lacks it."""
     for folder in (PACKAGE / '.mim' / 'configs', PACKAGE.parent / 'configs'):
         if (folder / '_base_').is_dir():
             return folder
@@ -39,11 +32,7 @@ def config_paths() -> dict[str, Path]:
 
 
 def find_config(config: str | Path) -> Path:
-    """Return the path of a config, given as a path or a name with or without ``.py``.
-
-    Raises:
-        UserError: There is none; the message names the nearest ones.
-    """
+    """Return the path of a config, given as one or as a name; the UserError has near ones."""
     path = Path(config)
     if path.is_file():
         return path
@@ -62,11 +51,7 @@ def shipped_models() -> dict[str, dict[str, Any]]:
 
 
 def find_model(model: str | Path) -> Path:
-    """Return the path of a packed model, given as a path or as the name of a shipped one.
-
-    Raises:
-        UserError: There is none, or the file of a shipped model is damaged.
-    """
+    """Return the path of a packed model, given as one or as a name; checks the SHA-256."""
     models = shipped_models()
     if str(model) not in models:
         if Path(model).is_file():

@@ -1,7 +1,5 @@
 """Arguments that several subcommands have. Adding them imports neither torch nor mmengine."""
 
-from __future__ import annotations
-
 import argparse
 
 from bhvit_seg.errors import UserError
@@ -21,7 +19,6 @@ class OptionsAction(argparse.Action):
 
 
 def add_config(parser: argparse._ActionsContainer, **kwargs) -> None:
-    """Add the positional argument ``config``."""
     parser.add_argument('config', metavar='CONFIG', help=CONFIG_HELP, **kwargs)
 
 

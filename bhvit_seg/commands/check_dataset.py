@@ -1,7 +1,5 @@
 """``bhvit-seg check-dataset``: checks the images and labels of a config."""
 
-from __future__ import annotations
-
 import argparse
 
 from bhvit_seg.commands.arguments import add_cfg_options, add_config

@@ -1,7 +1,5 @@
 """``bhvit-seg complexity``: counts what networks cost."""
 
-from __future__ import annotations
-
 import argparse
 
 from bhvit_seg.commands.arguments import CONFIG_HELP, add_cfg_options
@@ -15,8 +13,7 @@ DESCRIPTION = (
 EXAMPLES = (
     'bhvit-seg complexity bhvit-tiny_segformer_1xb4-3k_rs-lvf-224x224',
     'bhvit-seg complexity my_config.py other_config.py --size 512 512 --json costs.json')
-# In a file or a pipe, tables are as wide as they need to be.
-WIDTH = 1000
+WIDTH = 1000  # in a file or a pipe, tables are as wide as they need to be
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,5 @@
 """``bhvit-seg configs``: lists the configs that are shipped."""
 
-from __future__ import annotations
-
 import argparse
 
 DESCRIPTION = (

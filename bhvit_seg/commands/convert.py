@@ -1,7 +1,5 @@
 """``bhvit-seg convert``: converts a published BHViT checkpoint."""
 
-from __future__ import annotations
-
 import argparse
 
 DESCRIPTION = (

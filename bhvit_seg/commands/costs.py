@@ -32,8 +32,8 @@ def measure_complexity(config: str | Path, size: Sequence[int] | None = None,
 
     Returns:
         The fields of :class:`~bhvit_seg.evaluation.complexity.Complexity` as a dict, ``config``,
-            ``packed_bytes`` (of the file of ``bhvit-seg export`` with 32-bit real weights, or None)
-            and ``not_packed`` (why not).
+        ``packed_bytes`` (of the file of ``bhvit-seg export`` with 32-bit real weights, or None) and
+        ``not_packed`` (why not).
 
     Raises:
         UserError: Config or size is wrong, or the model takes no image of that size.

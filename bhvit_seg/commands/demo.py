@@ -1,7 +1,5 @@
 """``bhvit-seg demo``: trains a small model on synthetic scenes and draws what it predicts."""
 
-from __future__ import annotations
-
 import argparse
 
 from bhvit_seg.errors import explain_interrupt

@@ -83,7 +83,6 @@ def run_demo(config: str | Path, folder: str | Path) -> Path:
 
 def _compare_cost(config: str | Path, checkpoint: Path, report: ExportReport, images: list[Path]
                   ) -> str:
-    """Time torch and the engine on the same image."""
     predictor = TorchPredictor(config, checkpoint, 'cpu')
     segmentor = PackedSegmentor(report.path, torch.get_num_threads())
     image = predictor.load(images[0])

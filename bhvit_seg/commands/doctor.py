@@ -1,7 +1,5 @@
 """``bhvit-seg doctor``: says what is installed and what is missing."""
 
-from __future__ import annotations
-
 import argparse
 
 DESCRIPTION = (

@@ -1,7 +1,5 @@
 """``bhvit-seg make-sample``: writes a synthetic data set."""
 
-from __future__ import annotations
-
 import argparse
 
 DESCRIPTION = (

@@ -1,7 +1,5 @@
 """``bhvit-seg models``: lists the models that are shipped."""
 
-from __future__ import annotations
-
 import argparse
 
 DESCRIPTION = (

@@ -1,7 +1,5 @@
 """``bhvit-seg predict``: predicts image files."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 

@@ -102,9 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     check_arguments(args)
-    from bhvit_seg.raster.opening import load_rasterio
-
-    load_rasterio()
+    load_package('rasterio')
     from bhvit_seg.inference.inputs import find_rasters
     from bhvit_seg.inference.source import ModelSource
     from bhvit_seg.raster.memory import parse_memory
@@ -160,7 +158,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """Raise a UserError where the arguments do not fit together."""
     from bhvit_seg.raster.vector.features_io import DRIVERS
 
     check_model(args)
@@ -195,8 +192,7 @@ def find_resolution(given: str | None, model: Predictor) -> float | None:
     return model.ground_sampling_distance
 
 
-def check_vectors(args: argparse.Namespace, classes: Sequence[str], rasters: Iterable[str]
-                  ) -> None:
+def check_vectors(args: argparse.Namespace, classes: Sequence[str], rasters: Iterable[str]) -> None:
     """Raise a UserError where vectors cannot be written, before hours of mapping."""
     from bhvit_seg.raster.opening import open_raster
     from bhvit_seg.raster.vector.features_io import check_place
@@ -296,7 +292,6 @@ def write_layers(raster: str, plan: OutputPaths, args: argparse.Namespace) -> st
 
 
 def write_pictures(raster: str, plan: OutputPaths, args: argparse.Namespace) -> str:
-    """Write the preview and its page."""
     from bhvit_seg.raster.page import write_page
     from bhvit_seg.raster.preview import write_preview
 

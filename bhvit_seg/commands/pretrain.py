@@ -1,7 +1,5 @@
 """``bhvit-seg pretrain``: pre-trains a backbone by imitation, on images without labels."""
 
-from __future__ import annotations
-
 import argparse
 
 from bhvit_seg.commands.arguments import add_cfg_options, add_config

@@ -1,7 +1,5 @@
 """``bhvit-seg score-raster``: scores a predicted raster against labels."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

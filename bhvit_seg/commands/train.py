@@ -1,7 +1,5 @@
 """``bhvit-seg train``: trains the model of a config."""
 
-from __future__ import annotations
-
 import argparse
 
 from bhvit_seg.commands.arguments import add_cfg_options, add_config, add_launcher, use_launcher

@@ -1,9 +1,4 @@
-"""What is installed, what is missing or does not fit, and what to type: ``bhvit-seg doctor``.
-
-Needs only the standard library, so that it works where everything else is broken.
-"""
-
-from __future__ import annotations
+"""``bhvit-seg doctor``: what is installed, missing or broken; needs only the standard library."""
 
 import contextlib
 import importlib
@@ -23,17 +18,16 @@ from bhvit_seg.errors import UserError, first_line
 from bhvit_seg.extras import engine_failure, install_line, reinstall_line
 
 PYTHON_FOR_STACK = (3, 10)
-# By extra: the distributions that provide mmseg, mmengine and mmcv, and the versions they are
-# tried with.
+# By extra: the distributions of mmseg, mmengine and mmcv, and the versions that were tested.
 STACKS = {
     'mm': {'mmseg': ('onedl-mmsegmentation', '1.4'), 'mmengine': ('onedl-mmengine', '0.10'),
            'mmcv': ('onedl-mmcv', '2.3')},
     'openmmlab': {'mmseg': ('mmsegmentation', '1.2.2'), 'mmengine': ('mmengine', '0.10.7'),
                   'mmcv': ('mmcv', '2.1.0')},
 }
-# Others that write into the same folders.
+# Other distributions that write into the same folders.
 SAME_FOLDERS = {'mmcv': ('mmcv-lite', 'mmcv-full', 'onedl-mmcv-lite')}
-# By extra: what it is for, and what is imported, in the order in which they need each other.
+# By extra: its commands, and its packages in the order of their dependencies.
 TASKS = {
     'predict': ('predict --packed', ('cv2', 'PIL')),
     'raster': ('predict-raster --packed, score-raster', ('rasterio', 'filelock')),
@@ -57,8 +51,6 @@ class Task:
 
 @dataclass
 class Diagnosis:
-    """What the doctor found."""
-
     system: str  # the interpreter and the processor
     tasks: list[Task] = field(default_factory=list)  # the engine of packed models first
     problems: list[str] = field(default_factory=list)  # what is broken, not what is not installed
@@ -66,10 +58,7 @@ class Diagnosis:
 
 
 def examine(instruction_sets: Callable[[], list[str]]) -> Diagnosis:
-    """Examine the interpreter, the processor, the engine and the packages.
-
-    ``instruction_sets`` returns those of the engine, or raises a ``UserError`` if it is not built.
-    """
+    """Examine interpreter, processor, engine (by ``instruction_sets``) and packages."""
     flags = ' '.join(cpu_flags()) or 'no vector instructions known'
     found = Diagnosis(f'bhvit_seg {bhvit_seg.__version__}, Python {platform.python_version()}, '
                       f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {flags}')
@@ -171,7 +160,7 @@ def import_failure(module: str) -> str:
         try:
             importlib.import_module(module)
             if module == 'mmseg':
-                # The package itself is empty; this is where it needs the others.
+                # The package itself is empty; this imports the others.
                 importlib.import_module('mmseg.models')
         except ModuleNotFoundError as error:
             return 'missing' if error.name == module else f'it needs {error.name}'
@@ -181,7 +170,6 @@ def import_failure(module: str) -> str:
 
 
 def describe(module: str, distributions: dict[str, str]) -> str:
-    """Return name and version of a module, and for torch the device."""
     if distributions:
         return ', '.join(f'{name} {version}' for name, version in distributions.items())
     loaded = sys.modules.get(module)
@@ -201,7 +189,6 @@ def cpu_flags() -> list[str]:
 
 
 def render(found: Diagnosis) -> str:
-    """Lay out a diagnosis for the terminal."""
     width = max(len(task.name) for task in found.tasks)
     encoding = getattr(sys.stdout, 'encoding', None) or ''  # closed: sys.stdout is None
     good = '✓' if 'utf' in encoding.lower() else '+'

@@ -4,8 +4,6 @@ The inferencer accepts only ``LoadImageFromFile`` and replaces it by its own loa
 wrapped: the config's own loader reads files, arrays (H, W, C), blue first, stay the inferencer's.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """mmpretrain for configs of classifiers; if it does not import, the error says what to type."""
 
-from __future__ import annotations
-
 import bhvit_seg.compat.openmmlab  # noqa: F401
 from bhvit_seg.compat.openmmlab import StackError, import_quietly
 from bhvit_seg.errors import first_line

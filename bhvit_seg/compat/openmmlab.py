@@ -9,8 +9,6 @@ fork and for the original packages:
 * the text of a config, which every checkpoint holds, is formatted once.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import io
@@ -22,9 +20,9 @@ from bhvit_seg.compat.torchvision import import_torchvision
 from bhvit_seg.errors import UserError, first_line
 from bhvit_seg.extras import missing_package
 
-# In the order in which they need each other; the subpackages are those that are noisy.
+# In the order of dependencies; the subpackages are those that print and warn.
 STACK = ('torch', 'mmengine', 'mmcv', 'mmseg', 'mmseg.models', 'mmseg.datasets')
-# Said on every run, and nothing a user could act upon.
+# Printed on every run, but useless to users.
 POINTLESS_WARNINGS = (
     'For binary segmentation, we suggest', 'Default ``avg_non_ignore`` is False',
     'This DataLoader will create', '``build_loss`` would be deprecated', 'The draw is False',
@@ -46,11 +44,7 @@ def import_quietly(*names: str) -> None:
 
 
 def require_mm_stack() -> None:
-    """Import ``torch``, ``mmengine``, ``mmcv`` and ``mmseg``.
-
-    Raises:
-        StackError: One of them is missing or does not import; the message says what to type.
-    """
+    """Import ``torch``, ``mmengine``, ``mmcv`` and ``mmseg``; a StackError says what to type."""
     for name in STACK:
         try:
             import_quietly(name)
@@ -84,11 +78,7 @@ def allow_mmengine_checkpoints() -> None:
 
 
 def history_method(owner: Any, name: str) -> Callable:
-    """Replace ``getattr`` in checkpoints, where mmengine refers to methods of ``HistoryBuffer``.
-
-    Raises:
-        UnpicklingError: Anything but a public method of ``HistoryBuffer`` is requested.
-    """
+    """Replace ``getattr`` in checkpoints, for public methods of ``HistoryBuffer`` only."""
     from mmengine.logging import HistoryBuffer
 
     if owner is not HistoryBuffer or name.startswith('_') or name not in vars(HistoryBuffer):

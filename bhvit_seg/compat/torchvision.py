@@ -5,8 +5,6 @@ without CUDA, PyPI's torchvision cannot load its compiled operators (for boxes) 
 register their meta functions; without that registration it works.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import sys

@@ -1,5 +1,4 @@
-"""Checks of every file of a data set before training: ids out of range, missing pairs, damaged
-files."""
+"""Checks of every file of a data set before training."""
 
 from __future__ import annotations
 
@@ -17,11 +16,11 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 from mmseg.registry import DATASETS
 
-from bhvit_seg.datasets.report import DatasetReport, shortened
+from bhvit_seg.datasets.report import DatasetReport
 from bhvit_seg.datasets.sample_check import SampleCheck
 from bhvit_seg.datasets.transforms import LoadLidarChannels
-from bhvit_seg.errors import UserError
-from bhvit_seg.fileio import write_text
+from bhvit_seg.errors import UserError, shortened
+from bhvit_seg.fileio import stamp_of, write_text
 
 MAX_THREADS = 8
 COLOURS_SHOWN = 6
@@ -32,8 +31,7 @@ CACHE_VERSION = 5
 
 def check_from_config(cfg, split: str = 'train', cache_file: str | os.PathLike | None = None,
                       progress: bool = True) -> DatasetReport:
-    """Check the data set of one split of a config, see :func:`check_dataset` and
-    :func:`require_folders`."""
+    """Check the data set of a split of a config; see :func:`check_dataset`."""
     require_folders(cfg, split)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     loader, model = cfg[f'{split}_dataloader'], cfg.get('model') or {}
@@ -51,11 +49,7 @@ def check_from_config(cfg, split: str = 'train', cache_file: str | os.PathLike |
 
 
 def require_folders(cfg, split: str = 'train') -> None:
-    """Check that the folders of a split exist, before a dataset is built on them.
-
-    Raises:
-        UserError: The config has no such split, or a ``data_root`` or image folder is missing.
-    """
+    """Raise a UserError if a config lacks a split, its ``data_root`` or its image folder."""
     loader = cfg.get(f'{split}_dataloader')
     if not loader:
         raise UserError(f'the config has no {split}_dataloader: choose another split')
@@ -122,7 +116,6 @@ def check_dataset(dataset, split: str = 'train', channels: int | None = None, he
 
 
 def _run(jobs: list[tuple], cache_file: str | os.PathLike | None, progress: bool) -> list[dict]:
-    """Return the finding on each sample, in order."""
     known, current = {}, {}
     if cache_file is not None:
         try:
@@ -133,11 +126,10 @@ def _run(jobs: list[tuple], cache_file: str | os.PathLike | None, progress: bool
 
     def find(job: tuple[SampleCheck, str, dict]) -> dict:
         check, digest, info = job
-        # Files that have the same size and time of change hold the same; a missing one has neither.
+        # Files of the same size and modification time are equal; a missing one has neither.
         stamp = [digest]
         for path in (info[key] for key in FILE_KEYS if info.get(key) is not None):
-            status = os.stat(path) if os.path.exists(path) else None
-            stamp += [path, status and status.st_size, status and status.st_mtime_ns]
+            stamp += [path, *(stamp_of(path) if os.path.exists(path) else (None, None))]
         key = json.dumps(stamp)
         finding = current[key] = known.get(key) or check.run(info)
         return finding
@@ -261,8 +253,7 @@ def _listed(config) -> list:
 
 
 def _leaves(dataset):
-    """Yield the datasets that read files, or their configs, inside wrappers that repeat or
-    concatenate."""
+    """Yield the datasets that read files, or their configs, inside wrappers."""
     get = dataset.get if isinstance(dataset, dict) else lambda name: getattr(dataset, name, None)
     if get('dataset') is not None:
         yield from _leaves(get('dataset'))

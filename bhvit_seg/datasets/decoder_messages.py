@@ -21,8 +21,7 @@ _stderr_lock = threading.Lock()
 
 @contextlib.contextmanager
 def collect_stderr() -> Iterator[list[str]]:
-    """Yield a list that receives what C image libraries write to stderr; other output passes
-    through."""
+    """Yield a list for what C image libraries write to stderr; other output passes through."""
     lines: list[str] = []
     with _stderr_lock, contextlib.ExitStack() as stack:
         try:
@@ -47,7 +46,7 @@ def collect_stderr() -> Iterator[list[str]]:
 
 
 def _renew_lock() -> None:
-    # Another thread may have held it when the process was forked, and is not here to release it.
+    # A thread that held it when the process was forked does not exist here.
     global _stderr_lock
     _stderr_lock = threading.Lock()
 
@@ -101,10 +100,7 @@ def find_zeroed_part(content: bytes) -> str | None:
 
 @contextlib.contextmanager
 def gdal_damage_as_error() -> Iterator[list[str]]:
-    """Raise :class:`rasterio.errors.RasterioError` where GDAL only warns that pixels are lost.
-
-    Yields a list that is filled with the other warnings when the block ends.
-    """
+    """Raise a RasterioError where GDAL only warns of lost pixels; yield its other warnings."""
     from rasterio.errors import RasterioError
 
     found, harmless, thread = [], [], threading.get_ident()

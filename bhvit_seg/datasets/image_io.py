@@ -34,7 +34,7 @@ except ModuleNotFoundError as error:
     raise UserError(f'reading image files needs {error.name}: pip install opencv-python-headless '
                     'pillow') from error
 
-# What OpenCV reports about a file is reported here; GeoTIFFs make it warn about every geo tag.
+# Damage is reported by this module; OpenCV warns about every tag of GeoTIFFs.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
@@ -133,11 +133,7 @@ def read_mask(path: str, backend_args: dict | None = None, colours: bool = False
 
 def write_labels(path: str | Path, labels: np.ndarray,
                  palette: Sequence[Sequence[int]] | None = None) -> None:
-    """Write class ids (H, W) as an 8-bit PNG; a palette (RGB for each id) colours it in viewers.
-
-    Raises:
-        UserError: An id does not fit into 8 bits.
-    """
+    """Write class ids (H, W), 0 to 255, as a PNG, with a palette (RGB for each id) for viewers."""
     if labels.max(initial=0) > 255:
         raise UserError(f'{path} cannot hold the class id {labels.max()}: an 8-bit label map has '
                         'ids up to 255')
@@ -192,10 +188,7 @@ def _find_gaps(bands: np.ndarray, nodata: float | None, alpha: int | None) -> np
 
 
 def fill_gaps(image: np.ndarray, gaps: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Set pixels without data to the mean of the others (0 if there are none), in place.
-
-    Returns the image (H, W, C) and the gaps, None if there are none.
-    """
+    """Set pixels without data to the others' mean, in place; return image and gaps or None."""
     if gaps is None or not gaps.any():
         return image, None
     rest = image[~gaps]
@@ -276,8 +269,7 @@ def _read_tiff_with_pillow(content: bytes, path: str, kind: str) -> _Tiff:
 
 def _decode_with_pillow(content: bytes, path: str, kind: str, mode: str | None = None,
                         upright: bool = False) -> np.ndarray:
-    """Decode to a mode, by default numbers or RGB, never through a palette; ``upright`` applies
-    EXIF."""
+    """Decode to a mode, by default numbers or RGB without a palette; ``upright``: by EXIF."""
     with _open_with_pillow(content, path, kind) as image:
         picture = ImageOps.exif_transpose(image) if upright else image
         mode = mode or PILLOW_MODES.get(image.mode, image.mode)

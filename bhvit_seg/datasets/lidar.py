@@ -10,8 +10,7 @@ import numpy as np
 from bhvit_seg.datasets.image_io import equals_declared, read_raster
 from bhvit_seg.errors import UserError
 
-# In order of preference.
-LIDAR_SUFFIXES = ('.tif', '.tiff', '.npy', '.png')
+LIDAR_SUFFIXES = ('.tif', '.tiff', '.npy', '.png')  # in order of preference
 
 
 def read_lidar(path: str, channels: Sequence[int] | None = None, fill: float = 0.0,
@@ -56,8 +55,7 @@ def append_lidar(image: np.ndarray, image_path: str, raster: np.ndarray, raster_
 
 
 def find_raster(folder: str | Path, name: str | Path) -> Path:
-    """Return the LiDAR raster of an image, given the image's path below its folder, without
-    suffix."""
+    """Return the LiDAR raster of an image, by its path below its folder without suffix."""
     for suffix in LIDAR_SUFFIXES:
         raster = Path(folder) / f'{name}{suffix}'
         if raster.is_file():

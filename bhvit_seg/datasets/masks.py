@@ -1,8 +1,4 @@
-"""Mask encodings: ids, 0 and 255, grey above a threshold, or colours.
-
-The encoding is explicit and never guessed for a file: a mask of 255 only is all road or all
-ignored.
-"""
+"""Mask encodings, which are explicit: a mask of 255 only may be all road or all ignored."""
 
 from __future__ import annotations
 
@@ -29,9 +25,6 @@ class MaskEncoding:
         classes: Class names that a dict of colours may use.
 
     ``reads_colours`` says whether a palette image is to be read as its colours.
-
-    Raises:
-        UserError: ``encoding`` is none of these, or names a class that ``classes`` lacks.
     """
 
     def __init__(self, encoding: str | Mapping = 'ids', classes: Sequence[str] = ()) -> None:
@@ -93,10 +86,7 @@ class MaskEncoding:
 
 
 def label_table(reduce_zero_label: bool = False, label_map: Mapping | None = None) -> np.ndarray:
-    """Return the (256,) uint8 table from ids in a file to mmseg's labels.
-
-    ``reduce_zero_label`` ignores id 0 and moves the others down by one; then ``label_map`` applies.
-    """
+    """Return the (256,) uint8 table from ids in a file to mmseg's labels."""
     table = renamed = np.arange(256, dtype=np.uint8)
     if reduce_zero_label:
         table = np.array([IGNORE, *range(254), IGNORE], np.uint8)

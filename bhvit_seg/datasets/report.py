@@ -6,14 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# ENet (arXiv 1606.02147, section 5.2), which keeps weights between 1.4 and 50.
-ENET_OFFSET = 1.02
+ENET_OFFSET = 1.02  # ENet (arXiv 1606.02147, section 5.2), which keeps weights between 1.4 and 50
 
 
 @dataclass
 class DatasetReport:
-    """The outcome of a check."""
-
     split: str
     classes: tuple[str, ...]
     pixels: np.ndarray  # (num_classes,) int64, labelled pixels of each class
@@ -24,11 +21,6 @@ class DatasetReport:
     std: list[float] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # sentences; to be fixed before training
     warnings: list[str] = field(default_factory=list)  # what may be intended
-
-    def first_problem(self) -> str:
-        """One sentence: the first problem and the number of others."""
-        others = len(self.problems) - 1
-        return self.problems[0] + (f' ({others} more problem(s))' if others else '')
 
     def summary(self, max_problems: int | None = 20) -> str:
         """Everything as text, at most ``max_problems`` problems of it (``None``: all)."""
@@ -56,23 +48,14 @@ class DatasetReport:
 
 
 def enet_class_weights(pixels: np.ndarray) -> list[float]:
-    """Return a weight for each class, ``1 / ln(1.02 + frequency)`` as in ENet.
-
-    Weights are scaled so that their mean over all pixels is 1, which keeps the size of the loss. A
-    class without pixels has the weight 1.
-    """
+    """Return ``1 / ln(1.02 + frequency)`` for each class (1 without pixels), scaled to a mean over
+    pixels of 1, which keeps the size of the loss."""
     pixels = np.asarray(pixels, np.float64)
     if not pixels.any():
         return [1.0] * len(pixels)
     frequency = pixels / pixels.sum()
     weights = 1 / np.log(ENET_OFFSET + frequency)
     return np.where(pixels > 0, weights / (weights * frequency).sum(), 1.0).tolist()
-
-
-def shortened(names: list[str], shown: int = 10) -> str:
-    """The first names of a list, and how many follow."""
-    more = len(names) - shown
-    return ', '.join(names[:shown]) + (f' and {more} more' if more > 0 else '')
 
 
 def _rounded(values: list[float], digits: int) -> list[float]:

@@ -57,8 +57,7 @@ class RSLVFDataset(BaseSegDataset):
 
     @classmethod
     def get_label_map(cls, new_classes: Sequence[str] | None = None) -> dict | None:
-        """Map labels where ``new_classes`` is a subset of our own; others are another data
-        set's."""
+        """Map labels where ``new_classes`` is a subset of our own; else it is another data set."""
         if new_classes is None or not set(new_classes) <= set(cls.METAINFO['classes']):
             return None
         return super().get_label_map(new_classes)
@@ -77,7 +76,7 @@ class RSLVFDataset(BaseSegDataset):
 
     def load_data_list(self) -> list[dict]:
         """List images (sorted by name) with the paths of their partners."""
-        # Parsed here for its errors: workers, which parse it again, would report them too late.
+        # Parsed here to raise errors early; workers parse it again.
         MaskEncoding(self.mask_encoding, self._metainfo['classes'])
         folder = self.data_prefix['img_path']
         if not self._is_folder(folder):
@@ -111,7 +110,6 @@ class RSLVFDataset(BaseSegDataset):
 
     def _by_stem(self, folder: str, suffixes: Sequence[str], unique: bool = False
                  ) -> dict[str, str]:
-        """Return the files below ``folder`` by their path without suffix."""
         files = {}
         for name in sorted(fileio.list_dir_or_file(
                 folder, list_dir=False, recursive=True, backend_args=self.backend_args)):

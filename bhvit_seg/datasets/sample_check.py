@@ -11,9 +11,8 @@ import numpy as np
 from bhvit_seg.datasets.image_io import COLOUR_FLAGS, read_mask, read_pixels
 from bhvit_seg.datasets.lidar import append_lidar
 from bhvit_seg.datasets.masks import IGNORE, MaskEncoding, label_table
-from bhvit_seg.datasets.report import shortened
 from bhvit_seg.datasets.transforms.loading import LoadLidarChannels
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, shortened
 
 PATCH = 4  # the stem cuts images into patches of this side
 VALUES_SHOWN = 5
@@ -33,9 +32,9 @@ class SampleCheck:
 
         Returns:
             Plain values, fit for JSON. ``problems``: sentences; ``ids``: those in the mask;
-                ``labels``: pixels of each class, or empty; ``ignored``: pixels that are ignored or
-                without data; ``unknown``: pixels of each value outside the mask encoding; ``size``:
-                height and width; ``channels``: [pixels, sums, sums of squares].
+            ``labels``: pixels of each class, or empty; ``ignored``: pixels that are ignored or
+            without data; ``unknown``: pixels of each value outside the mask encoding; ``size``:
+            height and width; ``channels``: [pixels, sums, sums of squares].
         """
         finding = dict(problems=[], ids=[], labels=[], ignored=0, unknown={}, size=None,
                        channels=None)

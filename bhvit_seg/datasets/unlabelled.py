@@ -19,8 +19,7 @@ from bhvit_seg.errors import UserError, first_line, load_package
 from bhvit_seg.models.losses.distillation import UNLABELLED
 
 NODATA = 255
-# Read by GDAL, in tiles.
-RASTER_SUFFIXES = ('.tif', '.tiff', '.vrt', '.jp2')
+RASTER_SUFFIXES = ('.tif', '.tiff', '.vrt', '.jp2')  # read by GDAL, in tiles
 
 
 @DATASETS.register_module()
@@ -70,9 +69,6 @@ class PartlyLabelledDataset(ConcatDataset):
         dataset: Config of the dataset with labels.
         unlabelled: Config of an :class:`UnlabelledDataset`.
         share: Fraction of unlabelled samples in each batch of ``ResumableTrainLoop``, less than 1.
-
-    Raises:
-        UserError: The share is out of range.
     """
 
     def __init__(self, dataset: dict, unlabelled: dict, share: float = 0.5) -> None:
@@ -89,7 +85,6 @@ class PartlyLabelledDataset(ConcatDataset):
 
     @property
     def labelled(self) -> int:
-        """The number of images with labels; they come first."""
         return len(self.dataset)
 
     def full_init(self) -> None:
@@ -124,11 +119,7 @@ class LoadUnlabelledImage(BaseTransform):
 
 
 def find_images(places: Sequence[str | Path]) -> list[Path]:
-    """Return the images of folders, with their subfolders, and images that are named themselves.
-
-    Raises:
-        UserError: A folder or file is missing, or a folder holds no image.
-    """
+    """Return the images of folders, and images; a missing file or empty folder is a UserError."""
     suffixes = {*IMAGE_SUFFIXES, *RASTER_SUFFIXES}
     files = []
     for place in map(Path, places):

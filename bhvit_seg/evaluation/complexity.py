@@ -6,8 +6,6 @@ and attention, by the formulas of torch's own counter, padding included; element
 not. A product without a formula is reported.
 """
 
-from __future__ import annotations
-
 import copy
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
@@ -28,8 +26,7 @@ from bhvit_seg.models.quantizers import ATTENTION_QUANTIZERS
 
 BITS_OF_AN_OP = 64
 FLOAT_BYTES = 4
-# Packed weights of an output fill whole words.
-WORD_BITS = 32
+WORD_BITS = 32  # packed weights of an output fill whole words
 # Of the 25 taps that torch multiplies, the shift branches use a cross: the map itself, and two
 # offsets in each of four directions.
 SHIFT_TAPS, STENCIL_TAPS = 9, 25
@@ -41,8 +38,6 @@ UNCOUNTED = {getattr(torch.ops.aten, name) for name in (
 
 @dataclass
 class LayerCost:
-    """Cost of one layer, without that of layers inside it."""
-
     name: str
     kind: str  # type
     flops: int = 0  # multiply-accumulates of real values
@@ -115,9 +110,6 @@ def count_complexity(model: nn.Module, size: tuple[int, int], in_channels: int =
 
     Args:
         model: A segmentor of mmseg, or a module that takes images ``(B, C, H, W)``.
-
-    Raises:
-        UserError: The network takes no image of this size.
     """
     model = copy.deepcopy(model).cpu().eval()
     layers = {'': model, **_inference_layers(model)}

@@ -30,9 +30,6 @@ class PerClassMetric(IoUMetric):
         image_dir: The image folder. Defaults to the folder of each image.
         log_classes: Write the table of classes to the log.
         **kwargs: As for ``IoUMetric``, but ``beta`` and ``nan_to_num``.
-
-    Raises:
-        UserError: ``beta`` or ``nan_to_num`` is given.
     """
 
     def __init__(self, *args, label_dir: str | None = None, image_dir: str | None = None,

@@ -1,7 +1,4 @@
-"""Scores of classes from areas in pixels, and tables of them, for data sets and rasters.
-
-Scores are in per cent; undefined ones are NaN, or None in JSON.
-"""
+"""Scores of classes in per cent from areas in pixels, and tables; undefined is NaN or None."""
 
 from __future__ import annotations
 

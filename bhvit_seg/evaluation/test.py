@@ -45,11 +45,8 @@ def test(config: str | Path, checkpoint: str | Path, data_root: str | Path | Non
 
     Returns:
         ``summary`` (aAcc, mIoU, mFscore, mAcc and others), ``classes`` (IoU, F1, Precision, Recall
-            by class name; None for a class that occurs nowhere), all in per cent, and what was
-            tested. Both are empty with ``test_evaluator.format_only``.
-
-    Raises:
-        UserError: An argument is wrong.
+        by class name; None for a class that occurs nowhere), all in per cent, and what was tested.
+        Both are empty with ``test_evaluator.format_only``.
     """
     cfg = load_config(config, cfg_options, data_root)
     require_settings(cfg, config, 'model', 'test_dataloader', 'test_evaluator')
@@ -85,11 +82,7 @@ def test(config: str | Path, checkpoint: str | Path, data_root: str | Path | Non
 
 
 def set_evaluators(cfg: Config, out: str | Path | None) -> None:
-    """Let the config's evaluators keep the scores of classes; add one where none does.
-
-    Raises:
-        UserError: One writes predictions instead of scores, but no folder is given.
-    """
+    """Let the evaluators keep the scores of classes; predictions need a folder ``out``."""
     cfg.test_evaluator = [evaluator for _, evaluator in listed(cfg.test_evaluator, '')]
     score_classes(cfg, 'test')
     if 'PerClassMetric' not in map(type_name, cfg.test_evaluator):

@@ -14,9 +14,7 @@ from bhvit_seg.inference.windows import Grid
 
 def window_weights(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Return the weights (float32, above 0) of a window's rows and columns; a cell's is their
-    product.
-
-    They rise to 1 over the overlap of neighbours (at most half a window) and fall again.
+    product. They rise to 1 over the overlap of neighbours (at most half a window) and fall again.
     """
     weights = []
     for side, overlap in zip(grid.window_cells, grid.overlap):
@@ -48,7 +46,7 @@ class Blender:
         self._left, self._right = columns
         self._taken = self._reached = self._first
         self._last = (-1, -1)
-        # The rows of a step wait, and those of a window that begins in its last row.
+        # Rows of a step, and of a window that begins in its last row.
         height = rows[1] - rows[0]
         band = height if step is None else min(height, step + grid.window_cells[0] - 1)
         self._sums = np.zeros((classes, band, columns[1] - columns[0]), np.float32)
@@ -81,11 +79,8 @@ class Blender:
             sums[here] += scratch
 
     def take(self, stop: int) -> np.ndarray:
-        """Return the mean scores of the rows from the last taken one to ``stop``, and free them.
-
-        Returns:
-            (classes, rows, columns) float32; 0 in cells without a window.
-        """
+        """Return and free the mean scores of the rows up to ``stop``: (classes, rows, columns)
+        float32, 0 in cells without a window."""
         assert self._taken <= stop <= self._stop
         count = stop - self._taken
         assert count <= len(self._totals), 'more rows are taken than step allows'

@@ -27,10 +27,9 @@ Kind = enum.Enum('Kind', 'FILE FOLDER ADDRESS PATTERN MISSING')
 
 
 def kind_of(given: str | os.PathLike) -> Kind:
-    """Classify an input; what exists on disk is a file or a folder, whatever its name looks
-    like."""
+    """Classify an input; what exists on disk is a file or a folder, whatever its name."""
     text = os.fspath(given)
-    # A Path has lost a slash of an address, which is no file then either.
+    # An address that was a Path lacks a slash, and is not a file either.
     if os.path.isdir(text):
         return Kind.FOLDER
     if os.path.lexists(text):
@@ -47,8 +46,8 @@ def find_images(inputs: Sequence[str | Path], out: str | Path) -> dict[Path, Pat
 
     Returns:
         The name below the output folder, without suffix, by image, sorted: the path below the
-            folder, or below the fixed part of a pattern. Images that differ only in their suffix
-            keep it.
+        folder, or below the fixed part of a pattern. Images that differ only in their suffix keep
+        it.
 
     Raises:
         UserError: An input is missing or holds no images, the output folder is an input, or two
@@ -66,10 +65,7 @@ def find_images(inputs: Sequence[str | Path], out: str | Path) -> dict[Path, Pat
 
 
 def find_rasters(inputs: Sequence[str | Path], out: str | Path) -> dict[Path | str, Path]:
-    """List rasters like :func:`find_images`, and addresses of GDAL as text.
-
-    ``out`` may be a file; GDAL reports what is missing.
-    """
+    """List rasters like :func:`find_images`, and addresses of GDAL as text."""
     return _find(inputs, out, RASTER_SUFFIXES, 'rasters')
 
 
@@ -107,10 +103,7 @@ def address_name(address: str) -> str:
 
 
 def files_behind(address: str | os.PathLike) -> list[Path]:
-    """Return the files on disk that a path or an address of GDAL reads, judged by its text.
-
-    ``/vsizip//data/flight.zip/a.tif`` reads ``/data/flight.zip``.
-    """
+    """Return the files on disk that a path or address of GDAL reads, by its text."""
     text = os.fspath(address)
     if kind_of(text) is not Kind.ADDRESS:
         return [Path(text)] if os.path.isfile(text) else []
@@ -121,7 +114,6 @@ def files_behind(address: str | os.PathLike) -> list[Path]:
 
 
 def _longest_file(text: str) -> Iterator[Path]:
-    """Yield the longest prefix of a text that is a file."""
     ends = [match.start() for match in re.finditer('[/:!]', text)]
     for end in (len(text), *reversed(ends)):
         if os.path.isfile(text[:end]):

@@ -16,11 +16,7 @@ NEEDED = ('name', 'classes', 'palette', 'channels', 'color_type', 'test_scale', 
 
 
 class PackedPredictor(Predictor):
-    """A packed model, a file that ``bhvit-seg export`` wrote.
-
-    Raises:
-        UserError: The file is not a packed model, or the engine is not built.
-    """
+    """A packed model of ``bhvit-seg export``; a UserError if it cannot be loaded."""
 
     def __init__(self, packed: str | Path, threads: int | None = None) -> None:
         self.segmentor = PackedSegmentor(packed, threads)

@@ -58,9 +58,6 @@ def predict_files(inputs: Sequence[str | Path], source: ModelSource, out: str | 
             :data:`MAX_WHOLE` pixels use windows of the training crop, unless the config itself
             does.
         whole: Predict all images in one piece.
-
-    Raises:
-        UserError: An argument is wrong.
     """
     if not 0 <= opacity <= 1:
         raise UserError(f'--opacity is {opacity}, but it has to be between 0 and 1')
@@ -97,7 +94,7 @@ def predict_files(inputs: Sequence[str | Path], source: ModelSource, out: str | 
                           predict_in_windows(model, image, sides))
                 write_prediction(job, image, labels, model, shown)
             except Exception as error:
-                # Whatever is wrong with one image, the others are to be predicted.
+                # An error in one image must not stop the others.
                 known = find_user_error(error)
                 sentence = str(known) if known else f'{type(error).__name__}: {first_line(error)}'
                 report.failed[job.image] = (
@@ -136,10 +133,8 @@ def choose_windows(model: Predictor, image: LoadedImage, window: int | None, who
     return model.window
 
 
-def predict_in_windows(model: Predictor, image: LoadedImage, window: tuple[int, int]
-                       ) -> np.ndarray:
-    """Return the class ids of an image, blended from windows exactly as for a raster of its
-    pixels."""
+def predict_in_windows(model: Predictor, image: LoadedImage, window: tuple[int, int]) -> np.ndarray:
+    """Return the class ids of an image, blended from windows as for a raster of its pixels."""
     pixels = image.pixels
     height, width = pixels.shape[:2]
     grid = lay_grid((height, width), window, OVERLAP, model.cell)
@@ -192,7 +187,6 @@ def some(images: Sequence[Path]) -> str:
 
 
 def with_progress(jobs: list[Job]) -> Iterable[Job]:
-    """Show a progress bar on a terminal, where rich is installed."""
     with contextlib.suppress(ImportError):
         from rich.console import Console
         from rich.progress import track

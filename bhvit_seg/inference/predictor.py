@@ -26,7 +26,6 @@ class LoadedImage:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Rows and columns of the file."""
         return self.picture.shape[:2]
 
 

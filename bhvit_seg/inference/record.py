@@ -1,8 +1,5 @@
-"""The record of a prediction: the files, model and options of each output.
-
-``prediction.json`` in the output folder decides what is predicted again, and protects predictions
-of other images and other files from being replaced.
-"""
+"""``prediction.json``, the record of files, model and options of each output, decides what is
+predicted again and protects other files from being replaced."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from typing import Any
 
 from bhvit_seg.datasets.lidar import find_raster
 from bhvit_seg.errors import UserError
-from bhvit_seg.fileio import make_output_folder, write_json
+from bhvit_seg.fileio import make_output_folder, stamp_of, write_json
 
 RECORD = 'prediction.json'
 WAY_OUT = 'give another --out, or --overwrite'
@@ -24,8 +21,6 @@ WAY_OUT = 'give another --out, or --overwrite'
 
 @dataclass
 class Job:
-    """One image to predict, and the files to write."""
-
     image: Path
     name: str  # below the output folder, without suffix
     labels: Path
@@ -35,7 +30,6 @@ class Job:
 
 def list_jobs(names: Mapping[Path, Path], out: Path, lidar: str | Path | None,
               options: Mapping[str, Any]) -> list[Job]:
-    """Return for each image what is read and written."""
     jobs = []
     for image, name in names.items():
         raster = None
@@ -47,7 +41,6 @@ def list_jobs(names: Mapping[Path, Path], out: Path, lidar: str | Path | None,
 
 
 def paths_of(out: Path, name: str | Path) -> list[Path]:
-    """Return the label map and the overlay of a name."""
     return [out / kind / f'{name}.png' for kind in ('labels', 'overlays')]
 
 
@@ -57,11 +50,6 @@ def describe_file(path: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError):
         described['bytes'], described['modified'] = stamp_of(path)
     return described
-
-
-def stamp_of(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
 
 
 def update_record(out: Path, jobs: Sequence[Job], weights: str, opacity: float | None,

@@ -23,10 +23,7 @@ def upsample_rows(scores: np.ndarray, rows: int, align_corners: bool = False) ->
 
 def label_resized(logits: np.ndarray, sizes: Sequence[tuple[int, int]], align_corners: bool
                   ) -> np.ndarray:
-    """Resize logits ``(classes, h, w)`` bilinearly to each size in turn; return the classes, uint8.
-
-    One class is resized at a time, to save memory.
-    """
+    """Resize logits ``(classes, h, w)`` bilinearly to each size in turn; return uint8 classes."""
     best = np.full(sizes[-1], -np.inf, np.float32)
     labels = np.zeros(sizes[-1], np.uint8)
     for index, scores in enumerate(logits):

@@ -23,7 +23,6 @@ class ModelSource:
 
     @property
     def weights(self) -> str:
-        """The file of the weights."""
         return str(self.checkpoint if self.packed is None else self.packed)
 
     @property
@@ -31,11 +30,7 @@ class ModelSource:
         return [str(file) for file in (self.packed, self.config, self.checkpoint) if file]
 
     def load(self, windows: bool = True) -> Predictor:
-        """Load the model; ``windows`` requires that scores of windows can be joined.
-
-        Raises:
-            UserError: It cannot be loaded, or windows cannot be joined.
-        """
+        """Load the model; a UserError if that fails, or if ``windows`` cannot be joined."""
         if self.packed is not None:
             from bhvit_seg.inference.packed_predictor import PackedPredictor
 

@@ -21,11 +21,7 @@ from bhvit_seg.training.trained import TrainedSegmentor, pixels_of
 
 
 class TorchPredictor(Predictor):
-    """A checkpoint with its config, see :class:`~bhvit_seg.inference.source.ModelSource`.
-
-    Raises:
-        UserError: An argument is wrong, such as weights that do not fit the model exactly.
-    """
+    """A checkpoint with its config; a UserError if it cannot be loaded or does not fit."""
 
     def __init__(self, config: str | Path, checkpoint: str | Path, device: str | None = None,
                  cfg_options: dict[str, Any] | None = None, threads: int | None = None) -> None:

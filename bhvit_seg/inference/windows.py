@@ -5,8 +5,6 @@ bottom to whole cells; windows lie on the lattice of cells and may overlap; bloc
 rectangles in which the map is computed. All sizes are (rows, columns), in pixels by default.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,11 +74,8 @@ class Grid:
                      bisect_left(starts, stop * self.cell))
 
     def cells_of(self, block: Window) -> tuple[int, int, int, int]:
-        """Return the cells that determine the pixels of a block: first row, stop row, first column,
-        stop.
-
-        These are its own cells and one more on each side, for bilinear upsampling.
-        """
+        """Return first and stop row, first and stop column of the cells that determine a block: its
+        own and, for bilinear upsampling, one more on each side."""
         return (max(0, block.top // self.cell - 1),
                 min(self.cells_high, -(-block.bottom // self.cell) + 1),
                 max(0, block.left // self.cell - 1),
@@ -98,9 +93,6 @@ def lay_grid(size: tuple[int, int], window: tuple[int, int], overlap: float, cel
         overlap: Fraction of a window's side that its neighbour also covers, from 0 to below 1, read
             as a decimal number: 0.1 of 30 cells are 3 cells. Windows are at least one cell apart.
         cell: Side of a cell.
-
-    Raises:
-        UserError: A size is not a whole number of at least 1, or ``overlap`` is out of range.
     """
     _require_sides('raster', size)
     _require_sides('window', window)
@@ -115,8 +107,8 @@ def lay_grid(size: tuple[int, int], window: tuple[int, int], overlap: float, cel
         side = min(-(-int(side) // cell), cells)
         span = cells - side
         gaps = -(-span // max(1, int((1 - fraction) * side)))
-        # Neighbours lie span / gaps apart, rounded down or up: never more than was asked for, as
-        # that is a whole number, and never less than one cell.
+        # Neighbours are span / gaps apart, rounded down or up: at most the requested distance,
+        # which is a whole number, and at least one cell.
         starts = tuple(k * span // gaps * cell for k in range(gaps + 1)) if gaps else (0,)
         axes.append((side * cell, side - -(-span // gaps) if gaps else 0, starts))
     sides, overlaps, (tops, lefts) = zip(*axes)
@@ -124,11 +116,7 @@ def lay_grid(size: tuple[int, int], window: tuple[int, int], overlap: float, cel
 
 
 def cut_blocks(size: tuple[int, int], block: tuple[int, int]) -> tuple[Window, ...]:
-    """Cut a raster into blocks, row by row; those at its right and bottom may be smaller.
-
-    Raises:
-        UserError: A size is not a whole number of at least 1.
-    """
+    """Cut a raster into blocks, row by row; those at its right and bottom may be smaller."""
     _require_sides('raster', size)
     _require_sides('block', block)
     (height, width), (rows, columns) = size, block

@@ -1,7 +1,5 @@
 """Distortions of the student's images; its teacher sees the originals."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
@@ -24,9 +22,6 @@ class StrongDistortion(nn.Module):
         blur: Probability of a 3×3 mean.
         noise: Largest standard deviation of the noise.
         hidden: Largest fraction of the sides that is erased to the mean colour, 0.
-
-    Raises:
-        UserError: An argument is negative, or one that is a fraction exceeds 1.
     """
 
     def __init__(self, gain: float = 0.3, offset: float = 0.3, grey: float = 0.5,

@@ -4,8 +4,6 @@ Where 4 or 2 does not divide a map, zeros are padded at the bottom and right, af
 there is one, so that padding adds nothing to a convolution.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,8 +14,7 @@ from .tokens import MapShape, to_rows
 
 
 class PositionEmbedding(nn.Module):
-    """A learned value for each token and channel of a square map of ``size`` tokens a side, resized
-    bicubically for other maps."""
+    """A learned map of ``size``×``size`` tokens, resized bicubically for other sizes."""
 
     def __init__(self, channels: int, size: int) -> None:
         super().__init__()
@@ -32,17 +29,13 @@ class PositionEmbedding(nn.Module):
 
 
 def _pad_to_multiple(maps: Tensor, multiple: int) -> Tensor:
-    """Pad a map with zeros at the bottom and right."""
     height, width = maps.shape[2:]
     bottom, right = -height % multiple, -width % multiple
     return F.pad(maps, (0, right, 0, bottom)) if bottom or right else maps
 
 
 class PatchEmbedding(nn.Module):
-    """The stem: convolution whose stride is its size, norm, GELU, position embedding.
-
-    ``map_size`` is the side of the map that the position embedding is learned on.
-    """
+    """The stem: convolution whose stride is its size, norm, GELU, position embedding."""
 
     def __init__(self, in_channels: int, channels: int, norm_cfg: dict, map_size: int,
                  patch_size: int = 4) -> None:

@@ -4,8 +4,6 @@ On a CPU they process a block of rows at a time, so that intermediate values sta
 backward recomputes what is cheap instead of storing it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch
@@ -148,8 +146,7 @@ class _CircularStencil(Function):
         border = kernel.shape[-1] // 2
         grad_x = grad_kernel = None
         if ctx.needs_input_grad[0]:
-            grad_x = F.conv2d(_circular_pad(grad_out, border), kernel.flip(2, 3),
-                              groups=x.shape[1])
+            grad_x = F.conv2d(_circular_pad(grad_out, border), kernel.flip(2, 3), groups=x.shape[1])
         if ctx.needs_input_grad[1]:
             padded = _circular_pad(x, border)
             grad_kernel = torch.zeros_like(kernel)

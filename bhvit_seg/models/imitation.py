@@ -31,9 +31,6 @@ class ImitationModel(BaseModel):
         teacher: Config of the teacher's backbone, with the ``init_cfg`` that loads its weights. It
             gets the first three channels of the images.
         map_weights: Factor of each map's loss, finest first. Defaults to 1 over the number of maps.
-
-    Raises:
-        UserError: The two have different numbers of maps, or ``map_weights`` has another.
     """
 
     def __init__(self, backbone: dict, teacher: dict, map_weights: Sequence[float] | None = None,
@@ -41,7 +38,7 @@ class ImitationModel(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         self.backbone = MODELS.build(backbone)
         teacher = MODELS.build(teacher).requires_grad_(False)
-        # Past nn.Module, which would train and save it.
+        # Bypasses nn.Module, which would train and save it.
         object.__setattr__(self, 'teacher', teacher)
         mine = _map_channels(self.backbone, getattr(self.backbone, 'in_channels', 3))
         theirs = _map_channels(teacher, 3)
@@ -58,7 +55,6 @@ class ImitationModel(BaseModel):
             for index, (own, other, weight) in enumerate(zip(mine, theirs, weights)))
 
     def init_weights(self) -> None:
-        """Initialise the backbone, and load the teacher."""
         super().init_weights()
         self.teacher.init_weights()
 
@@ -82,7 +78,6 @@ class ImitationModel(BaseModel):
 
 @torch.no_grad()
 def _map_channels(backbone: nn.Module, in_channels: int) -> tuple[int, ...]:
-    """Return the channels of each map of a backbone."""
     training = backbone.training
     maps = backbone.eval()(torch.zeros(1, in_channels, 64, 64))
     backbone.train(training)

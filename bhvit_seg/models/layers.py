@@ -92,12 +92,8 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):
 
 @MODELS.register_module()
 class BinaryLinear(BinaryLayer, nn.Linear):
-    """Product of binarized inputs with a binarized matrix, without bias on its output.
-
-    Args:
-        input_bias, binary: As for :class:`BinaryConv2d`.
-        rectify: Whether weights get the gradient of ReCU.
-    """
+    """Product of binarized inputs with a binarized matrix, without bias on its output; ``rectify``
+    uses the gradient of ReCU, other arguments as for :class:`BinaryConv2d`."""
 
     def __init__(self, in_features: int, out_features: int, input_bias: bool = True,
                  rectify: bool = False, binary: bool = True) -> None:
@@ -160,8 +156,7 @@ class LayerScale(nn.Module):
 
 
 def build_token_norm(norm_cfg: dict, channels: int) -> nn.Module:
-    """Build the norm of token rows ``(N, C)``: ``type`` ``'BN'``, ``'SyncBN'`` or ``'LN'``, else a
-    ValueError."""
+    """Build the norm of token rows ``(N, C)``: ``type`` ``'BN'``, ``'SyncBN'`` or ``'LN'``."""
     kinds = {'BN': nn.BatchNorm1d, 'SyncBN': nn.SyncBatchNorm, 'LN': nn.LayerNorm}
     cfg = dict(norm_cfg)
     kind, requires_grad = cfg.pop('type', None), cfg.pop('requires_grad', True)
@@ -171,10 +166,8 @@ def build_token_norm(norm_cfg: dict, channels: int) -> nn.Module:
 
 
 def normalize(norm: nn.Module, x: Tensor, shift: Tensor | None = None) -> Tensor:
-    """Normalise rows ``(N, C)`` and add ``shift``, folded into the norm's own bias.
-
-    The result owns its memory and no gradient needs it: callers may add to it in place.
-    """
+    """Normalise rows ``(N, C)`` and add ``shift``, folded into the norm's own bias; the result may
+    be changed in place."""
     if isinstance(norm, nn.LayerNorm):
         bias = norm.bias if shift is None else norm.bias + shift
         return F.layer_norm(x, norm.normalized_shape, norm.weight, bias, norm.eps)

@@ -1,10 +1,4 @@
-"""The shift-enhanced binary MLP (BHViT, arXiv 2503.02394).
-
-Two binary linear layers with shortcuts, and six branches that shift the map circularly, which are
-added to the block's output.
-"""
-
-from __future__ import annotations
+"""The shift-enhanced binary MLP (BHViT, arXiv 2503.02394): two layers, and six shift branches."""
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +29,7 @@ class BinaryMLP(nn.Module):
         self.layer_scale = LayerScale(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalised rows ``(N, C)`` to rows before the last output shift and LayerScale, see
-        :meth:`output_affine`."""
+        """Map normalised rows ``(N, C)`` to rows; :meth:`output_affine` follows."""
         act1, act2 = self.act1, self.act2
         hidden = normalize(self.norm1, self.fc1(x), -act1.shift_in)
         hidden = add_tiled_(hidden, x)

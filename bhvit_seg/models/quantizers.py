@@ -31,7 +31,6 @@ def polynomial_gradient_(x: Tensor) -> Tensor:
 
 
 def sum_to_channels(grad: Tensor) -> Tensor:
-    """Sum a ``(..., C)`` gradient to ``(C,)``."""
     return grad.reshape(-1, grad.shape[-1]).sum(0)
 
 

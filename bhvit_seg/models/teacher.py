@@ -26,9 +26,6 @@ class FrozenTeacher:
 
     It is deliberately not an ``nn.Module``, which would be trained, saved, averaged and wrapped
     with the student. Copies of a student share one teacher.
-
-    Raises:
-        UserError: Neither a file nor a config of a model was given, or no checkpoint.
     """
 
     registry: Registry  # where such models are built
@@ -135,8 +132,7 @@ class TaughtMixin:
 
 
 def _same_inputs(first: nn.Module, second: nn.Module) -> bool:
-    """Whether two models normalise images equally: two pixels show it, as preprocessors are
-    affine."""
+    """Whether two models normalise images equally: two pixels show it, as that is affine."""
     channels = getattr(first.data_preprocessor, 'mean', torch.empty(3)).numel()
     pixels = 10.0 * torch.arange(2 * channels).view(channels, 1, 2)
     made = []

@@ -1,8 +1,4 @@
-"""The two token mixers of BHViT (arXiv 2503.02394): MSGDC and MSMHA.
-
-Both map token rows ``(B · H · W, C)`` in row-major order to the same shape, and have variants
-without multiple scales for ablations.
-"""
+"""The token mixers of BHViT (arXiv 2503.02394) on rows ``(B · H · W, C)``: MSGDC, MSMHA."""
 
 from __future__ import annotations
 

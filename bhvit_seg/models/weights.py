@@ -8,16 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from bhvit_seg.compat.openmmlab import allow_mmengine_checkpoints
-from bhvit_seg.errors import UserError, first_line
-
-SHOWN = 3
+from bhvit_seg.errors import UserError, first_line, shortened
 
 
 def load_checkpoint_safely(path: str | Path, map_location: str = 'cpu') -> dict[str, Any]:
@@ -54,23 +51,16 @@ def load_checkpoint_safely(path: str | Path, map_location: str = 'cpu') -> dict[
 
 
 def state_dict_of(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Return the weights of a checkpoint, without the prefix that DDP adds.
-
-    mmengine stores them under ``state_dict``, training scripts derived from DeiT's under ``model``.
-    """
+    """Return the weights of a checkpoint (of mmengine, or DeiT's scripts) without DDP's prefix."""
     state_dict = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
     return {name[7:] if name.startswith('module.') else name: value
             for name, value in state_dict.items()}
 
 
 def check_fit(model: nn.Module, state_dict: dict[str, torch.Tensor], name: str | Path) -> None:
-    """Check that a state dict from ``name`` has exactly the tensors of the model.
-
-    Raises:
-        UserError: Tensors are missing, unknown or of another shape; names the first few.
-    """
+    """Raise a UserError unless a state dict from ``name`` has exactly the tensors of the model."""
     expected = model.state_dict()
-    problems = [f'{problem}: {_some(names)}' for problem, names in (
+    problems = [f'{problem}: {shortened(names, 3)}' for problem, names in (
         ('of another shape', [
             f'{key} ({tuple(state_dict[key].shape)} instead of {tuple(own.shape)})'
             for key, own in expected.items()
@@ -81,11 +71,6 @@ def check_fit(model: nn.Module, state_dict: dict[str, torch.Tensor], name: str |
         raise UserError(
             f'the checkpoint {name} is not of this model ({"; ".join(problems)}): use the config '
             'it was trained with')
-
-
-def _some(names: list[str]) -> str:
-    rest = len(names) - SHOWN
-    return ', '.join(names[:SHOWN]) + (f' and {rest} more' if rest > 0 else '')
 
 
 def load_weights(model: nn.Module, path: str | Path) -> dict[str, Any]:

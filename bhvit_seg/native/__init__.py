@@ -1,7 +1,4 @@
-"""The packed model: a trained segmentor as bits, run by the engine in ``csrc``.
-
-Needs only NumPy; ``bhvit_seg.native.export``, which makes packed models, needs the whole stack.
-"""
+"""The packed model and its engine; needs only NumPy, except for ``export``."""
 
 from .engine import instruction_sets, processor_limits, usable_cores
 from .segmentor import PATCH, PackedSegmentor

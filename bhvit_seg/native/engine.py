@@ -58,8 +58,7 @@ def read_file(path: str | os.PathLike) -> bytes:
         if isinstance(error, UserError):
             raise
         reason = getattr(error, 'strerror', None) or error
-        raise UserError(f'the packed model {name!r} cannot be read ({reason}): {advice}'
-                        ) from error
+        raise UserError(f'the packed model {name!r} cannot be read ({reason}): {advice}') from error
 
 
 def check_isa(isa: str | None) -> str:
@@ -72,25 +71,16 @@ def check_isa(isa: str | None) -> str:
 
 
 def instruction_sets() -> list[str]:
-    """Return the instruction sets that this processor can run, best first.
-
-    Raises:
-        UserError: The engine is not built.
-    """
+    """Return the instruction sets that this processor can run, best first."""
     return list(load_engine().instruction_sets())
 
 
 def processor_limits(isa: str | None = None) -> tuple[float, float]:
-    """Measure peak binary and float products (multiply and accumulate) per second of one core.
-
-    Raises:
-        UserError: The engine is not built, or the processor lacks the instruction set.
-    """
+    """Measure peak binary and float products (multiply and accumulate) per second of one core."""
     return run(load_engine().limits, check_isa(isa))
 
 
 def usable_cores() -> int:
-    """Count the cores that this process may run on."""
     if hasattr(os, 'sched_getaffinity'):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -5,8 +5,6 @@ and biases reduce to a few numbers per channel; one function for each kind of mo
 in float64. ``docs/packed.md`` has the formulas.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 
@@ -39,11 +37,7 @@ TAPS = ((2, 2), (1, 2), (3, 2), (0, 2), (4, 2), (2, 1), (2, 3), (2, 0), (2, 4))
 
 @torch.no_grad()
 def fold_segmentor(model: EncoderDecoder) -> Tensors:
-    """Return the tensors of the packed model, floating-point ones in float64.
-
-    Raises:
-        UserError: The packed format cannot represent the model.
-    """
+    """Return the packed model's tensors (reals in float64); a UserError if it cannot be packed."""
     check_exportable(model)
     model = copy.deepcopy(model).cpu().double()
     backbone, head = model.backbone, model.decode_head
@@ -130,8 +124,7 @@ def _obstacles(model: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def _obstacles_in_stage(backbone: BHViT, i: int) -> Iterator[tuple[str, str]]:
-    """Yield the same for a stage, which has to be the whole hybrid in multiples of words of
-    bits."""
+    """Yield the same for a stage, which has to be the whole hybrid in multiples of words."""
     stage = f'stage {i + 1} of the backbone'
     for block in backbone.stages[i]:
         mixer = block.token_mixer
@@ -207,11 +200,8 @@ def _architecture(backbone: BHViT, head: nn.Module) -> np.ndarray:
 
 
 def read_preprocessing(model: EncoderDecoder) -> tuple[Tensors, list[int]]:
-    """Return mean and deviation of each channel, red first, and the model's channel order.
-
-    The packed model takes red first. For a model that does not exchange red and blue, as a trial of
-    its preprocessor shows, the channels of its first layer are exchanged instead.
-    """
+    """Return mean and deviation of each channel, red first, and the model's channel order, which is
+    applied to the first layer; a trial of the preprocessor shows it."""
     preprocessor, channels = model.data_preprocessor, model.backbone.in_channels
     mean, std = torch.zeros(channels).double(), torch.ones(channels).double()
     if getattr(preprocessor, '_enable_normalize', False):

@@ -43,22 +43,18 @@ ALIGNMENT = 16
 WORD_BITS = 32
 HEADER_BYTES = 40
 MAX_DIMS = 4
-# What is multiplied in full precision, and what is added once; all else sets thresholds of bits.
+# Full-precision factors, and position embeddings; all others determine thresholds of bits.
 _NARROWABLE = re.compile(r'(stem|down\d)\.(weight|position)|head\.classifier\.weight')
 
 
 class PackedModel(NamedTuple):
-    """Arrays by name, and the meta data, such as classes."""
-
     tensors: dict[str, np.ndarray]
     meta: dict[str, Any]
 
 
 def pack_bits(positive: np.ndarray) -> np.ndarray:
-    """Pack booleans ``(..., inputs)`` into uint32 words ``(..., ⌈inputs / 32⌉)``.
-
-    Input ``k`` is bit ``k % 32`` of word ``k // 32``; unused bits are 0.
-    """
+    """Pack booleans ``(..., inputs)`` into uint32 words ``(..., ⌈inputs / 32⌉)``: input ``k`` is
+    bit ``k % 32`` of word ``k // 32``; unused bits are 0."""
     inputs = positive.shape[-1]
     padding = [(0, 0)] * (positive.ndim - 1) + [(0, -inputs % WORD_BITS)]
     octets = np.packbits(np.pad(positive, padding), axis=-1, bitorder='little')
@@ -116,12 +112,8 @@ def _storable(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def read_packed(path: str | os.PathLike) -> PackedModel:
-    """Return the content of a file, as the engine parses it.
-
-    Raises:
-        UserError: The file is missing, not a packed model, damaged or of another version, or the
-            engine is not built.
-    """
+    """Return the content of a file, as the engine parses it; a UserError if it is not a whole
+    packed model of this version, or the engine is not built."""
     content, name = read_file(path), os.fsdecode(path)
     meta, entries = run(load_engine().parse, content, name)
     tensors = {key: np.frombuffer(content, TYPES[kind], math.prod(shape), offset).reshape(shape)

@@ -1,7 +1,4 @@
-"""The meta data of a packed model, listed in ``docs/packed.md``, checked against its network.
-
-A file may omit any entry.
-"""
+"""The optional meta data of a packed model (``docs/packed.md``), checked against its network."""
 
 from __future__ import annotations
 
@@ -15,7 +12,6 @@ COLOR_TYPES = ('color', 'unchanged')
 
 
 def decode_meta(content: bytes, path: str) -> Any:
-    """Return the decoded JSON, or raise a UserError."""
     try:
         return json.loads(content.decode())
     except (ValueError, RecursionError) as error:
@@ -25,11 +21,7 @@ def decode_meta(content: bytes, path: str) -> Any:
 
 def parse_meta(content: bytes, path: str, classes: int, channels: int,
                align_corners: bool) -> dict[str, Any]:
-    """Return the meta data of a file whose network has these classes, channels and resizing.
-
-    Raises:
-        UserError: They are not JSON, or contradict the network or themselves.
-    """
+    """Return the meta data, or raise a UserError if they contradict the network or themselves."""
     meta = decode_meta(content, path)
     each = f'{classes} %s, one for each class of the head'
     # What is expected of each value, and whether it is so.

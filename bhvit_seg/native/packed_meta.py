@@ -17,7 +17,7 @@ from bhvit_seg.datasets.transforms import LoadAerialAnnotations, LoadAerialImage
 from bhvit_seg.training.trained import TrainedSegmentor, find_dataset_meta
 
 _IMAGE_LOADERS = (LoadAerialImage, LoadImageFromFile)
-# Steps of a test pipeline that prediction from a packed model does, or has no need of.
+# Steps of a test pipeline that prediction from a packed model does or does not need.
 _KNOWN_STEPS = (*_IMAGE_LOADERS, LoadAerialAnnotations, LoadLidarChannels, MMCVResize,
                 PackSegInputs, ResizeShortestEdge)
 

@@ -35,8 +35,7 @@ PRECISIONS = ('auto', '16', '32')
 N_SCENES = 4
 # One bit that flips in the last stage reaches a thousand pixels: much of a small scene.
 SCENE_SIZE = (256, 256)
-# Simulating in float64 takes seconds an image.
-MAX_IMAGES = 32
+MAX_IMAGES = 32  # simulating in float64 takes seconds an image
 # The part of the network that a tensor is of, by its name.
 PARTS = {
     'binary weights': r'.*\.bits',
@@ -50,8 +49,6 @@ PARTS = {
 
 @dataclass
 class ExportReport:
-    """The result of an export."""
-
     path: Path
     parts: Mapping[str, int]  # bytes of each part of the file
     float32_bytes: int  # of backbone and head in the checkpoint, as float32
@@ -66,7 +63,6 @@ class ExportReport:
         return sum(self.parts.values())
 
     def summary(self) -> str:
-        """Return the text to print."""
         width = max(map(len, self.parts))
         lines = [f'{part:{width}}  {size:>12,} bytes' for part, size in self.parts.items()]
         lines.append(f'{"total":{width}}  {self.total:>12,} bytes, {self.total / 1e6:.2f} MB: '
@@ -163,9 +159,6 @@ def export_packed(config: str | Path, checkpoint: str | Path, out: str | Path,
         lidar: Folder with a raster for each image, for models that read them.
         verify: Without it ``'auto'`` stores everything in 32 bits.
         out, precision, threads: See :func:`pack_model`.
-
-    Raises:
-        UserError: An argument is wrong, see also :func:`pack_model`.
     """
     refuse_inputs([out], [config, checkpoint, *images], 'name')
     trained = TrainedSegmentor(config, checkpoint, 'cpu', cfg_options)
@@ -196,8 +189,7 @@ def _read_images(trained: TrainedSegmentor, images: Mapping[Path, Path] | Sequen
     return pictures
 
 
-def synthetic_images(channels: int, size: Sequence[int], count: int = N_SCENES
-                     ) -> list[np.ndarray]:
+def synthetic_images(channels: int, size: Sequence[int], count: int = N_SCENES) -> list[np.ndarray]:
     """Return scenes ``(H, W, channels)``: camera, then the height above ground, repeated."""
     images = []
     for scene in (generate_scene(seed, tuple(size)) for seed in range(count)):

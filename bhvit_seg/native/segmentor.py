@@ -92,10 +92,8 @@ class PackedSegmentor:
         return self._run(self._engine.predict, image, np.uint8)
 
     def logits(self, image: np.ndarray) -> np.ndarray:
-        """Return scores ``(classes, ⌈H/4⌉, ⌈W/4⌉)`` or ``(B, classes, ...)``, float32.
-
-        Arguments and errors are those of :meth:`predict`.
-        """
+        """Return scores ``(classes, ⌈H/4⌉, ⌈W/4⌉)`` or ``(B, ...)`` float32; see
+        :meth:`predict`."""
         return self._run(self._engine.logits, image, np.float32)
 
     def _run(self, function: Callable, image: np.ndarray, dtype: type) -> np.ndarray:
@@ -110,12 +108,8 @@ class PackedSegmentor:
         return results[0] if image.ndim == 3 else results
 
     def label(self, logits: np.ndarray) -> np.ndarray:
-        """Return class ids ``(4 h, 4 w)``, uint8, of logits ``(classes, h, w)`` upsampled
-        bilinearly.
-
-        Raises:
-            UserError: The logits are not such an array, or have values that are not finite.
-        """
+        """Return class ids ``(4 h, 4 w)``, uint8, of upsampled finite logits ``(classes, h,
+        w)``."""
         _check_array(logits, 'logits', 'classes, h, w')
         if logits.dtype.kind not in 'fiu':
             raise UserError(f'the logits have the dtype {logits.dtype}: give numbers, such as '
@@ -133,11 +127,7 @@ class PackedSegmentor:
         return run(self._engine.label, logits)
 
     def profile(self, image: np.ndarray) -> list[tuple[str, float]]:
-        """Predict one image ``(H, W, C)``; return kind and seconds of each layer, in order.
-
-        Raises:
-            UserError: As in :meth:`predict`, or for a batch.
-        """
+        """Predict one image ``(H, W, C)``; return kind and seconds of each layer, in order."""
         batch = self._check(image)
         if image.ndim != 3:
             raise UserError(f'the image has the shape {image.shape}: a profile is of one image '

@@ -22,7 +22,7 @@ from bhvit_seg.datasets.image_io import swap_red_and_blue
 from . import PackedSegmentor
 from .file_format import may_be_narrow, write_packed
 
-# A single bit that flips early changes this share of an image's labels: less tells nothing.
+# A single bit that flips early changes this fraction of an image's labels.
 ALLOWANCE = 0.001
 
 
@@ -67,7 +67,6 @@ def packed_labels(tensors: Mapping[str, np.ndarray], images: Sequence[np.ndarray
 
 
 def count_changes(labels: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> int:
-    """Count the pixels in which two lists of label maps differ."""
     return sum(int((a != b).sum()) for a, b in zip(labels, others))
 
 
@@ -90,11 +89,8 @@ def narrow(tensors: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str,
 def narrow_where_harmless(tensors: Mapping[str, np.ndarray], images: Sequence[np.ndarray],
                           labels: Sequence[np.ndarray], threads: int | None = None
                           ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Store tensors in 16 bits as far as no label of ``images`` changes.
-
-    First all that may be narrow together, then one after the other, the largest first. Returns the
-    tensors, and the number of labels that would change for each tensor kept in 32 bits.
-    """
+    """Store tensors in 16 bits, together or else one by one from the largest, if no label changes.
+    Returns the tensors, and how many labels would change for each one kept in 32 bits."""
     def changes(names: list[str]) -> int:
         trial = narrow(tensors, names)
         if not all(np.isfinite(trial[name]).all() for name in names):

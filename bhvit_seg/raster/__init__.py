@@ -1,4 +1,1 @@
-"""Mapping of georeferenced rasters of any size, block by block, in bounded memory.
-
-Needs neither torch nor OpenMMLab's packages.
-"""
+"""Mapping of georeferenced rasters, block by block, without torch and OpenMMLab's packages."""

@@ -30,8 +30,7 @@ SIDE = 8
 # The size of a block of JPEG, in which compression mixes collar and image; specks are its noise.
 GROWTH = CLOSING = 8
 HALO = GROWTH + CLOSING
-# Each applied to what the former gave: CLOSING pixels in all.
-SHIFTS = 1, 2, 4, 1
+SHIFTS = 1, 2, 4, 1  # each applied to what the former gave: CLOSING pixels in all
 # Squares along the outer edge that must have the colour, one after the other, to begin a collar.
 RUN = 8
 # 'auto': the fraction of the outermost pixels that must have exactly the colour. Dark water or a
@@ -68,9 +67,6 @@ def make_colour(name: str, dtype: np.dtype, tolerance: float,
         tolerance: Largest difference from the colour: of 255 in 8 bits or with a ``value_range``;
             else in units of the raster, as few rasters use the whole range of 16 bits.
         value_range: Values that are scaled to 0 and 255.
-
-    Raises:
-        UserError: White is unknown in this type without a ``value_range``.
     """
     dtype = np.dtype(dtype)
     if dtype == np.uint8:
@@ -92,11 +88,8 @@ def make_colour(name: str, dtype: np.dtype, tolerance: float,
 
 @dataclass(frozen=True, eq=False)
 class Collar:
-    """The collar of one raster as a map of squares, which can be pickled.
-
-    ``packed`` has a bit for each square, with a ring of squares outside the raster: ``(rows + 2,
-    ceil((columns + 2) / 8))`` uint8.
-    """
+    """The collar of one raster: a bit for each square of 8 x 8 pixels, with a ring of squares
+    outside the raster, ``(rows + 2, ceil((columns + 2) / 8))`` uint8."""
 
     height: int
     width: int
@@ -115,12 +108,9 @@ class Collar:
                       min(self.width, window.right + HALO) - left)
 
     def mask(self, window: Window, pixels: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
-        """Return which pixels of a window within the raster are collar, ``(h, w)`` bool.
-
-        ``pixels`` ``(h, w, C)`` are the stored values of ``view(window)``, ``valid`` ``(h, w)``
-        where those are declared valid (None: everywhere). Invalid pixels count as having the
-        collar's colour.
-        """
+        """Return the collar in a window within the raster, ``(h, w)`` bool, from the stored
+        ``pixels`` ``(h, w, C)`` of ``view(window)`` and where they are declared valid (None:
+        everywhere)."""
         view = self.view(window)
         coloured = np.zeros(pixels.shape[:2], bool) if valid is None else ~valid
         for colour in self.colours:
@@ -174,11 +164,8 @@ def _close(collar: np.ndarray) -> np.ndarray:
 
 
 def find_collar(source: RasterSource, colours: Iterable[Colour], only_frequent: bool) -> Collar:
-    """Find the collar of some colours; each part of the raster is read at most once.
-
-    Memory is two bytes per square and colour. ``only_frequent`` drops colours that few of the
-    outermost pixels have exactly.
-    """
+    """Find the collar of some colours, reading each part of the raster at most once.
+    ``only_frequent`` drops colours that few of the outermost pixels have exactly."""
     height, width = source.height, source.width
     # With a ring of squares outside the raster, where lines of outermost pixels are repeated.
     shape = -(-height // SIDE) + 2, -(-width // SIDE) + 2

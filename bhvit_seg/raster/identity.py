@@ -1,14 +1,9 @@
-"""Identity of a run: its raster, model and options.
-
-A finished map has its digest as a tag, an unfinished journal stores it in full, so that results of
-different runs are never mixed.
-"""
+"""Identity of a run (raster, model, options), in map and journal, to prevent mixing runs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zlib
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +13,7 @@ import numpy as np
 import rasterio
 
 from bhvit_seg.errors import UserError
+from bhvit_seg.fileio import stamp_of
 from bhvit_seg.inference.inputs import address_name, files_behind
 from bhvit_seg.inference.predictor import Predictor
 from bhvit_seg.inference.windows import Grid
@@ -26,8 +22,7 @@ from bhvit_seg.raster.outputs import run_of
 from bhvit_seg.raster.reading import RasterSource
 from bhvit_seg.raster.writing import OutputOptions
 
-# Blocks of a raster that are read where it is not made of files.
-SAMPLED_BLOCKS = 16
+SAMPLED_BLOCKS = 16  # blocks of a raster that are read where it is not made of files
 
 
 def describe_run(source: RasterSource, model: Predictor, grid: Grid, output: OutputOptions,
@@ -45,11 +40,8 @@ def describe_run(source: RasterSource, model: Predictor, grid: Grid, output: Out
 
 
 def fingerprint(source: RasterSource) -> dict[str, Any]:
-    """Return what identifies a raster: its layout and its files.
-
-    For each file that GDAL reads (sources of a VRT, masks, an archive) it has name, size and
-    modification time; without files, as on a server, a checksum of sampled blocks.
-    """
+    """Return what identifies a raster: layout, and name, size and modification time of each file
+    that GDAL reads for it; without files, as on a server, a checksum of sampled blocks."""
     marks: list[list[Any]] = []
     elsewhere = False
     with open_quietly(source.path) as dataset:
@@ -59,8 +51,7 @@ def fingerprint(source: RasterSource) -> dict[str, Any]:
                 continue
             files = files_behind(path)
             elsewhere |= not files
-            for file, status in zip(files, map(os.stat, files)):
-                marks.append([address_name(path), file.name, status.st_size, status.st_mtime_ns])
+            marks += [[address_name(path), file.name, *stamp_of(file)] for file in files]
         if elsewhere:
             marks.append(['blocks', _checksum(dataset)])
         return {
@@ -70,7 +61,6 @@ def fingerprint(source: RasterSource) -> dict[str, Any]:
 
 
 def _checksum(dataset: rasterio.io.DatasetReader) -> int:
-    """Return a checksum of sampled blocks of all bands."""
     windows = [window for _, window in dataset.block_windows(1)]
     checksum = 0
     for number in np.unique(np.linspace(0, len(windows) - 1, SAMPLED_BLOCKS).astype(int)):
@@ -82,10 +72,7 @@ def _checksum(dataset: rasterio.io.DatasetReader) -> int:
 
 
 def digests(identity: dict[str, Any], labels: Path, probabilities: Path | None) -> dict[Path, str]:
-    """Return for each file of a map a digest of its identity.
-
-    That of labels does not depend on probabilities.
-    """
+    """Return digests of the identity for each file; labels do not depend on probabilities."""
     contents = {labels: {key: identity[key] for key in identity if key != 'probabilities'}}
     if probabilities is not None:
         contents[probabilities] = identity
@@ -94,11 +81,7 @@ def digests(identity: dict[str, Any], labels: Path, probabilities: Path | None) 
 
 
 def is_finished(wanted: dict[Path, str]) -> bool:
-    """Whether all files of a map exist, see :func:`digests`.
-
-    Raises:
-        UserError: An existing file has other contents.
-    """
+    """Whether all files of a map exist; a UserError if one has another digest."""
     for path in filter(Path.exists, wanted):
         if run_of(path) != wanted[path]:
             raise UserError(f'{path} is there already, and is not the map of this raster by this '

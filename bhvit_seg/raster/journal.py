@@ -32,10 +32,7 @@ _DAMAGE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile
 
 
 def encode_block(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Return arrays by name as the bytes of an ``.npz`` file.
-
-    At the level of ``np.savez_compressed`` files are a fifth smaller, but take five times as long.
-    """
+    """Return arrays by name as ``.npz``, fast: ``np.savez_compressed`` takes five times as long."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, array in arrays.items():
@@ -52,22 +49,14 @@ def cannot_write(path: str | os.PathLike, reason: str) -> UserError:
 
 
 def folder_of(out: Path) -> Path:
-    """Return the folder of the finished blocks of an output."""
     return out.with_name(f'.{out.name}.work')
 
 
 class Journal:
     """The finished blocks of one output, and the exclusive right to write it; a context manager.
 
-    Leftovers of killed writers of the output are deleted.
-
-    Args:
-        identity: Determines the output's content, for JSON; a run continues only if it is equal.
-        restart: Discard the finished blocks of an earlier run.
-
-    Attributes:
-        folder: The folder of the blocks.
-        done: Indices of the whole blocks.
+    Leftovers of killed writers are deleted. ``identity`` determines the output's content, for JSON:
+    an earlier run continues only if it is equal; ``restart`` discards its blocks.
 
     Raises:
         UserError: Another process writes the output, the journal has another identity or is
@@ -78,7 +67,7 @@ class Journal:
                  restart: bool = False) -> None:
         self.out = Path(out)
         self.folder = folder_of(self.out)
-        self.done: set[int] = set()
+        self.done: set[int] = set()  # indices of the whole blocks
         with _reported(self.folder), contextlib.ExitStack() as stack:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
@@ -94,11 +83,10 @@ class Journal:
                 if mine.fullmatch(path.name):
                     path.unlink(missing_ok=True)
             self._resume({'format': FORMAT, **json.loads(json.dumps(identity))}, restart)
-            # From here on close() releases it.
+            # From now on close() releases it.
             stack.pop_all()
 
     def _resume(self, identity: dict[str, Any], restart: bool) -> None:
-        """Find the blocks of this identity."""
         path = self.folder / IDENTITY
         if restart or not path.exists():
             for block in self._blocks().values():
@@ -125,17 +113,13 @@ class Journal:
                 self.done.add(index)
 
     def store(self, index: int, content: bytes) -> None:
-        """Store a block of :func:`encode_block`."""
         with _reported(self.folder):
             write_bytes(self._path(index), content)
         self.done.add(index)
 
     def load(self, index: int, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """Return arrays of a finished block, those of ``names`` that it has, or all.
-
-        Raises:
-            UserError: It was damaged or deleted since; it no longer counts as done.
-        """
+        """Return arrays of a finished block, those of ``names`` that it has, or all; a UserError if
+        it was damaged, and it no longer counts as done."""
         path = self._path(index)
         try:
             with np.load(path) as arrays:
@@ -171,14 +155,12 @@ class Journal:
         return self.folder / f'{index:08d}.npz'
 
     def _blocks(self) -> dict[int, Path]:
-        """Return the files of blocks by index."""
         return {int(path.stem): path for path in sorted(self.folder.glob('*.npz'))
                 if path.stem.isdecimal()}
 
 
 @contextlib.contextmanager
 def _reported(folder: Path) -> Iterator[None]:
-    """Turn a failure of the disk into a sentence."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,5 @@
-"""Maps a run of blocks: reads pixels, computes scores, blends them and labels the pixels.
-
-Every worker calls :func:`map_run`. The result of a block depends only on raster, model and options,
-to the bit, whichever blocks are computed with it.
-"""
+"""Maps a run of blocks; the result of a block depends only on raster, model and options, to the
+bit, whichever blocks are computed with it."""
 
 from __future__ import annotations
 
@@ -47,11 +44,8 @@ def map_run(source: RasterSource, model: Predictor, grid: Grid, blocks: Sequence
 
     Yields:
         For each block ``labels``, ``(h, w)`` uint8 class ids with :data:`NODATA`, and on request
-            ``probabilities``, ``(classes, h, w)`` float16 or uint8 in units of 1/255, with
-            ``valid``, ``(h, w)`` bool, unless every pixel of the raster is valid.
-
-    Raises:
-        UserError: A part of the raster cannot be read.
+        ``probabilities``, ``(classes, h, w)`` float16 or uint8 in units of 1/255, with ``valid``,
+        ``(h, w)`` bool, unless every pixel of the raster is valid.
     """
     statistics = Counter() if statistics is None else statistics
     cell = grid.cell
@@ -59,7 +53,7 @@ def map_run(source: RasterSource, model: Predictor, grid: Grid, blocks: Sequence
     last_cell = grid.cells_of(blocks[-1])[1]
     rows, columns = windows_of_run(grid, blocks)
     # Batches begin at the same windows whatever the columns, since the scores of a window may
-    # depend, in the last bits, on the others of its batch; some are computed in vain for that.
+    # depend, in the last bits, on the others of its batch; some results are therefore discarded.
     groups = [range(start, min(start + model.batch, len(grid.lefts))) for start in range(
         columns.start // model.batch * model.batch, columns.stop, model.batch)]
     step = max(stop - first for first, stop, *_ in map(grid.cells_of, blocks))
@@ -130,8 +124,7 @@ class _Strip(NamedTuple):
                 slice(max(0, left - beside), left + window.width + beside))
 
     def touches_data(self, window: Window, cell: int) -> bool:
-        """Whether a valid pixel lies in the window or within a cell of it, where scores are
-        interpolated."""
+        """Whether a valid pixel lies in the window or, for interpolation, within a cell of it."""
         return bool(self.valid[self.part(window, cell)].any())
 
 
@@ -165,10 +158,8 @@ def _read_strips(source: RasterSource, grid: Grid, rows: range, columns: range,
 
 
 def find_probabilities(scores: np.ndarray, cell: int, dtype: str) -> np.ndarray:
-    """Return the softmax ``(classes, cell * h, cell * w)`` of upsampled scores ``(classes, h, w)``.
-
-    ``dtype`` is ``'float16'``, or ``'uint8'`` for units of 1/255.
-    """
+    """Return the softmax ``(classes, cell * h, cell * w)`` of upsampled scores ``(classes, h, w)``,
+    as ``'float16'`` or as ``'uint8'`` in units of 1/255."""
     classes, rows, columns = scores.shape
     out = np.empty((classes, cell * rows, cell * columns), dtype)
     for row in range(rows):

@@ -1,7 +1,5 @@
 """The size of blocks for a limit of memory."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -10,11 +8,9 @@ from bhvit_seg.errors import UserError
 from bhvit_seg.inference.windows import Grid
 from bhvit_seg.raster.writing import OutputOptions
 
-# Blocks are whole tiles of the file that is written.
-TILE = OutputOptions().tile
+TILE = OutputOptions().tile  # blocks are whole tiles of the file that is written
 _UNITS = {'': 1, 'k': 1 << 10, 'm': 1 << 20, 'g': 1 << 30, 't': 1 << 40}
-# What GDAL takes beside its cache while it makes overviews.
-OVERVIEWS = 32 << 20
+OVERVIEWS = 32 << 20  # memory of GDAL beside its cache during overviews
 
 
 def parse_memory(text: str) -> int:
@@ -46,11 +42,8 @@ class Demand(NamedTuple):
 
 
 def block_size(grid: Grid, demand: Demand, limit: int) -> tuple[int, int]:
-    """Return height and width of the largest blocks whose work fits into ``limit`` bytes.
-
-    The limit excludes what is already in memory. If no block fits, a UserError says how much is
-    missing.
-    """
+    """Return height and width of the largest blocks that fit into ``limit`` bytes beside what is in
+    memory already, or raise a UserError."""
     width = -(-grid.width // TILE) * TILE
     while (needed := memory_of(grid, demand, width)) > limit:
         if width == TILE:
@@ -63,8 +56,7 @@ def block_size(grid: Grid, demand: Demand, limit: int) -> tuple[int, int]:
 
 
 def memory_of(grid: Grid, demand: Demand, width: int) -> int:
-    """Return an upper bound, in bytes, of the memory for blocks of ``TILE`` rows and ``width``
-    columns."""
+    """Return an upper bound, in bytes, for blocks of ``TILE`` rows and ``width`` columns."""
     rows, width = min(TILE, grid.height), min(width, grid.width)
     cell, (window_rows, window_columns) = grid.cell, grid.window
     columns = width + 2 * (window_columns + cell)

@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from bhvit_seg.datasets.decoder_messages import gdal_damage_as_error
@@ -19,33 +18,23 @@ from bhvit_seg.inference.windows import Window
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-# A map's band has a tag for each class, its name.
-CLASS_TAG = 'CLASS_'
+CLASS_TAG = 'CLASS_'  # a map's band has a tag for each class, its name
 _told: set[tuple[str, str]] = set()
 
 
-def load_rasterio() -> ModuleType:
-    return load_package('rasterio')
-
-
 def open_quietly(path: str | Path, *args: Any, **kwargs: Any) -> Any:
-    """``rasterio.open`` without its warning about missing coordinates; GDAL's warnings name the
-    file."""
+    """``rasterio.open`` without its warning about missing coordinates; GDAL's name the file."""
     from rasterio.errors import NotGeoreferencedWarning
 
     with warnings.catch_warnings(), _named_warnings(path):
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
-        return load_rasterio().open(path, *args, **kwargs)
+        return load_package('rasterio').open(path, *args, **kwargs)
 
 
 @contextlib.contextmanager
 def open_raster(path: str | Path, expected: str = 'a whole raster') -> Iterator[DatasetReader]:
-    """Open a raster for reading; ``expected`` describes it in the message.
-
-    Raises:
-        UserError: It cannot be opened, or rasterio is missing.
-    """
-    load_rasterio()
+    """Open a raster for reading, or raise a UserError that says what was ``expected``."""
+    load_package('rasterio')
     with named_failure(path, expected):
         dataset = open_quietly(path)
     with dataset:
@@ -84,10 +73,7 @@ def _named_warnings(path: str | Path) -> Iterator[None]:
 
 
 def paths_read(path: str | os.PathLike) -> list[str]:
-    """Return the paths and addresses that GDAL reads for a raster, itself and masks included.
-
-    GDAL lists the files of a VRT, but not those of VRTs among them.
-    """
+    """Return the paths and addresses that GDAL reads for a raster, with nested VRTs and masks."""
     path = os.fspath(path)
     found, left = set(), [path]
     while left:
@@ -98,14 +84,13 @@ def paths_read(path: str | os.PathLike) -> list[str]:
         only = {} if each == path else {'driver': 'VRT'}
         if only and each.lower().endswith(('.tif', '.tiff', '.jp2', '.jpg', '.png')):
             continue  # the thousands of tiles of a mosaic
-        with contextlib.suppress(load_rasterio().errors.RasterioError), (
+        with contextlib.suppress(load_package('rasterio').errors.RasterioError), (
                 open_quietly(each, **only)) as dataset:
             left += dataset.files
     return sorted(found)
 
 
 def class_names(dataset: DatasetReader) -> dict[int, str]:
-    """Return the class names of a map by id, in the order of the ids."""
     tags = {key[len(CLASS_TAG):]: name for key, name in dataset.tags(1).items()
             if key.startswith(CLASS_TAG)}
     return {int(key): tags[key] for key in sorted(filter(str.isdecimal, tags), key=int)}

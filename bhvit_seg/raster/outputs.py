@@ -15,11 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bhvit_seg.errors import UserError
-from bhvit_seg.fileio import identify, refuse_inputs, write_text
+from bhvit_seg.errors import UserError, load_package
+from bhvit_seg.fileio import identify, refuse_inputs, stamp_of, write_text
 from bhvit_seg.inference.inputs import files_behind
 from bhvit_seg.raster.journal import folder_of
-from bhvit_seg.raster.opening import load_rasterio, open_quietly, paths_read
+from bhvit_seg.raster.opening import open_quietly, paths_read
 
 # A map's tag that says which run it is of, see bhvit_seg.raster.identity.
 IDENTITY_TAG = 'BHVIT_SEG_RUN'
@@ -79,7 +79,7 @@ def run_of(raster: Path) -> str | None:
     try:
         with open_quietly(raster) as dataset:
             return dataset.tags().get(IDENTITY_TAG)
-    except load_rasterio().errors.RasterioError:
+    except load_package('rasterio').errors.RasterioError:
         return None
 
 
@@ -139,7 +139,7 @@ def _check_geopackages(plan: OutputPaths, overwrite: bool) -> None:
         except sqlite3.DatabaseError as error:
             raise UserError(f'{path} is there already and is not a GeoPackage: give another '
                             '--vector') from error
-        # Of a layer whose name differs only in case SQLite makes no second one.
+        # SQLite does not distinguish names by case.
         taken = [name for name in tables - layers.intersection(LAYERS) if name.lower() == layer]
         if taken:
             raise UserError(f'{path} has {taken[0]} already, which is not a layer {layer} that '
@@ -160,11 +160,8 @@ def _read_sidecar(raster: Path) -> ElementTree.Element | None:
 
 
 def notes_of(labels: Path) -> dict[str, list[str]]:
-    """Return the records of a map's companions by their paths relative to its folder.
-
-    A record is a digest of the options and, once the file is complete, its size and modification
-    time.
-    """
+    """Return the records of a map's companions by their paths relative to its folder: the digest of
+    the options and, once the file is complete, its size and modification time."""
     root = _read_sidecar(labels)
     return {} if root is None else {entry.get('key', ''): (entry.text or '').split(' ')
             for entry in root.iterfind(f"Metadata[@domain='{_DOMAIN}']/MDI")}
@@ -175,7 +172,7 @@ def write_notes(labels: Path, files: Sequence[Path], made_by: str, finished: boo
     notes = notes_of(labels)
     for file in files:
         notes[os.path.relpath(file, labels.parent)] = [
-            made_by, *(_stamp_of(file) if finished else ())]
+            made_by, *(map(str, stamp_of(file)) if finished else ())]
     root = _read_sidecar(labels)
     if root is None:
         root = ElementTree.Element('PAMDataset')
@@ -189,19 +186,11 @@ def write_notes(labels: Path, files: Sequence[Path], made_by: str, finished: boo
 
 
 def is_ours(labels: Path, file: Path, made_by: str | None = None) -> bool:
-    """Whether a file was written as a companion of a map, and was not changed since.
-
-    ``made_by`` requires this digest of options, and that it is complete.
-    """
+    """Whether a file is an unchanged companion of a map, complete if ``made_by`` is given."""
     note = notes_of(labels).get(os.path.relpath(file, labels.parent))
     if note is None or not file.exists():
         return False
     # Without size and time: of a run that ended while the file was written.
     if len(note) == 1:
         return made_by is None
-    return note[1:] == _stamp_of(file) and made_by in (None, note[0])
-
-
-def _stamp_of(file: Path) -> list[str]:
-    status = file.stat()
-    return [str(status.st_size), str(status.st_mtime_ns)]
+    return note[1:] == list(map(str, stamp_of(file))) and made_by in (None, note[0])

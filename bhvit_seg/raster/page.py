@@ -1,8 +1,4 @@
-"""An offline HTML page that compares a label raster with its image by a slider.
-
-It contains the image as JPEG and the labels as PNG, at a size for browsers; ``page.html`` is the
-template.
-"""
+"""An offline HTML page that compares a label raster with its image by a slider."""
 
 from __future__ import annotations
 
@@ -48,10 +44,7 @@ NORTH = ('<div class="chip" id="north" role="img" aria-label="North: {degrees:.0
 def write_page(image: str | Path, labels: str | Path, out: str | Path, title: str, *,
                bands: Sequence[int] | None = None, max_side: int = MAX_SIDE,
                alpha: bool = True) -> None:
-    """Write a page with labels and image under a slider, a legend and the georeference.
-
-    Arguments and errors are those of :func:`~bhvit_seg.raster.preview.write_preview`.
-    """
+    """Write a page with labels and image under a slider; arguments of :func:`write_preview`."""
     with open_raster(image) as source, open_raster(labels) as result:
         check_same_size(source, result)
         size = fit(source.shape, max_side)
@@ -104,8 +97,7 @@ def data_uri(kind: str, content: bytes) -> str:
 
 
 def legend(labels: LabelPicture, counts: np.ndarray) -> str:
-    """Return the classes as HTML, the largest first, with their fractions of the classified
-    pixels."""
+    """Return the classes as HTML, the largest first, with fractions of the classified pixels."""
     ids = [index for index in range(256) if index != labels.nodata
            and (counts[index] or index in labels.names)]
     ids.sort(key=lambda index: -counts[index])
@@ -172,7 +164,6 @@ def facts(dataset: DatasetReader) -> Iterator[tuple[str, str]]:
 
 
 def describe_crs(crs: CRS) -> str:
-    """Return a CRS's name and, where it has one, its code."""
     name = re.search(r'"([^"]*)"', crs.to_wkt())
     return ' · '.join(filter(None, [name and name[1], ':'.join(crs.to_authority() or ())])) or (
         'unnamed')
@@ -180,7 +171,6 @@ def describe_crs(crs: CRS) -> str:
 
 def places_of(dataset: DatasetReader, columns: Sequence[float], rows: Sequence[float]
               ) -> np.ndarray:
-    """Return x and y, in the raster's CRS, of points given by columns and rows."""
     return np.reshape(dataset.transform, (3, 3))[:2] @ [columns, rows, np.ones(len(rows))]
 
 
@@ -208,7 +198,6 @@ def pixel_size(dataset: DatasetReader) -> tuple[float, float] | None:
 
 
 def map_sides(dataset: DatasetReader) -> tuple[float, float]:
-    """Return width and height of a pixel in units of the CRS."""
     transform = dataset.transform
     return math.hypot(transform.a, transform.d), math.hypot(transform.b, transform.e)
 
@@ -227,7 +216,7 @@ def north_arrow(dataset: DatasetReader) -> str:
         return ''
     east, north = 0.0, 1.0
     if place := centre(dataset):
-        # From the pole, or to it.
+        # From the nearer pole, or towards it.
         step = math.copysign(STEP, -place[1])
         xs, ys = transform('EPSG:4326', dataset.crs, [place[0]] * 2, [place[1], place[1] + step])
         east, north = (xs[1] - xs[0]) / step, (ys[1] - ys[0]) / step

@@ -47,8 +47,6 @@ DEFAULT_MEMORY = 2 << 30
 
 @dataclass(frozen=True)
 class WindowChoices:
-    """Placement of windows."""
-
     size: tuple[int, int] | None = None  # height and width in pixels; default: the training crop
     overlap: float = 0.25  # the fraction of a window that its neighbour also covers
 
@@ -71,8 +69,6 @@ class WorkChoices:
 
 @dataclass
 class MapReport:
-    """Result of :func:`map_raster`."""
-
     out: Path
     probabilities: Path | None
     existed: bool = False  # before
@@ -142,7 +138,7 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
                     'command continues from there'))
         finished = stack.enter_context(_map_missing(job, journal.done, model, work, out.name))
         stripes = _Stripes(journal, blocks, finished, report)
-        # A finished one, which may have been corrected by hand, stays.
+        # A finished map, which may have been corrected by hand, is kept.
         if work.overwrite or not out.exists():
             write_labels(out, source, stripes.labels(), model.classes, model.palette, output,
                          tags[out])
@@ -219,7 +215,7 @@ class _Stripes:
             parts = [self.journal.load(index, names) for index in indices]
             stripe = {name: np.concatenate([part[name] for part in parts], axis=-1)
                       for name in parts[0]}
-            # The next ones need the memory.
+            # Free memory for the next ones.
             del parts
             yield top, stripe
             self.report.writing += time.perf_counter() - start

@@ -1,8 +1,4 @@
-"""A PNG of a label raster over its image at screen size.
-
-Reads are decimated, from overviews where available. The image is averaged; a pixel shows its most
-frequent class.
-"""
+"""A PNG of a label raster over its image at screen size, by decimated reads."""
 
 from __future__ import annotations
 
@@ -29,8 +25,6 @@ NODATA_GREY = 128
 
 @dataclass(frozen=True)
 class LabelPicture:
-    """A label raster of this package at the size of a picture."""
-
     ids: np.ndarray  # (h, w) uint8
     nodata: int | None  # the id that stands for no class
     palette: np.ndarray  # the colour (RGB) of every id, (256, 3) uint8
@@ -104,7 +98,7 @@ def read_picture(dataset: DatasetReader, size: tuple[int, int], bands: Sequence[
 
     Returns:
         Pixels (3 or 1, h, w), uint8, and where they are declared valid, bool (h, w); others are
-            grey.
+        grey.
     """
     from rasterio.enums import MaskFlags, Resampling
 
@@ -155,10 +149,7 @@ def read_labels(dataset: DatasetReader, size: tuple[int, int]) -> LabelPicture:
 
 def encode(bands: np.ndarray, driver: str, colours: dict[int, tuple[int, ...]] | None = None,
            **options: Any) -> bytes:
-    """Encode a picture, uint8 (bands, h, w), by GDAL's ``driver`` with its ``options``.
-
-    ``colours`` is the table (RGBA) of a picture of one band.
-    """
+    """Encode a picture, uint8 (bands, h, w), by GDAL's ``driver``, with a table (RGBA)."""
     from rasterio.errors import NotGeoreferencedWarning
     from rasterio.io import MemoryFile
 

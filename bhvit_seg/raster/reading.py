@@ -17,54 +17,35 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, load_package
 from bhvit_seg.inference.windows import Window
 from bhvit_seg.raster.collars import COLOURS, Collar, find_collar, make_colour
-from bhvit_seg.raster.opening import load_rasterio, named_failure, open_quietly
+from bhvit_seg.raster.opening import named_failure, open_quietly
 from bhvit_seg.raster.resampling import resample
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-rasterio = load_rasterio()
+rasterio = load_package('rasterio')
 ColorInterp, MaskFlags = rasterio.enums.ColorInterp, rasterio.enums.MaskFlags
 BORDERS = (*COLOURS, 'auto')
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How rasters are read for a model.
+    """How rasters are read for a model; a value out of range is a UserError."""
 
-    Args:
-        channels: Number of bands of the model.
-        fill: The model's input at nodata, by channel, after ``value_range``.
-        bands: Bands, from 1, in the model's order; they may repeat. Defaults to the first ones that
-            are not alpha. A named alpha band is an ordinary band.
-        nodata: Replaces the declared nodata value; NaN: no value means no data.
-        border_nodata: ``'black'``, ``'white'`` or ``'auto'``: collars of that colour have no data.
-        border_tolerance: Largest difference from the colour, of 255; see
-            :func:`bhvit_seg.raster.collars.make_colour` for other types.
-        value_range: Values that are scaled to 0 and 255; values outside are clipped.
-        alpha: Whether a band tagged as alpha marks nodata.
-        eight_bit: Whether the model was trained on 8-bit images and so needs a ``value_range`` for
-            rasters of other types.
-        resolution: Metres per pixel to resample to, see :mod:`bhvit_seg.raster.resampling`;
-            defaults to the raster's own pixels.
-
-    Raises:
-        UserError: A value is out of range.
-    """
-
-    channels: int = 3
-    fill: tuple[float, ...] = (0, 0, 0)
+    channels: int = 3  # of the model
+    fill: tuple[float, ...] = (0, 0, 0)  # the model's input at nodata, by channel
+    # From 1, in the model's order, may repeat; by default the first ones that are not alpha.
     bands: tuple[int, ...] | None = None
-    nodata: float | None = None
-    border_nodata: str | None = None
-    border_tolerance: int = 10
-    value_range: tuple[float, float] | None = None
-    alpha: bool = True
-    eight_bit: bool = True
-    resolution: float | None = None
+    nodata: float | None = None  # replaces the declared value; NaN: no value means no data
+    border_nodata: str | None = None  # 'black', 'white', 'auto': collars of that colour
+    border_tolerance: int = 10  # of 255; see collars.make_colour for other types
+    value_range: tuple[float, float] | None = None  # scaled to 0 and 255, clipped
+    alpha: bool = True  # whether a band tagged as alpha marks nodata
+    eight_bit: bool = True  # trained on 8 bits: other rasters need a value_range
+    resolution: float | None = None  # metres per pixel to resample to
 
     def __post_init__(self) -> None:
         assert len(self.fill) == self.channels
@@ -85,22 +66,12 @@ class ReadOptions:
 
 
 class RasterSource:
-    """A raster that is read by windows.
+    """A raster that is read by windows; a UserError if it cannot be opened or does not fit the
+    model.
 
     Each process opens the file again; within one, a single thread may read at a time. It can be
-    pickled, with a known ``collar``; otherwise the first :meth:`read` finds it if the options
-    require it.
-
-    Attributes:
-        bands: The bands that are read, from 1.
-        height, width: Size in pixels.
-        dtype: The NumPy type that holds all of those bands.
-        block_shape: Rows and columns of the blocks of the file.
-        crs, transform, gcps, rpcs: The georeference of rasterio.
-        has_nodata: Whether any pixel can be invalid.
-
-    Raises:
-        UserError: The file is missing, not a raster, or does not fit the model.
+    pickled, with its ``collar`` if the options require one and the first :meth:`read` has found it.
+    ``crs``, ``transform``, ``gcps`` and ``rpcs`` are those of rasterio.
     """
 
     def __init__(self, path: str | Path, options: ReadOptions,
@@ -116,10 +87,10 @@ class RasterSource:
             raise UserError(f'{self.path} has no bands: give {part}')
         alpha = [band for band, meaning in enumerate(dataset.colorinterp, 1)
                  if meaning == ColorInterp.alpha and options.alpha]
-        self.bands = choose_bands(dataset, options.bands, options.channels, alpha)
-        self.height, self.width = dataset.height, dataset.width
-        self.dtype = self._common_type()
-        self.block_shape = dataset.block_shapes[self.bands[0] - 1]
+        self.bands = choose_bands(dataset, options.bands, options.channels, alpha)  # from 1
+        self.height, self.width = dataset.height, dataset.width  # pixels
+        self.dtype = self._common_type()  # of all of these bands
+        self.block_shape = dataset.block_shapes[self.bands[0] - 1]  # rows, columns
         self.crs, self.transform = dataset.crs, dataset.transform
         self.gcps, self.rpcs = dataset.gcps, dataset.rpcs
         self._alpha = [band for band in alpha if band not in self.bands]
@@ -137,7 +108,6 @@ class RasterSource:
         self.close()
 
     def close(self) -> None:
-        """Close the file; reading opens it again."""
         if self._handle is not None:
             self._handle.close()
             self._handle = None
@@ -168,12 +138,8 @@ class RasterSource:
 
         Returns:
             The pixels ``(h, w, C)`` in the order of ``bands``, uint8 for 8-bit rasters without
-                ``value_range``, else float32; and where they are valid, ``(h, w)`` bool. Invalid
-                pixels have ``fill``; pixels beyond the raster repeat its outermost ones and are
-                invalid.
-
-        Raises:
-            UserError: That part of the file cannot be read.
+            ``value_range``, else float32; and where they are valid, ``(h, w)`` bool. Invalid pixels
+            have ``fill``; pixels beyond the raster repeat its outermost ones and are invalid.
         """
         rows = np.arange(window.top, window.bottom)
         columns = np.arange(window.left, window.right)
@@ -224,10 +190,7 @@ class RasterSource:
 
         Returns:
             The values ``(h, w, C)`` of the selected bands; and where they are declared valid, ``(h,
-                w)`` bool, or None for everywhere.
-
-        Raises:
-            UserError: That part of the file cannot be read.
+            w)`` bool, or None for everywhere.
         """
         alpha = len(self._alpha)
         # GDAL writes through the strides of what it is given: bands come out last without a copy.
@@ -241,7 +204,7 @@ class RasterSource:
                 if self._masked:
                     conditions.append(self._dataset.read_masks(self._masked, window=at).any(axis=0))
         except UserError:
-            # The pixels of a damaged block stay in GDAL's cache, and would pass for whole ones.
+            # GDAL's cache keeps the pixels of a damaged block as if they were valid.
             self.close()
             raise
         if alpha:
@@ -261,11 +224,8 @@ class RasterSource:
 
 def choose_bands(dataset: DatasetReader, bands: Sequence[int] | None, channels: int,
                  alpha: Sequence[int]) -> tuple[int, ...]:
-    """Return the numbers, from 1, of the bands of a model's channels.
-
-    By default they are the first ones not among ``alpha``. A UserError reports missing bands or a
-    colour table.
-    """
+    """Return the bands, from 1, of a model's channels, by default the first not among ``alpha``. A
+    UserError reports missing bands or a colour table."""
     name, count = dataset.name, dataset.count
     if bands is not None:
         listing = ','.join(map(str, bands))
@@ -293,10 +253,8 @@ def choose_bands(dataset: DatasetReader, bands: Sequence[int] | None, channels: 
 
 
 def masked_bands(dataset: DatasetReader, bands: Sequence[int], options: ReadOptions) -> list[int]:
-    """Return the bands whose masks GDAL must provide; none where one is always valid.
-
-    Alpha bands are read as bands instead. A pixel is nodata if all masks say so.
-    """
+    """Return the bands whose masks GDAL must provide; none where one is always valid. A pixel is
+    nodata if all masks say so; alpha bands are read as bands."""
     masked = []
     for band in bands:
         flags = set(dataset.mask_flag_enums[band - 1])

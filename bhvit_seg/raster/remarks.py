@@ -17,10 +17,8 @@ from bhvit_seg.raster.reading import RasterSource
 from bhvit_seg.raster.resampling import pixel_sides
 
 COLOURS = ('red', 'green', 'blue')
-# Sampled in so many windows of so many pixels along each axis.
-SAMPLES, SIDE = 3, 64
-# Largest factor between the ground sampling distances of raster and model.
-FAR = 1.5
+SAMPLES, SIDE = 3, 64  # sampled in so many windows of so many pixels along each axis
+FAR = 1.5  # largest factor between the ground sampling distances of raster and model
 # Of 255: a range in which values differ by fewer grey levels was meant for other values.
 FEWEST_LEVELS = 8
 ORIENTATION = 0x0112
@@ -29,10 +27,7 @@ TIFF_DRIVERS = ('GTiff', 'COG')
 
 def find_remarks(source: RasterSource, ground_sampling_distance: float | None = None
                  ) -> Iterator[str]:
-    """Yield sentences about possible misinterpretations of a raster.
-
-    ``ground_sampling_distance`` is that of the model in metres per pixel, if known.
-    """
+    """Yield possible misinterpretations of a raster, given the model's metres per pixel."""
     with open_quietly(source.path) as dataset:
         yield from _band_order(source, dataset)
         yield from _orientation(source, dataset)
@@ -63,7 +58,7 @@ def _orientation(source: RasterSource, dataset: rasterio.io.DatasetReader) -> It
             with Image.open(files_behind(source.path)[0]) as image:
                 value = image.getexif().get(ORIENTATION)
     if value is not None and str(value) not in ('0', '1'):
-        # Of a TIFF file the stored pixels are predicted, too.
+        # `bhvit-seg predict` reads TIFF files as stored, too.
         who = 'viewers' if dataset.driver in TIFF_DRIVERS else 'viewers and `bhvit-seg predict`'
         yield (f'{source.path} has the EXIF orientation {value}, which {who} apply; it is mapped '
                'as its pixels are stored: turn the file first, with `exiftran -a` for one, if it '

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bhvit_seg.errors import UserError
-from bhvit_seg.raster.opening import load_rasterio
+from bhvit_seg.errors import UserError, load_package
 from bhvit_seg.raster.vector.geodesy import Geodesy
 
 if TYPE_CHECKING:
@@ -15,15 +14,13 @@ if TYPE_CHECKING:
 
     from bhvit_seg.raster.reading import ReadOptions
 
-rasterio = load_rasterio()
+rasterio = load_package('rasterio')
 LARGEST_SIDE = 2**31 - 1
 
 
 def pixel_sides(raster: Any) -> tuple[float, float] | None:
-    """Return width and height in metres of the pixel in a raster's middle, on the ellipsoid.
-
-    None where the raster has no CRS or transform; a UserError where pyproj is missing.
-    """
+    """Return width and height in metres of the pixel in a raster's middle, on the ellipsoid; None
+    without a CRS or transform, a UserError without pyproj."""
     geodesy = Geodesy(raster.crs, raster.transform, (raster.height, raster.width))
     if not geodesy.known:
         return None
@@ -35,9 +32,6 @@ def resample(dataset: DatasetReader, options: ReadOptions) -> DatasetReader:
 
     Larger pixels are means, smaller ones are interpolated bilinearly; pixels without data are
     ignored. An alpha band is added where there may be any. ``dataset`` must stay open.
-
-    Raises:
-        UserError: Metres are not known, or nodata is ambiguous.
     """
     resolution, name, count = options.resolution, dataset.name, dataset.count
     if resolution is None or not count or max(options.bands or (1,)) > count:
@@ -71,7 +65,7 @@ def resample(dataset: DatasetReader, options: ReadOptions) -> DatasetReader:
     if max(across, down) <= 1:
         settings['resampling'] = rasterio.enums.Resampling.average
     else:
-        # Else GDAL derives them from each part that it reads, which would show at its edges.
+        # Otherwise GDAL derives them from each part that it reads, with visible edges.
         settings.update(resampling=rasterio.enums.Resampling.bilinear, XSCALE=across, YSCALE=down)
     return rasterio.vrt.WarpedVRT(
         dataset, transform=dataset.transform * rasterio.Affine.scale(1 / across, 1 / down),

@@ -24,10 +24,9 @@ IDS = 1 << 16  # ids in files lie below; any other is unknown
 SAME_PLACE = 0.01  # in pixels, the largest distance at which rasters coincide
 
 
-def score_raster(prediction: str | Path, labels: str | Path,
-                 classes: Sequence[str] | None = None, ignore: int = 255,
-                 label_map: Mapping[int, int] | None = None, ignore_nodata: bool = False,
-                 progress: bool = False) -> dict[str, Any]:
+def score_raster(prediction: str | Path, labels: str | Path, classes: Sequence[str] | None = None,
+                 ignore: int = 255, label_map: Mapping[int, int] | None = None,
+                 ignore_nodata: bool = False, progress: bool = False) -> dict[str, Any]:
     """Score a predicted label raster against a raster of true labels, in bounded memory.
 
     Pixels without a label (``ignore``, nodata, masked) are not scored; labelled pixels without a
@@ -43,9 +42,9 @@ def score_raster(prediction: str | Path, labels: str | Path,
 
     Returns:
         ``summary`` (aAcc, mIoU, mFscore, mAcc) and ``classes`` (IoU, F1, Precision, Recall by class
-            name; None for a class that occurs nowhere) in per cent; ``confusion``, pixels of each
-            labelled class (rows) by predicted class (columns), ``unpredicted`` and ``unlabelled``
-            pixels; and the arguments.
+        name; None for a class that occurs nowhere) in per cent; ``confusion``, pixels of each
+        labelled class (rows) by predicted class (columns), ``unpredicted`` and ``unlabelled``
+        pixels; and the arguments.
 
     Raises:
         UserError: A raster cannot be read, they do not fit together, or have unknown ids.
@@ -91,7 +90,6 @@ def score_raster(prediction: str | Path, labels: str | Path,
 
 @contextlib.contextmanager
 def open_ids(path: str | Path) -> Iterator[DatasetReader]:
-    """Open a raster of one band of integers, or raise a UserError."""
     with open_raster(path, 'a label raster, as bhvit-seg predict-raster writes it') as dataset:
         if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind not in 'ui':
             raise UserError(
@@ -148,10 +146,7 @@ def check_label_map(label_map: Mapping[int, int], classes: int, ignore: int) -> 
 
 
 class ClassReader:
-    """Reads classes 0 to ``classes - 1``, and ``classes`` where a raster has none.
-
-    See :func:`score_raster` for ``ignore`` and ``label_map``.
-    """
+    """Reads classes from 0, and ``classes`` where a raster has none; see :func:`score_raster`."""
 
     def __init__(self, dataset: DatasetReader, classes: int, ignore: int | None = None,
                  label_map: Mapping[int, int] | None = None) -> None:

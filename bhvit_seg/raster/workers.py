@@ -1,8 +1,5 @@
-"""Workers that map blocks: this process, processes on this machine, or a Dask cluster.
-
-Each takes a :class:`Job`, which can be sent anywhere, and runs of blocks, and yields finished
-blocks. A worker that dies is replaced, and its blocks are mapped again.
-"""
+"""Workers that map blocks of a :class:`Job`: this process, others of this machine, or a Dask
+cluster. One that dies is replaced, and its blocks are mapped again."""
 
 from __future__ import annotations
 
@@ -82,7 +79,6 @@ def cut_runs(blocks: Sequence[Window], missing: Collection[int], workers: int = 
 
 def run_here(job: Job, runs: Sequence[Sequence[int]], model: Predictor,
              on_windows: Callable[[int], None]) -> Iterator[FinishedBlock]:
-    """Map runs of blocks in this process."""
     for run in runs:
         statistics: Counter = Counter()
         finished = map_run(job.source, model, job.grid, [job.blocks[index] for index in run],
@@ -122,7 +118,7 @@ def run_in_processes(job: Job, runs: Sequence[Sequence[int]], workers: int,
 @contextlib.contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool; an error in the block ends its processes at once."""
-    # Forked copies of a process with threads may hang, so workers start afresh.
+    # Forked copies of a process with threads may hang, so workers are spawned.
     context = multiprocessing.get_context('spawn')
     reader, writer = context.Pipe(duplex=False)
     with reader, writer:

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import bhvit_seg
-from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.errors import UserError, first_line, load_package
 from bhvit_seg.fileio import write_atomically, write_text
 from bhvit_seg.raster.journal import cannot_write
-from bhvit_seg.raster.opening import CLASS_TAG, load_rasterio, open_quietly
+from bhvit_seg.raster.opening import CLASS_TAG, open_quietly
 
 if TYPE_CHECKING:
     from bhvit_seg.raster.reading import RasterSource
@@ -128,7 +128,7 @@ def _new_file(out: str | os.PathLike, source: RasterSource, profile: Mapping[str
               predictor: int, options: OutputOptions, resampling: str,
               classes: Sequence[str] = ()) -> Iterator[_Writer]:
     """Yield a writer of a file that gets its name when it is whole, and was read back."""
-    rasterio = load_rasterio()
+    rasterio = load_package('rasterio')
     from rasterio._err import CPLE_BaseError
 
     out = Path(out)
@@ -180,7 +180,6 @@ class _Writer:
             self._pending.result()
 
     def describe(self, text: str, tags: Mapping[str, Any] | None) -> None:
-        """Write the tags of the file."""
         # The transform is that of areas: tagged as points, it would be shifted and rounded.
         tags = {key: value for key, value in (tags or {}).items() if key != 'AREA_OR_POINT'}
         self.dataset.update_tags(**{
@@ -203,7 +202,7 @@ class _Writer:
         window = ((top, top + rows), (0, width))
         self.dataset.write(bands, window=window)
         if mask is not None:
-            with load_rasterio().Env(GDAL_TIFF_INTERNAL_MASK=True):
+            with load_package('rasterio').Env(GDAL_TIFF_INTERNAL_MASK=True):
                 self.dataset.write_mask(mask, window=window)
         self._written.append((top, rows, zlib.crc32(np.ascontiguousarray(bands))))
 
@@ -228,8 +227,8 @@ class _Writer:
                 # last of an odd number of rows or columns.
                 rasterio.shutil.copy(self._first, self._path, driver='GTiff',
                                      copy_src_overviews=True, **self._creation)
-        # Some disks report only now that they are full, and closing a file may fail without an
-        # error, so all of it is read.
+        # Some disks report only now that they are full, and closing may fail silently: read all of
+        # it.
         with open(self._path, 'rb+') as file:
             os.fsync(file.fileno())
         with open_quietly(self._path) as dataset:
@@ -266,7 +265,6 @@ def overview_levels(size: tuple[int, int], tile: int) -> list[int]:
 
 
 def _georeference(source: RasterSource) -> dict[str, Any]:
-    """Return the georeference of a raster as rasterio's arguments."""
     points, points_crs = source.gcps
     arguments: dict[str, Any] = {'crs': source.crs}
     if points:
@@ -280,10 +278,7 @@ def _georeference(source: RasterSource) -> dict[str, Any]:
 
 
 def _reason(partial: Path, error: BaseException) -> str:
-    """Return why a file could not be written.
-
-    GDAL's errors seldom give the disk's error, so it is provoked by appending to the file.
-    """
+    """Return why a file could not be written, by appending to it: GDAL hides the disk's error."""
     files = [path for path in (partial, *partial.parent.glob(f'{partial.name}.*')) if path.exists()]
     try:
         with open(max(files, default=partial, key=lambda path: path.stat().st_size), 'ab') as file:
@@ -298,8 +293,7 @@ def _reason(partial: Path, error: BaseException) -> str:
 
 
 def _write_sidecar(partial: Path, out: Path, classes: Sequence[str]) -> None:
-    """Write the ``.aux.xml``: class names, and GDAL's own entries, such as a CRS beyond GeoTIFF
-    keys."""
+    """Write the ``.aux.xml``: class names, and GDAL's own, such as a CRS beyond GeoTIFF keys."""
     sidecar = out.with_name(f'{out.name}.aux.xml')
     own = partial.with_name(f'{partial.name}.aux.xml')
     root = (ElementTree.fromstring(own.read_bytes()) if own.exists()

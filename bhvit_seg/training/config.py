@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
@@ -79,17 +78,14 @@ def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None,
     for split in SPLITS:
         loader = cfg.get(f'{split}_dataloader')
         if isinstance(loader, dict) and loader.get('num_workers', 0) == 0:
-            # Without worker processes torch refuses what only they have.
+            # Without worker processes torch refuses their options.
             for name in ('persistent_workers', 'prefetch_factor', 'multiprocessing_context'):
                 loader.pop(name, None)
     return cfg
 
 
 def check_options(cfg: Config, options: dict[str, Any]) -> None:
-    """Refuse dotted keys that lead to no setting, and name the nearest one.
-
-    The last part may be new, as in ``model.backbone.with_cp``, unless it is also the first.
-    """
+    """Refuse dotted keys that lead to no setting; the last part of several may be new."""
     for key in options:
         if key in OPTIONAL_SETTINGS:
             continue
@@ -129,11 +125,8 @@ def type_name(config: dict) -> str:
 
 
 def score_classes(cfg: Config, split: str) -> None:
-    """Replace mmseg's ``IoUMetric`` in the evaluator of a split by ``PerClassMetric``.
-
-    ``IoUMetric`` leaves the F1 of a class that is never predicted out of the mean, ours counts it
-    as 0.
-    """
+    """Replace mmseg's ``IoUMetric``, which leaves the F1 of a class that is never predicted out of
+    the mean, by ``PerClassMetric`` in the evaluator of a split."""
     for _, evaluator in listed(cfg.get(f'{split}_evaluator'), ''):
         if type_name(evaluator) == 'IoUMetric':
             evaluator['type'] = 'mmseg.PerClassMetric'
@@ -167,7 +160,6 @@ def set_data_root(cfg: Config, data_root: str | Path) -> None:
 
 
 def require_settings(cfg: Config, path: str | Path, *names: str) -> None:
-    """Refuse a config that lacks some of the settings that are needed."""
     missing = [name for name in names if not cfg.get(name)]
     if missing:
         raise UserError(f'the config {path} lacks {", ".join(missing)}: give one that describes a '
@@ -189,11 +181,7 @@ def work_dir_of(cfg: Config, path: str | Path, work_dir: str | Path | None) -> s
 
 @contextlib.contextmanager
 def explain_config_errors() -> Iterator[None]:
-    """Raise a :class:`UserError` for errors that a wrong config causes when its parts are built or
-    run.
-
-    Errors of our own code, and all others, pass unchanged.
-    """
+    """Raise a :class:`UserError` where a wrong config fails to build or run; all else passes."""
     try:
         yield
     except Exception as error:

@@ -1,22 +1,15 @@
-"""Faults of a config that are found before anything is built from it.
-
-Each setting is valid by itself; the faults lie in combinations, and would otherwise end in a
-library's traceback or in hours of useless training.
-"""
-
-from __future__ import annotations
+"""Faults of a config, mostly in combinations of settings, found before building it."""
 
 import math
 import re
 from collections.abc import Iterator, Mapping
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
 from mmengine.config import Config
 
 from bhvit_seg.datasets.checks import check_from_config
 from bhvit_seg.datasets.report import DatasetReport
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, first_problem
 from bhvit_seg.training.config import IOU_METRICS, dataset_nodes, listed, type_name
 
 # Losses that compare whole maps and so have no value for each pixel.
@@ -37,25 +30,16 @@ def check_split(cfg: Config, split: str = 'train', progress: bool = True) -> Dat
 
 
 def require_sound(cfg: Config, split: str) -> list[str]:
-    """Return the warnings about a config.
-
-    Raises:
-        UserError: The first problem, and the number of others.
-    """
+    """Return the warnings about a config; its problems are a UserError."""
     problems, warnings = check_config(cfg, split)
     if problems:
-        others = len(problems) - 1
-        raise UserError(problems[0] + (f' ({others} more problem(s))' if others else ''))
+        raise UserError(first_problem(problems))
     return warnings
 
 
 def check_config(cfg: Config, split: str = 'train') -> tuple[list[str], list[str]]:
-    """Return problems that make a config useless, and warnings, one sentence each.
-
-    Args:
-        cfg: The config with all its overrides.
-        split: 'train' for training with its validation, 'val' or 'test' for scoring alone.
-    """
+    """Return problems that make a config useless, and warnings, one sentence each; ``split`` is
+    'train' for training with its validation, 'val' or 'test' for scoring alone."""
     model = cfg.get('model') or {}
     scored = 'val' if split == 'train' else split
     problems = [*head_problems(model, split == 'train'), *window_problems(model),
@@ -71,7 +55,6 @@ def check_config(cfg: Config, split: str = 'train') -> tuple[list[str], list[str
 
 
 def heads_of(model: Mapping) -> list[tuple[str, Mapping]]:
-    """Return the heads of a segmentor's config with the path to each."""
     return [item for name in ('decode_head', 'auxiliary_head')
             for item in listed(model.get(name), f'model.{name}')]
 
@@ -188,7 +171,6 @@ def window_problems(model: Mapping) -> Iterator[str]:
 
 
 def metric_problems(cfg: Config, name: str) -> Iterator[str]:
-    """Scores that an evaluator does not know."""
     for path, metric in listed(cfg.get(name), name):
         asked = metric.get('iou_metrics') or ()
         for score in asked if isinstance(asked, (list, tuple)) else [asked]:
@@ -198,8 +180,7 @@ def metric_problems(cfg: Config, name: str) -> Iterator[str]:
 
 
 def length_problems(cfg: Config) -> Iterator[str]:
-    """Lengths that are not positive numbers of iterations, and schedules that refuse further
-    steps."""
+    """Lengths that are not positive numbers of iterations, and schedules that end too early."""
     length = cfg.train_cfg.get('max_iters')
     counts = {f'train_cfg.{name}': cfg.train_cfg.get(name)
               for name in ('max_iters', 'val_interval')}
@@ -281,7 +262,6 @@ def schedule_warnings(cfg: Config) -> Iterator[str]:
 
 
 def scheduled_end(scheduler: Mapping, length: int) -> int:
-    """Return the iteration at which a schedule reaches its end value."""
     begin, end = scheduler.get('begin', 0), scheduler.get('end', math.inf)
     span = scheduler.get('T_max') or scheduler.get('total_steps') or sum(
         scheduler.get('periods') or ())

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -41,10 +40,6 @@ def imitation_config(cfg: Config, images: Sequence[str | Path], teacher: str = '
         weights_begin: Fraction of training after which the weights are binary; activations always
             are. Without effect on a full-precision backbone.
         lr: Highest learning rate.
-
-    Raises:
-        UserError: An argument is out of its range, or the preprocessor lacks means of red, green,
-            blue.
     """
     if teacher not in TEACHERS:
         raise UserError(f'teacher is {teacher!r}: give one of {", ".join(TEACHERS)}')
@@ -138,12 +133,7 @@ def pretrain(config: str | Path, images: Sequence[str | Path], work_dir: str | P
 
 @HOOKS.register_module()
 class LossPlotHook(Hook):
-    """Draw ``loss.png`` in the work dir: each logged loss over all iterations.
-
-    Args:
-        interval: Iterations between plots; the last iteration has one too.
-        window: Iterations that are averaged for a point of a curve.
-    """
+    """Draw ``loss.png`` in the work dir every ``interval`` iterations, in means over ``window``."""
 
     priority = 'VERY_LOW'
 

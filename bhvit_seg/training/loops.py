@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sized
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import numpy as np
 import torch
 from mmengine.dist import broadcast_object_list, get_dist_info
@@ -32,15 +31,12 @@ SEEKABLE = ('InfiniteSampler', 'DefaultSampler')
 
 
 class SampleKey(NamedTuple):
-    """The key of a sample in a :class:`SeededDataset`."""
-
     seed: int  # of the run, which a worker process may not know when it starts
     position: int
     index: int
 
 
 def derive_seed(*numbers: int) -> int:
-    """Mix non-negative integers into one 32-bit seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
@@ -60,10 +56,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 class SeededDataset(Dataset):
-    """A dataset (or its config) whose augmentations depend only on the sample's key.
-
-    Other attributes (``metainfo``, ``full_init``, ...) are those of the wrapped dataset.
-    """
+    """A dataset, or its config, whose augmentations depend only on the sample's key."""
 
     def __init__(self, dataset: dict | Dataset) -> None:
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
@@ -141,9 +134,6 @@ class ResumableTrainLoop(IterBasedTrainLoop):
     The sampler must be an ``InfiniteSampler`` or ``DefaultSampler``; a :class:`SeekableSampler`
     replaces it. Checkpoints must be written between gradient accumulations
     (``ResumableCheckpointHook``).
-
-    Raises:
-        UserError: The sampler cannot start at a position, or the dataset has no samples.
     """
 
     def __init__(self, runner, dataloader: dict, max_iters: int, **kwargs) -> None:
@@ -183,12 +173,11 @@ class ResumableTrainLoop(IterBasedTrainLoop):
         super().run_iter(data_batch)
 
     def validate_if_due(self) -> None:
-        """Validate if it is due after the iterations trained so far."""
         self._decide_current_val_interval()
         due = self._iter >= self.val_begin and (
             self._iter % self.val_interval == 0 or self._iter == self._max_iters)
         if due and self.runner.val_loop is not None:
-            # Noted before the run: it ends with the checkpoint of the best model so far.
+            # Recorded before the run, which ends with the checkpoint of the best model so far.
             self.runner.message_hub.update_info(VALIDATED, self._iter)
             self.runner.val_loop.run()
 

@@ -1,12 +1,8 @@
-"""Parameter groups of binary networks: latent weights have a group of their own.
-
-Only the sign of a latent weight has an effect: decay pulls it to 0, where the sign flips, without
-changing the size of the function.
-"""
+"""Parameter groups of latent weights, which act by their sign alone: decay flips it at 0 without
+changing the size of the function."""
 
 from __future__ import annotations
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
@@ -26,9 +22,6 @@ class LatentWeightOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         optim_wrapper_cfg: As in mmengine.
         paramwise_cfg: As in mmengine, without effect on latent weights, and ``latent_lr_mult`` (1)
             and ``latent_decay_mult`` (0), factors of their learning rate and weight decay.
-
-    Raises:
-        UserError: One of the two is negative.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
@@ -40,7 +33,6 @@ class LatentWeightOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super().__init__(optim_wrapper_cfg, settings)
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
-        """Add all parameters of ``module``; the outermost call then groups them."""
         super().add_params(params, module, prefix, **kwargs)
         if prefix:
             return

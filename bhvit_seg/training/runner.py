@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
@@ -42,8 +41,7 @@ class ResumingRunner(Runner):
 
 
 def start_processes(cfg: Config, launcher: str) -> None:
-    """Set the launcher; without a GPU, connect the processes by gloo (mmengine needs CUDA
-    devices)."""
+    """Set the launcher; without a GPU, connect the processes by gloo, unlike mmengine."""
     cfg.launcher = launcher
     if launcher == 'pytorch' and not torch.cuda.is_available():
         if 'RANK' not in os.environ:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -33,11 +32,8 @@ class Stage(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Schedule:
-    """The schedule of a training; begins are fractions of its iterations, 0 to 1.
-
-    Raises:
-        UserError: λ and β add up to more than 1 where both apply.
-    """
+    """The schedule of a training; begins are fractions of it, 0 to 1; λ + β above 1 is a
+    UserError."""
 
     iterations: int
     weights_begin: float = 0.0  # to be binary
@@ -55,12 +51,10 @@ class Schedule:
                 'lower one of them')
 
     def stage(self, iteration: int) -> Stage:
-        """Return the stage of an iteration, counted from 0."""
         return Stage(sum(iteration >= begin * self.iterations
                          for begin in (self.weights_begin, self.frozen_begin)))
 
     def regularization(self, iteration: int) -> float:
-        """Return β at an iteration, counted from 0."""
         begun = iteration >= self.regularization_begin * self.iterations
         return self.regularization_weight * (begun and self.stage(iteration) != Stage.FROZEN)
 

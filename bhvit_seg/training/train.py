@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -43,9 +42,6 @@ def train(config: str | Path, data_root: str | Path | None = None,
         seed: Random seed. Defaults to the config's.
         cfg_options: Settings that override the config's, by dotted key.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
-
-    Raises:
-        UserError: An argument or the config is wrong.
     """
     cfg = load_config(config, cfg_options, data_root)
     require_settings(cfg, config, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
@@ -81,7 +77,6 @@ def run_training(cfg: Config, work_dir: str | Path, resume: bool | str | Path | 
 
 
 def how_to_resume(work_dir: str | Path) -> str:
-    """Return the message for a training that is interrupted."""
     last = Path(work_dir) / 'last_checkpoint'
     if not last.is_file():
         return f'no checkpoint is in {work_dir} yet; the same command starts again'
@@ -90,7 +85,6 @@ def how_to_resume(work_dir: str | Path) -> str:
 
 
 def enable_amp(cfg: Config) -> None:
-    """Switch the optimizer wrapper to automatic mixed precision."""
     if not torch.cuda.is_available():
         raise UserError('--amp needs a GPU, and torch finds none: train without it')
     if cfg.optim_wrapper.type not in ('OptimWrapper', 'AmpOptimWrapper'):
@@ -128,11 +122,8 @@ def choose_checkpoint(cfg: Config, resume: bool | str | Path) -> dict[str, Any] 
 
 
 def find_resumable(work_dir: str | Path) -> tuple[Path | None, dict[str, Any] | None, list[str]]:
-    """Find the newest whole checkpoint of a training, and its content, or None and None.
-
-    Candidates are the file that ``last_checkpoint`` names (in ``work_dir`` if the folder was
-    moved), then ``iter_*.pth``, newest first. A sentence describes each file that was skipped.
-    """
+    """Find the newest whole checkpoint of a training, first the one that ``last_checkpoint`` names;
+    return path and content, or None, and a sentence for each file passed over."""
     work_dir = Path(work_dir)
     pointer = work_dir / 'last_checkpoint'
     named = Path(pointer.read_text().strip()) if pointer.is_file() else Path()

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import numpy as np
 import torch
 from mmcv.transforms import LoadAnnotations
@@ -28,15 +27,6 @@ class TrainedSegmentor:
         config, cfg_options: See :func:`~bhvit_seg.training.config.load_config`.
         checkpoint: The weights; they have to fit the model exactly.
         device: Defaults to a GPU if there is one.
-
-    Attributes:
-        dataset_meta: Metadata of the training data in the checkpoint, or None.
-        palette: A colour (RGB) for each class.
-        n_labels: Number of class ids: two where one score is compared with a threshold.
-        reads_lidar: Whether the pipeline needs a LiDAR raster with each image.
-
-    Raises:
-        UserError: An argument is wrong.
     """
 
     def __init__(self, config: str | Path, checkpoint: str | Path, device: str | None = None,
@@ -51,6 +41,7 @@ class TrainedSegmentor:
             self.pipeline = build_pipeline(cfg)
         meta = load_weights(self.model, checkpoint).get('meta', {})
         self.dataset_meta = meta.get('dataset_meta')
+        # Two class ids where one score is compared with a threshold.
         self.n_labels = max(self.model.num_classes, 2 if self.model.out_channels == 1 else 1)
         self.reads_lidar = any(isinstance(step, LoadLidarChannels) for step in self.pipeline)
         palettes = [source.get('palette') or () for source in find_dataset_meta(
@@ -64,11 +55,8 @@ class TrainedSegmentor:
             raise UserError(f'the device {device} cannot be used: {first_line(error)}') from error
 
     def load(self, image: str | Path, lidar: str | Path | None = None) -> dict[str, Any]:
-        """Run the test pipeline on an image file.
-
-        Returns ``inputs`` (C, H, W), blue first, and ``data_samples`` of ``PackSegInputs``, and
-        ``picture`` (H, W, C), red first: the image as decoded.
-        """
+        """Run the test pipeline on an image file; ``picture`` (H, W, C), red first, is the decoded
+        image."""
         results = {'img_path': str(image)}
         if lidar is not None:
             results['lidar_path'] = str(lidar)
@@ -104,8 +92,7 @@ def build_pipeline(cfg: Config) -> list:
         raise UserError('the config has no test_pipeline: prediction does not know how to load '
                         'an image')
     steps = [TRANSFORMS.build(step) for step in pipeline]
-    return [step for step in steps
-            if not isinstance(step, (LoadAnnotations, CenterCropEvaluation))]
+    return [step for step in steps if not isinstance(step, (LoadAnnotations, CenterCropEvaluation))]
 
 
 def find_dataset_meta(cfg: Config, meta: dict | None) -> list[Mapping[str, Any]]:

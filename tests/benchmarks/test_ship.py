@@ -53,7 +53,9 @@ def test_shipped_index_is_sound():
 
 def test_one_command_ships_a_model(zoo, experiment, tiny_data, tmp_path, capsys, sentence):
     arguments = ['random-labels', *experiment, *TEXTS]
-    module.main(arguments)
+    module.main([*arguments, '--failures', str(tmp_path / 'worst.png')])
+    with Image.open(tmp_path / 'worst.png') as sheet:  # three images, each with two maps
+        assert min(sheet.size) > 3 * module.SIDE
     entry = json.loads((zoo / 'index.json').read_text())['random-labels']
     assert entry['classes'] == ['background', 'road']
     assert entry['ground_sampling_distance'] == 0.5 and entry['window'] == [64, 48]

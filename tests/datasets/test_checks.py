@@ -14,7 +14,7 @@ from mmengine.dataset import ConcatDataset, RepeatDataset
 from bhvit_seg.datasets import sample_check
 from bhvit_seg.datasets.checks import check_dataset, check_from_config
 from bhvit_seg.datasets.report import enet_class_weights
-from bhvit_seg.errors import UserError, find_user_error
+from bhvit_seg.errors import UserError, find_user_error, first_problem
 
 MASK = 'annotations/train/scene_0001.png'
 IMAGE = 'images/train/scene_0001.png'
@@ -112,7 +112,7 @@ def test_all_problems_are_collected_and_some_shown(scenes, build):
     text = report.summary(max_problems=3)
     assert len(report.problems) == 4
     assert text.count('problem: ') == 3 and '... and 1 more' in text
-    assert '(3 more problem(s))' in report.first_problem()
+    assert '(3 more problem(s))' in first_problem(report.problems)
 
 
 @pytest.mark.parametrize('change, options, words, remedy', [

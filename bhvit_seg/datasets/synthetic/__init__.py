@@ -1,8 +1,4 @@
-"""Reproducible synthetic aerial scenes with road masks and LiDAR heights, for demos and tests.
-
-Scenes need context: roofs and car parks have the colour of roads, paths have their shape, and trees
-and shadows hide parts of them.
-"""
+"""Reproducible synthetic aerial scenes with road masks and LiDAR heights, for demos and tests."""
 
 from bhvit_seg.datasets.synthetic.scene import Scene, generate_scene
 from bhvit_seg.datasets.synthetic.writing import write_dataset

@@ -39,7 +39,7 @@ class Canvas:
 
         Returns:
             The slices of its part of the scene, which may be empty; there, the distances along and
-                across from its centre, and whether a pixel is inside.
+            across from its centre, and whether a pixel is inside.
         """
         centre, along, reach = np.float32(centre), np.float32(along), float(np.hypot(*half)) + 1
         part = tuple(slice(max(int(at - reach), 0), max(int(at + reach) + 2, 0))
@@ -73,5 +73,4 @@ def unit(angle: float) -> np.ndarray:
 
 
 def normal(direction: np.ndarray) -> np.ndarray:
-    """``direction`` rotated by 90 degrees."""
     return np.array([-direction[1], direction[0]])

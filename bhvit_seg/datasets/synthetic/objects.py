@@ -1,7 +1,5 @@
 """Objects on the ground: houses, halls, car parks, trees and cars."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from bhvit_seg.datasets.synthetic.canvas import METRES_PER_PIXEL, Canvas, normal, pixels, unit
@@ -101,7 +99,6 @@ def _draw_car_park(canvas: Canvas, centre, along, half) -> None:
 
 
 def draw_cars(canvas: Canvas, street: Street, density: float) -> None:
-    """Place cars in the lanes of a street and parked at its edge."""
     rng = canvas.rng
     for point, tangent, outward, width in street.places(rng, pixels(14)):
         if rng.random() < density:
@@ -110,7 +107,6 @@ def draw_cars(canvas: Canvas, street: Street, density: float) -> None:
 
 
 def draw_car(canvas: Canvas, centre: np.ndarray, along: np.ndarray) -> None:
-    """Place one car: body, dark windows, lighter roof."""
     rng = canvas.rng
     half = pixels(rng.uniform(1.9, 2.5)), pixels(rng.uniform(0.8, 0.95))
     part, u, v, body = canvas.box(centre, along, half)
@@ -125,7 +121,6 @@ def draw_car(canvas: Canvas, centre: np.ndarray, along: np.ndarray) -> None:
 
 
 def draw_trees(canvas: Canvas, count: int, groves: int) -> None:
-    """Place single trees, also over roads, and groves."""
     rng = canvas.rng
     places = [rng.uniform(-0.02, 1.02, (count, 2)) * canvas.extent]
     for _ in range(groves):

@@ -1,7 +1,5 @@
 """Streets of a scene: their lines, their surface, and what is painted on it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import cv2
@@ -14,8 +12,7 @@ WHEELS = (0.14, 0.32)  # how far from the centre line they run, in widths of the
 
 
 class Street:
-    """A cubic curve along a straight line of ``length`` pixels, at most about ``bend`` of that from
-    it."""
+    """A cubic curve along a straight line of ``length`` pixels, within about ``bend`` of that."""
 
     def __init__(self, rng: np.random.Generator, start: np.ndarray, heading: np.ndarray,
                  length: float, metres: float, bend: float) -> None:

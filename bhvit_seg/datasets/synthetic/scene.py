@@ -30,12 +30,7 @@ class Scene(NamedTuple):
 
 
 def generate_scene(seed: int | tuple[int, ...], size: tuple[int, int] = (256, 256)) -> Scene:
-    """Generate the scene of a seed (an integer from 0, or several), ``size`` = (height, width) >=
-    32.
-
-    Raises:
-        UserError: ``size`` is too small.
-    """
+    """Generate the scene of a seed, integers from 0; ``size`` is (height, width), from 32."""
     if min(size) < MIN_SIDE:
         raise UserError(f'size={tuple(size)} of a synthetic scene: expected at least '
                         f'{MIN_SIDE}x{MIN_SIDE} pixels')
@@ -114,8 +109,7 @@ def _photograph(canvas: Canvas, height: np.ndarray) -> np.ndarray:
 
 
 def _shadow(height: np.ndarray, sun: np.ndarray, slope: float) -> np.ndarray:
-    """Return (H, W) float32, 1 in shadow; ``sun``: horizontal direction, ``slope``: rise of the
-    ray."""
+    """Return (H, W) float32, 1 in shadow; ``sun``: horizontal direction, ``slope``: of the ray."""
     drop = slope * METRES_PER_PIXEL
     reach = int(height.max() / drop) + 1
     padded = np.pad(height, reach)

@@ -18,9 +18,6 @@ def write_dataset(root: str | os.PathLike, n_train: int = 48, n_val: int = 12,
 
     Images and masks (0 background, 1 road) are PNG, heights float32 TIFF in metres. Equal arguments
     write equal files.
-
-    Raises:
-        UserError: A count is negative, or a folder already holds other files.
     """
     if n_train < 0 or n_val < 0:
         raise UserError(f'n_train={n_train}, n_val={n_val}: expected counts from 0')

@@ -25,9 +25,6 @@ class RandomScaleCrop(BaseTransform):
         ratio_range: Smallest and largest magnification.
         favoured_classes: Labels of which the window contains a random pixel with probability
             ``favour_prob``, where the tile has one.
-
-    Raises:
-        UserError: An argument is out of range.
     """
 
     def __init__(self, crop_size: int | Sequence[int], ratio_range: Sequence[float] = (0.5, 2.0),
@@ -47,7 +44,7 @@ class RandomScaleCrop(BaseTransform):
         ratio = np.random.uniform(*self.ratio_range)
         window = [min(max(round(c / ratio), 1), s) for c, s in zip(self.crop_size, size)]
         top, left = self._place(results, size, window)
-        # A window cut short by the edge of the tile keeps its scale and comes out smaller.
+        # A window cut by the edge of the tile keeps its scale and becomes smaller.
         height, width = (c if round(c / ratio) <= s else min(max(round(s * ratio), 1), c)
                          for c, s in zip(self.crop_size, size))
         for key, interpolation in [('img', 'bilinear'),
@@ -67,7 +64,7 @@ class RandomScaleCrop(BaseTransform):
             chosen = np.flatnonzero(np.isin(results['gt_seg_map'], self.favoured_classes))
             if chosen.size:
                 pixel = divmod(chosen[np.random.randint(chosen.size)], size[1])
-                # Anywhere in the window: a road always in the middle would be learnt as such.
+                # Anywhere in the window, so that the network does not learn a central position.
                 return [np.random.randint(max(p - w + 1, 0), min(p, limit) + 1)
                         for p, w, limit in zip(pixel, window, last)]
         return [np.random.randint(limit + 1) for limit in last]

@@ -127,7 +127,6 @@ class LoadLidarChannels(BaseTransform):
         return results
 
     def load(self, path: str) -> np.ndarray:
-        """Return the chosen channels (H, W, C) float32 without gaps."""
         return read_lidar(path, self.channels, self.fill, self.nodata, self.backend_args)
 
     def __repr__(self) -> str:

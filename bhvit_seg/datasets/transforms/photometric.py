@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import numpy as np
 from mmseg.datasets.transforms import PhotoMetricDistortion
 from mmseg.registry import TRANSFORMS
@@ -7,11 +5,7 @@ from mmseg.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class CameraPhotoMetricDistortion(PhotoMetricDistortion):
-    """``PhotoMetricDistortion`` of the first three channels (blue, green, red; 0..255), not of
-    LiDAR.
-
-    Camera pixels that became floating point with LiDAR channels are rounded to 8 bits.
-    """
+    """``PhotoMetricDistortion`` of the first three channels (blue, green, red), as 8-bit values."""
 
     def transform(self, results: dict) -> dict:
         image = results['img']

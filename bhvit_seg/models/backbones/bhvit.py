@@ -70,10 +70,7 @@ def _checked_arch(arch: str | dict) -> dict:
 
 
 class Block(nn.Module):
-    """Token mixer and MLP with shortcuts, and the shift branches.
-
-    ``drop_path_rate`` is the probability of dropping the MLP for a sample.
-    """
+    """Token mixer and MLP with shortcuts, and shift branches; ``drop_path_rate`` is the MLP's."""
 
     def __init__(self, mixer: nn.Module, channels: int, mlp_channels: int, norm_cfg: dict,
                  rectify: bool, drop_path_rate: float, binary: bool, shifts: bool) -> None:
@@ -161,14 +158,13 @@ class BHViT(Backbone):
     """
 
     def __init__(self, arch: str | dict = 'small', downsampling: str = 'full_precision',
-                 norm_cfg: dict | None = None, attention: str = 'qd',
-                 rectify_weights: bool = False, binary: bool = True, in_channels: int = 3,
-                 window_size: int = 7, out_indices: Sequence[int] = (0, 1, 2, 3),
-                 output_norm: bool = True, drop_path_rate: float = 0.1, frozen_stages: int = -1,
-                 norm_eval: bool = False, with_cp: bool = False, pretrain_img_size: int = 224,
-                 token_mixers: str = 'hybrid', convolution: str = 'multi_scale',
-                 attention_span: str = 'multi_scale', shifts: bool = True,
-                 init_cfg: dict | None = None) -> None:
+                 norm_cfg: dict | None = None, attention: str = 'qd', rectify_weights: bool = False,
+                 binary: bool = True, in_channels: int = 3, window_size: int = 7,
+                 out_indices: Sequence[int] = (0, 1, 2, 3), output_norm: bool = True,
+                 drop_path_rate: float = 0.1, frozen_stages: int = -1, norm_eval: bool = False,
+                 with_cp: bool = False, pretrain_img_size: int = 224, token_mixers: str = 'hybrid',
+                 convolution: str = 'multi_scale', attention_span: str = 'multi_scale',
+                 shifts: bool = True, init_cfg: dict | None = None) -> None:
         if init_cfg and init_cfg.get('type') == 'Pretrained' and not init_cfg.get('checkpoint'):
             init_cfg = None
         super().__init__(in_channels, out_indices, init_cfg)
@@ -211,7 +207,6 @@ class BHViT(Backbone):
         self._freeze()
 
     def init_weights(self) -> None:
-        """Initialise latent weights, or load the checkpoint that ``init_cfg`` names."""
         if not self.init_cfg or self.init_cfg.get('type') != 'Pretrained':
             super().init_weights()
         elif not self._is_init:
@@ -258,8 +253,7 @@ class BHViT(Backbone):
                 module.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> BHViT:
-        """Set the mode; frozen stages and, with ``norm_eval``, all BatchNorms stay in evaluation
-        mode."""
+        """Set the mode; frozen stages and, with ``norm_eval``, BatchNorms stay in evaluation."""
         super().train(mode)
         if mode:
             self._freeze()

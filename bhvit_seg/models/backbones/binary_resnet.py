@@ -1,11 +1,11 @@
 """Binary ResNet-18 in three recipes, as baselines: BNN, Bi-Real Net and ReActNet.
 
 * ``'bnn'`` (Courbariaux et al., arXiv 1602.02830): signs of activations and weights, a shortcut
-around each pair of convolutions, and a clamp to ±1.
+  around each pair of convolutions, and a clamp to ±1.
 * ``'bireal'`` (Liu et al., arXiv 1808.00278): a shortcut around each convolution; no other
-activation than the sign.
+  activation than the sign.
 * ``'reactnet'`` (Liu et al., arXiv 2003.03488): learned thresholds of the signs (RSign) and RPReLU
-after each shortcut.
+  after each shortcut.
 
 The stem and the 1×1 convolutions of shortcuts are real-valued. Deliberate differences from the
 papers: quantizers and output norms are those of BHViT, so that only the architecture differs.
@@ -100,9 +100,6 @@ class BinaryResNet(Backbone):
         norm_cfg: ``type`` ``'BN'`` (default) or ``'SyncBN'``.
         binary: ``False`` gives the full-precision twin, with ReLU where the sign was the only
             nonlinearity.
-
-    Raises:
-        UserError: An argument out of its range, an image of another channel count.
     """
 
     def __init__(self, recipe: str = 'reactnet', depths: Sequence[int] = (2, 2, 2, 2),

@@ -39,10 +39,7 @@ class BinaryProduct(BinaryProjection):
 
 
 class BinaryViTBlock(nn.Module):
-    """Attention over all tokens of a map, and an MLP, each after a norm and with a shortcut.
-
-    The full-precision twin (``binary=False``) has a plain softmax.
-    """
+    """Attention over all tokens (a plain softmax in the twin) and an MLP, with shortcuts."""
 
     def __init__(self, channels: int, num_heads: int, mlp_ratio: int, norm_cfg: dict,
                  binary: bool) -> None:
@@ -81,9 +78,6 @@ class BinaryViT(Backbone):
         depth: Number of blocks, at least 4. The defaults give 13 M parameters, like BHViT-Tiny.
         num_heads: Attention heads, a divisor of ``channels``.
         mlp_ratio: Hidden channels of the MLP over ``channels``.
-
-    Raises:
-        UserError: An argument out of its range, an image of another channel count.
     """
 
     def __init__(self, channels: int = 256, depth: int = 16, num_heads: int = 4,

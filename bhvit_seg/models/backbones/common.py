@@ -26,12 +26,7 @@ def check_out_indices(out_indices: Sequence[int]) -> tuple[int, ...]:
 
 
 class Backbone(BaseModule):
-    """BHViT or a network compared with it, with the same initialisation.
-
-    Raises:
-        UserError: ``out_indices`` names a missing stage; in :meth:`check_image`: wrong channel
-            count.
-    """
+    """BHViT or a network compared with it, with the same initialisation."""
 
     def __init__(self, in_channels: int, out_indices: Sequence[int], init_cfg: dict | None) -> None:
         super().__init__(init_cfg)

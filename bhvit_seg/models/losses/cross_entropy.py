@@ -38,17 +38,13 @@ class WeightedCrossEntropyLoss(nn.Module):
         self.loss_name = loss_name
 
     def forward(self, cls_score: Tensor, label: Tensor, weight: Tensor | None = None,
-                ignore_index: int = 255, reduction_override: str | None = None,
-                **kwargs) -> Tensor:
+                ignore_index: int = 255, reduction_override: str | None = None, **kwargs) -> Tensor:
         """Compute the loss of logits ``(B, classes, H, W)``; 0 if no pixel counts.
 
         Args:
             label, weight: Class ids, and a factor for each pixel, ``(B, H, W)``.
             reduction_override: ``'none'``: weighted loss of each pixel ``(B, H, W)``, for mmseg's
                 pixel sampler; ``'sum'``: their sum; ``'mean'`` or None: their weighted mean.
-
-        Raises:
-            UserError: Not as many class weights as classes, or an unknown reduction.
         """
         cls_score = with_background(cls_score)
         classes = cls_score.shape[1]

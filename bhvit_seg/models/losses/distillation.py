@@ -1,7 +1,5 @@
 """Distillation losses on class probabilities and feature maps: means over pixels not ignored."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -19,7 +17,6 @@ UNLABELLED = 254
 
 
 def side(maps: Tensor) -> str:
-    """Height × width, for messages."""
     return '×'.join(map(str, maps.shape[2:]))
 
 
@@ -29,9 +26,6 @@ class PixelDistillationLoss(nn.Module):
 
     ``T²`` keeps the size of the gradient when T, the ``temperature``, changes. One channel of
     logits is that of a sigmoid.
-
-    Raises:
-        UserError: The temperature is not positive.
     """
 
     def __init__(self, temperature: float = 1.0, loss_weight: float = 1.0) -> None:
@@ -44,11 +38,8 @@ class PixelDistillationLoss(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor, label: Tensor,
                 ignore_index: int = 255) -> Tensor:
-        """Compute the loss of logits ``(B, classes, H, W)`` in float32; 0 if no pixel counts.
-
-        Raises:
-            UserError: The teacher has other classes, or a map of another size.
-        """
+        """Compute the loss of logits ``(B, classes, H, W)`` in float32; 0 if no pixel counts. A
+        teacher with other classes or another size is a UserError."""
         student, teacher = with_background(student), with_background(teacher.detach())
         if student.shape[1] != teacher.shape[1]:
             raise UserError(f'the teacher has {teacher.shape[1]} classes, the student '
@@ -77,9 +68,6 @@ class FeatureDistillationLoss(nn.Module):
     Args:
         in_index: The maps to compare, finest first.
         student_channels, teacher_channels: Channels of each.
-
-    Raises:
-        UserError: There are not as many channels as maps.
     """
 
     def __init__(self, in_index: Sequence[int] = (3,), student_channels: Sequence[int] = (512,),
@@ -100,11 +88,8 @@ class FeatureDistillationLoss(nn.Module):
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], label: Tensor,
                 ignore_index: int = 255) -> Tensor:
-        """Compute the mean over the maps ``(B, C, h, w)`` that ``in_index`` names, in float32.
-
-        Raises:
-            UserError: A map is missing, or has another size or number of channels.
-        """
+        """Compute the mean over the maps ``(B, C, h, w)`` of ``in_index``, in float32. A missing
+        map, or another size or number of channels, is a UserError."""
         counted = (label != ignore_index).float().unsqueeze(1)
         terms = []
         for place, index in enumerate(self.in_index):

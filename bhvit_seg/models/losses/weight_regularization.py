@@ -1,8 +1,5 @@
-"""Regularization of latent weights (BHViT, arXiv 2503.02394).
-
-Under Adam, latent weights near 0 flip their sign ever more often late in training; pulling ``|w|``
-towards 1 prevents that.
-"""
+"""Regularization of latent weights (BHViT, arXiv 2503.02394), which flip ever more often near 0
+under Adam, late in training; ``|w|`` is pulled towards 1."""
 
 from __future__ import annotations
 

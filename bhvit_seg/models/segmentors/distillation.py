@@ -29,8 +29,6 @@ NO_MATTER_OF_SIZE = re.compile('memory|CUDA|cuDNN|NCCL|same device', re.IGNORECA
 
 
 class SegmentorTeacher(FrozenTeacher):
-    """A segmentor of mmseg with its weights and a ``BaseDecodeHead``."""
-
     registry = MODELS
     _features: Sequence[Tensor] = ()
 
@@ -48,11 +46,7 @@ class SegmentorTeacher(FrozenTeacher):
     @torch.no_grad()
     def __call__(self, inputs: Tensor,
                  data_samples: Sequence[SegDataSample]) -> tuple[Tensor, Sequence[Tensor]]:
-        """Return logits ``(B, classes, H, W)`` and the feature maps that the head gets.
-
-        Raises:
-            UserError: It fails on images of this size.
-        """
+        """Return logits ``(B, classes, H, W)`` and the feature maps that the head gets."""
         size = inputs.shape[2:]
         metas = [{**sample.metainfo, 'img_shape': size, 'pad_shape': size}
                  for sample in data_samples]
@@ -104,7 +98,7 @@ class DistillationSegmentor(TaughtMixin, EncoderDecoder):
 
         Returns:
             The losses of the heads times 1 − λ − β, ``loss_distillation`` and, with a
-                ``feature_loss``, ``loss_feature_distillation`` times λ, and the heads' accuracies.
+            ``feature_loss``, ``loss_feature_distillation`` times λ, and the heads' accuracies.
         """
         self.load_teacher()
         labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).squeeze(1)
@@ -122,8 +116,7 @@ class DistillationSegmentor(TaughtMixin, EncoderDecoder):
         losses = {name: self.weigh_labels(value) if 'loss' in name else value
                   for name, value in losses.items()}
 
-        logits = resize(logits, labels.shape[1:], mode='bilinear',
-                        align_corners=self.align_corners)
+        logits = resize(logits, labels.shape[1:], mode='bilinear', align_corners=self.align_corners)
         taught, taught_features = self.teacher(inputs, data_samples)
         losses['loss_distillation'] = self.distillation_weight * self.pixel_loss(
             logits, taught, labels, ignore_index)

@@ -1,8 +1,4 @@
-"""Centre lines of long and thin classes: roads, paths, streams.
-
-The skeleton of the class in the whole raster is traced into lines between junctions, so that a road
-is one line across all tiles. Memory holds the skeleton, not the raster.
-"""
+"""Centre lines of long and thin classes, from the skeleton of the whole raster, held in memory."""
 
 from __future__ import annotations
 
@@ -27,19 +23,13 @@ from bhvit_seg.raster.vector.line_shapes import shape_lines
 from bhvit_seg.raster.vector.skeletons import skeletonize, usual_width
 
 LAYER = 'centerlines'
-# In cells: enough to remove the steps of cells from a line.
-TOLERANCE = 0.5
-# Smallest length of isolated lines, in widths.
-SHORTEST = 2
-# Fraction of the work that measuring the width of a class takes.
-FIRST_PASS = 0.1
+TOLERANCE = 0.5  # in cells: enough to remove the steps of cells from a line
+SHORTEST = 2  # smallest length of isolated lines, in widths
+FIRST_PASS = 0.1  # fraction of the work that measuring the width of a class takes
 
 
 def centerlines_path(out: str | Path) -> Path:
-    """Return the file of centre lines that belongs to polygons in ``out``.
-
-    It is the same for a GeoPackage, else ``<out>_centerlines``.
-    """
+    """Return the file of centre lines beside polygons in ``out``, for GeoPackages the same."""
     out = Path(out)
     if out.suffix.lower() == '.gpkg':
         return out

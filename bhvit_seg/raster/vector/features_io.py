@@ -16,17 +16,16 @@ import numpy as np
 
 from bhvit_seg.errors import UserError, first_line, load_package
 from bhvit_seg.fileio import write_atomically
-from bhvit_seg.raster.opening import class_names, open_raster
+from bhvit_seg.inference.windows import Window
+from bhvit_seg.raster.opening import class_names, named_failure, open_raster
 from bhvit_seg.raster.vector.geodesy import Geodesy
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 DRIVERS = {'.gpkg': 'GPKG', '.geojson': 'GeoJSON', '.fgb': 'FlatGeobuf'}
-# Several arrays of 8 bytes a pixel are made of a strip.
-PIXELS_IN_STRIP = 4_000_000
-# Largest rounding error of coordinates in GeoJSON, which are text, in pixels.
-ROUNDING = 0.01
+PIXELS_IN_STRIP = 4_000_000  # several arrays of 8 bytes a pixel are made of a strip
+ROUNDING = 0.01  # largest rounding error of coordinates in GeoJSON, which are text, in pixels
 DECIMALS = 7
 METRES_PER_DEGREE = 111_000
 SQLITE = b'SQLite format 3\0'
@@ -34,8 +33,6 @@ SQLITE = b'SQLite format 3\0'
 
 @dataclass(frozen=True)
 class LabelRaster:
-    """A raster of class ids."""
-
     dataset: DatasetReader
     nodata: int | None  # the id of no class
     names: Mapping[int, str]  # by id, where the raster has them
@@ -61,21 +58,14 @@ class LabelRaster:
         return [range(top, min(top + rows, height)) for top in range(0, height, rows)]
 
     def read(self, rows: range, columns: range | None = None) -> np.ndarray:
-        """Return the class ids of rows and columns (all by default), uint8 (h, w), or raise a
-        UserError."""
-        from rasterio.errors import RasterioError
-
+        """Return the class ids of rows and columns (all by default), uint8 (h, w)."""
         columns = columns or range(self.shape[1])
-        try:
+        window = Window(rows.start, columns.start, len(rows), len(columns))
+        with named_failure(self.path, window=window):
             return self.dataset.read(1, window=((rows.start, rows.stop),
                                                 (columns.start, columns.stop)))
-        except RasterioError as error:
-            raise UserError(
-                f'{self.path} cannot be read in rows {rows.start} to {rows.stop - 1} '
-                f'({first_line(error.__cause__ or error)}): map the image again') from error
 
     def name(self, class_id: int) -> str:
-        """Return the name of a class, or its id where it has none."""
         return self.names.get(class_id, str(class_id))
 
     def choose(self, classes: Sequence[int | str] | None) -> list[int]:
@@ -98,11 +88,7 @@ class LabelRaster:
 
 @contextmanager
 def open_labels(path: str | Path) -> Iterator[LabelRaster]:
-    """Open a raster of class ids, such as ``bhvit-seg predict-raster`` writes.
-
-    Raises:
-        UserError: It cannot be opened, is of another kind, or rasterio is missing.
-    """
+    """Open a raster of class ids of ``bhvit-seg predict-raster``, or raise a UserError."""
     expected = 'a GeoTIFF of class ids, as bhvit-seg predict-raster writes it'
     with open_raster(path, expected) as dataset:
         if dataset.dtypes != ('uint8',):
@@ -120,8 +106,7 @@ def open_labels(path: str | Path) -> Iterator[LabelRaster]:
 
 
 def check_output(out: Path) -> None:
-    """Raise a UserError unless the suffix is that of a known vector format, and pyogrio is
-    there."""
+    """Raise a UserError unless the suffix is that of a known vector format."""
     if out.suffix.lower() not in DRIVERS:
         raise UserError(f'{out} has no suffix of a vector format: give one of '
                         f'{", ".join(DRIVERS)}')
@@ -129,11 +114,7 @@ def check_output(out: Path) -> None:
 
 
 def check_place(dataset: DatasetReader, out: Path) -> Geodesy:
-    """Return the geodesy of a raster whose features can be expressed in the format of ``out``.
-
-    Raises:
-        UserError: GeoJSON cannot express their location, or pyproj is missing.
-    """
+    """Return the geodesy of a raster; a UserError if GeoJSON cannot express its location."""
     geodesy = Geodesy(dataset.crs, dataset.transform, dataset.shape)
     if DRIVERS[out.suffix.lower()] == 'GeoJSON' and (not geodesy.located or geodesy.has_pole):
         if geodesy.located:
@@ -162,18 +143,8 @@ class LayerWriter:
 
     GeoJSON is in WGS 84 (RFC 7946), others in the raster's CRS. In a GeoPackage only the layer of
     that name is replaced, other formats as files. All features, 16 bytes per vertex, have to fit
-    into memory.
-
-    Args:
-        geometry_type: OGR's name of the geometries' type.
-        measures: Names of the fields of measures, besides class, its name and its colour.
-        labels, geodesy: The raster of the features, and its :func:`check_place`.
-
-    Attributes:
-        counts, sums: By class name, the number of features and the sum of the first measure.
-
-    Raises:
-        UserError: The file is the raster itself, or a GeoPackage that another program has open.
+    into memory. ``geometry_type`` is OGR's name, ``measures`` are fields besides class, its name
+    and colour. A raster as output, or a GeoPackage open elsewhere, is a UserError.
     """
 
     def __init__(self, out: Path, layer: str, geometry_type: str, measures: Sequence[str],
@@ -196,8 +167,8 @@ class LayerWriter:
                  'colour': object}
         self._columns = {name: [np.empty(0, kind)] for name, kind in kinds.items()}
         self._geometries = [np.empty(0, object)]
-        self.counts: Counter[str] = Counter()
-        self.sums: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()  # features by class name
+        self.sums: Counter[str] = Counter()  # of the first measure
 
     def add(self, geometries: np.ndarray, ids: Sequence[int], *measures: np.ndarray) -> None:
         """Add shapely geometries in pixels, their classes, and their measures."""
@@ -220,7 +191,6 @@ class LayerWriter:
             parts.append(np.asarray(values, parts[0].dtype))
 
     def write(self) -> None:
-        """Write the layer, or raise a UserError."""
         import pyogrio
         from pyogrio.errors import CRSError, DataLayerError, DataSourceError, GeometryError
 
@@ -239,7 +209,7 @@ class LayerWriter:
                                             'GeoPackage: give another name')
                 pyogrio.raw.write(partial, geometries, list(map(
                     np.concatenate, self._columns.values())), list(self._columns), **self._options)
-                # A full disk may be no error to GDAL.
+                # GDAL may not report a full disk.
                 written = pyogrio.read_bounds(partial, layer=self._options['layer'])[0]
                 if len(written) != len(geometries):
                     raise OSError('what was written cannot be read back')

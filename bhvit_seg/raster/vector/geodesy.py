@@ -27,38 +27,26 @@ LARGEST_DISTORTION = 0.01
 NODES = 65
 # The Earth's radius in metres, and the relative deviation that ellipsoids of the Earth may have.
 EARTH, EARTH_TOLERANCE = 6378137.0, 0.01
-# Length in pixels of the pieces of lines that are measured as geodesics.
-PIECE = 16
+PIECE = 16  # length in pixels of the pieces of lines that are measured as geodesics
 
 
 class Geodesy:
-    """Measures features of a raster, given by points (n, 2) of (column, row).
+    """Measures features of a raster, given by points (n, 2) of (column, row); needs pyproj.
 
-    Attributes:
-        known: Whether metres are known, from a CRS and a transform.
-        located: Whether the CRS is one of the Earth.
-        has_pole: Whether a pole lies inside the raster, so that polygons around it cannot be
-            expressed in longitude and latitude.
-        metres_per_pixel: (2, 2), as columns the vectors of one column and one row in the raster's
-            middle, in metres (map units without a CRS). The axes are those of the map, or on the
-            ellipsoid any perpendicular ones.
-        sides: Width and height in metres of the pixel in the raster's middle on the ellipsoid; None
-            where the CRS has no ellipsoid.
-
-    Args:
-        crs, transform: Of the raster; the CRS may be None.
-        shape: (height, width) in pixels.
-
-    Raises:
-        UserError: pyproj is missing.
+    ``crs`` may be None; ``shape`` is (height, width) in pixels.
     """
 
     def __init__(self, crs: CRS | None, transform: Affine, shape: Sequence[int]) -> None:
         self._linear = np.array([[transform.a, transform.b], [transform.d, transform.e]])
         self._origin = np.array([transform.c, transform.f])
-        self.known = bool(crs) and not transform.is_identity
+        self.known = bool(crs) and not transform.is_identity  # metres
+        # Whether the CRS is one of the Earth, and whether a pole lies inside the raster, so that
+        # polygons around it cannot be expressed in longitude and latitude.
         self.located = self.has_pole = False
+        # Width and height in metres of the middle pixel on the ellipsoid, if the CRS has one.
         self.sides: tuple[float, float] | None = None
+        # (2, 2), as columns the vectors of one column and one row in the raster's middle, in metres
+        # (map units without a CRS), on the axes of the map or any perpendicular ones.
         self.metres_per_pixel = self._linear * (crs.units_factor[1] if self.known else 1.0)
         self._geod = self._nodes = None
         self._by_row = False
@@ -71,8 +59,7 @@ class Geodesy:
         geod = system.get_geod()
         if geod is None:
             return
-        self._to_degrees = pyproj.Transformer.from_crs(
-            system, system.geodetic_crs, always_xy=True)
+        self._to_degrees = pyproj.Transformer.from_crs(system, system.geodetic_crs, always_xy=True)
         self._unit = np.degrees(system.geodetic_crs.axis_info[0].unit_conversion_factor)
         self._ellipsoid = f'+a={geod.a} +b={geod.b}'
         rows, columns = (np.linspace(0, side, NODES) for side in shape)
@@ -113,11 +100,8 @@ class Geodesy:
         return float(np.sqrt(self.pixel_area))
 
     def pixel_areas(self, rows: range, width: int) -> np.ndarray:
-        """Return the areas of the pixels of rows in square metres (or map units).
-
-        The shape is (1, 1) where all are equal, (rows, 1) where those of a row are, else (rows,
-        width).
-        """
+        """Return the areas of the pixels of rows in square metres (or map units): (1, 1) where all
+        are equal, (rows, 1) where those of a row are, else (rows, width)."""
         y, x = np.arange(rows.start, rows.stop) + 0.5, np.arange(width) + 0.5
         if self._geod is None:
             return np.array([[self.pixel_area]])
@@ -125,8 +109,7 @@ class Geodesy:
             return self._row_areas(y)[:, None]
         if self._nodes is not None:
             return self._spline(y, x)
-        return np.stack([self.areas_at(np.stack(np.broadcast_arrays(x, row), axis=1))
-                         for row in y])
+        return np.stack([self.areas_at(np.stack(np.broadcast_arrays(x, row), axis=1)) for row in y])
 
     def areas_at(self, points: np.ndarray) -> np.ndarray:
         """Return the areas of pixels around points in square metres (or map units)."""
@@ -139,7 +122,6 @@ class Geodesy:
         return _spanned(self._steps(points))
 
     def length(self, points: np.ndarray) -> float:
-        """Return the length of a line in metres (or map units)."""
         if self._geod is None:
             return float(np.hypot(*np.diff(points @ self.metres_per_pixel.T, axis=0).T).sum())
         import shapely

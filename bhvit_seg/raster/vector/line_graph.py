@@ -1,8 +1,4 @@
-"""Lines between junctions, from the cells of a skeleton.
-
-Lines are traced between cells that do not have two neighbours, spurs are removed, and lines are
-joined at nodes where nothing branches off any more.
-"""
+"""Lines between junctions, traced through the cells of a skeleton, without spurs."""
 
 from __future__ import annotations
 
@@ -54,8 +50,7 @@ class Line(NamedTuple):
 
 
 class LineGraph:
-    """Lines and the nodes at which they meet; ``size`` is (height, width) of the raster in
-    cells."""
+    """Lines and the nodes at which they meet; ``size`` is that of the raster in cells."""
 
     def __init__(self, skeleton: Skeleton) -> None:
         self.size = skeleton.size
@@ -74,7 +69,6 @@ class LineGraph:
         return list(self._at)
 
     def degree(self, node: int) -> int:
-        """Return the number of line ends at a node."""
         return len(self._at.get(node, ()))
 
     def at(self, node: int) -> dict[int, Line]:
@@ -98,7 +92,6 @@ class LineGraph:
         return line
 
     def join(self) -> None:
-        """Join lines where exactly two meet."""
         for node in self.nodes:
             lines = self.at(node)
             if self.degree(node) == 2 and len(lines) == 2:
@@ -110,10 +103,7 @@ class LineGraph:
                               (one.nodes[1], other.nodes[1])))
 
     def prune(self) -> None:
-        """Remove spurs, lines not longer than the class is wide where they branch off.
-
-        At an end that forks, the branch that goes straight on is kept.
-        """
+        """Remove spurs, lines not longer than the class is wide; forks keep the straight branch."""
         self.join()
         pruned = True
         while pruned:

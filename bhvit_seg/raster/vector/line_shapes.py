@@ -5,37 +5,26 @@ so they are redrawn straight to their common target. Ends, half a width short of
 corner, are extended straight to the border. Lines are smoothed within a fraction of the width.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from bhvit_seg.raster.vector.line_graph import Line, LineGraph
 
-# Standard deviation of the smoothing, in widths of the class.
-SMOOTHING = 0.25
-# Junctions closer than this many radii are merged.
-CROSSING = 2
-# In squares and other wide places, radii count up to this many usual radii.
-USUAL_AT_MOST = 1.5
+SMOOTHING = 0.25  # standard deviation of the smoothing, in widths of the class
+CROSSING = 2  # junctions closer than this many radii are merged
+USUAL_AT_MOST = 1.5  # in squares and other wide places, radii count up to this many usual radii
 # Weight of the skeleton's junction against the point that arms aim at, which is ill-defined where
 # they are almost parallel.
 STIFFNESS = 0.1
-# A junction moves by at most this fraction of its radius.
-LARGEST_MOVE = 0.5
-# Lines from a crossing to itself belong to it up to this many radii.
-INSIDE = 4
+LARGEST_MOVE = 0.5  # a junction moves by at most this fraction of its radius
+INSIDE = 4  # lines from a crossing to itself belong to it up to this many radii
 # A line has turned into a corner where its radius is below this fraction of the usual one.
 NARROW = 0.8
-# Isolated lines need at least this many times their width.
-SLENDER = 2
+SLENDER = 2  # isolated lines need at least this many times their width
 
 
 def shape_lines(graph: LineGraph, width: float, shortest: float) -> list[Line]:
-    """Return the centre lines, in cells, of a pruned graph, which is changed.
-
-    ``width`` is the usual one of the class, ``shortest`` the length of isolated lines, besides
-    twice their width. Lines still reach beyond the raster's edges where the skeleton does.
-    """
+    """Return the centre lines, in cells, of a graph, which is changed. ``width`` is the usual one
+    of the class, ``shortest`` the length of isolated lines, besides twice their width."""
     _drop_scraps(graph, shortest)
     _merge_junctions(graph, USUAL_AT_MOST * width / 2)
     centres = {node: _aim(graph, node) for node in graph.nodes if graph.degree(node) > 2}
@@ -56,7 +45,6 @@ def shape_lines(graph: LineGraph, width: float, shortest: float) -> list[Line]:
 
 
 def _drop_scraps(graph: LineGraph, shortest: float) -> None:
-    """Remove isolated lines that are too short."""
     for node in graph.nodes:
         if graph.degree(node) == 1:
             (number, line), = graph.at(node).items()
@@ -142,7 +130,6 @@ def _extend(line: Line, size: tuple[int, int]) -> Line:
 
 
 def _usual_radius(line: Line) -> float:
-    """Return the typical radius of a line near its start."""
     return float(np.median(line.radii[:line.reach(4 * line.radii.max()) + 1]))
 
 

@@ -20,23 +20,15 @@ import numpy as np
 if TYPE_CHECKING:
     from bhvit_seg.raster.vector.features_io import LabelRaster
 
-# Areas are sums of rounded ones.
-ROUNDING = 1e-9
-# Scatters consecutive numbers (Knuth's multiplicative hash).
-HASH = 2654435761
+ROUNDING = 1e-9  # areas are sums of rounded ones
+HASH = 2654435761  # scatters consecutive numbers (Knuth's multiplicative hash)
 
 
 class Regions:
-    """The regions of some classes of a raster, numbered from 1; 0 is everything else.
+    """The regions of the ``chosen`` classes of a raster, numbered from 1; 0 is everything else.
 
-    Args:
-        chosen: Ids of the classes.
-        pixel_areas: See :meth:`~bhvit_seg.raster.vector.geodesy.Geodesy.pixel_areas`.
-        min_area, min_pixels: Smallest area and size of a region, of any class.
-        on_strip: Called after each strip.
-
-    Attributes:
-        classes, pixels, areas: Class id, number of pixels and area of each region.
+    ``pixel_areas`` is that of a ``Geodesy``; ``min_area`` and ``min_pixels`` apply to all classes.
+    ``classes``, ``pixels`` and ``areas`` are class id, number of pixels and area of each region.
     """
 
     def __init__(self, labels: LabelRaster, chosen: Collection[int],
@@ -143,11 +135,8 @@ def _count_pairs(one: np.ndarray, other: np.ndarray, lengths: np.ndarray) -> np.
 
 def _merge(sizes: np.ndarray, classes: np.ndarray, borders: np.ndarray, smallest: float
            ) -> tuple[np.ndarray, np.ndarray]:
-    """Merge small regions into their neighbours, the smallest first.
-
-    Borders (3, n) are two regions and the length of their border, of all small regions. Returns the
-    new region of each, and the class of each new region: -1 for small ones surrounded by nodata.
-    """
+    """Merge small regions into neighbours by their borders (3, n): region, region, length. Returns
+    the new region of each, and the class of each new region (-1: surrounded by nodata)."""
     merged_in = np.arange(len(sizes))
     while True:
         small = (classes >= 0) & (sizes < smallest)
@@ -156,7 +145,7 @@ def _merge(sizes: np.ndarray, classes: np.ndarray, borders: np.ndarray, smallest
         region, neighbour = region[small[region]], neighbour[small[region]]
         if not len(region):
             return merged_in, np.where(small, -1, classes)
-        # Of neighbours of one size the first is any, or rounds would run across the raster.
+        # Ties are broken by the hash, or rounds would run across the raster.
         order = np.lexsort((np.arange(len(sizes)) * HASH % (1 << 32), sizes))
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))

@@ -9,8 +9,6 @@ the time, with 1.4 times the corners, on 3,000 × 3,000 noisy labels, and simpli
 times.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import NamedTuple
@@ -28,10 +26,7 @@ class Rings(NamedTuple):
 
 
 def trace_rings(strips: Iterable[np.ndarray], width: int) -> Rings:
-    """Trace the outlines of regions.
-
-    ``strips`` are the regions of pixels, int32 (h, width), 0 for none, from the top down.
-    """
+    """Trace the outlines of regions; strips are int32 (h, width), 0 for none, from the top down."""
     last_row, top, parts = np.zeros((1, width + 2), np.int32), 0, []
     for strip in chain(strips, [np.zeros((1, width), np.int32)]):
         rows = np.concatenate([last_row, np.pad(strip, ((0, 0), (1, 1)))])
@@ -72,8 +67,7 @@ def _find_corners(rows: np.ndarray, top: int) -> Iterator[tuple[np.ndarray, ...]
     around = [above[row, column], above[row, column + 1], below[row, column + 1],
               below[row, column]]
     for direction in range(4):
-        left_behind, left_ahead, right_ahead, own = (
-            around[(direction + i) % 4] for i in range(4))
+        left_behind, left_ahead, right_ahead, own = (around[(direction + i) % 4] for i in range(4))
         turn = np.where(left_ahead == own, -1, np.where(right_ahead == own, 0, 1)).astype(np.int8)
         corners = np.flatnonzero((own != 0) & (left_behind != own)
                                  & ((turn != 0) | (left_behind != left_ahead)))
@@ -110,7 +104,7 @@ def _follow(following: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _areas(points: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Return the areas of rings in pixels, negative where they are not clockwise on the screen."""
-    # From each ring's own first corner: products of large coordinates would drown small rings.
+    # From each ring's own first corner: products of large coordinates would hide small rings.
     sizes = np.diff(starts, append=len(points))
     x, y = (points - np.repeat(points[starts], sizes, axis=0)).astype(np.float64).T
     after = np.arange(1, len(points) + 1)

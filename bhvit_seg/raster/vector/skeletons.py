@@ -24,18 +24,14 @@ if TYPE_CHECKING:
 TILE = 1024
 HALO = 128
 USUAL_WIDTH = 12
-# Around the raster, where the class is continued beyond the edges.
-PADDING = 64
-# A class that an edge cuts over more than this many widths runs along the edge.
-LONGEST_CUT = 4
+PADDING = 64  # around the raster, where the class is continued beyond the edges
+LONGEST_CUT = 4  # a class that an edge cuts over more than this many widths runs along the edge
 # Outlines along pixels are longer than smooth ones, by this factor on average over directions.
 STAIRCASE = 4 / np.pi
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The cells of a skeleton."""
-
     scale: int  # pixels along a cell's side
     size: tuple[int, int]  # (height, width) of the raster in cells
     cells: np.ndarray  # (n, 2) row and column, sorted; up to PADDING cells beyond the raster
@@ -61,11 +57,8 @@ def usual_width(labels: LabelRaster, class_id: int, progress: Callable[[float], 
 
 def skeletonize(labels: LabelRaster, class_id: int, width: float,
                 progress: Callable[[float], None]) -> Skeleton:
-    """Return the skeleton of a class that is usually ``width`` pixels wide.
-
-    Holes smaller than a square of that width, such as cars, are filled. A UserError says that the
-    raster cannot be read.
-    """
+    """Return the skeleton of a class that is usually ``width`` pixels wide, without holes smaller
+    than a square of that width, such as cars."""
     from scipy.ndimage import distance_transform_edt
     from skimage.morphology import skeletonize as thin
 
@@ -97,11 +90,8 @@ def skeletonize(labels: LabelRaster, class_id: int, width: float,
 
 def _read_cells(labels: LabelRaster, class_id: int, scale: int, longest_cut: float,
                 first: tuple[int, int], stop: tuple[int, int]) -> np.ndarray:
-    """Return which cells of a window, which may reach beyond the raster, are a class: bool (h, w).
-
-    Beyond the edges the class continues straight on, unless an edge cuts more than ``longest_cut``
-    cells of it.
-    """
+    """Return which cells of a window are a class, bool (h, w). Beyond the raster's edges it
+    continues straight on, unless an edge cuts more than ``longest_cut`` cells of it."""
     rows, columns = (range(max(start, 0), min(end, -(-side // scale)))
                      for start, end, side in zip(first, stop, labels.shape))
     pixels = labels.read(*(range(cells.start * scale, min(cells.stop * scale, side))

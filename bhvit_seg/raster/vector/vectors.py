@@ -1,8 +1,4 @@
-"""Polygons of the classes of a label raster.
-
-Every 4-connected region of one class is one polygon, and neighbours share their corners. Memory
-holds the outlines of all regions.
-"""
+"""Polygons, one for each 4-connected region of one class, which share corners with neighbours."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Hooks of training; importing registers them in mmseg's registries."""
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  (says what to type if the stack is missing)  isort: skip
-
 from .batch_norm_reestimation import BatchNormReestimationHook
 from .checkpoint import ResumableCheckpointHook
 from .dataset_check import DatasetCheckHook

@@ -4,12 +4,9 @@ Running averages lag behind moving weights, and a flipped sign moves an output b
 factor at once. The average over many batches through the final network has no lag.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Iterator
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import EMAHook, Hook
@@ -35,13 +32,9 @@ class BatchNormReestimationHook(Hook):
 
     Args:
         num_batches: Batches per process.
-
-    Raises:
-        UserError: ``num_batches`` is not a whole number of at least 1.
     """
 
-    # After averages of weights, before checkpoints.
-    priority = 'LOW'
+    priority = 'LOW'  # after averages of weights, before checkpoints
 
     def __init__(self, num_batches: int = 100) -> None:
         if not isinstance(num_batches, int) or num_batches < 1:

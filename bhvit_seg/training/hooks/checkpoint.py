@@ -10,7 +10,6 @@ from __future__ import annotations
 import os.path as osp
 from collections import deque
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
@@ -101,8 +100,7 @@ class ResumableCheckpointHook(CheckpointHook):
             self._flush()
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
-        """As in ``CheckpointHook``, but the previous best is removed after the new one is
-        written."""
+        """As in ``CheckpointHook``, but the previous best is removed after the new one."""
         super()._save_best_checkpoint(runner, metrics)
         self._flush()
 

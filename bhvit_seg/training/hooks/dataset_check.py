@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os.path as osp
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
 
 from bhvit_seg.datasets.checks import check_from_config
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, first_problem
 from bhvit_seg.fileio import write_text
 from bhvit_seg.training.runner import model_of
 
@@ -25,13 +24,9 @@ class DatasetCheckHook(Hook):
 
     Args:
         splits: Which of ``train``, ``val`` and ``test`` are checked where they are used.
-
-    Raises:
-        UserError: A data set has problems: the first one and their number.
     """
 
-    # Before hooks that write: a run that stops here leaves nothing.
-    priority = 'VERY_HIGH'
+    priority = 'VERY_HIGH'  # before hooks that write: a run that stops here leaves nothing
 
     def __init__(self, splits=('train', 'val', 'test')) -> None:
         unknown = sorted(set(splits) - {'train', 'val', 'test'})
@@ -78,4 +73,4 @@ class DatasetCheckHook(Hook):
             runner.logger.info(f'{split} data checked: {report.num_images} images, see {where}.txt')
             return None
         runner.logger.error(report.summary())
-        return f'{report.first_problem()}; {where}.txt lists all that was found'
+        return f'{first_problem(report.problems)}; {where}.txt lists all that was found'

@@ -1,10 +1,7 @@
 """Stop a training at the first non-finite loss and report its origin."""
 
-from __future__ import annotations
-
 import functools
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
 from mmengine.hooks import Hook
 from mmseg.registry import HOOKS
@@ -16,10 +13,7 @@ from bhvit_seg.training.runner import model_of
 
 @HOOKS.register_module()
 class NonFiniteLossHook(Hook):
-    """Raise a :class:`UserError` naming the iteration, the loss terms and the first bad layer.
-
-    Losses are checked before they change the weights. Only then is the forward pass repeated.
-    """
+    """Raise a UserError naming iteration, loss terms and first bad layer, before the update."""
 
     def before_train(self, runner) -> None:
         self._handle = model_of(runner).register_forward_hook(
@@ -49,15 +43,15 @@ class NonFiniteLossHook(Hook):
 @torch.no_grad()
 def first_non_finite(model: nn.Module, args: tuple, kwargs: dict) -> str:
     """Name the first non-finite input, parameter, or output of a module without children."""
-    if any(map(spoilt, (*args, *kwargs.values()))):
+    if any(map(is_non_finite, (*args, *kwargs.values()))):
         return 'the input images already hold such values'
     for name, parameter in model.named_parameters():
-        if spoilt(parameter):
+        if is_non_finite(parameter):
             return f'the last update left such values in {name}'
     found: list[str] = []
 
     def note(name: str, module: nn.Module, args, output) -> None:
-        if spoilt(output):
+        if is_non_finite(output):
             found.append(f'{name} ({type(module).__name__})')
 
     for name, module in model.named_modules():
@@ -69,5 +63,5 @@ def first_non_finite(model: nn.Module, args: tuple, kwargs: dict) -> str:
     return 'all layers have finite outputs, so it arose in the loss itself'
 
 
-def spoilt(value) -> bool:
+def is_non_finite(value) -> bool:
     return isinstance(value, torch.Tensor) and not value.isfinite().all()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
 from mmengine.hooks import EMAHook
 from mmengine.runner import Runner
@@ -34,7 +33,7 @@ class TrainingStagesHook(ScheduledHook):
     1. Activations are binary, weights real.
     2. Weights are binary too. The optimizer's moments are reset.
     3. Latent weights are frozen: no gradient, decay or momentum moves them. An ``EMAHook`` average
-    takes them over unchanged.
+       takes them over unchanged.
 
     Validation always uses binary weights, so scores are low in the first stage. A resumed run
     equals an uninterrupted one.
@@ -52,8 +51,7 @@ class TrainingStagesHook(ScheduledHook):
             or latent weights have no parameter group of their own.
     """
 
-    # Before hooks that use the model in an iteration.
-    priority = 'ABOVE_NORMAL'
+    priority = 'ABOVE_NORMAL'  # before hooks that use the model in an iteration
 
     def __init__(self, weights_begin: float = 0.4, rest_begin: float = 0.9,
                  weight_decay: Sequence[float] | None = None,
@@ -111,11 +109,10 @@ class TrainingStagesHook(ScheduledHook):
             for weight in weights.values():
                 weight.grad = None
 
-        # Zero before gradients are clipped and exchanged between processes, none when the
-        # optimizer steps: it would go on by momentum and decay.
+        # Zero for clipping and exchange between processes, None for the optimizer's step, which
+        # would otherwise apply momentum and decay.
         self._handles = [weight.register_hook(torch.zeros_like) for weight in weights.values()]
-        self._handles.append(
-            runner.optim_wrapper.optimizer.register_step_pre_hook(drop_gradients))
+        self._handles.append(runner.optim_wrapper.optimizer.register_step_pre_hook(drop_gradients))
 
     def before_val(self, runner: Runner) -> None:
         set_binary_weights(model_of(runner), True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
@@ -44,9 +43,6 @@ class OscillationFreezingHook(ScheduledHook):
         threshold: Fractions of steps with a flip, when counting begins and at the end.
         begin: Fraction of training, 0 to 1, after which flips are counted.
         window: Steps of the optimizer in which flips are counted, 2 to 127.
-
-    Raises:
-        UserError: An argument is out of its range.
     """
 
     # After the optimizer's step, before averages, statistics and checkpoints.
@@ -105,7 +101,6 @@ class OscillationFreezingHook(ScheduledHook):
         runner.visualizer.add_scalars({'weights/frozen': frozen / total}, step=runner.iter + 1)
 
     def threshold_at(self, progress: float) -> float:
-        """Return the threshold after a fraction of training."""
         first, last = self.threshold
         progress = (progress - self.begin) / (1 - self.begin) if self.begin < 1 else 1.0
         return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
@@ -121,11 +116,7 @@ class OscillationFreezingHook(ScheduledHook):
 
 
 class WatchedWeight:
-    """Latent weights ``(out, ...)`` of a layer with their flips in this window, and the frozen
-    ones.
-
-    ``state`` continues from an earlier :meth:`state` of the same weights.
-    """
+    """Latent weights ``(out, ...)`` with flips in this window, frozen ones, and a state."""
 
     def __init__(self, weight: Tensor, state: dict[str, Tensor] | None = None) -> None:
         self.weight = weight
@@ -159,11 +150,8 @@ class WatchedWeight:
 
     @torch.no_grad()
     def hold(self) -> None:
-        """Restore the distance of frozen weights from the threshold.
-
-        With ``w_i = μ + d_i`` for the frozen weights, the mean μ of a channel is ``(Σ free w + Σ d)
-        / number of free``.
-        """
+        """Restore the distance of frozen weights ``w_i = μ + d_i`` from the threshold, the mean of
+        their channel: ``μ = (Σ free w + Σ d) / number of free``."""
         if self.distance is None:
             return
         rows = self.weight.flatten(1)
@@ -173,10 +161,7 @@ class WatchedWeight:
         self.weight.copy_(rows.view_as(self.weight))
 
     def freeze(self, limit: float) -> None:
-        """Freeze the weights that flipped more than ``limit`` times, and begin a new window.
-
-        One weight of each channel stays free: the sum of all distances is 0.
-        """
+        """Freeze weights with over ``limit`` flips, all but one of a channel; begin a window."""
         picked = (self.flips > limit) & ~self.frozen
         if picked.any():
             rows = self.weight.detach().flatten(1)

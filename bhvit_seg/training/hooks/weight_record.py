@@ -1,7 +1,4 @@
-"""Counts of latent weights during a training, their file and plots.
-
-Counts, unlike fractions, add up over layers and compare exactly.
-"""
+"""Counts of latent weights during a training (they add up over layers, exactly), file and plots."""
 
 from __future__ import annotations
 
@@ -20,10 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FILE = 'weight_statistics.json'
-# Bins of a histogram on each side of 0; the mean of |w| lies 16 to 32 bins from it.
-SIDE = 256
-# Histograms show this fraction of the weights; what lies further out is cut off.
-VISIBLE = 0.999
+SIDE = 256  # bins of a histogram on each side of 0; the mean of |w| lies 16 to 32 bins from it
+VISIBLE = 0.999  # histograms show this fraction of the weights; what lies further out is cut off
 COLOURS = ('#2e86ab', '#d1495b', '#66a182', '#edae49', '#8d96a3')
 
 
@@ -92,7 +87,6 @@ def save_figure(figure: Figure, path: str | Path) -> np.ndarray:
 
 
 def label(axis: Axes, x: str, y: str) -> None:
-    """Label an axis in small letters, without the frame's upper and right side."""
     axis.spines[['top', 'right']].set_visible(False)
     axis.tick_params(labelsize=8)
     axis.set_xlabel(x, fontsize=9)
@@ -100,7 +94,6 @@ def label(axis: Axes, x: str, y: str) -> None:
 
 
 def draw_histogram(axis: Axes, record: WeightRecord, colour: str = COLOURS[0]) -> None:
-    """Draw the last histogram of all layers together, as a density."""
     last = record.histograms[-1]
     counts, width = np.array(last['counts'], dtype=float), last['bin_width']
     edges = np.arange(-SIDE, SIDE + 1) * width
@@ -113,7 +106,7 @@ def draw_shares(axis: Axes, records: Sequence[WeightRecord], names: Sequence[str
                 **style) -> None:
     """Draw the fraction of weights that flipped, or are near 0, of each training."""
     for later, record, name, colour in zip(reversed(range(len(records))), records, names, COLOURS):
-        # Broader under those to come, so that it can be seen where curves coincide.
+        # Broader than later curves, so that coinciding ones remain visible.
         axis.plot(record.iterations(), 100 * record.shares(share), label=name,
                   **{'color': colour, 'linewidth': 1.4 + 1.3 * later, **style})
     label(axis, 'iteration', {

@@ -1,6 +1,3 @@
-from __future__ import annotations
-
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 

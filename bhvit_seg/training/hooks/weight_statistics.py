@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 
-import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import numpy as np
 import torch
 from mmengine.dist import is_main_process
@@ -39,13 +38,9 @@ class WeightStatisticsHook(Hook):
         figure_interval: Iterations between histograms and plots; the last iteration has one too.
         near_zero: Distance from the threshold; the default is ten steps of Adam at the paper's
             learning rate.
-
-    Raises:
-        UserError: An interval is not a whole number of at least 1, or ``near_zero`` not positive.
     """
 
-    # After what moves weights, before checkpoints.
-    priority = 'LOW'
+    priority = 'LOW'  # after what moves weights, before checkpoints
 
     def __init__(self, interval: int = 100, figure_interval: int = 1000,
                  near_zero: float = 0.005) -> None:
@@ -101,8 +96,7 @@ class WeightStatisticsHook(Hook):
         near = [count_near_threshold(weight, self.near_zero) for weight in weights]
         # One transfer from the device for all layers.
         flipped, near = torch.stack([torch.stack(flipped), torch.stack(near)]).tolist()
-        self._record.looks.append(
-            dict(iteration=runner.iter + 1, flipped=flipped, near_zero=near))
+        self._record.looks.append(dict(iteration=runner.iter + 1, flipped=flipped, near_zero=near))
         scalars = {}
         for name, counts in (('weights/flip_ratio', flipped), ('weights/near_zero', near)):
             scalars[name] = sum(counts) / sum(layers.values())
@@ -133,8 +127,7 @@ class WeightStatisticsHook(Hook):
 
 
 def positive(weight: Tensor) -> Tensor:
-    """Return which weights ``(out, ...)`` binarize to +1 (``quantizers.sign``): (out, inputs)
-    bool."""
+    """Return which weights ``(out, ...)`` binarize to +1, (out, inputs) bool."""
     rows = weight.detach().flatten(1)
     return rows >= rows.mean(1, keepdim=True)
 

@@ -240,7 +240,7 @@ def test_a_damaged_map_is_named_with_its_rows(tmp_path):
     content = bytearray(labels.read_bytes())
     content[len(content) // 2:len(content) // 2 + 2000] = bytes(2000)
     labels.write_bytes(content)
-    with pytest.raises(UserError, match=r'map.tif cannot be read in rows \d+ to \d+'):
+    with pytest.raises(UserError, match=r'map.tif cannot be read at rows \d+ to \d+'):
         write_vectors(labels, tmp_path / 'map.gpkg')
     assert [path.name for path in tmp_path.iterdir()] == ['map.tif']
 
