@@ -106,9 +106,9 @@ def run(args: argparse.Namespace) -> int:
     from bhvit_seg.inference.inputs import find_rasters
     from bhvit_seg.inference.source import ModelSource
     from bhvit_seg.raster.memory import parse_memory
+    from bhvit_seg.raster.options import ReadOptions
     from bhvit_seg.raster.outputs import check_outputs, plan_outputs
     from bhvit_seg.raster.predict import WindowChoices, WorkChoices, map_raster
-    from bhvit_seg.raster.reading import ReadOptions
     from bhvit_seg.raster.writing import OutputOptions
 
     threads = args.threads

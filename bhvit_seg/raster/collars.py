@@ -15,15 +15,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.inference.windows import Window, cut_blocks
-
-if TYPE_CHECKING:
-    from bhvit_seg.raster.reading import RasterSource
 
 COLOURS = ('black', 'white')
 SIDE = 8
@@ -37,6 +34,16 @@ RUN = 8
 # bright roof at the edge is rarely 0 or 255 in all bands, and never along much of the edge.
 AUTO_SHARE = 0.02
 CHUNK = 1024
+
+
+class Readable(Protocol):
+    """What is read of a :class:`bhvit_seg.raster.reading.RasterSource`."""
+
+    height: int
+    width: int
+    block_shape: tuple[int, int]
+
+    def decode(self, window: Window) -> tuple[np.ndarray, np.ndarray | None]: ...
 
 
 class Colour(NamedTuple):
@@ -163,7 +170,7 @@ def _close(collar: np.ndarray) -> np.ndarray:
     return collar | enclosed
 
 
-def find_collar(source: RasterSource, colours: Iterable[Colour], only_frequent: bool) -> Collar:
+def find_collar(source: Readable, colours: Iterable[Colour], only_frequent: bool) -> Collar:
     """Find the collar of some colours, reading each part of the raster at most once.
     ``only_frequent`` drops colours that few of the outermost pixels have exactly."""
     height, width = source.height, source.width
@@ -193,7 +200,7 @@ def find_collar(source: RasterSource, colours: Iterable[Colour], only_frequent: 
         np.logical_or.reduce([np.zeros(shape, bool), *found.values()]), axis=1))
 
 
-def _read(source: RasterSource, chunk: Window, squares: dict[Colour, np.ndarray],
+def _read(source: Readable, chunk: Window, squares: dict[Colour, np.ndarray],
           exact: dict[Colour, int]) -> None:
     """Find a chunk's squares of each colour; count outermost pixels that have it exactly."""
     pixels, valid = source.decode(chunk)
@@ -215,7 +222,7 @@ def _read(source: RasterSource, chunk: Window, squares: dict[Colour, np.ndarray]
         found[at] = np.packbits(covered[:, lines[1]], axis=1) == 0xFF
 
 
-def _ringed(source: RasterSource, chunk: Window) -> tuple[slice, slice]:
+def _ringed(source: Readable, chunk: Window) -> tuple[slice, slice]:
     """Return the squares of a chunk and of the ring beside it."""
     return tuple(slice(first // SIDE + (first > 0), -(-stop // SIDE) + 1 + (stop == length))
                  for first, stop, length in ((chunk.top, chunk.bottom, source.height),
@@ -254,7 +261,7 @@ def flood(passable: np.ndarray, reached: np.ndarray) -> None:
                 above = found
 
 
-def _cut(source: RasterSource) -> list[Window]:
+def _cut(source: Readable) -> list[Window]:
     """Cut a raster into whole squares and whole blocks of its file; files in strips into strips."""
     height, width = source.block_shape
     if width >= source.width:

@@ -12,7 +12,7 @@ from bhvit_seg.raster.vector.geodesy import Geodesy
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-    from bhvit_seg.raster.reading import ReadOptions
+    from bhvit_seg.raster.options import ReadOptions
 
 rasterio = load_package('rasterio')
 LARGEST_SIDE = 2**31 - 1

@@ -17,7 +17,8 @@ rasterio = pytest.importorskip('rasterio', reason="needs pip install 'bhvit_seg[
 
 from bhvit_seg.inference.windows import Window  # noqa: E402
 from bhvit_seg.raster import collars  # noqa: E402
-from bhvit_seg.raster.reading import RasterSource, ReadOptions  # noqa: E402
+from bhvit_seg.raster.options import ReadOptions  # noqa: E402
+from bhvit_seg.raster.reading import RasterSource  # noqa: E402
 
 
 def options(border: str | None, **given) -> ReadOptions:

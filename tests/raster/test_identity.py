@@ -12,7 +12,8 @@ from raster.rasters import write_raster
 from rasterio.shutil import copy
 
 from bhvit_seg.raster.identity import fingerprint
-from bhvit_seg.raster.reading import RasterSource, ReadOptions
+from bhvit_seg.raster.options import ReadOptions
+from bhvit_seg.raster.reading import RasterSource
 
 OPTIONS = ReadOptions(channels=3, fill=(0, 0, 0))
 

@@ -19,8 +19,8 @@ from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.windows import lay_grid
 from bhvit_seg.native import PackedSegmentor
 from bhvit_seg.raster import predict, workers
+from bhvit_seg.raster.options import ReadOptions
 from bhvit_seg.raster.predict import WindowChoices, WorkChoices, map_raster
-from bhvit_seg.raster.reading import ReadOptions
 from bhvit_seg.raster.writing import OutputOptions
 
 STARTED = 60  # seconds that processes may take to start

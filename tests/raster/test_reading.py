@@ -22,7 +22,8 @@ from rasterio.shutil import copy  # noqa: E402
 from rasterio.transform import Affine  # noqa: E402
 
 from bhvit_seg.inference.windows import Window  # noqa: E402
-from bhvit_seg.raster.reading import RasterSource, ReadOptions  # noqa: E402
+from bhvit_seg.raster.options import ReadOptions  # noqa: E402
+from bhvit_seg.raster.reading import RasterSource  # noqa: E402
 
 FILL = (7.0, 8.4, 250.0)
 HIGH, WIDE = 70, 83

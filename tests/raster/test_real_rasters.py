@@ -6,8 +6,8 @@ import rasterio
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.inference.source import ModelSource
+from bhvit_seg.raster.options import ReadOptions
 from bhvit_seg.raster.predict import WindowChoices, WorkChoices, map_raster
-from bhvit_seg.raster.reading import ReadOptions
 
 COLLAR, ALPHA, FOUR = ('5b90f92da0d7280005fab355_4310.tif', 'pix4d_alpha_nodata.tif',
                        'm_4709963_se_14_1_20200831.tif')

@@ -9,7 +9,8 @@ from PIL import Image
 from raster.rasters import write_raster
 from rasterio.enums import ColorInterp
 
-from bhvit_seg.raster.reading import RasterSource, ReadOptions
+from bhvit_seg.raster.options import ReadOptions
+from bhvit_seg.raster.reading import RasterSource
 from bhvit_seg.raster.remarks import find_remarks
 
 

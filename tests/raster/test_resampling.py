@@ -12,7 +12,8 @@ from rasterio.warp import reproject
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.inference.windows import Window
-from bhvit_seg.raster.reading import RasterSource, ReadOptions
+from bhvit_seg.raster.options import ReadOptions
+from bhvit_seg.raster.reading import RasterSource
 
 # Near the central meridian UTM is 0.04 % too short: half a metre of the ellipsoid to that.
 UTM = dict(crs='EPSG:32632', transform=rasterio.Affine(0.5, 0, 5e5, 0, -0.5, 5e6))
