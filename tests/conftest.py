@@ -47,6 +47,16 @@ def _fail_skips(report):
     return report
 
 
+# Their test files import rasterio and pyproj.
+RASTERS = [] if all(map(importlib.util.find_spec, ('rasterio', 'pyproj'))) else [
+    'raster', 'commands/test_predict_raster*.py', 'benchmarks/test_raster.py']
+collect_ignore_glob = RASTERS
+
+
+def pytest_report_header():
+    return f'left out for want of rasterio and pyproj: {", ".join(RASTERS)}' if RASTERS else None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():
     return _fail_skips((yield))

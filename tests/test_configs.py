@@ -59,7 +59,7 @@ TRAINED = [TINY.format('', 'rs-lvf'), *(TINY.format(f'{row}_', 'rs-lvf') for row
         ('bnn-18_segformer', 'rs-lvf'), ('binary-vit-tiny_segformer', 'dubai'),
         ('segformer-b0', 'rs-lvf'), ('efficientnet-lite0_fpn', 'oam-fair'),
         ('efficientnet-lite2_fpn', 'massachusetts-roads'))),
-    'demo/bhvit-mini_segformer_1xb8-500_rs-lvf-224x224.py']
+    'demo/bhvit-mini_segformer_1xb8-250_rs-lvf-224x224.py']
 
 
 @pytest.fixture(autouse=True)

@@ -112,5 +112,6 @@ def remarks(records: Sequence[dict[str, Any]]) -> list[str]:
         if record['packed_bytes'] is None:
             lines.append(f'{start}no packed file: {record["not_packed"]}')
         else:
-            lines.append(f'{start}packed file: {record["packed_bytes"] / 1e3:,.1f} kB')
+            lines.append(f'{start}packed file: {record["packed_bytes"] / 1e3:,.1f} kB with '
+                         '32-bit real weights')
     return lines

@@ -4,7 +4,7 @@ import argparse
 
 from bhvit_seg.errors import explain_interrupt
 
-CONFIG = 'bhvit-mini_segformer_1xb8-500_rs-lvf-224x224'
+CONFIG = 'bhvit-mini_segformer_1xb8-250_rs-lvf-224x224'
 DESCRIPTION = (
     'Writes synthetic aerial scenes, trains a small binary BHViT on them (about four minutes on '
     'two CPU cores), tests it, predicts, packs it, and draws everything into '

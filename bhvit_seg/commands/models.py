@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
                      f'{entry["title"]} ({", ".join(entry["classes"])})'))
     if len(rows) == 1:
         print('no models are shipped with this version: `bhvit-seg export` packs your own')
-        return 1
+        return 0
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print('  '.join(f'{cell:<{width}}' for cell, width in zip(row, widths)).rstrip())

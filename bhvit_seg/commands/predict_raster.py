@@ -225,13 +225,16 @@ def absolute(path: str | Path | None) -> str | None:
 def find_outputs(rasters: Mapping[Path | str, Path], inputs: Sequence[str], out: Path
                  ) -> dict[Path | str, Path]:
     """Return for each raster the GeoTIFF to write, or raise a UserError."""
+    from bhvit_seg.inference.inputs import RASTER_SUFFIXES
+
     is_file = out.suffix.lower() in ('.tif', '.tiff') and not out.is_dir()
     if is_file and (len(rasters) > 1 or Path(inputs[0]).is_dir()):
         raise UserError(f'{len(rasters)} raster(s) of {", ".join(map(str, inputs))} are to be '
                         f'mapped into {out}, which names one file: give a folder')
-    if out.is_file() and not is_file:
-        raise UserError(f'{out} is a file, but maps are GeoTIFFs: give a name that ends in .tif, '
-                        'or a folder')
+    other = out.suffix.lower() in (*RASTER_SUFFIXES, '.gpkg', '.geojson') and not out.is_dir()
+    if not is_file and (out.is_file() or other):
+        raise UserError(f'{out} is the name of a file, but maps are GeoTIFFs: give a name that '
+                        'ends in .tif, or a folder')
     return {raster: out if is_file else out / f'{name}.tif' for raster, name in rasters.items()}
 
 
@@ -242,7 +245,7 @@ def describe(report) -> str:
     from bhvit_seg.raster.mapping import STEPS
 
     done = report.statistics
-    resumed = f', {report.resumed} blocks from before' if report.resumed else ''
+    resumed = f', blocks from before: {report.resumed}' if report.resumed else ''
     spent = ', '.join([*(f'{step} {done[step]:.1f} s' for step in STEPS),
                        f'writing {report.writing:.1f} s'])
     return (f'{report.out}: {done["computed"]} windows in {report.seconds:.1f} s, {done["empty"]} '
@@ -282,12 +285,12 @@ def write_layers(raster: str, plan: OutputPaths, args: argparse.Namespace) -> st
         polygons = write_vectors(
             plan.labels, plan.vector, min_area=args.min_area, min_pixels=args.min_pixels,
             simplify=args.simplify, classes=args.classes, progress=progress.set_fraction)
-    counts = [f'{count} polygons of {name}' for name, count in polygons['counts'].items()]
+    counts = [f'polygons of {name}: {count}' for name, count in polygons['counts'].items()]
     if plan.centerlines is not None:
         with WorkProgress('centre lines', 100, '%') as progress:
             lines = write_centerlines(plan.labels, plan.vector, args.centerlines,
                                       simplify=args.simplify, progress=progress.set_fraction)
-        counts += [f'{count} centre lines of {name}' for name, count in lines['counts'].items()]
+        counts += [f'centre lines of {name}: {count}' for name, count in lines['counts'].items()]
     return ', '.join(counts)
 
 

@@ -17,7 +17,7 @@ cfg_options = {
 rows = [
     dict(
         name='twin',
-        config='../demo/bhvit-mini_segformer_1xb8-500_rs-lvf-224x224.py',
+        config='../demo/bhvit-mini_segformer_1xb8-250_rs-lvf-224x224.py',
         cfg_options={'model.backbone.binary': False, 'model.decode_head.binary': False}),
-    dict(name='binary', config='../demo/bhvit-mini_segformer_1xb8-500_rs-lvf-224x224.py')
+    dict(name='binary', config='../demo/bhvit-mini_segformer_1xb8-250_rs-lvf-224x224.py')
 ]

@@ -10,7 +10,7 @@ from benchmarks.latency.__main__ import main
 from benchmarks.latency.report import tables
 from benchmarks.latency.timing import benchmark_latency, time_interleaved
 
-DEMO = 'configs/demo/bhvit-mini_segformer_1xb8-500_rs-lvf-224x224.py'
+DEMO = 'configs/demo/bhvit-mini_segformer_1xb8-250_rs-lvf-224x224.py'
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from benchmarks.training import (
 from bhvit_seg.models.layers import BinaryConv2d, BinaryLinear
 from bhvit_seg.training.config import load_config
 
-DEMO = 'configs/demo/bhvit-mini_segformer_1xb8-500_rs-lvf-224x224.py'
+DEMO = 'configs/demo/bhvit-mini_segformer_1xb8-250_rs-lvf-224x224.py'
 UPERNET = 'configs/bhvit/bhvit-tiny_upernet_1xb8-20k_rs-lvf-448x448.py'
 
 

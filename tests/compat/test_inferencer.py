@@ -14,7 +14,7 @@ from bhvit_seg.inference.torch_predictor import TorchPredictor
 from bhvit_seg.shipped import find_config
 from bhvit_seg.training.config import load_config
 
-NAME = 'bhvit-mini_segformer_1xb8-500_rs-lvf-224x224'
+NAME = 'bhvit-mini_segformer_1xb8-250_rs-lvf-224x224'
 PROGRAM = """
 import sys
 import numpy as np

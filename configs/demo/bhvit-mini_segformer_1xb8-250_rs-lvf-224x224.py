@@ -2,7 +2,7 @@
 # train it on synthetic scenes in a few minutes.
 _base_ = '../bhvit/bhvit-tiny_segformer_1xb4-3k_rs-lvf-224x224.py'
 
-max_iters = 500
+max_iters = 250
 model = dict(
     backbone=dict(
         arch=dict(
@@ -19,5 +19,5 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=0.0, begin=30, end=max_iters, T_max=max_iters - 30,
          by_epoch=False)
 ]
-train_cfg = dict(max_iters=max_iters, val_interval=250)
+train_cfg = dict(max_iters=max_iters, val_interval=125)
 default_hooks = dict(checkpoint=dict(interval=125))
