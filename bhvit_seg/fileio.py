@@ -1,4 +1,4 @@
-"""Atomic writing: a file gets its name when it is whole; checks of output names."""
+"""Atomic writing: a file gets its name when it is whole; checks of files that are named."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 
 from bhvit_seg.errors import UserError
 
+PACKED_MAGIC = b'BHVITSEG'  # what a packed model begins with
 PARTIAL = '.partial'
 LEFTOVER = re.compile(r'\..+\.\d+(-\d+)?\.partial(\.[^.]*)?', re.DOTALL)
 _numbers = itertools.count()  # threads may write the same file
@@ -109,6 +110,23 @@ def stamp_of(path: str | os.PathLike) -> list[int]:
     """Return size in bytes and modification time of a file, which change with its content."""
     status = os.stat(path)
     return [status.st_size, status.st_mtime_ns]
+
+
+def check_checkpoint(path: str | os.PathLike) -> None:
+    """Raise a UserError unless a file begins as checkpoints of torch do: as a zip or a pickle."""
+    if not Path(path).is_file():
+        raise UserError(f'no checkpoint at {path}: give the path of a .pth file')
+    try:
+        with open(path, 'rb') as file:
+            head = file.read(len(PACKED_MAGIC))
+    except OSError as error:
+        raise UserError(f'the checkpoint {path} cannot be read: {error.strerror}') from error
+    if head == PACKED_MAGIC:
+        raise UserError(f'{path} is a packed model, and a checkpoint of torch (.pth) is expected: '
+                        'give it to predict or predict-raster with --packed')
+    if not head.startswith((b'PK', b'\x80')):
+        raise UserError(f'{path} is not a checkpoint of torch: it begins with {head!r}; give a '
+                        '.pth file')
 
 
 def refuse_inputs(outputs: Iterable[str | os.PathLike], inputs: Iterable[str | os.PathLike],

@@ -3,6 +3,7 @@
 import argparse
 
 from bhvit_seg.errors import UserError
+from bhvit_seg.fileio import check_checkpoint
 
 CONFIG_HELP = 'config file, or the name of a config that `bhvit-seg configs` lists'
 TORCH_ALONE = ('config', 'checkpoint', 'device', 'cfg_options')
@@ -76,6 +77,7 @@ def check_model(args: argparse.Namespace) -> None:
             raise UserError('no model is given: expected --model, --packed, or --config and '
                             '--checkpoint')
         args.config = str(find_config(args.config))
+        check_checkpoint(args.checkpoint)
         if args.cfg_options:
             from bhvit_seg.training.config import parse_options
 

@@ -3,6 +3,7 @@
 import argparse
 
 from bhvit_seg.commands.arguments import add_cfg_options, add_config
+from bhvit_seg.fileio import check_checkpoint
 
 DESCRIPTION = (
     'Folds a trained segmentor into one file for the packed engine, and verifies that it gives '
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    check_checkpoint(args.checkpoint)
     from bhvit_seg.inference.inputs import find_images
     from bhvit_seg.native.packing import export_packed
 

@@ -3,6 +3,7 @@
 import argparse
 
 from bhvit_seg.commands.arguments import add_cfg_options, add_config, add_launcher, use_launcher
+from bhvit_seg.fileio import check_checkpoint
 
 DESCRIPTION = (
     'Scores a checkpoint on the test set of its config: IoU and F1 of every class, as a table and '
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     use_launcher(args)
+    check_checkpoint(args.checkpoint)
     from bhvit_seg.evaluation.scores import class_table
     from bhvit_seg.evaluation.test import test
 

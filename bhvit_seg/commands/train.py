@@ -3,6 +3,7 @@
 import argparse
 
 from bhvit_seg.commands.arguments import add_cfg_options, add_config, add_launcher, use_launcher
+from bhvit_seg.fileio import check_checkpoint
 
 DESCRIPTION = (
     'Trains the model of a config. A training that was interrupted goes on with --resume, to the '
@@ -29,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     use_launcher(args)
+    if isinstance(args.resume, str):
+        check_checkpoint(args.resume)
     from bhvit_seg.training.train import train
 
     train(args.config, data_root=args.data_root, work_dir=args.work_dir, resume=args.resume,

@@ -15,6 +15,7 @@ from torch import nn
 
 from bhvit_seg.compat.openmmlab import allow_mmengine_checkpoints
 from bhvit_seg.errors import UserError, first_line, shortened
+from bhvit_seg.fileio import check_checkpoint
 
 
 def load_checkpoint_safely(path: str | Path, map_location: str = 'cpu') -> dict[str, Any]:
@@ -25,21 +26,20 @@ def load_checkpoint_safely(path: str | Path, map_location: str = 'cpu') -> dict[
     Raises:
         UserError: The file is missing, not a checkpoint, truncated, or holds code.
     """
-    if not Path(path).is_file():
-        raise UserError(f'no checkpoint at {path}: give the path of a .pth file')
+    check_checkpoint(path)
     # Again: each time the fork loads a checkpoint, it resets the allowed types.
     allow_mmengine_checkpoints()
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError as error:  # with advice to switch the safety off
         foreign = re.search(r'(?:GLOBAL|Trying to (?:load|call)\D*?) ([\w.]+)', str(error))
         if foreign:
             raise UserError(
                 f'the checkpoint {path} is refused: it holds {foreign.group(1)}, which is '
                 'neither tensors nor numbers and could run code; save its state dict alone with '
                 'torch.save') from error
-        raise UserError(f'{path} is not a checkpoint or is damaged: '
-                        f'{first_line(error)}') from error
+        raise UserError(f'{path} is not a checkpoint of torch, or is damaged: copy or download it '
+                        'again') from error
     except Exception as error:
         # A damaged file may fail anywhere in the zip reader or the unpickler.
         raise UserError(f'{path} is not a checkpoint, or only a part of one: '

@@ -30,12 +30,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bhvit_seg.fileio import write_atomically
+from bhvit_seg.fileio import PACKED_MAGIC, write_atomically
 
 from .engine import load_engine, read_file, run
 from .meta import decode_meta
 
-MAGIC = b'BHVITSEG'
 VERSION = 1
 BYTE_ORDER_MARK = 0x01020304
 TYPES = (np.dtype('<f4'), np.dtype('<f2'), np.dtype('<u4'), np.dtype('<i4'))
@@ -96,7 +95,7 @@ def write_packed(path: str | os.PathLike, tensors: Mapping[str, np.ndarray],
     assert len(directory) == directory_length
     counts = struct.pack('<III', len(stored), len(meta_bytes), len(directory))
     sealed = b''.join([counts, meta_bytes, directory, *parts])
-    head = struct.pack('<8sIIQI', MAGIC, VERSION, BYTE_ORDER_MARK, at, zlib.crc32(sealed))
+    head = struct.pack('<8sIIQI', PACKED_MAGIC, VERSION, BYTE_ORDER_MARK, at, zlib.crc32(sealed))
     with write_atomically(path) as partial:
         partial.write_bytes(head + sealed)
     return stored

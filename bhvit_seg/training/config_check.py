@@ -242,6 +242,10 @@ def schedule_warnings(cfg: Config) -> Iterator[str]:
             yield (f'{path} ({kind}) counts epochs and training counts iterations '
                    f'(train_cfg.max_iters={length}), so it has no effect: set '
                    f'{path}.by_epoch=False')
+        elif scheduler.get('begin', 0) >= length:
+            yield (f'{path} ({kind}) begins at iteration {scheduler["begin"]} and training ends at '
+                   f'train_cfg.max_iters={length}, so it has no effect: set {path}.begin below '
+                   f'{length} and its end to fit, or leave it out')
         elif kind.startswith(DECAYING):
             decaying.append((scheduled_end(scheduler, length), path, scheduler))
         else:

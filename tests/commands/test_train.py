@@ -61,7 +61,11 @@ def test_resuming_from_a_moved_work_dir_and_a_damaged_last_checkpoint(tiny_confi
     (['CONFIG', '--cfg-options', 'model.decode_head.in_index=[(1]'], 'cannot be read'),
     (['CONFIG', '--cfg-options', 'model.backbone.depht=3'], 'depht'),
     (['CONFIG', '--cfg-options', 'model.backbone.type=UNett'], 'UNett'),
-    (['CONFIG', '--cfg-options', 'train_dataloader.batch_sise=3'], 'batch_sise'),
+    (['CONFIG', '--cfg-options', 'train_dataloader.batch_sise=3'], 'did you mean batch_size'),
+    (['CONFIG', '--cfg-options', 'train_cfg.max_itres=4'], 'did you mean max_iters'),
+    (['CONFIG', '--cfg-options', 'optim_wrapper.optimizer.wieght_decay=0'], 'mean weight_decay'),
+    (['CONFIG', '--cfg-options', 'param_scheduler.0.eta_mni=0'], 'did you mean eta_min'),
+    (['CONFIG', '--cfg-options', 'default_hooks.visualisation=None'], 'mean visualization'),
     (['CONFIG', '--amp'], '--amp needs a GPU'),
     (['CONFIG', '--launcher', 'pytorch'], 'torchrun'),
     (['CONFIG', '--work-dir', '/dev/null/x'], '--work-dir'),
@@ -93,7 +97,9 @@ class Payload:
 
 
 @pytest.mark.parametrize('spoil, words', [
-    (lambda content, mark: b'weights', 'not a checkpoint'),
+    (lambda content, mark: b'weights', "not a checkpoint of torch: it begins with b'weights'"),
+    (lambda content, mark: b'BHVITSEG' + bytes(50), 'is a packed model'),
+    (lambda content, mark: b'\x80\x02weights', 'is not a checkpoint of torch, or is damaged'),
     (lambda content, mark: torch.ones(2), 'Tensor'),
     (lambda content, mark: {**content, 'x': Payload(f'touch {mark}')}, 'could run code'),
     (lambda content, mark: {'state_dict': content['state_dict']}, 'holds weights only'),
@@ -104,7 +110,7 @@ def test_checkpoints_that_cannot_be_resumed(spoil, words, trained, tmp_path, mai
     content = spoil(load_checkpoint_safely(checkpoint), mark)
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     said = sentence(main, config, '--work-dir', tmp_path / 'work', '--resume', path)
-    assert words in said and 'given.pth' in said
+    assert words in said and 'given.pth' in said and 'weights_only' not in said
     assert not mark.exists()
 
 
@@ -112,8 +118,15 @@ def test_options_are_read_as_mmengine_reads_them(tiny_config, tmp_path):
     assert parse_options(['a.b=1', 'c=[1,2]', 'd=(0.5,x)', 'e=None', 'f=a=b']) == {
         'a.b': 1, 'c': [1, 2], 'd': (0.5, 'x'), 'e': None, 'f': 'a=b'}
     # A new setting of a part is handed to its class.
-    cfg = load_config(tiny_config(), {'model.backbone.with_cp': True, 'compile': False},
-                      data_root=tmp_path)
+    new = {'model.backbone.with_cp': True, 'compile': False,
+           'train_cfg.dynamic_intervals': [(0, 2)], 'param_scheduler.0.eta_min': 1e-5,
+           'default_hooks.checkpoint.rule': 'greater',
+           'default_hooks.checkpoints': {'type': 'CheckpointHook'},
+           'model.backbone.norm_cfg.requires_grad': False, 'env_cfg.dist_cfg.timeout': 9,
+           'optim_wrapper.optimizer.amsgrad': True, 'train_dataloader.drop_last': True,
+           'train_dataloader.dataset.reduce_zero_label': False,
+           'model.decode_head.loss_decode.avg_non_ignore': True}
+    cfg = load_config(tiny_config(), new, data_root=tmp_path)
     for split in ('train', 'val', 'test'):
         assert cfg[f'{split}_dataloader'].dataset.data_root == str(tmp_path)
     assert cfg.model.backbone.with_cp is True

@@ -118,6 +118,7 @@ def test_converter_tool(tmp_path, tool, sentence, capsys):
     assert "depths [1, 1, 1, 1] and downsampling='full_precision'" in capsys.readouterr().out
     build().load_state_dict(load_checkpoint_safely(target)['state_dict'])
     (tmp_path / 'broken.pth').write_bytes(b'not a checkpoint')
-    for name in ('missing.pth', 'broken.pth'):
-        assert name in sentence(main, tmp_path / name, tmp_path / 'other.pth')
+    (tmp_path / 'packed.bhv').write_bytes(b'BHVITSEG')
+    for name in ('missing.pth', 'broken.pth', 'packed.bhv is a packed model'):
+        assert name in sentence(main, tmp_path / name.split()[0], tmp_path / 'other.pth')
     assert not (tmp_path / 'other.pth').exists()

@@ -188,6 +188,7 @@ def test_inputs_are_not_overwritten(experiment, tmp_path):
 
 @pytest.mark.parametrize('options, words', [
     (['CONFIG', 'none.pth', 'x.bhv'], 'no checkpoint at none.pth'),
+    (['CONFIG', 'CONFIG', 'x.bhv'], 'is not a checkpoint of torch'),
     (['CONFIG', 'CHECKPOINT', 'x.bhv', '--images', 'nowhere'], 'no images found at nowhere'),
     (['CONFIG', 'CHECKPOINT', 'x.bhv', '--cfg-options', 'model.decode_head.binary=False'],
      'binary=False'),
