@@ -6,7 +6,7 @@ from bhvit_seg.errors import explain_interrupt
 
 CONFIG = 'bhvit-mini_segformer_1xb8-250_rs-lvf-224x224'
 DESCRIPTION = (
-    'Writes synthetic aerial scenes, trains a small binary BHViT on them (about four minutes on '
+    'Writes synthetic aerial scenes, trains a small binary BHViT on them (some minutes on '
     'two CPU cores), tests it, predicts, packs it, and draws everything into '
     'DIR/contact_sheet.png. Steps that are finished are not repeated when it is started again.')
 EXAMPLES = ('bhvit-seg demo', 'bhvit-seg demo --out /tmp/bhvit_demo')
