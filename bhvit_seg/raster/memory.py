@@ -66,7 +66,7 @@ def memory_of(grid: Grid, demand: Demand, width: int) -> int:
     # float32: the rows that blending accumulates and returns, and those of two blocks.
     scores = (4 * (demand.classes + 1) * (width // cell + 3)
               * (5 * (rows // cell + 3) + 3 * (window_rows // cell)))
-    # Copies of a block on its way to the journal. The writer's last stripe, the parts of the next
+    # Copies of a block on its way to the journal. The writer's last strip, the parts of the next
     # one, these joined, and what is being written.
     probabilities = demand.classes * demand.probability
     results = rows * (3 * width * (2 + probabilities) + 4 * grid.width * (1 + probabilities))

@@ -138,13 +138,13 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
             lambda: f'{len(journal.done)} of {len(blocks)} blocks of {out} are kept; the same '
                     'command continues from there'))
         finished = stack.enter_context(_map_missing(job, journal.done, model, work, out.name))
-        stripes = _Stripes(journal, blocks, finished, report)
+        strips = _Strips(journal, blocks, finished, report)
         # A finished map, which may have been corrected by hand, is kept.
         if work.overwrite or not out.exists():
-            write_labels(out, source, stripes.labels(), model.classes, model.palette, output,
+            write_labels(out, source, strips.labels(), model.classes, model.palette, output,
                          tags[out])
         if probabilities_out is not None and (work.overwrite or not probabilities_out.exists()):
-            write_probabilities(probabilities_out, source, stripes.probabilities(), model.classes,
+            write_probabilities(probabilities_out, source, strips.probabilities(), model.classes,
                                 probabilities, output, tags[probabilities_out])
         journal.remove()
     report.seconds = time.perf_counter() - start
@@ -187,7 +187,7 @@ def _map_missing(job: Job, done: set[int], model: Predictor, work: WorkChoices, 
 
 
 @dataclass
-class _Stripes:
+class _Strips:
     """The rows of a map in the order of writing; blocks are mapped as needed."""
 
     journal: Journal
@@ -196,14 +196,14 @@ class _Stripes:
     report: MapReport
 
     def labels(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield first row and labels ``(rows, width)`` of stripes from the top down."""
-        for top, stripe in self._read('labels'):
-            yield top, stripe['labels']
+        """Yield first row and labels ``(rows, width)`` of strips from the top down."""
+        for top, strip in self._read('labels'):
+            yield top, strip['labels']
 
     def probabilities(self) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
-        """Yield first row, probabilities ``(classes, rows, width)`` and mask of stripes."""
-        for top, stripe in self._read('probabilities', 'valid'):
-            yield top, stripe['probabilities'], stripe.get('valid')
+        """Yield first row, probabilities ``(classes, rows, width)`` and mask of strips."""
+        for top, strip in self._read('probabilities', 'valid'):
+            yield top, strip['probabilities'], strip.get('valid')
 
     def _read(self, *names: str) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         for top in sorted({block.top for block in self.blocks}):
@@ -214,9 +214,9 @@ class _Stripes:
                 self.report.statistics.update(block.statistics)
             start = time.perf_counter()
             parts = [self.journal.load(index, names) for index in indices]
-            stripe = {name: np.concatenate([part[name] for part in parts], axis=-1)
+            strip = {name: np.concatenate([part[name] for part in parts], axis=-1)
                       for name in parts[0]}
             # Free memory for the next ones.
             del parts
-            yield top, stripe
+            yield top, strip
             self.report.writing += time.perf_counter() - start

@@ -55,7 +55,7 @@ class OutputOptions:
 
 
 def write_labels(out: str | os.PathLike, source: RasterSource,
-                 stripes: Iterable[tuple[int, np.ndarray]], classes: Sequence[str],
+                 strips: Iterable[tuple[int, np.ndarray]], classes: Sequence[str],
                  palette: Sequence[Sequence[int]], options: OutputOptions = OutputOptions(),
                  tags: Mapping[str, Any] | None = None) -> None:
     """Write a raster of class ids: one band, with colours, names, nodata 255 and overviews.
@@ -65,7 +65,7 @@ def write_labels(out: str | os.PathLike, source: RasterSource,
 
     Args:
         source: Provides height, width, crs, transform, gcps and rpcs.
-        stripes: From the top down without gaps: the first row, a multiple of the tile, and ``(rows,
+        strips: From the top down without gaps: the first row, a multiple of the tile, and ``(rows,
             width)`` uint8 ids, 255 for no data. All but the last have a multiple of the tile's
             rows.
         palette: Red, green and blue of each class, 0..255.
@@ -84,12 +84,12 @@ def write_labels(out: str | os.PathLike, source: RasterSource,
         writer.dataset.update_tags(
             1, **{f'{CLASS_TAG}{index}': name for index, name in enumerate(classes)})
         writer.dataset.write_colormap(1, {**colours, NODATA: (0, 0, 0, 0)})
-        for top, labels in stripes:
+        for top, labels in strips:
             writer.write(top, labels[None])
 
 
 def write_probabilities(out: str | os.PathLike, source: RasterSource,
-                        stripes: Iterable[tuple[int, np.ndarray, np.ndarray | None]],
+                        strips: Iterable[tuple[int, np.ndarray, np.ndarray | None]],
                         classes: Sequence[str], dtype: str,
                         options: OutputOptions = OutputOptions(),
                         tags: Mapping[str, Any] | None = None) -> None:
@@ -99,7 +99,7 @@ def write_probabilities(out: str | os.PathLike, source: RasterSource,
     float32. Other arguments, and errors, are those of :func:`write_labels`.
 
     Args:
-        stripes: The first row, probabilities ``(classes, rows, width)``, and which pixels are
+        strips: The first row, probabilities ``(classes, rows, width)``, and which pixels are
             valid, ``(rows, width)`` bool, or None for all.
         dtype: ``'uint8'``, for probabilities in units of 1/255, or ``'float16'``.
     """
@@ -114,7 +114,7 @@ def write_probabilities(out: str | os.PathLike, source: RasterSource,
         writer.dataset.descriptions = tuple(classes)
         if in_bytes:
             writer.dataset.scales = (1 / 255,) * len(classes)
-        for top, probabilities, valid in stripes:
+        for top, probabilities, valid in strips:
             assert probabilities.dtype == dtype
             if in_bytes:
                 writer.write(top, probabilities, valid)

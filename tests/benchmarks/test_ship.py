@@ -108,5 +108,5 @@ def test_models_are_found_by_name_or_path(zoo, tmp_path, capsys, sentence):
     with pytest.raises(UserError, match='roads-2m'):
         shipped.find_model('roads-2m')
     assert 'roads-2m' in sentence(bhvit_seg, 'models', 'roads-2m')
-    assert bhvit_seg(['models']) == 1
+    assert bhvit_seg(['models']) == 0
     assert re.search('no models', capsys.readouterr().out)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from raster.stripes import CLASSES, PALETTE, SIZE, draw_labels, names_in, place, stripes
+from raster.strips import CLASSES, PALETTE, SIZE, draw_labels, names_in, place, strips
 
 import bhvit_seg
 from bhvit_seg.raster.writing import (
@@ -40,9 +40,9 @@ def shares(labels) -> np.ndarray:
     return (scores / scores.sum(axis=0)).astype(np.float32)
 
 
-def masked_stripes(shares: np.ndarray, valid: np.ndarray | None, rows: int = 512):
-    for top, stripe in stripes(shares, rows):
-        yield top, stripe, None if valid is None else valid[top:top + rows]
+def masked_strips(shares: np.ndarray, valid: np.ndarray | None, rows: int = 512):
+    for top, strip in strips(shares, rows):
+        yield top, strip, None if valid is None else valid[top:top + rows]
 
 
 def open_quietly(path, **kwargs):
@@ -92,7 +92,7 @@ def test_the_place_is_kept_to_the_bit(tmp_path, labels, name, cog):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         warnings.simplefilter('ignore', PendingDeprecationWarning)
-        write_labels(out, source, stripes(labels), CLASSES, PALETTE, OutputOptions(cog=cog),
+        write_labels(out, source, strips(labels), CLASSES, PALETTE, OutputOptions(cog=cog),
                      {'AREA_OR_POINT': 'Point'})
     assert names_in(tmp_path) == ['map.tif', 'map.tif.aux.xml']
     with open_quietly(out) as dataset:
@@ -114,7 +114,7 @@ def test_the_place_is_kept_to_the_bit(tmp_path, labels, name, cog):
 @pytest.mark.parametrize('cog', [False, True])
 def test_labels_as_others_read_them(tmp_path, labels, cog):
     out = tmp_path / 'folder' / 'map.tif'
-    write_labels(out, PLACES['rotated'], stripes(labels), CLASSES, PALETTE,
+    write_labels(out, PLACES['rotated'], strips(labels), CLASSES, PALETTE,
                  OutputOptions(cog=cog), {'MODEL': 'small'})
     with rasterio.open(out) as dataset:
         assert dataset.count == 1 and dataset.dtypes == ('uint8',)
@@ -143,7 +143,7 @@ def test_overviews_hold_every_other_label(tmp_path, labels):
     """None is invented, and lines one pixel wide do not vanish as under a majority."""
     labels = labels.copy()
     labels[:, 400:402] = 2
-    write_labels(tmp_path / 'map.tif', place(), stripes(labels), CLASSES, PALETTE)
+    write_labels(tmp_path / 'map.tif', place(), strips(labels), CLASSES, PALETTE)
     for number, factor in enumerate((2, 4)):
         with open_quietly(tmp_path / 'map.tif', overview_level=number) as overview:
             ids = overview.read(1)
@@ -177,11 +177,11 @@ def test_shapes_whose_overviews_have_rounded_factors(tmp_path, size, tile, cog):
 def test_sizes_and_overviews(tmp_path, size, levels, cog):
     ids = np.random.default_rng(0).integers(0, 3, size, np.uint8)
     out = tmp_path / 'map.tif'
-    write_labels(out, place(size), stripes(ids), CLASSES, PALETTE, OutputOptions(cog=cog))
+    write_labels(out, place(size), strips(ids), CLASSES, PALETTE, OutputOptions(cog=cog))
     with open_quietly(out) as dataset:
         np.testing.assert_array_equal(dataset.read(1), ids)
         assert dataset.overviews(1) == levels
-    write_labels(out, place(size), stripes(ids), CLASSES, PALETTE,
+    write_labels(out, place(size), strips(ids), CLASSES, PALETTE,
                  OutputOptions(cog=cog, overviews=False))
     with open_quietly(out) as dataset:
         np.testing.assert_array_equal(dataset.read(1), ids)
@@ -192,7 +192,7 @@ def test_sizes_and_overviews(tmp_path, size, levels, cog):
     ('deflate', True), ('lzw', False), ('zstd', True), ('none', False)])
 def test_compressions(tmp_path, labels, compress, cog):
     out = tmp_path / 'map.tif'
-    write_labels(out, place(), stripes(labels), CLASSES, PALETTE,
+    write_labels(out, place(), strips(labels), CLASSES, PALETTE,
                  OutputOptions(cog=cog, compress=compress, tile=128))
     with open_quietly(out) as dataset:
         found = None if dataset.compression is None else dataset.compression.value.lower()
@@ -206,11 +206,11 @@ def test_compressions(tmp_path, labels, compress, cog):
     ('control points', OutputOptions(cog=True, compress='none', tile=256))])
 def test_cloud_optimized_files_are_valid(tmp_path, labels, shares, name, options):
     cogeo = pytest.importorskip('rio_cogeo.cogeo')
-    write_labels(tmp_path / 'map.tif', PLACES[name], stripes(labels), CLASSES, PALETTE, options)
+    write_labels(tmp_path / 'map.tif', PLACES[name], strips(labels), CLASSES, PALETTE, options)
     for dtype in ('uint8', 'float16'):
         write_probabilities(
             tmp_path / f'{dtype}.tif', PLACES[name],
-            masked_stripes((255 * shares).astype(dtype), labels != 255), CLASSES, dtype, options)
+            masked_strips((255 * shares).astype(dtype), labels != 255), CLASSES, dtype, options)
     for file in ('map', 'uint8', 'float16'):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', rasterio.errors.NotGeoreferencedWarning)
@@ -223,7 +223,7 @@ def test_probabilities_in_bytes(tmp_path, labels, shares, masked, classes):
     whole = np.rint(255 * shares[:classes]).astype(np.uint8)
     out = tmp_path / 'shares.tif'
     valid = labels != 255 if masked else None
-    write_probabilities(out, PLACES['south-up'], masked_stripes(whole, valid), CLASSES[:classes],
+    write_probabilities(out, PLACES['south-up'], masked_strips(whole, valid), CLASSES[:classes],
                         'uint8', tags={'A': 'b'})
     with rasterio.open(out) as dataset:
         assert dataset.dtypes == ('uint8',) * classes and dataset.nodata is None
@@ -249,7 +249,7 @@ def test_probabilities_in_half_precision(tmp_path, labels, shares, masked):
     half = shares.astype(np.float16)
     out = tmp_path / 'shares.tif'
     valid = labels != 255 if masked else None
-    write_probabilities(out, place(), masked_stripes(half, valid), CLASSES, 'float16')
+    write_probabilities(out, place(), masked_strips(half, valid), CLASSES, 'float16')
     with open_quietly(out) as dataset:
         found = dataset.read()
         assert np.isnan(dataset.nodata) and found.dtype == np.float32
@@ -264,11 +264,11 @@ def test_probabilities_in_half_precision(tmp_path, labels, shares, masked):
 
 def test_a_map_that_stood_there_is_replaced(tmp_path, labels, shares):
     out = tmp_path / 'map.tif'
-    write_labels(out, place(), stripes(labels), CLASSES, PALETTE)
-    write_labels(out, place(), stripes(labels), CLASSES[::-1], PALETTE)
+    write_labels(out, place(), strips(labels), CLASSES, PALETTE)
+    write_labels(out, place(), strips(labels), CLASSES[::-1], PALETTE)
     assert (tmp_path / 'map.tif.aux.xml').read_text().count('<Category>') == 3
     # Probabilities have no categories, and must not be shown with those of a file before.
-    write_probabilities(out, place(), masked_stripes(shares.astype(np.float16), None), CLASSES,
+    write_probabilities(out, place(), masked_strips(shares.astype(np.float16), None), CLASSES,
                         'float16')
     assert names_in(tmp_path) == ['map.tif']
 

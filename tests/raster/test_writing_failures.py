@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from raster.stripes import CLASSES, PALETTE, draw_labels, names_in, place, stripes
+from raster.strips import CLASSES, PALETTE, draw_labels, names_in, place, strips
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.raster import writing
@@ -102,21 +102,21 @@ def test_bits_that_turn_are_found(tmp_path, labels, monkeypatch):
 
     monkeypatch.setattr(writing.os, 'fsync', damage)
     with pytest.raises(UserError, match='rows 512 to 1024 are not read as written|cannot write'):
-        write_labels(tmp_path / 'map.tif', place(), stripes(labels), CLASSES, PALETTE,
+        write_labels(tmp_path / 'map.tif', place(), strips(labels), CLASSES, PALETTE,
                      OutputOptions(compress='none'))
     assert names_in(tmp_path) == []
 
 
 KILLED = """
 import os, signal, sys
-from raster.stripes import CLASSES, PALETTE, draw_labels, place
+from raster.strips import CLASSES, PALETTE, draw_labels, place
 from bhvit_seg.raster.writing import OutputOptions, write_labels
 labels = draw_labels()
-def stripes():
+def strips():
     yield 0, labels[:512]
     yield 512, labels[512:1024]
     os.kill(os.getpid(), signal.SIGKILL)
-write_labels(sys.argv[1], place(), stripes(), CLASSES, PALETTE, OutputOptions(cog=True))
+write_labels(sys.argv[1], place(), strips(), CLASSES, PALETTE, OutputOptions(cog=True))
 """
 
 

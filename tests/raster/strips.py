@@ -1,4 +1,4 @@
-"""Maps to write, and the stripes they are written in."""
+"""Maps to write, and the strips they are written in."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def draw_labels() -> np.ndarray:
     return ids
 
 
-def stripes(ids: np.ndarray, rows: int = 512) -> Iterator[tuple[int, np.ndarray]]:
-    """Cut ``(..., h, w)`` into stripes."""
+def strips(ids: np.ndarray, rows: int = 512) -> Iterator[tuple[int, np.ndarray]]:
+    """Cut ``(..., h, w)`` into strips."""
     for top in range(0, ids.shape[-2], rows):
         yield top, ids[..., top:top + rows, :]
 
