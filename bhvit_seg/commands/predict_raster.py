@@ -226,13 +226,14 @@ def find_outputs(rasters: Mapping[Path | str, Path], inputs: Sequence[str], out:
                  ) -> dict[Path | str, Path]:
     """Return for each raster the GeoTIFF to write, or raise a UserError."""
     from bhvit_seg.inference.inputs import RASTER_SUFFIXES
+    from bhvit_seg.raster.vector.features_io import DRIVERS
 
-    is_file = out.suffix.lower() in ('.tif', '.tiff') and not out.is_dir()
+    suffix = '' if out.is_dir() else out.suffix.lower()
+    is_file = suffix in ('.tif', '.tiff')
     if is_file and (len(rasters) > 1 or Path(inputs[0]).is_dir()):
         raise UserError(f'{len(rasters)} raster(s) of {", ".join(map(str, inputs))} are to be '
                         f'mapped into {out}, which names one file: give a folder')
-    other = out.suffix.lower() in (*RASTER_SUFFIXES, '.gpkg', '.geojson') and not out.is_dir()
-    if not is_file and (out.is_file() or other):
+    if not is_file and (out.is_file() or suffix in (*RASTER_SUFFIXES, *DRIVERS)):
         raise UserError(f'{out} is the name of a file, but maps are GeoTIFFs: give a name that '
                         'ends in .tif, or a folder')
     return {raster: out if is_file else out / f'{name}.tif' for raster, name in rasters.items()}

@@ -98,7 +98,7 @@ def test_inputs_that_do_not_suit_are_named(map_model, write_raster, tool, senten
     assert 'has no CRS' in line and '--min-pixels' in line
     (tmp_path / 'file').write_text('')
     assert '.tif' in sentence(main, write_raster(), tmp_path / 'file', *packed)
-    for name in ('map.png', 'map.gpkg'):
+    for name in ('map.png', 'map.gpkg', 'map.fgb'):
         assert '.tif' in sentence(main, write_raster(), tmp_path / name, *packed)
     line = sentence(main, write_raster(), tmp_path / 'file' / 'out.tif', *packed)
     assert 'cannot write' in line
