@@ -6,7 +6,9 @@ import torch.nn.functional as F
 
 from benchmarks.latency.baselines.baseline import BASELINES
 from benchmarks.latency.baselines.exports import Exports
+from benchmarks.latency.baselines.network import WholeNetwork
 from benchmarks.latency.baselines.random_weights import randomize
+from bhvit_seg.errors import UserError
 
 
 @pytest.fixture
@@ -40,3 +42,9 @@ def test_other_networks_label_as_they_do_in_torch(exports, network):
     logits = F.interpolate(other.logits(image), (64, 64), mode='bilinear', align_corners=False)
     labels = other(image)
     assert (labels == logits.argmax(1)[0]).double().mean() > 0.98 and len(labels.unique()) > 2
+
+
+@pytest.mark.parametrize('size', [(64, 66), (32, 64)])
+def test_sizes_that_are_not_exported_are_refused(segmentor, size):
+    with pytest.raises(UserError, match=f'{size[0]}×{size[1]}'):
+        WholeNetwork.folded(segmentor(), size)
