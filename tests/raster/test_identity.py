@@ -55,16 +55,3 @@ def test_a_raster_in_a_tar_archive(tmp_path):
     first = print_of(f'/vsitar/{packed}/tile.tif')
     os.utime(packed, ns=(7, 7))
     assert print_of(f'/vsitar/{packed}/tile.tif') != first
-
-
-def test_a_raster_of_no_file_at_all(tmp_path):
-    from rasterio.io import MemoryFile
-
-    prints = []
-    for change in (0, 0, 1):
-        bands = noise(size=(40, 40))
-        bands[1, 20, 20] += change
-        content = write_raster(tmp_path / 'a.tif', bands, blockysize=5).read_bytes()
-        with MemoryFile(content, filename='held.tif') as memory:
-            prints.append(print_of(memory.name))
-    assert prints[0]['files'] == prints[1]['files'] != prints[2]['files']
