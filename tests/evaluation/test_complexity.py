@@ -11,10 +11,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import bhvit_seg.models  # noqa: F401
+from benchmarks.baselines import BinaryResNet, BinaryViT
 from benchmarks.training import full_precision_twin
 from bhvit_seg.errors import UserError
 from bhvit_seg.evaluation.complexity import SHIFT_TAPS, STENCIL_TAPS, count_complexity
-from bhvit_seg.models.backbones import BHViT, BinaryResNet, BinaryViT
+from bhvit_seg.models.backbones import BHViT
 from bhvit_seg.models.layers import BinaryConv2d, BinaryLinear
 from bhvit_seg.models.mlp import ShiftBranches
 from bhvit_seg.native.export import fold_segmentor

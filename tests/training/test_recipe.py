@@ -38,6 +38,7 @@ model = dict(
 """
 RECIPE = """
 _base_ = './twin.py'
+custom_imports = dict(imports=['bhvit_seg.modules', 'benchmarks.hooks'])
 model = dict(
     type='DistillationSegmentor',
     teacher=dict(config={folder!r} + '/twin.py', checkpoint={folder!r} + '/twin.pth'),

@@ -2,10 +2,9 @@
 
 import pytest
 
+from benchmarks.hooks import BatchNormReestimationHook, OscillationFreezingHook
 from bhvit_seg.errors import UserError
 from bhvit_seg.training.hooks import (
-    BatchNormReestimationHook,
-    OscillationFreezingHook,
     TrainingStagesHook,
     WeightRegularizationHook,
     WeightStatisticsHook,

@@ -14,9 +14,10 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.utils.data import DataLoader
 
+from benchmarks.hooks import OscillationFreezingHook
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.layers import BinaryLinear
-from bhvit_seg.training.hooks import OscillationFreezingHook, TrainingStagesHook
+from bhvit_seg.training.hooks import TrainingStagesHook
 
 from . import toy
 

@@ -13,6 +13,7 @@ from plain_bhvit import (
     randomize,
 )
 
+import benchmarks.baselines  # noqa: F401
 import bhvit_seg.models  # noqa: F401
 from bhvit_seg.models.layers import BinaryConv2d, RPReLU
 

@@ -1,0 +1,6 @@
+"""Hooks that suites compare; ``custom_imports`` of a config names this package."""
+
+from .batch_norm_reestimation import BatchNormReestimationHook
+from .weight_freezing import OscillationFreezingHook
+
+__all__ = ['BatchNormReestimationHook', 'OscillationFreezingHook']
