@@ -2,5 +2,6 @@
 
 from .batch_norm_reestimation import BatchNormReestimationHook
 from .weight_freezing import OscillationFreezingHook
+from .weight_statistics import WeightStatisticsHook
 
-__all__ = ['BatchNormReestimationHook', 'OscillationFreezingHook']
+__all__ = ['BatchNormReestimationHook', 'OscillationFreezingHook', 'WeightStatisticsHook']

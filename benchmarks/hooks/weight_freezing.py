@@ -18,9 +18,10 @@ from torch import Tensor
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.layers import binary_layers
-from bhvit_seg.training.hooks.weight_statistics import positive
 from bhvit_seg.training.runner import model_of
 from bhvit_seg.training.schedule import ScheduledHook, Stage
+
+from .weight_statistics import positive
 
 STATE = 'oscillation_freezing'
 LONGEST = 127  # votes are summed in int8

@@ -10,7 +10,6 @@ metrics = ('IoU.road', 'mIoU')
 
 binary = '../bhvit/bhvit-tiny_segformer_1xb4-3k_rs-lvf-224x224.py'
 unregularized = '../bhvit/bhvit-tiny_no-reg_segformer_1xb4-3k_rs-lvf-224x224.py'
-hooks = {'custom_imports.imports': ['bhvit_seg.modules', 'benchmarks.hooks']}
 batch_norm = dict(type='BatchNormReestimationHook', num_batches=50)
 rows = [
     dict(name='without', config=unregularized),
@@ -25,18 +24,14 @@ rows = [
     dict(
         name='batch-norm',
         config=unregularized,
-        cfg_options={
-            'default_hooks.batch_norm': batch_norm,
-            **hooks
-        }),
+        cfg_options={'default_hooks.batch_norm': batch_norm}),
     dict(
         name='freezing',
         config=unregularized,
         cfg_options={
             'default_hooks.weight_freezing': dict(
                 type='OscillationFreezingHook', threshold=(0.1, 0.01), begin=0.5),
-            'default_hooks.batch_norm': batch_norm,
-            **hooks
+            'default_hooks.batch_norm': batch_norm
         })
 ]
-del binary, unregularized, batch_norm, hooks
+del binary, unregularized, batch_norm

@@ -5,7 +5,6 @@ from .dataset_check import DatasetCheckHook
 from .non_finite import NonFiniteLossHook
 from .training_stages import TrainingStagesHook
 from .weight_regularization import WeightRegularizationHook
-from .weight_statistics import WeightStatisticsHook
 
 __all__ = ['DatasetCheckHook', 'NonFiniteLossHook', 'ResumableCheckpointHook',
-           'TrainingStagesHook', 'WeightRegularizationHook', 'WeightStatisticsHook']
+           'TrainingStagesHook', 'WeightRegularizationHook']

@@ -2,12 +2,15 @@
 
 import pytest
 
-from benchmarks.hooks import BatchNormReestimationHook, OscillationFreezingHook
+from benchmarks.hooks import (
+    BatchNormReestimationHook,
+    OscillationFreezingHook,
+    WeightStatisticsHook,
+)
 from bhvit_seg.errors import UserError
 from bhvit_seg.training.hooks import (
     TrainingStagesHook,
     WeightRegularizationHook,
-    WeightStatisticsHook,
 )
 
 
