@@ -3,7 +3,6 @@
 import copy
 import re
 from types import SimpleNamespace
-from unittest.mock import Mock
 
 import pytest
 import torch
@@ -275,28 +274,6 @@ def test_padding_for_tests_is_no_matter_of_normalising(tmp_path, teacher):
     distilled(saved_teacher(tmp_path, {**plain(binary=False), **pads})).init_weights()
 
 
-def test_a_teacher_of_a_fixed_size_is_named(tmp_path, batch):
-    config = plain(binary=False)
-    config.backbone = dict(
-        type='BEiT', img_size=(64, 64), patch_size=16, embed_dims=8, num_layers=1, num_heads=2,
-        out_indices=(0,), qv_bias=True, init_values=0.1)
-    config.decode_head = dict(type='FCNHead', in_channels=8, channels=8, num_convs=1,
-                              num_classes=3, norm_cfg=dict(type='BN'), in_index=0)
-    student = distilled(saved_teacher(tmp_path, config)).train()
-    with pytest.raises(UserError, match=r'teacher.pth fails on images of 32×64 pixels') as error:
-        student(*batch, mode='loss')
-    assert '\n' not in str(error.value)
-
-
-def test_what_has_nothing_to_do_with_the_size_is_raised_as_it_is(teacher, batch):
-    student = distilled(teacher).train()
-    student.load_teacher()
-    for text in ('CUDA error: device-side assert triggered', "can't allocate memory"):
-        student.teacher.model.encode_decode = Mock(side_effect=RuntimeError(text))
-        with pytest.raises(RuntimeError, match=text):
-            student(*batch, mode='loss')
-
-
 def test_a_teacher_without_logits_is_named(tmp_path, teacher):
     student = distilled(teacher)
     student.load_teacher()
@@ -340,8 +317,6 @@ def test_any_segmentor_of_mmseg_teaches(tmp_path, batch):
         type='FeatureDistillationLoss', in_index=[0], student_channels=[8],
         teacher_channels=[16])).train()
     assert isinstance(student, DistillationSegmentor)
-    with pytest.raises(UserError, match='map 0 of the teacher is 16×32'):
-        student(*batch, mode='loss')
     student.feature_loss = None
     losses = student(*batch, mode='loss')
     assert losses['loss_distillation'].isfinite()
