@@ -93,7 +93,7 @@ def test_inputs_that_do_not_suit_are_named(map_model, write_raster, tool, senten
                                        *packed)
     nowhere = write_raster(name='nowhere.tif', crs=None, transform=rasterio.Affine.identity())
     line = sentence(main, nowhere, out, *packed, '--vector', tmp_path / 'v.geojson')
-    assert 'nowhere.tif has no CRS' in line and 'v.geojson' in line and '.gpkg' in line
+    assert 'nowhere.tif cannot' in line and 'v.geojson' in line and '.gpkg' in line
     line = sentence(main, nowhere, out, *packed, '--vector', tmp_path / 'v.gpkg', '--min-area', 5)
     assert 'has no CRS' in line and '--min-pixels' in line
     (tmp_path / 'file').write_text('')
