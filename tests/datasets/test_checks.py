@@ -92,13 +92,6 @@ def test_damage_is_found_and_named(scenes, build, name, damage, expected):
     assert re.search(expected, found)
 
 
-def test_image_smaller_than_a_patch(scenes, build):
-    for name in (IMAGE, MASK):
-        alter(scenes / name, lambda picture: picture[:3])
-    found, = problems(build(scenes))
-    assert f'{IMAGE} is 3x80 pixels, smaller than one 4x4 patch' in found
-
-
 def test_channels_and_classes_are_compared_with_the_model(scenes, build):
     assert f'{IMAGE.replace("1", "0")} has 3 channels' in problems(build(scenes), channels=4)[0]
     assert len(problems(build(scenes, lidar=True), channels=5)) == 4
@@ -128,12 +121,6 @@ def test_masks_of_other_ids_are_told_how_to_be_read(scenes, build, change, optio
     if remedy:
         report = check(build(scenes, **remedy))
         assert not report.problems and report.pixels.sum() == 4 * 64 * 80
-
-
-def test_one_class_is_not_advised_to_lose_the_other(scenes, build):
-    report = check(build(scenes, metainfo=dict(classes=('road',))))
-    assert "classes=('background', 'road')" in report.problems[0]
-    assert not any('reduce_zero_label' in text for text in report.problems + report.warnings)
 
 
 @pytest.mark.parametrize('encoding', ['ids', 'threshold', 'binary255'])

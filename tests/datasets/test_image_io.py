@@ -1,8 +1,6 @@
 """Files are read as they are, and a damaged one is named."""
 
-import importlib
 import io
-import os
 import sys
 
 import cv2
@@ -11,7 +9,6 @@ import pytest
 from PIL import Image, ImageOps
 from raster.rasters import write_raster
 
-from bhvit_seg.datasets.decoder_messages import collect_stderr
 from bhvit_seg.datasets.image_io import read_image, read_mask, read_pixels, read_raster
 from bhvit_seg.errors import UserError
 
@@ -137,13 +134,6 @@ def test_tiff_damaged_in_the_middle_is_named(tmp_path, picture, layout):
     is_refused(path)
 
 
-def test_other_output_on_stderr_passes(capfd):
-    with collect_stderr() as lines:
-        os.write(2, b'Corrupt JPEG data: something\nof another thread\n')
-    assert lines == ['Corrupt JPEG data: something']
-    assert capfd.readouterr().err == 'of another thread\n'
-
-
 # -------------------------------------------------------------------------- rasters and masks
 
 
@@ -180,12 +170,6 @@ def test_palette_mask_means_indices_or_colours(tmp_path):
         assert (read_mask(str(tmp_path / name)) == indices).all()
         assert (read_mask(str(tmp_path / name), colours=True) == colours[indices]).all()
         assert (read_pixels(str(tmp_path / name))[0] == colours[indices]).all()
-
-
-def test_bilevel_mask_is_0_and_255(tmp_path):
-    bits = np.random.default_rng(0).random((9, 7)) > 0.5
-    Image.fromarray(bits).save(tmp_path / 'a.png')
-    assert (read_mask(str(tmp_path / 'a.png')) == np.where(bits, 255, 0)).all()
 
 
 def test_aerial_images_may_have_many_pixels(tmp_path, picture, monkeypatch):
@@ -359,14 +343,6 @@ def test_what_needs_rasterio_says_so(tmp_path, picture, monkeypatch, alpha):
     monkeypatch.setitem(sys.modules, 'rasterio', None)
     assert (read_pixels(colours)[0] == picture).all()
     is_refused(path, match=r'four\.tif.*4 bands.*rasterio.*raster\]')
-
-
-@pytest.mark.parametrize('name', ['cv2', 'PIL'])
-def test_missing_decoders_are_named(monkeypatch, name):
-    monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, 'bhvit_seg.datasets.image_io')
-    with pytest.raises(UserError, match=f'{name}.*pip install'):
-        importlib.import_module('bhvit_seg.datasets.image_io')
 
 
 @pytest.mark.data

@@ -282,15 +282,6 @@ def test_values_of_0_to_1_are_noted(predict, out, tmp_path, dtype, scale, warned
     assert [('a.tif' in note and '100' in note) for note in report.notes] == [True] * warned
 
 
-def test_every_file_is_read_once(predict, tmp_path, monkeypatch):
-    read = []
-    monkeypatch.setattr(image_io, '_read_bytes', lambda path, *rest, of=image_io._read_bytes: (
-        read.append(path), of(path, *rest))[1])
-    images = [str(draw(tmp_path / 'in' / f'{i}.png', i)) for i in range(3)]
-    predict()
-    assert read == images
-
-
 def test_what_a_model_says_about_an_image_is_said_with_its_name(predict, tmp_path):
     class Refusing(BrightModel):
         def predict(self, image):

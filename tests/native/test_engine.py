@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -180,20 +179,6 @@ def test_calls_sizes_and_models_do_not_grow_memory(engine, packed):
     for _ in range(10):
         use_all()
     assert resident_bytes() - before < 4 << 20
-
-
-def test_models_of_all_instruction_sets_side_by_side(engine, packed):
-    image = picture((64, 80))
-    models = [PackedSegmentor(packed(name, **options), 2, isa)
-              for name, options in (('mini', {}), ('uper-binary', UPER))
-              for isa in instruction_sets()]
-    alone = [model.logits(image) for model in models]
-
-    def often(index):
-        return all(np.array_equal(models[index].logits(image), alone[index]) for _ in range(5))
-
-    with ThreadPoolExecutor(2 * len(models)) as pool:
-        assert all(pool.map(often, 2 * list(range(len(models)))))
 
 
 @needs_proc

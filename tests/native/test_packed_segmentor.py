@@ -160,13 +160,6 @@ def test_missing_engine_says_what_to_install(monkeypatch, packed):
         PackedSegmentor(packed('mini'))
 
 
-@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='this system has no named pipes')
-def test_named_pipe_is_refused_at_once(engine, tmp_path):
-    os.mkfifo(tmp_path / 'pipe.bhv')
-    with pytest.raises(UserError, match='pipe.bhv is not a regular file'):
-        PackedSegmentor(tmp_path / 'pipe.bhv')
-
-
 def test_arrays_beyond_the_memory_and_masked_logits_are_refused(engine, packed):
     model = PackedSegmentor(packed('mini'))
     for image in (np.broadcast_to(np.uint8(0), (2**21, 2**21, 3)),

@@ -6,7 +6,6 @@ import math
 import re
 import shutil
 import subprocess
-import sys
 from base64 import b64decode
 from html import unescape
 from html.parser import HTMLParser
@@ -168,12 +167,6 @@ def test_the_arrow_points_to_the_north(tmp_path, crs, middle, expected):
     _, _, _, north = place_of(tmp_path, crs=crs, transform=Affine(
         5, 0, middle[0] - 150, 0, -5, middle[1] + 100))
     assert math.remainder(north - expected, 360) == pytest.approx(0, abs=0.1)
-
-
-def test_without_pyproj_there_is_no_scale(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'pyproj', None)
-    _, ground, shown, _ = place_of(tmp_path, **UTM)
-    assert ground is None and shown == (60, 40)
 
 
 @pytest.mark.parametrize('degrees', [20, -110])

@@ -25,7 +25,6 @@ def no_gpu(monkeypatch):
 @pytest.mark.parametrize('lines, words', [
     ([LOSS.format('WeightedCrossEntropyLoss', 'class_weight=[1., 2., 3.]')],
      ['model.decode_head.loss_decode.class_weight has 3 values for 2 classes']),
-    ([LOSS.format('CrossEntropyLoss', 'class_weight=[1.]')], ['has 1 values for 2 classes']),
     ([AUXILIARY.format(4, [1.0] * 5)],
      ['model.auxiliary_head.0.loss_decode.1.class_weight has 5 values for 4 classes']),
     (["model['decode_head'].update(num_classes=1)"], ['model.decode_head.num_classes is 1']),
@@ -40,12 +39,7 @@ def no_gpu(monkeypatch):
     ([LOSS.format('WeightedCrossEntropyLoss', 'class_weight=[0., 0.]')], ['is [0.0, 0.0]']),
     ([LOSS.format('CrossEntropyLoss', "loss_name='ce'")], ["loss_name is 'ce'", 'loss_ce']),
     (["model['decode_head'].update(loss_decode='DiceLoss')"], ["loss_decode is 'DiceLoss'"]),
-    (["model['decode_head'].update(num_classes=-3)"], ['num_classes is -3']),
-    (["model['test_cfg'] = dict(mode='slide', crop_size=(32, 32))"],
-     ['model.test_cfg.stride is None']),
     (["model['test_cfg'] = dict(mode='slide')"], ['model.test_cfg.crop_size is None', '1 more']),
-    (["model['test_cfg'] = dict(mode='slide', crop_size=32, stride=(8, 8))"],
-     ['model.test_cfg.crop_size is 32']),
     (["model['test_cfg'] = dict(mode='slide', crop_size=(32, 24), stride=(16, 28))"],
      ['stride is (16, 28)', 'crop_size=(32, 24)']),
     (["model['test_cfg'] = dict(mode='windows')"], ["mode is 'windows'"]),
@@ -53,7 +47,6 @@ def no_gpu(monkeypatch):
     (["train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=1)"],
      ['train_dataloader.sampler.type=DefaultSampler']),
     (['train_cfg.update(max_iters=0)'], ['train_cfg.max_iters is 0']),
-    (['train_cfg.update(val_interval=2.5)'], ['train_cfg.val_interval is 2.5']),
     (["param_scheduler[0].update(end='12')"], ["param_scheduler.0.end is '12'"]),
     (["param_scheduler = [dict(type='OneCycleLR', eta_max=1, total_steps=5, by_epoch=False)]"],
      ['param_scheduler.0.total_steps=12']),
@@ -63,8 +56,6 @@ def no_gpu(monkeypatch):
     (["val_evaluator.update(prefix='val')"], ["save_best is 'mIoU'", 'val/mIoU']),
     (["val_evaluator.update(iou_metrics=['mIoU', 'mFScore'])"],
      ["val_evaluator.iou_metrics has 'mFScore'", 'mFscore']),
-    ([LOSS.format('CrossEntropyLoss', 'loss_weight=0')],
-     ['model.decode_head.loss_decode.loss_weight is 0']),
     ([LOSS.format('CrossEntropyLoss', 'loss_weight=0.0'), AUXILIARY.format(2, None)],
      ['model.decode_head.loss_decode.loss_weight is 0']),
 ])
@@ -91,9 +82,6 @@ def test_what_cannot_work_is_one_sentence(lines, words, tiny_config):
     *([f'param_scheduler = [{schedule}]'] for schedule in (
         '', "dict(type='LinearLR', start_factor=0.1, end=5, by_epoch=False)",
         "dict(type='MultiStepLR', milestones=[3, 6], by_epoch=False)",
-        "dict(type='StepLR', step_size=12, by_epoch=False), "
-        "dict(type='ConstantLR', factor=0.5, by_epoch=False)",
-        "dict(type='PolyLR', power=0.9, by_epoch=False)",
         "dict(type='CosineAnnealingLR', end=3, convert_to_iter_based=True)")),
 ])
 def test_what_works_passes(lines, tiny_config):
@@ -121,9 +109,7 @@ def test_examples_of_the_documentation_are_sound(repository, tmp_path):
                                     'param_scheduler.1.end=700', 'param_scheduler.1.T_max=670']),
     ({'train_cfg.max_iters': 400}, ['ends at iteration 500', 'training stops before']),
     ({'param_scheduler.1.begin': 600}, ['at iteration 600', 'param_scheduler.1.begin below 500']),
-    ({'param_scheduler.1.begin': 500}, ['max_iters=500', 'no effect']),
     ({'param_scheduler.1.T_max': 200}, ['ends at iteration 230', 'the last 270']),
-    ({'param_scheduler': [dict(type='PolyLR', end=90, by_epoch=False)]}, ['iteration 90']),
     ({'param_scheduler': dict(type='CosineRestartLR', periods=[100, 300], by_epoch=False,
                               restart_weights=[1, 1], eta_min=0)}, ['iteration 400']),
     ({'param_scheduler.1.by_epoch': True}, ['param_scheduler.1.by_epoch=False']),
@@ -131,7 +117,6 @@ def test_examples_of_the_documentation_are_sound(repository, tmp_path):
      ['param_scheduler.head.0']),
     ({'param_scheduler.0.end': 5000}, ['param_scheduler.0.end of LinearLR is 5000', '=500']),
     ({'param_scheduler': dict(type='LinearLR', by_epoch=False)}, ['end of LinearLR is not given']),
-    ({'param_scheduler': dict(type='ConstantLR', end=501, by_epoch=False)}, ['ConstantLR is 501']),
     ({'param_scheduler': dict(type='MultiStepLR', milestones=[300, 8000], by_epoch=False)},
      ['param_scheduler.milestones of MultiStepLR is [300, 8000]', 'max_iters=500']),
     ({'param_scheduler': dict(type='StepLR', step_size=600, by_epoch=False)},
@@ -193,9 +178,8 @@ def test_loaders_without_workers_lose_what_only_workers_have(tiny_config):
     [OHEM.format(''), LOSS.format('WeightedCrossEntropyLoss', 'class_weight=[1., 3.]')],
     [OHEM.format(', thresh=0.7'), "model['decode_head'].update(loss_decode=[dict("
      "type='WeightedCrossEntropyLoss'), dict(type='CLDiceLoss', iterations=2)])"],
-    [LOSS.format('WeightedCrossEntropyLoss', ''), "model['decode_head'].update(out_channels=1)"],
-], ids=['sampler-by-loss', 'sampler-by-probability', 'one-channel'])
-def test_samplers_and_one_channel_train(lines, tiny_config, tmp_path):
+], ids=['sampler-by-loss', 'sampler-by-probability'])
+def test_samplers_train(lines, tiny_config, tmp_path):
     lines += ['train_cfg.update(max_iters=1, val_interval=1)']
     assert train(tiny_config(*lines), work_dir=tmp_path).iter == 1
 
@@ -204,13 +188,10 @@ def test_samplers_and_one_channel_train(lines, tiny_config, tmp_path):
     (LOSS.format('CrossEntropyLoss', "reduction='avg'"),
      ['model.decode_head.loss_decode (CrossEntropyLoss)', 'avg']),
     ("model['decode_head'].update(sampler=dict(type='OHEMSampler'))", ['OHEMSampler', 'registry']),
-    ("model['decode_head'].update(num_classes=4, out_channels=3)", ['FCNHead', 'out_channels=3']),
     ("visualizer = dict(name='other', vis_backends=[dict(type='WandbVisBackend')])",
      ['pip install wandb']),
     ("param_scheduler = [dict(power=0.9)]", ["'power'"]),
-    ("param_scheduler = 'PolyLR'", ['param_scheduler', "'str'"]),
     ("val_dataloader.pop('dataset')", ['val_dataloader', 'no dataset']),
-    ("model['test_cfg'] = None", ['model (EncoderDecoder)']),
     ("model['decode_head'].update(in_channels=7)",
      ['model.decode_head.convs.0.conv (Conv2d)', '7 channels']),
 ])

@@ -104,13 +104,6 @@ def test_a_model_without_binary_layers_trains_without_it(tmp_path):
     assert 'weight_statistics' not in load_checkpoint_safely(tmp_path / 'iter_4.pth')
 
 
-def test_an_end_between_looks_has_a_histogram_and_a_picture(tmp_path):
-    train(tmp_path, 2, [Script(WALK), statistics()])
-    record = record_of(tmp_path)
-    assert not record['looks'] and record['histograms'][-1]['iteration'] == 2
-    assert (tmp_path / PICTURE).is_file()
-
-
 @pytest.mark.parametrize('weight', [
     *(torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 0.5
       for shape in [(3, 5), (4, 2, 3, 3), (1, 1)]),
