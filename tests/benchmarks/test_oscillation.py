@@ -19,8 +19,7 @@ def write_record(folder, flips=(50, 40, 30, 20, 10, 8, 6, 5, 4, 2, 1), peaks=Fal
         'interval': 10, 'near_zero': 0.01, 'layers': LAYERS,
         'looks': [dict(iteration=10 * (i + 1), flipped=[0, n], near_zero=[100, 10 * n])
                   for i, n in enumerate(flips)],
-        'histograms': [dict(iteration=110, bin_width=2 ** -10, counts=counts)],
-        'layer_histograms': [counts, counts], **changes})
+        'histograms': [dict(iteration=110, bin_width=2 ** -10, counts=counts)], **changes})
     folder.mkdir(parents=True)
     record.write(folder)
     return folder

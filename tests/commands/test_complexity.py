@@ -43,7 +43,7 @@ def test_tool_prints_parts_and_writes_layers(repository, tool, tmp_path, capsys)
 @pytest.mark.parametrize('arguments, words', [
     ([TINY, '--size', '0', '5'], '--size is 0 5'), ([TINY, '--depth', '0'], '--depth is 0'),
     ([TINY, '--size', '3', '64'], 'smaller than one 4×4 patch'),
-    ([TINY, '--cfg-options', 'model.backbon.arch=small'], 'did you mean backbone')])
+    ([TINY, '--cfg-options', 'model.backbon.arch=small'], 'model.backbon')])
 def test_bad_input_ends_in_a_sentence(repository, tool, sentence, arguments, words):
     arguments = [str(repository / a) if a == TINY else a for a in arguments]
     assert words in sentence(tool('tools/complexity.py'), *arguments)

@@ -33,7 +33,7 @@ def test_one_bad_image_does_not_lose_the_others(usual, tiny_data, tmp_path, main
     errors = [line for line in printed.err.splitlines() if line.startswith('error: ')]
     assert len(errors) == 1 and '1.png' in errors[0]
     note, = [line for line in printed.err.splitlines() if line.startswith('note: ')]
-    assert '0.png and 1 more image' in note and '--whole' in note
+    assert '0.png and 1 more' in note and '--whole' in note
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
         'labels', 'prediction.json']
     assert sorted(path.name for path in (tmp_path / 'out' / 'labels').iterdir()) == [

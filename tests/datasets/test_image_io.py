@@ -106,10 +106,7 @@ def test_jpeg_damaged_in_the_middle_is_named(tmp_path, picture, capfd, options):
     buffer = io.BytesIO()
     Image.fromarray(cv2.resize(picture, (300, 220))).save(buffer, 'JPEG', **options)
     content = buffer.getvalue()
-    parts = [(0.35, 0.6), (0.5, 0.58), (0.8, 0.95)]
-    if not options.keys() & {'progressive', 'optimize'}:  # few bytes: the codes may fit again
-        parts += [(first, first + 50 / len(content)) for first in np.linspace(0.2, 0.9, 15)]
-    for first, stop in parts:
+    for first, stop in ((0.35, 0.6), (0.5, 0.58), (0.8, 0.95)):
         (tmp_path / 'zeroed.jpg').write_bytes(zero(content, first, stop))
         is_refused(tmp_path / 'zeroed.jpg', [read_image, read_raster])
     assert capfd.readouterr() == ('', '')
@@ -325,24 +322,10 @@ def test_values_that_mean_no_data_are_replaced(tmp_path):
 # ---------------------------------------------------------------------------- missing packages
 
 
-@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'int16', 'int32', 'float32'])
-def test_tiff_files_of_one_band_are_read_without_rasterio(tmp_path, monkeypatch, dtype):
-    values = (np.random.default_rng(0).random((5, 6)) * 200 - 50).astype(dtype)
-    path = write_tiff(tmp_path / 'a.tif', values[None], nodata=7)
+def test_tiff_without_rasterio_is_named(tmp_path, picture, monkeypatch):
+    path = write(tmp_path / 'a.tif', picture)
     monkeypatch.setitem(sys.modules, 'rasterio', None)
-    read, nodata = read_raster(path)
-    assert read.dtype == dtype and (read[..., 0] == values).all() and nodata == 7
-
-
-@pytest.mark.parametrize('alpha', ['UNSPECIFIED', 'YES'])
-def test_what_needs_rasterio_says_so(tmp_path, picture, monkeypatch, alpha):
-    bands = picture.transpose(2, 0, 1)
-    colours = write_tiff(tmp_path / 'three.tif', bands, photometric='RGB', compress='lzw')
-    path = write_tiff(tmp_path / 'four.tif', np.concatenate([bands, bands[:1]]), alpha=alpha,
-                      photometric='RGB')
-    monkeypatch.setitem(sys.modules, 'rasterio', None)
-    assert (read_pixels(colours)[0] == picture).all()
-    is_refused(path, match=r'four\.tif.*4 bands.*rasterio.*raster\]')
+    is_refused(path, match='rasterio.*pip install')
 
 
 @pytest.mark.data

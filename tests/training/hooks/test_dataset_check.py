@@ -37,7 +37,7 @@ def runner(scenes, tmp_path):
         test_dataloader=loader('val')))
     dataset = SimpleNamespace(metainfo=dict(classes=('background', 'road')))
     return SimpleNamespace(
-        cfg=cfg, model=nn.Module(), work_dir=str(tmp_path / 'work'), val_loop=object(),
+        cfg=cfg, iter=0, model=nn.Module(), work_dir=str(tmp_path / 'work'), val_loop=object(),
         logger=logging.getLogger('check'), train_dataloader=SimpleNamespace(dataset=dataset))
 
 
@@ -46,9 +46,13 @@ def test_good_data_pass_once_and_leave_a_report(runner, scenes, tmp_path):
     hook.before_train(runner)
     text = (tmp_path / 'work' / 'dataset_check_train.txt').read_text()
     assert text.startswith('train: 6 images') and 'class_weight=' in text
-    assert (tmp_path / 'work' / 'dataset_check_val.json').is_file()
+    assert (tmp_path / 'work' / 'dataset_check_val.txt').is_file()
     next((scenes / 'annotations' / 'val').iterdir()).unlink()
-    hook.before_val(runner)  # not looked at again in this run
+    hook.before_val(runner)  # not looked at again in this run, nor when it is resumed
+    runner.iter = 3
+    hook = DatasetCheckHook()
+    hook.before_train(runner)
+    hook.before_val(runner)
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
