@@ -1,7 +1,5 @@
 """Suites: what they read, what they run and resume, and what their table says."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,6 +1,7 @@
 """The command for rasters: what it writes, and what it says about bad input."""
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 import rasterio.warp
@@ -36,7 +37,6 @@ def test_several_rasters_go_into_a_folder(map_model, write_raster, tool, tmp_pat
 
 def test_polygons_centre_lines_and_page_of_one_raster(map_model, write_raster,
                                                       tool, tmp_path, capsys):
-    pyogrio = pytest.importorskip('pyogrio')
     out = tmp_path / 'map.tif'
     arguments = [str(write_raster()), str(out), '--packed', str(map_model()), '--cog',
                  '--vector', str(tmp_path / 'map.gpkg'), '--centerlines', '--min-pixels', '4',

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 from raster import rasters
@@ -72,7 +73,6 @@ def test_pictures_of_a_folder_are_not_replaced_by_previews(refused, tmp_path):
 
 @pytest.mark.parametrize('overwrite', [[], ['--overwrite']])
 def test_no_output_is_an_input(refused, write_raster, tmp_path, overwrite):
-    pytest.importorskip('pyogrio')
     png(tmp_path, 'field.png')
     write_raster((40, 50), name='road_probabilities.tif')
     assert 'is an input' in refused('field.png', 'm.tif', '--preview', 'field.png', *overwrite)
@@ -112,7 +112,6 @@ def test_sources_masks_and_the_model_are_inputs(refused, write_raster, tmp_path,
     ('plan_centerlines.fgb', ['--vector', 'plan.fgb', '--centerlines'])])
 def test_files_that_were_not_written_for_the_map_are_kept(there, options, refused, predict,
                                                           write_raster, tmp_path):
-    pytest.importorskip('pyogrio')
     write_raster((40, 50))
     (tmp_path / there).write_text('mine')
     line = refused('image.tif', 'm.tif', *options)
@@ -122,7 +121,6 @@ def test_files_that_were_not_written_for_the_map_are_kept(there, options, refuse
 
 
 def test_layers_of_a_geopackage_are_kept(refused, predict, write_raster, tmp_path):
-    pyogrio = pytest.importorskip('pyogrio')
     write_raster((60, 70))
     (tmp_path / 'text.gpkg').write_text('mine')
     assert 'is not a GeoPackage' in refused('image.tif', 'm.tif', '--vector', 'text.gpkg',
@@ -145,7 +143,6 @@ def test_layers_of_a_geopackage_are_kept(refused, predict, write_raster, tmp_pat
     ('CENTERLINES', 'CREATE VIEW {} AS SELECT * FROM wells', ['--overwrite'])])
 def test_tables_that_a_layer_cannot_replace_are_found_before_the_work(
         name, sql, overwrite, refused, write_raster, tmp_path):
-    pyogrio = pytest.importorskip('pyogrio')
     write_raster((40, 50))
     pyogrio.raw.write(tmp_path / 'project.gpkg', np.array([], object), [], [], layer='wells',
                       driver='GPKG', geometry_type='Point', crs='EPSG:32632')
@@ -189,7 +186,6 @@ def test_folders_in_the_way_are_named(options, refused, write_raster, tmp_path):
 
 def test_a_repeated_command_makes_what_is_missing_and_keeps_what_was_changed(
         predict, refused, write_raster, tmp_path, capsys):
-    pytest.importorskip('pyogrio')
     write_raster((60, 70))
     command = ('image.tif', 'm.tif', '--vector', 'v.geojson', '--preview', 'p.png')
     assert predict(*command) == 0

@@ -1,7 +1,5 @@
 """Images without labels: what is found, how rasters are cut, and where there is no data."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """What the inputs of a command are: files, folders, patterns and addresses of GDAL."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What is written is read back, as documented, byte by byte; damage is named."""
 
-from __future__ import annotations
-
 import json
 import struct
 import zlib

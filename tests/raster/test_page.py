@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import io
 import json
 import math
@@ -13,16 +11,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
+from raster.rasters import NODATA, PALETTE, write_map, write_raster
+from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp
+from rasterio.transform import Affine
 
-pytest.importorskip('rasterio', reason="rasters need rasterio: pip install -e '.[raster]'")
-
-from raster.rasters import NODATA, PALETTE, write_map, write_raster  # noqa: E402
-from rasterio.control import GroundControlPoint  # noqa: E402
-from rasterio.enums import ColorInterp  # noqa: E402
-from rasterio.transform import Affine  # noqa: E402
-
-from bhvit_seg.raster.opening import open_raster  # noqa: E402
-from bhvit_seg.raster.page import (  # noqa: E402
+from bhvit_seg.raster.opening import open_raster
+from bhvit_seg.raster.page import (
     facts,
     north_arrow,
     pixel_size,

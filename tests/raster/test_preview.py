@@ -1,15 +1,12 @@
 import numpy as np
 import pytest
 from PIL import Image
+from raster.rasters import NODATA, PALETTE, write_map, write_raster
+from rasterio.enums import ColorInterp
 
-pytest.importorskip('rasterio', reason="rasters need rasterio: pip install -e '.[raster]'")
-
-from raster.rasters import NODATA, PALETTE, write_map, write_raster  # noqa: E402
-from rasterio.enums import ColorInterp  # noqa: E402
-
-from bhvit_seg.errors import UserError  # noqa: E402
-from bhvit_seg.raster.opening import open_raster  # noqa: E402
-from bhvit_seg.raster.preview import (  # noqa: E402
+from bhvit_seg.errors import UserError
+from bhvit_seg.raster.opening import open_raster
+from bhvit_seg.raster.preview import (
     NODATA_GREY,
     read_picture,
     write_preview,

@@ -1,29 +1,23 @@
-from __future__ import annotations
-
 import math
-import os
-import pickle
 import threading
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from raster.rasters import write_raster
+from rasterio.enums import ColorInterp
+from rasterio.shutil import copy
+from rasterio.transform import Affine
 
 from bhvit_seg.errors import UserError
-
-rasterio = pytest.importorskip('rasterio', reason="needs pip install 'bhvit_seg[raster]'")
-from rasterio.enums import ColorInterp  # noqa: E402
-from rasterio.shutil import copy  # noqa: E402
-from rasterio.transform import Affine  # noqa: E402
-
-from bhvit_seg.inference.windows import Window  # noqa: E402
-from bhvit_seg.raster.options import ReadOptions  # noqa: E402
-from bhvit_seg.raster.reading import RasterSource  # noqa: E402
+from bhvit_seg.inference.windows import Window
+from bhvit_seg.raster.options import ReadOptions
+from bhvit_seg.raster.reading import RasterSource
 
 FILL = (7.0, 8.4, 250.0)
 HIGH, WIDE = 70, 83
@@ -379,24 +373,6 @@ def test_a_vanished_source_of_a_vrt_names_the_window(tmp_path):
     path = as_vrt(tmp_path / 'mosaic.vrt', noise())
     (tmp_path / 'mosaic.src.tif').unlink()
     assert 'mosaic.vrt' in refusal(path) and 'mosaic.src.tif' in refusal(path)
-
-
-def test_a_source_goes_to_other_processes(holed):
-    path, pixels, valid = holed
-    source = RasterSource(path, options())
-    other = pickle.loads(pickle.dumps(source))
-    for _ in range(2):
-        read, read_valid = other.read(Window(0, 0, HIGH, WIDE))
-        np.testing.assert_array_equal(read, pixels)
-        np.testing.assert_array_equal(read_valid, valid)
-        other.close()
-    source.read(Window(0, 0, 5, 5))
-    child = os.fork()
-    if child == 0:
-        same = np.array_equal(source.read(Window(0, 0, HIGH, WIDE))[0], pixels)
-        os._exit(0 if same else 1)
-    assert os.waitpid(child, 0)[1] == 0
-    np.testing.assert_array_equal(source.read(Window(0, 0, HIGH, WIDE))[0], pixels)
 
 
 def test_what_the_file_says_of_itself_is_kept(tmp_path):

@@ -1,23 +1,20 @@
-from __future__ import annotations
-
 import tracemalloc
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from raster.rasters import write_raster
+from rasterio.transform import Affine
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.raster import scoring
 from bhvit_seg.raster.opening import open_quietly
 from bhvit_seg.raster.scoring import score_raster
-
-rasterio = pytest.importorskip('rasterio', reason="needs pip install 'bhvit_seg[raster]'")
-from rasterio.transform import Affine  # noqa: E402
 
 NAMES = ('land', 'road', 'water')
 PLACE = Affine(0.5, 0.1, 400_000, 0.1, -0.4, 5_000_000)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from raster.strips import CLASSES, PALETTE, SIZE, draw_labels, names_in, place, strips
 
 import bhvit_seg
@@ -21,8 +22,6 @@ from bhvit_seg.raster.writing import (
     write_labels,
     write_probabilities,
 )
-
-rasterio = pytest.importorskip('rasterio')
 
 AFFINE = rasterio.Affine(0.1, 0, 1 / 3, 0, -0.3, 2 / 3)
 

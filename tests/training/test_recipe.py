@@ -1,7 +1,5 @@
 """The whole recipe at once: its terms, resumed, and by two processes."""
 
-from __future__ import annotations
-
 import copy
 import json
 import os

@@ -1,7 +1,5 @@
 """EfficientNet-Lite against published figures, a plain version, and maps of geffnet 1.0.2."""
 
-from __future__ import annotations
-
 import importlib.util
 
 import pytest

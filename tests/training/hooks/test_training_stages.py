@@ -9,8 +9,7 @@ import pytest
 import torch
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel, MMDistributedDataParallel
-from mmengine.optim import OptimWrapper
+from mmengine.model import BaseModel
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -98,22 +97,6 @@ def test_latent_weights_are_frozen_in_the_end(tmp_path, optimizer):
         assert torch.equal(latent[i], latent[i - 1]) == (i >= 6), i
         assert not torch.equal(real[i], real[i - 1]), i
     assert record.at_clipping == [True] * 6 + [False] * 4
-
-
-def test_weights_are_frozen_in_a_wrapped_model(tmp_path):
-    with toy.group_of_one(tmp_path):
-        wrapped = MMDistributedDataParallel(Toy())
-        optimizer = OptimWrapper(torch.optim.AdamW(wrapped.parameters(), 0.1, weight_decay=0.2))
-        runner = SimpleNamespace(model=wrapped, optim_wrapper=optimizer, iter=0, max_iters=4,
-                                 hooks=[], logger=SimpleNamespace(info=lambda text: None))
-        hook, latent, real = TrainingStagesHook(0., 0.5), [], []
-        for runner.iter in range(4):
-            hook.before_train_iter(runner, runner.iter)
-            wrapped.train_step(dict(inputs=torch.randn(2, 4)), optimizer)
-            latent.append(wrapped.module.binary.weight.detach().clone())
-            real.append(wrapped.module.real.weight.detach().clone())
-        assert [torch.equal(a, b) for a, b in zip(latent, latent[1:])] == [False, True, True]
-        assert not any(torch.equal(a, b) for a, b in zip(real, real[1:]))
 
 
 # Moments of latent weights stay when these are frozen.

@@ -3,8 +3,6 @@
 That a resumed run records what an uninterrupted one does is in tests/training/test_recipe.py.
 """
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
