@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import time
 import zipfile
@@ -138,21 +136,6 @@ def test_layers_of_a_geopackage_are_kept(refused, predict, write_raster, tmp_pat
         'Polygon')
 
 
-@pytest.mark.parametrize('name, sql, overwrite', [
-    ('Polygons', 'CREATE TABLE {} (a INTEGER)', []),
-    ('CENTERLINES', 'CREATE VIEW {} AS SELECT * FROM wells', ['--overwrite'])])
-def test_tables_that_a_layer_cannot_replace_are_found_before_the_work(
-        name, sql, overwrite, refused, write_raster, tmp_path):
-    write_raster((40, 50))
-    pyogrio.raw.write(tmp_path / 'project.gpkg', np.array([], object), [], [], layer='wells',
-                      driver='GPKG', geometry_type='Point', crs='EPSG:32632')
-    with contextlib.closing(sqlite3.connect(tmp_path / 'project.gpkg')) as database:
-        database.execute(sql.format(name))
-        database.commit()
-    line = refused('image.tif', 'm.tif', '--vector', 'project.gpkg', '--centerlines', *overwrite)
-    assert f'project.gpkg has {name}' in line
-
-
 def test_a_map_corrected_by_hand_stays_when_probabilities_are_added(predict, write_raster,
                                                                     tmp_path):
     write_raster((60, 70))
@@ -174,14 +157,6 @@ def test_outputs_of_one_run_are_different_files(refused, write_raster):
     write_raster((40, 50), name='a_probabilities.tif', seed=1)
     line = refused('a.tif', 'a_probabilities.tif', 'maps', '--probabilities')
     assert 'maps/a_probabilities.tif would be written twice' in line
-
-
-@pytest.mark.parametrize('options', [[], ['--preview', 'a.png'], ['--probabilities']])
-def test_folders_in_the_way_are_named(options, refused, write_raster, tmp_path):
-    write_raster((40, 50))
-    for name in ('a.png', 'm_probabilities.tif', *(['m.tif.aux.xml'] if not options else [])):
-        (tmp_path / name).mkdir()
-    assert 'is a folder' in refused('image.tif', 'm.tif', *options, '--overwrite')
 
 
 def test_a_repeated_command_makes_what_is_missing_and_keeps_what_was_changed(

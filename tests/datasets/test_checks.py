@@ -132,11 +132,6 @@ def test_masks_in_colours_are_told_how_to_be_read(scenes, build, encoding):
     assert len(found) == 5 and not problems(build(scenes, mask_encoding=advice))
 
 
-def test_empty_class_is_a_warning(scenes, build):
-    report = check(build(scenes, metainfo=dict(classes=('a', 'b', 'pond'))))
-    assert not report.problems and 'pond (2)' in report.warnings[0]
-
-
 def test_missing_masks_are_a_problem_only_where_needed(scenes, build):
     (scenes / 'list.txt').write_text('scene_0000')  # leaves the other masks out on purpose
     assert not problems(build(scenes, ann_file='list.txt'))

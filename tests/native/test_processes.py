@@ -1,7 +1,6 @@
 """A packed model in a program: threads at its end, forks, and copies by pickle."""
 
 import copy
-import multiprocessing
 import os
 import pickle
 import subprocess
@@ -109,17 +108,6 @@ def test_defaults_are_those_of_the_process_that_loads(engine, packed, monkeypatc
     other = pickle.loads(content)
     assert (other.threads, other.instruction_set) == (3, 'serial')
     assert instruction_sets()[-1] == 'serial'
-
-
-@pytest.mark.parametrize('method', [
-    pytest.param('fork', marks=needs_fork), 'spawn'])
-def test_map_of_a_pool_of_processes(method, engine, packed):
-    model = PackedSegmentor(packed('mini'), threads=2)
-    images = [picture((24, 32 + 4 * index), seed=index) for index in range(4)]
-    with multiprocessing.get_context(method).Pool(2) as pool:
-        labels = pool.map(model.predict, images)
-    for image, found in zip(images, labels):
-        assert np.array_equal(found, model.predict(image))
 
 
 def test_file_that_has_changed_since_is_named(engine, packed, tmp_path):

@@ -227,17 +227,6 @@ def test_a_mask_of_the_file_is_obeyed(tmp_path, inside):
     np.testing.assert_array_equal(pixels, expected(bands, mask))
 
 
-def test_a_mask_over_all_bands_together_is_obeyed(tmp_path):
-    bands = noise()
-    bands[:, :4] = np.array([1, 2, 3], np.uint8)[:, None, None]
-    bands[0, 10] = 1
-    path = write(tmp_path / 'a.tif', bands)
-    with rasterio.open(path, 'r+') as dataset:
-        dataset.update_tags(NODATA_VALUES='1 2 3')
-    assert np.flatnonzero(~read_all(path)[1].any(axis=1)).tolist() == [0, 1, 2, 3]
-    assert read_all(path, nodata=math.nan)[1].all()
-
-
 def test_outside_the_sources_of_a_vrt_there_is_no_data(tmp_path):
     bands = noise()
     source = write(tmp_path / 'tile.tif', bands, nodata=0)

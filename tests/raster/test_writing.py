@@ -149,22 +149,6 @@ def test_overviews_hold_every_other_label(tmp_path, labels):
         assert (np.stack(covered) == ids).any(axis=0).all()
 
 
-@pytest.mark.parametrize(('size', 'tile', 'cog'), [
-    ((200, 20_500), 512, False), ((66_001, 530), 512, True), ((1030, 1026), 16, False)])
-def test_shapes_whose_overviews_have_rounded_factors(tmp_path, size, tile, cog):
-    """rasterio says 255 or 264, for one, where an overview has every 256th row."""
-    write_labels(tmp_path / 'map.tif', place(size),
-                 ((top, np.zeros((min(512, size[0] - top), size[1]), np.uint8))
-                  for top in range(0, size[0], 512)), CLASSES, PALETTE,
-                 OutputOptions(cog=cog, tile=tile, compress='none'))
-    told, = gdalinfo(tmp_path / 'map.tif')['bands']
-    expected = []
-    while not expected or max(expected[-1]) > tile:
-        factor = 2 ** (len(expected) + 1)
-        expected.append([int(np.ceil(side / factor)) for side in size[::-1]])
-    assert [overview['size'] for overview in told['overviews']] == expected
-
-
 @pytest.mark.parametrize('size, levels, compress, cog', [
     ((1, 1), [], 'deflate', True), ((1, 700), [2], 'lzw', False), ((700, 3), [2], 'zstd', True),
     ((512, 512), [], 'none', False), ((513, 512), [2], 'none', True)])
