@@ -184,6 +184,23 @@ def protected_folder() -> Iterator[Path]:
             os.chmod(name, 0o700)
 
 
+@pytest.fixture
+def file_limit() -> Callable[[int], contextlib.AbstractContextManager]:
+    """A function for ``with``: no file grows beyond a number of bytes, as on a full disk."""
+    import resource
+
+    @contextlib.contextmanager
+    def limit(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit
+
+
 @pytest.fixture(scope='session')
 def data_root() -> Path:
     """The folder of the real data sets; tests that ask for it are marked ``data``."""

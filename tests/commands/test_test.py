@@ -68,24 +68,6 @@ def test_predictions_keep_folders_and_annotation_ids(tmp_path):
         assert written.getpalette()[3:9] == [1, 2, 3, 4, 5, 6]
 
 
-def test_predictions_alone_need_no_label_and_a_place(trained, tiny_data, tmp_path, main, sentence,
-                                                     capsys):
-    config, checkpoint = trained
-    alone = tmp_path / 'alone.py'
-    alone.write_text(config.read_text() + 'test_evaluator = dict(val_evaluator, format_only=True)\n'
-                     "test_dataloader = dict(val_dataloader, dataset=dict(\n"
-                     "    val_dataloader['dataset'], test_mode=True, pipeline=[\n"
-                     "        dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]))\n")
-    assert '--out' in sentence(main, alone, checkpoint, '--work-dir', tmp_path / 'w')
-    result = run_test(alone, checkpoint, work_dir=tmp_path / 'w', out=tmp_path / 'out')
-    assert result['summary'] == result['classes'] == {}
-    run_test(config, checkpoint, work_dir=tmp_path / 'w', out=tmp_path / 'scored')
-    names = sorted(path.name for path in (tiny_data / 'images' / 'val').iterdir())
-    assert len(names) == 3
-    for name in names:
-        assert (tmp_path / 'out' / name).read_bytes() == (tmp_path / 'scored' / name).read_bytes()
-
-
 def test_validation_and_test_agree(tiny_config, tmp_path):
     """Also where a class is never predicted, and by whatever the config names the metric."""
     config = tiny_config('train_cfg.update(max_iters=1, val_interval=1)',

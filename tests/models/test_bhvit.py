@@ -237,17 +237,3 @@ def test_drop_path_leaves_out_whole_samples():
         block.mlp.layer_scale.scale.zero_()
         block.mlp.layer_scale.bias.zero_()
         assert torch.equal(out, block(x, MapShape(4, 2, 2)))
-
-
-def test_mixed_precision_is_close_to_float32():
-    model = build().train()
-    image = torch.randn(2, 3, 64, 64)
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        outputs = model(image)
-        loss = sum(o.float().square().mean() for o in outputs)
-    loss.backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    reference = model(image)
-    agreement = [torch.cosine_similarity(a.float().flatten(), b.flatten(), 0)
-                 for a, b in zip(outputs, reference)]
-    assert agreement[0] > 0.99 and min(agreement) > 0.8

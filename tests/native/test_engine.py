@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -113,8 +112,8 @@ def put_last(value):
     replaced('stage0.block0.mlp.taps', lambda array: array.T),
     # input channels, depth, channels, hidden channels, heads, window, downsampling, head, classes
     *(numbers(at, value) for at, value in (
-        (0, 4), (1, 2), (1, -1), (5, 48), (5, 1 << 30), (9, 0), (15, 3), (17, 0), (17, 1000),
-        (18, 1), (19, 2), (20, 33), (21, 0), (21, 257), (22, 2))),
+        (0, 4), (1, 2), (1, -1), (5, 48), (5, 1 << 30), (9, 0), (15, 3), (17, 0),
+        (18, 1), (19, 2), (20, 33), (21, 257), (22, 2))),
     replaced('preprocess.std', lambda array: array * [1, 0, 1]),
     replaced('preprocess.std', lambda array: -array),
     replaced('preprocess.std', lambda array: array * 1e-40),
@@ -180,20 +179,6 @@ def test_calls_sizes_and_models_do_not_grow_memory(engine, packed):
     for _ in range(10):
         use_all()
     assert resident_bytes() - before < 4 << 20
-
-
-def test_models_of_all_instruction_sets_side_by_side(engine, packed):
-    image = picture((64, 80))
-    models = [PackedSegmentor(packed(name, **options), 2, isa)
-              for name, options in (('mini', {}), ('uper-binary', UPER))
-              for isa in instruction_sets()]
-    alone = [model.logits(image) for model in models]
-
-    def often(index):
-        return all(np.array_equal(models[index].logits(image), alone[index]) for _ in range(5))
-
-    with ThreadPoolExecutor(2 * len(models)) as pool:
-        assert all(pool.map(often, 2 * list(range(len(models)))))
 
 
 @needs_proc

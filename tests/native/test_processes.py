@@ -64,14 +64,6 @@ for round in range(8):
 
 
 # A process that forks while the threads of the object sleep.
-SLEEPING = START + '''
-time.sleep(0.05)
-child = os.fork()
-if child == 0:
-    signal.alarm(60)
-same = np.array_equal(model.predict(image), labels)
-sys.exit(not same if child == 0 else os.waitpid(child, 0)[1] != 0)
-'''
 
 
 def run(code, *arguments):
@@ -90,12 +82,6 @@ def test_interpreter_ends_while_daemon_threads_are_in_the_engine(work, engine, p
 @pytest.mark.parametrize('threads', [1, 3])
 def test_fork_while_threads_use_the_object(threads, engine, packed):
     process = run(FORKING, packed('mini'), threads)
-    assert process.returncode == 0, process.stderr
-
-
-@needs_fork
-def test_forked_process_ends_with_the_object_and_its_threads_asleep(engine, packed):
-    process = run(SLEEPING, packed('mini'), 3)
     assert process.returncode == 0, process.stderr
 
 

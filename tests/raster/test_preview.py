@@ -83,14 +83,6 @@ def test_bands_that_are_shown(tmp_path, meanings, expected):
     assert shown[:, 0, 0].tolist() == [10 * band for band in expected]
 
 
-def test_bands_that_are_asked_for(tmp_path):
-    pixels = np.arange(5, dtype=np.uint8)[:, None, None] + np.zeros((1, 4, 5), np.uint8)
-    image = write_raster(tmp_path / 'image.tif', pixels)
-    assert picture_of(image, bands=(5, 1, 2))[0][:, 0, 0].tolist() == [4, 0, 1]
-    assert picture_of(image, bands=(2, 3, 4, 5))[0][:, 0, 0].tolist() == [1, 2, 3]
-    assert picture_of(image, bands=(4, 1))[0][:, 0, 0].tolist() == [3]
-
-
 def test_alpha_says_where_the_image_is(tmp_path):
     pixels = np.full((4, 6, 8), 70, np.uint8)
     pixels[3] = 255

@@ -375,18 +375,6 @@ def test_a_jpeg_zeroed_in_the_middle_names_the_file(tmp_path, capfd, layout):
     assert capfd.readouterr().err == ''
 
 
-def test_a_few_bytes_before_the_end_of_a_jpeg_are_harmless(tmp_path, capsys):
-    path = tmp_path / 'padded.jpg'
-    Image.fromarray(smooth().transpose(1, 2, 0)).save(path, quality=90)
-    truth, _ = read_all(path)
-    content = path.read_bytes()
-    path.write_bytes(content[:-2] + bytes(7) + content[-2:])
-    for _ in range(2):
-        np.testing.assert_array_equal(read_all(path)[0], truth)
-    noted = [line for line in capsys.readouterr().err.splitlines() if str(path) in line]
-    assert len(noted) <= 1
-
-
 def test_a_vanished_source_of_a_vrt_names_the_window(tmp_path):
     path = as_vrt(tmp_path / 'mosaic.vrt', noise())
     (tmp_path / 'mosaic.src.tif').unlink()

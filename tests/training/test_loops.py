@@ -149,11 +149,3 @@ def test_derived_seeds_differ_and_are_the_same_everywhere():
 def test_samplers_without_position_are_refused(config, words):
     with pytest.raises(UserError, match=f'{words}.*IterBasedTrainLoop'):
         make_seekable(config)
-
-
-def test_shuffle_of_the_config_is_kept():
-    config = {'dataset': {'type': 'X'}, 'sampler': {'type': 'DefaultSampler', 'shuffle': False},
-              'batch_size': 3}
-    assert make_seekable(config) == {
-        'sampler': {'type': SeekableSampler, 'shuffle': False}, 'batch_size': 3,
-        'dataset': {'type': SeededDataset, 'dataset': {'type': 'X'}}}

@@ -67,15 +67,6 @@ def test_labels_are_ignored_where_the_image_has_no_data(tmp_path, encoding, keep
     assert (loaded['gt_seg_map'][1:] == (UNLABELLED if keep else 255)).all()
 
 
-@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'int16', 'float32'])
-@pytest.mark.parametrize('channels', [1, 6])
-def test_lidar_channels_are_appended_as_they_are(tmp_path, dtype, channels):
-    raster = (np.random.default_rng(0).random((6, 5, channels)) * 300).astype(dtype)
-    result = LoadLidarChannels()(sample(lidar_path=write_npy(tmp_path, raster)))
-    assert result['img'].dtype == np.float32 and result['img'].shape == (6, 5, 3 + channels)
-    assert (result['img'][..., :3] == 7).all() and (result['img'][..., 3:] == raster).all()
-
-
 def test_lidar_channels_are_chosen_in_order(tmp_path):
     raster = np.arange(6 * 5 * 3, dtype=np.int16).reshape(6, 5, 3)
     path = write_npy(tmp_path, raster)

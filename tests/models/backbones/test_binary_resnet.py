@@ -103,10 +103,3 @@ def test_signs_without_a_learned_threshold_stay_at_zero(recipe):
     assert len(convs) == 12
     assert not any(c.input_bias.requires_grad or c.input_bias.any() for c in convs)
     assert not any(isinstance(m, RPReLU) for m in model.modules())
-
-
-def test_default_is_resnet_18():
-    model = MODELS.build(dict(type='BinaryResNet'))
-    convs = [m for m in model.modules() if isinstance(m, BinaryConv2d)]
-    # 4·(64·64·9) + 64·128·9 + 3·(128·128·9) + 128·256·9 + ... as in every ResNet-18
-    assert len(convs) == 16 and sum(c.weight.numel() for c in convs) == 10_985_472

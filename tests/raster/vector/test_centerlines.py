@@ -158,13 +158,6 @@ def test_lines_reach_the_edges_of_the_raster(trace, line, width):
         assert min(*end, *(np.array([400, 200]) - end)) < 1e-6
 
 
-def test_a_road_along_the_edge_stays_inside(trace):
-    lines, _ = trace(roads((200, 400), 12, [(-50, 4), (450, 4)]))
-    assert len(lines) == 1
-    # Ten rows of it are to be seen.
-    assert distance(lines, [(0, 5), (400, 5)]) < 3
-
-
 def test_stubs_are_pruned(trace):
     truth = [(-50, 100), (450, 100)]
     stubs = [[(x, 100), (x, 100 + 14 * side)] for x, side in zip(range(40, 380, 37), [1, -1] * 5)]

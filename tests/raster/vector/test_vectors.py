@@ -147,11 +147,3 @@ def test_simple_borders_leave_no_gaps(tmp_path, profile, metres):
     assert {tuple(point) for point in shapely.get_coordinates(simple)} <= corners
     drawn = draw(simple, fields['class_id'], ids.shape, profile['transform'])
     assert np.mean(drawn == ids) > 0.8
-
-
-def test_progress_ends_at_the_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(features_io, 'PIXELS_IN_STRIP', 1000)
-    shares = []
-    write_vectors(write_map(tmp_path / 'map.tif', blobs(), **UTM), tmp_path / 'map.fgb',
-                  progress=shares.append)
-    assert len(shares) > 10 and shares == sorted(shares) and shares[-1] == 1
