@@ -57,18 +57,6 @@ def png(folder: Path, name: str, seed: int = 0) -> Path:
     return rasters.write_raster(folder / name, paint((40, 50), 3, seed), driver='PNG')
 
 
-def test_pictures_of_a_folder_are_not_replaced_by_previews(refused, tmp_path):
-    (tmp_path / 'shots').mkdir()
-    png(tmp_path, 'shots/one.png')
-    png(tmp_path, 'shots/two.png', seed=1)
-    assert 'shots' in refused('shots', 'shots', '--preview', 'look.png')
-    # Neither where the files are named one by one, nor through a link to the folder.
-    line = refused('shots/one.png', 'shots/two.png', 'shots', '--preview', 'look.png')
-    assert 'shots/one.png' in line and 'is an input' in line
-    (tmp_path / 'link').symlink_to('shots')
-    assert 'is an input' in refused('shots/one.png', 'shots/two.png', 'link', '--preview', 'x.png')
-
-
 @pytest.mark.parametrize('overwrite', [[], ['--overwrite']])
 def test_no_output_is_an_input(refused, write_raster, tmp_path, overwrite):
     png(tmp_path, 'field.png')
@@ -179,26 +167,6 @@ def test_a_repeated_command_makes_what_is_missing_and_keeps_what_was_changed(
     (tmp_path / 'v.geojson').write_text('edited')
     assert 'v.geojson' in refused(*command)
     assert predict('image.tif', 'm.tif', '--vector', 'w.geojson') == 0
-
-
-def test_a_run_that_ended_among_the_companions_goes_on(predict, write_raster, tmp_path,
-                                                       monkeypatch):
-    from bhvit_seg.commands import predict_raster
-
-    write_raster((60, 70))
-    command = 'image.tif', 'm.tif', '--preview', 'p.png'
-
-    def half(raster, plan, args):
-        plan.preview.write_text('half')
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(predict_raster, 'write_pictures', half)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        predict(*command)
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
-    assert predict(*command) == 0
-    assert (tmp_path / 'p.png').read_bytes()[:4] == b'\x89PNG' and (tmp_path / 'p.html').exists()
 
 
 def test_addresses_are_mapped_once_and_again(predict, refused, write_raster, tmp_path, capsys):
