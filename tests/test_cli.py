@@ -92,12 +92,6 @@ def test_packed_models_and_rasters_need_no_torch(map_model, write_raster, tmp_pa
     assert b'"area_m2"' in (tmp_path / 'map.geojson').read_bytes()
 
 
-def test_without_rasterio_the_extra_is_named(sentence, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'rasterio', None)
-    line = sentence(main, 'predict-raster', 'image.tif', 'map.tif', '--packed', 'model.bhv')
-    assert 'rasterio' in line and 'bhvit_seg[raster]' in line
-
-
 def test_sample_passes_the_check_until_a_label_is_missing(tmp_path, capsys, repository, sentence):
     folder, config = tmp_path / 'sample', str(repository / CONFIG)
     assert main(['make-sample', str(folder), '--train', '3', '--val', '2', '--size', '64']) == 0

@@ -1,7 +1,5 @@
 """Every config is what its name says and builds; one of each kind is trained and predicts."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import shutil

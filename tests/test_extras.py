@@ -8,33 +8,18 @@ DECLARED = ['numpy', 'rasterio>=1.3; extra == "raster"', 'rich; extra == "raster
             'torch>=2.6; extra == "mm"', 'onedl-mmcv==2.3.*; extra == "mm"']
 
 
-@pytest.fixture
-def installed(monkeypatch, tmp_path):
-    """Pretend that the package is installed, and no checkout."""
-
-    def pretend():
-        monkeypatch.setattr(extras, 'ROOT', tmp_path)
-        monkeypatch.setattr(importlib.metadata, 'requires', lambda name: DECLARED)
-
-    return pretend
-
-
 def test_checkout_installs_its_extra(repository):
     assert extras.install_line('raster') == f'pip install -e "{repository}[raster]"'
     assert extras.install_line().startswith('pip install torch==')
     assert extras.reinstall_line() == f'pip install -e "{repository}"'
 
 
-def test_elsewhere_the_packages_of_the_extra_are_named(installed):
-    installed()
+def test_elsewhere_the_packages_of_the_extra_are_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(extras, 'ROOT', tmp_path)
+    monkeypatch.setattr(importlib.metadata, 'requires', lambda name: DECLARED)
     assert extras.install_line('raster') == 'pip install "rasterio>=1.3" rich'
     assert extras.install_line('mm') == (
         f'pip install {extras.TORCH} && pip install "onedl-mmcv==2.3.*"')
-
-
-def test_engine_is_built_again_from_the_sources(installed):
-    installed()
-    assert 'sources of bhvit_seg' in extras.reinstall_line()
 
 
 @pytest.mark.parametrize('module, extra', [('rasterio', 'raster'), ('skimage.measure', 'vector')])

@@ -76,14 +76,6 @@ def test_signal_gives_one_line(body, signum, start, tmp_path):
     assert errors == f'{word}: {kept}\n'
 
 
-def test_ignored_interrupt_stays_ignored(start, tmp_path):
-    (tmp_path / 'program.py').write_text(PROGRAM.format(
-        body='    os.kill(os.getpid(), 2); return 7'))
-    process = start('bash', '-c', f'trap "" INT; exec {sys.executable} program.py')
-    process.communicate(timeout=60)
-    assert process.returncode == 7
-
-
 @pytest.mark.parametrize('body', [
     "for _ in range(100000): print('line')",
     "print('line'); os.write(1, b'x' * 200000); print('line', flush=True)",

@@ -3,8 +3,6 @@
 That a resumed run records what an uninterrupted one does is in tests/training/test_recipe.py.
 """
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
@@ -99,13 +97,6 @@ def test_a_model_without_binary_layers_trains_without_it(tmp_path):
     train(tmp_path, 4, [statistics()], model=Toy(binary=False))
     assert not (tmp_path / FILE).exists()
     assert 'weight_statistics' not in load_checkpoint_safely(tmp_path / 'iter_4.pth')
-
-
-def test_an_end_between_looks_has_a_histogram_and_a_picture(tmp_path):
-    train(tmp_path, 2, [Script(WALK), statistics()])
-    record = record_of(tmp_path)
-    assert not record['looks'] and record['histograms'][-1]['iteration'] == 2
-    assert (tmp_path / PICTURE).is_file()
 
 
 @pytest.mark.parametrize('weight', [

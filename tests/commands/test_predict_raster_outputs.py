@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 from raster import rasters
@@ -56,21 +57,8 @@ def png(folder: Path, name: str, seed: int = 0) -> Path:
     return rasters.write_raster(folder / name, paint((40, 50), 3, seed), driver='PNG')
 
 
-def test_pictures_of_a_folder_are_not_replaced_by_previews(refused, tmp_path):
-    (tmp_path / 'shots').mkdir()
-    png(tmp_path, 'shots/one.png')
-    png(tmp_path, 'shots/two.png', seed=1)
-    assert 'shots' in refused('shots', 'shots', '--preview', 'look.png')
-    # Neither where the files are named one by one, nor through a link to the folder.
-    line = refused('shots/one.png', 'shots/two.png', 'shots', '--preview', 'look.png')
-    assert 'shots/one.png' in line and 'is an input' in line
-    (tmp_path / 'link').symlink_to('shots')
-    assert 'is an input' in refused('shots/one.png', 'shots/two.png', 'link', '--preview', 'x.png')
-
-
 @pytest.mark.parametrize('overwrite', [[], ['--overwrite']])
 def test_no_output_is_an_input(refused, write_raster, tmp_path, overwrite):
-    pytest.importorskip('pyogrio')
     png(tmp_path, 'field.png')
     write_raster((40, 50), name='road_probabilities.tif')
     assert 'is an input' in refused('field.png', 'm.tif', '--preview', 'field.png', *overwrite)
@@ -110,7 +98,6 @@ def test_sources_masks_and_the_model_are_inputs(refused, write_raster, tmp_path,
     ('plan_centerlines.fgb', ['--vector', 'plan.fgb', '--centerlines'])])
 def test_files_that_were_not_written_for_the_map_are_kept(there, options, refused, predict,
                                                           write_raster, tmp_path):
-    pytest.importorskip('pyogrio')
     write_raster((40, 50))
     (tmp_path / there).write_text('mine')
     line = refused('image.tif', 'm.tif', *options)
@@ -120,7 +107,6 @@ def test_files_that_were_not_written_for_the_map_are_kept(there, options, refuse
 
 
 def test_layers_of_a_geopackage_are_kept(refused, predict, write_raster, tmp_path):
-    pyogrio = pytest.importorskip('pyogrio')
     write_raster((60, 70))
     (tmp_path / 'text.gpkg').write_text('mine')
     assert 'is not a GeoPackage' in refused('image.tif', 'm.tif', '--vector', 'text.gpkg',
@@ -159,14 +145,6 @@ def test_outputs_of_one_run_are_different_files(refused, write_raster):
     write_raster((40, 50), name='a_probabilities.tif', seed=1)
     line = refused('a.tif', 'a_probabilities.tif', 'maps', '--probabilities')
     assert 'maps/a_probabilities.tif would be written twice' in line
-
-
-@pytest.mark.parametrize('options', [[], ['--preview', 'a.png'], ['--probabilities']])
-def test_folders_in_the_way_are_named(options, refused, write_raster, tmp_path):
-    write_raster((40, 50))
-    for name in ('a.png', 'm_probabilities.tif', *(['m.tif.aux.xml'] if not options else [])):
-        (tmp_path / name).mkdir()
-    assert 'is a folder' in refused('image.tif', 'm.tif', *options, '--overwrite')
 
 
 def test_a_repeated_command_makes_what_is_missing_and_keeps_what_was_changed(

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -49,17 +47,13 @@ def test_resuming_from_a_moved_work_dir(tiny_config, tmp_path):
     (['CONFIG', '--resume', 'nowhere.pth'], 'no checkpoint at nowhere.pth'),
     (['CONFIG', '--cfg-options', 'train_dataloadr.batch_size=3'], 'train_dataloadr'),
     (['CONFIG', '--cfg-options', 'max_iters=3'], 'max_iters'),
-    (['CONFIG', '--cfg-options', 'model.backbone.depth.x=3'], 'model.backbone.depth'),
     (['CONFIG', '--cfg-options', 'train_pipeline.77.type=X'], 'train_pipeline.77'),
     (['CONFIG', '--cfg-options', 'model.backbone.type.x=3'], 'model.backbone.type.x'),
     (['CONFIG', '--cfg-options', 'lr'], 'KEY=VALUE'),
-    (['CONFIG', '--cfg-options', 'model.decode_head.in_index=[(1]'], 'cannot be read'),
     (['CONFIG', '--cfg-options', 'model.backbone.depht=3'], 'depht'),
     (['CONFIG', '--cfg-options', 'model.backbone.type=UNett'], 'UNett'),
     (['CONFIG', '--cfg-options', 'train_dataloader.batch_sise=3'], 'batch_sise'),
-    (['CONFIG', '--cfg-options', 'train_cfg.max_itres=4'], 'max_itres'),
     (['CONFIG', '--cfg-options', 'optim_wrapper.optimizer.wieght_decay=0'], 'wieght_decay'),
-    (['CONFIG', '--cfg-options', 'param_scheduler.0.eta_mni=0'], 'eta_mni'),
     (['CONFIG', '--amp'], '--amp needs a GPU'),
     (['CONFIG', '--launcher', 'pytorch'], 'torchrun'),
     (['CONFIG', '--work-dir', '/dev/null/x'], '--work-dir'),

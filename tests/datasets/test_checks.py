@@ -90,13 +90,6 @@ def test_damage_is_found_and_named(scenes, build, name, damage, expected):
     assert re.search(expected, found)
 
 
-def test_image_smaller_than_a_patch(scenes, build):
-    for name in (IMAGE, MASK):
-        alter(scenes / name, lambda picture: picture[:3])
-    found, = problems(build(scenes))
-    assert f'{IMAGE} is 3x80 pixels, smaller than one 4x4 patch' in found
-
-
 def test_channels_and_classes_are_compared_with_the_model(scenes, build):
     assert f'{IMAGE.replace("1", "0")} has 3 channels' in problems(build(scenes), channels=4)[0]
     assert len(problems(build(scenes, lidar=True), channels=5)) == 4
@@ -128,12 +121,6 @@ def test_masks_of_other_ids_are_told_how_to_be_read(scenes, build, change, optio
         assert not report.problems and report.pixels.sum() == 4 * 64 * 80
 
 
-def test_one_class_is_not_advised_to_lose_the_other(scenes, build):
-    report = check(build(scenes, metainfo=dict(classes=('road',))))
-    assert "classes=('background', 'road')" in report.problems[0]
-    assert not any('reduce_zero_label' in text for text in report.problems + report.warnings)
-
-
 @pytest.mark.parametrize('encoding', ['ids', 'threshold', 'binary255'])
 def test_masks_in_colours_are_told_how_to_be_read(scenes, build, encoding):
     colours = np.full((64, 80, 3), (60, 70, 80), np.uint8)
@@ -143,11 +130,6 @@ def test_masks_in_colours_are_told_how_to_be_read(scenes, build, encoding):
     advice = {'#50463C': 'background', '#FF0000': 'road'}
     assert f'mask_encoding={advice}' in found[0] and 'scene_0000.png' in found[0]
     assert len(found) == 5 and not problems(build(scenes, mask_encoding=advice))
-
-
-def test_empty_class_is_a_warning(scenes, build):
-    report = check(build(scenes, metainfo=dict(classes=('a', 'b', 'pond'))))
-    assert not report.problems and 'pond (2)' in report.warnings[0]
 
 
 def test_missing_masks_are_a_problem_only_where_needed(scenes, build):

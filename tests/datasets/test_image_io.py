@@ -1,8 +1,6 @@
 """Files are read as they are, and a damaged one is named."""
 
-import importlib
 import io
-import os
 import sys
 
 import cv2
@@ -11,7 +9,6 @@ import pytest
 from PIL import Image, ImageOps
 from raster.rasters import write_raster
 
-from bhvit_seg.datasets.decoder_messages import collect_stderr
 from bhvit_seg.datasets.image_io import read_image, read_mask, read_pixels, read_raster
 from bhvit_seg.errors import UserError
 
@@ -134,13 +131,6 @@ def test_tiff_damaged_in_the_middle_is_named(tmp_path, picture, layout):
     is_refused(path)
 
 
-def test_other_output_on_stderr_passes(capfd):
-    with collect_stderr() as lines:
-        os.write(2, b'Corrupt JPEG data: something\nof another thread\n')
-    assert lines == ['Corrupt JPEG data: something']
-    assert capfd.readouterr().err == 'of another thread\n'
-
-
 # -------------------------------------------------------------------------- rasters and masks
 
 
@@ -177,12 +167,6 @@ def test_palette_mask_means_indices_or_colours(tmp_path):
         assert (read_mask(str(tmp_path / name)) == indices).all()
         assert (read_mask(str(tmp_path / name), colours=True) == colours[indices]).all()
         assert (read_pixels(str(tmp_path / name))[0] == colours[indices]).all()
-
-
-def test_bilevel_mask_is_0_and_255(tmp_path):
-    bits = np.random.default_rng(0).random((9, 7)) > 0.5
-    Image.fromarray(bits).save(tmp_path / 'a.png')
-    assert (read_mask(str(tmp_path / 'a.png')) == np.where(bits, 255, 0)).all()
 
 
 def test_aerial_images_may_have_many_pixels(tmp_path, picture, monkeypatch):
@@ -238,11 +222,6 @@ def test_more_than_8_bits_are_not_colours(tmp_path, picture, suffix, channels):
     path = write(tmp_path / f'alpha{suffix}', np.dstack([*[deep] * (3 // channels), deep[..., :1]]))
     is_refused(path, [read_image], r'alpha.*16.*unchanged')
     assert read_pixels(path, 'unchanged')[0].dtype == np.uint16
-
-
-def test_complex_values_are_no_image(tmp_path):
-    path = write_tiff(tmp_path / 'radar.tif', np.ones((2, 9, 8), np.complex64))
-    is_refused(path, [lambda path: read_pixels(path, 'unchanged')], 'complex64')
 
 
 @pytest.mark.parametrize('suffix', ['.png', '.jpg'])
@@ -310,17 +289,6 @@ def test_where_a_geotiff_has_no_data(tmp_path, case, color_type):
     assert found is None if not gaps.any() else (found == gaps).all()
 
 
-@pytest.mark.parametrize('photometric', ['PALETTE', 'MINISWHITE'])
-def test_nodata_that_is_no_colour_is_not_looked_for_among_colours(tmp_path, photometric):
-    rasterio = pytest.importorskip('rasterio')
-    with rasterio.open(tmp_path / 'a.tif', 'w', 'GTiff', 4, 2, 1, dtype='uint8', nodata=0,
-                       photometric=photometric) as file:
-        file.write(np.array([[0, 0, 1, 1], [255, 255, 7, 7]], np.uint8), 1)
-        if photometric == 'PALETTE':
-            file.write_colormap(1, {0: (255, 255, 255, 255), 1: (0, 0, 0, 255)})
-    assert read_pixels(str(tmp_path / 'a.tif'))[1] is None
-
-
 def test_values_that_mean_no_data_are_replaced(tmp_path):
     bands = np.random.default_rng(0).random((5, 6, 5)).astype(np.float32)
     bands[2, 1], bands[0, 4, 4], bands[:, 0, 0] = np.nan, np.inf, -9999
@@ -342,14 +310,6 @@ def test_tiff_without_rasterio_is_named(tmp_path, picture, monkeypatch):
     path = write(tmp_path / 'a.tif', picture)
     monkeypatch.setitem(sys.modules, 'rasterio', None)
     is_refused(path, match='rasterio.*pip install')
-
-
-@pytest.mark.parametrize('name', ['cv2', 'PIL'])
-def test_missing_decoders_are_named(monkeypatch, name):
-    monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, 'bhvit_seg.datasets.image_io')
-    with pytest.raises(UserError, match=f'{name}.*pip install'):
-        importlib.import_module('bhvit_seg.datasets.image_io')
 
 
 @pytest.mark.data

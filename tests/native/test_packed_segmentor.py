@@ -156,10 +156,3 @@ def test_missing_engine_says_what_to_install(monkeypatch, packed):
     monkeypatch.delattr(bhvit_seg.native, '_engine', raising=False)
     with pytest.raises(UserError, match=r'compiler .* pip install'):
         PackedSegmentor(packed('mini'))
-
-
-@pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='this system has no named pipes')
-def test_named_pipe_is_refused_at_once(engine, tmp_path):
-    os.mkfifo(tmp_path / 'pipe.bhv')
-    with pytest.raises(UserError, match='pipe.bhv.*not a regular file'):
-        PackedSegmentor(tmp_path / 'pipe.bhv')

@@ -156,14 +156,6 @@ def test_values_beyond_16_bits_cannot_be_forced(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_auxiliary_heads_and_optimizers_do_not_count_as_size(tmp_path):
-    alone = pack_model(build_segmentor(), tmp_path / 'x.bhv')
-    auxiliary = dict(type='FCNHead', in_channels=128, in_index=2, channels=8, num_classes=5,
-                     loss_decode=dict(type='CrossEntropyLoss'))
-    both = pack_model(build_segmentor(auxiliary_head=auxiliary), tmp_path / 'y.bhv')
-    assert both.float32_bytes == alone.float32_bytes and both.total == alone.total
-
-
 def test_inputs_are_not_overwritten(experiment, tmp_path):
     image, link = tmp_path / 'a.png', tmp_path / 'link'
     Image.fromarray(generate_scene(0, (32, 48)).image).save(image)

@@ -7,19 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from raster.rasters import write_raster as write
 from scipy import ndimage
 
 from bhvit_seg.errors import UserError
-
-rasterio = pytest.importorskip('rasterio', reason="needs pip install 'bhvit_seg[raster]'")
-
-from bhvit_seg.inference.windows import Window  # noqa: E402
-from bhvit_seg.raster import collars  # noqa: E402
-from bhvit_seg.raster.options import ReadOptions  # noqa: E402
-from bhvit_seg.raster.reading import RasterSource  # noqa: E402
+from bhvit_seg.inference.windows import Window
+from bhvit_seg.raster import collars
+from bhvit_seg.raster.options import ReadOptions
+from bhvit_seg.raster.reading import RasterSource
 
 
 def options(border: str | None, **given) -> ReadOptions:
@@ -282,10 +280,3 @@ def test_the_real_collar(data_root):
     collar_side = down < np.interp(along, [0, 950, 1600, 1860, 2047], [860, 340, 90, 5, 0])
     assert invalid[collar_side].all() and (brightest[collar_side] <= 30).all()
     assert (invalid & image_side).sum() < 300
-
-
-@pytest.mark.data
-@pytest.mark.parametrize('name', ['pix4d_alpha_nodata.tif', 'm_4709963_se_14_1_20200831.tif'])
-def test_real_images_without_an_undeclared_collar_stay(data_root, name):
-    path = data_root / 'geotiff' / name
-    np.testing.assert_array_equal(valid_of(path, 'auto'), valid_of(path, None))

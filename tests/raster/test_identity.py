@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from pathlib import Path
 
 import numpy as np
 from raster.rasters import write_raster
@@ -49,9 +47,3 @@ def test_files_and_those_they_refer_to(tmp_path):
     assert print_of(outer) != second
 
 
-def test_a_raster_in_a_tar_archive(tmp_path):
-    write_raster(tmp_path / 'tile.tif', noise())
-    packed = Path(shutil.make_archive(str(tmp_path / 'flight'), 'tar', tmp_path, 'tile.tif'))
-    first = print_of(f'/vsitar/{packed}/tile.tif')
-    os.utime(packed, ns=(7, 7))
-    assert print_of(f'/vsitar/{packed}/tile.tif') != first

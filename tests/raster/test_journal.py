@@ -1,7 +1,5 @@
 """The journal: what is in it is whole, belongs to the run, and to one process."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Maps of whole rasters: against a plain computation, and the same pixels from any worker."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """What is said of a raster before it is mapped."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import rasterio

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from raster.strips import CLASSES, PALETTE, SIZE, draw_labels, names_in, place, strips
 
 import bhvit_seg
@@ -21,8 +22,6 @@ from bhvit_seg.raster.writing import (
     write_labels,
     write_probabilities,
 )
-
-rasterio = pytest.importorskip('rasterio')
 
 AFFINE = rasterio.Affine(0.1, 0, 1 / 3, 0, -0.3, 2 / 3)
 
@@ -148,22 +147,6 @@ def test_overviews_hold_every_other_label(tmp_path, labels):
                                  np.minimum(columns + j, SIZE[1] - 1))]
                    for i in range(factor) for j in range(factor)]
         assert (np.stack(covered) == ids).any(axis=0).all()
-
-
-@pytest.mark.parametrize(('size', 'tile', 'cog'), [
-    ((200, 20_500), 512, False), ((66_001, 530), 512, True), ((1030, 1026), 16, False)])
-def test_shapes_whose_overviews_have_rounded_factors(tmp_path, size, tile, cog):
-    """rasterio says 255 or 264, for one, where an overview has every 256th row."""
-    write_labels(tmp_path / 'map.tif', place(size),
-                 ((top, np.zeros((min(512, size[0] - top), size[1]), np.uint8))
-                  for top in range(0, size[0], 512)), CLASSES, PALETTE,
-                 OutputOptions(cog=cog, tile=tile, compress='none'))
-    told, = gdalinfo(tmp_path / 'map.tif')['bands']
-    expected = []
-    while not expected or max(expected[-1]) > tile:
-        factor = 2 ** (len(expected) + 1)
-        expected.append([int(np.ceil(side / factor)) for side in size[::-1]])
-    assert [overview['size'] for overview in told['overviews']] == expected
 
 
 @pytest.mark.parametrize('size, levels, compress, cog', [

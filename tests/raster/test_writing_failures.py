@@ -1,7 +1,5 @@
 """Writing maps on disks that fail, and for programs that fail or are killed."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal
@@ -16,8 +14,6 @@ from bhvit_seg.errors import UserError
 from bhvit_seg.raster import writing
 from bhvit_seg.raster.journal import Journal
 from bhvit_seg.raster.writing import OutputOptions, write_labels, write_probabilities
-
-pytest.importorskip('rasterio')
 
 
 @pytest.fixture(scope='module')

@@ -25,7 +25,6 @@ def no_gpu(monkeypatch):
 @pytest.mark.parametrize('lines, words', [
     ([LOSS.format('WeightedCrossEntropyLoss', 'class_weight=[1., 2., 3.]')],
      ['model.decode_head.loss_decode.class_weight has 3 values for 2 classes']),
-    ([LOSS.format('CrossEntropyLoss', 'class_weight=[1.]')], ['has 1 values for 2 classes']),
     ([AUXILIARY.format(4, [1.0] * 5)],
      ['model.auxiliary_head.0.loss_decode.1.class_weight has 5 values for 4 classes']),
     (["model['decode_head'].update(num_classes=1)"], ['model.decode_head.num_classes is 1']),
@@ -36,8 +35,6 @@ def no_gpu(monkeypatch):
      ['stride is (16, 28)', 'crop_size=(32, 24)']),
     (["default_hooks['checkpoint'].update(save_best='mIou')"], ["save_best is 'mIou'", 'mIoU']),
     (["val_evaluator.update(prefix='val')"], ["save_best is 'mIoU'", 'val/mIoU']),
-    ([LOSS.format('CrossEntropyLoss', 'loss_weight=0')],
-     ['model.decode_head.loss_decode.loss_weight is 0']),
     ([LOSS.format('CrossEntropyLoss', 'loss_weight=0.0'), AUXILIARY.format(2, None)],
      ['model.decode_head.loss_decode.loss_weight is 0']),
 ])
@@ -64,9 +61,6 @@ def test_what_cannot_work_is_one_sentence(lines, words, tiny_config):
     *([f'param_scheduler = [{schedule}]'] for schedule in (
         '', "dict(type='LinearLR', start_factor=0.1, end=5, by_epoch=False)",
         "dict(type='MultiStepLR', milestones=[3, 6], by_epoch=False)",
-        "dict(type='StepLR', step_size=12, by_epoch=False), "
-        "dict(type='ConstantLR', factor=0.5, by_epoch=False)",
-        "dict(type='PolyLR', power=0.9, by_epoch=False)",
         "dict(type='CosineAnnealingLR', end=3, convert_to_iter_based=True)")),
 ])
 def test_what_works_passes(lines, tiny_config):
@@ -94,7 +88,6 @@ def test_examples_of_the_documentation_are_sound(repository, tmp_path):
                                     'param_scheduler.1.end=700', 'param_scheduler.1.T_max=670']),
     ({'train_cfg.max_iters': 400}, ['ends at iteration 500', 'training stops before']),
     ({'param_scheduler.1.T_max': 200}, ['ends at iteration 230', 'the last 270']),
-    ({'param_scheduler': [dict(type='PolyLR', end=90, by_epoch=False)]}, ['iteration 90']),
     ({'param_scheduler': dict(type='CosineRestartLR', periods=[100, 300], by_epoch=False,
                               restart_weights=[1, 1], eta_min=0)}, ['iteration 400']),
     ({'param_scheduler.1.by_epoch': True}, ['param_scheduler.1.by_epoch=False']),

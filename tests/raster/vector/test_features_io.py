@@ -6,7 +6,10 @@ import subprocess
 import sys
 
 import numpy as np
+import pyogrio
 import pytest
+import rasterio
+import shapely
 from raster.layers import (
     COLOURS,
     SUFFIXES,
@@ -19,18 +22,13 @@ from raster.layers import (
     write_project,
 )
 from raster.rasters import NAMES, NODATA, write_map
+from rasterio.control import GroundControlPoint
+from rasterio.transform import Affine
+from rasterio.warp import transform as warp
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.raster.vector.centerlines import write_centerlines
 from bhvit_seg.raster.vector.vectors import write_vectors
-
-rasterio = pytest.importorskip('rasterio')
-pyogrio = pytest.importorskip('pyogrio')
-shapely = pytest.importorskip('shapely')
-
-from rasterio.control import GroundControlPoint  # noqa: E402
-from rasterio.transform import Affine  # noqa: E402
-from rasterio.warp import transform as warp  # noqa: E402
 
 
 @pytest.mark.parametrize('suffix', SUFFIXES)

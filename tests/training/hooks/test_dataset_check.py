@@ -66,15 +66,6 @@ def test_bad_data_end_the_run_with_one_sentence(runner, scenes, tmp_path, split)
     assert str(report) in str(error.value) and '0.png' in report.read_text()
 
 
-def test_only_chosen_splits_are_checked(runner, scenes):
-    next((scenes / 'annotations' / 'val').iterdir()).unlink()
-    DatasetCheckHook(splits=['train']).before_train(runner)
-    with pytest.raises(UserError, match='has no mask'):
-        DatasetCheckHook(splits=['val']).before_val(runner)
-    with pytest.raises(UserError, match="'all'"):
-        DatasetCheckHook(splits=['all'])
-
-
 def test_other_processes_end_too(runner, scenes, monkeypatch):
     """A process that is not the main one raises the main one's sentence without looking."""
     from bhvit_seg.training.hooks import dataset_check
