@@ -45,5 +45,3 @@ def test_files_and_those_they_refer_to(tmp_path):
     assert {name for name, *_ in second['files']} == {'outer.vrt', 'mosaic.vrt', 'tile.tif'}
     os.utime(tile, ns=(2, 2))
     assert print_of(outer) != second
-
-
