@@ -8,18 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bhvit_seg.errors import UserError, command, first_line
-from bhvit_seg.fileio import make_output_folder, write_json
-from bhvit_seg.training.hooks.weight_record import (
+from benchmarks.hooks.weight_record import (
     COLOURS,
     FILE,
     SIDE,
     WeightRecord,
     draw_histogram,
     draw_shares,
-    new_figure,
-    save_figure,
 )
+from bhvit_seg.errors import UserError, command, first_line
+from bhvit_seg.fileio import make_output_folder, write_json
+from bhvit_seg.training.imitation import new_figure, save_figure
 
 
 def compare_oscillation(work_dirs: Sequence[str | Path],
@@ -108,12 +107,13 @@ def histogram_figure(records: Sequence[WeightRecord], names: Sequence[str]):
     """Draw the histograms of latent weights in panels on common axes."""
     figure = new_figure(1 + 4.5 * len(records), 3.6)
     panels = figure.subplots(1, len(records), squeeze=False, sharex=True, sharey=True)[0]
+    widest = []
     for panel, record, name, colour in zip(panels, records, names, COLOURS):
         draw_histogram(panel, record, colour)
+        widest.append(panel.get_xlim()[1])
         panel.set_title(f'{name}, {record.histograms[-1]["iteration"]} iterations', fontsize=10)
         panel.label_outer()
-    widest = max(record.reach() for record in records)
-    panels[0].set_xlim(-widest, widest)
+    panels[0].set_xlim(-max(widest), max(widest))
     return figure
 
 
@@ -121,8 +121,12 @@ def flip_figure(records: Sequence[WeightRecord], names: Sequence[str]):
     """Draw the shares of weights that flipped, and of those near 0, on axes of their own."""
     figure = new_figure(10, 3.6)
     left, right = figure.subplots(1, 2)
-    draw_shares(left, records, names, 'flipped')
-    draw_shares(right, records, names, 'near_zero')
+    for axis, share in ((left, 'flipped'), (right, 'near_zero')):
+        for later, record, name, colour in zip(
+                reversed(range(len(records))), records, names, COLOURS):
+            # Broader than later curves, so that coinciding ones remain visible.
+            draw_shares(axis, record, share, label=name, color=colour,
+                        linewidth=1.4 + 1.3 * later)
     left.legend(frameon=False, fontsize=9)
     return figure
 

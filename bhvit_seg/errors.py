@@ -112,7 +112,6 @@ class _Interruption:
         self.text = ''
         self.process = os.getpid()
         self.before: dict[int, object] = {}
-        self.unraisable = sys.unraisablehook
 
     def __enter__(self) -> _Interruption:
         if threading.current_thread() is threading.main_thread():
@@ -120,13 +119,11 @@ class _Interruption:
                 # Ignored signals, as with nohup, stay ignored.
                 if signal.getsignal(signum) is not signal.SIG_IGN:
                     self.before[signum] = signal.signal(signum, self.handle)
-            sys.unraisablehook = self.repeat
         return self
 
     def __exit__(self, *error) -> None:
         for signum, handler in self.before.items():
             signal.signal(signum, handler)
-        sys.unraisablehook = self.unraisable
 
     def handle(self, signum: int, frame) -> None:
         if os.getpid() != self.process:
@@ -135,24 +132,7 @@ class _Interruption:
         self.signum = self.signum or signum
         if not self.text:
             self.text = _explanations[0]() if _explanations else NOTHING_TO_KEEP
-        while frame is not None and not _explanations:
-            if frame.f_code.co_filename == '<frozen importlib._bootstrap>':
-                # Half imported packages swallow a KeyboardInterrupt or crash on it.
-                self.report()
-                os._exit(128 + self.signum)
-            frame = frame.f_back
         raise KeyboardInterrupt
-
-    def repeat(self, unraisable) -> None:
-        """Interrupt again where Python had to drop the KeyboardInterrupt, as in a destructor."""
-        if self.signum and issubclass(unraisable.exc_type, KeyboardInterrupt):
-            threading.Timer(0.05, os.kill, (self.process, self.signum)).start()
-        else:
-            self.unraisable(unraisable)
-
-    def report(self) -> None:
-        name = 'interrupted' if self.signum == signal.SIGINT else 'terminated'
-        say(f'{name}: {self.text}')
 
 
 def say(line: str) -> None:
@@ -162,21 +142,9 @@ def say(line: str) -> None:
         print(('\n' if sys.stderr.isatty() else '') + line, file=sys.stderr, flush=True)
 
 
-def closed(stream) -> bool:
-    """Tell whether the reader of the pipe behind an output stream is gone."""
-    import select
-
-    try:
-        poll = select.poll()
-        poll.register(stream.fileno(), select.POLLOUT)
-        return any(event & select.POLLERR for _, event in poll.poll(0))
-    except (AttributeError, OSError, ValueError):
-        return False  # no poll on this system, or a stream without a file
-
-
-def discard(*streams) -> None:
-    """Redirect streams, with what they still hold, to the null device."""
-    for stream in streams:
+def discard_output() -> None:
+    """Redirect the standard streams, with what they still hold, to the null device."""
+    for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError), open(os.devnull, 'wb') as no:
             os.dup2(no.fileno(), stream.fileno())
 
@@ -184,16 +152,15 @@ def discard(*streams) -> None:
 def end(error: BaseException, interruption: _Interruption) -> None:
     """End the process as :func:`command` says; return if the error is a bug."""
     if interruption.signum or isinstance(error, KeyboardInterrupt):
-        interruption.report()
         signum = interruption.signum or signal.SIGINT
+        name = 'interrupted' if signum == signal.SIGINT else 'terminated'
+        say(f'{name}: {interruption.text or NOTHING_TO_KEEP}')
         # A second Ctrl-C while threads are joined ends the process at once.
         interruption.before[signum] = signal.SIG_DFL
         sys.exit(128 + signum)
-    gone = [stream for stream in (sys.stdout, sys.stderr) if closed(stream)]
     # rich ends the process itself
-    if gone or isinstance(error, SystemExit) and any(
-            isinstance(cause, BrokenPipeError) for cause in causes(error)):
-        discard(*gone)
+    if any(isinstance(cause, BrokenPipeError) for cause in causes(error)):
+        discard_output()
         sys.exit(CLOSED_PIPE)
     sentence = sentence_of(error)
     if sentence:
@@ -201,7 +168,7 @@ def end(error: BaseException, interruption: _Interruption) -> None:
         try:
             sys.stdout.flush()
         except (AttributeError, OSError):
-            discard(sys.stdout)
+            discard_output()
         sys.exit(BAD_INPUT)
 
 

@@ -1,7 +1,5 @@
 """Fixtures shared by all tests."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import importlib.util
@@ -47,14 +45,17 @@ def _fail_skips(report):
     return report
 
 
-# Their test files import rasterio and pyproj.
-RASTERS = [] if all(map(importlib.util.find_spec, ('rasterio', 'pyproj'))) else [
-    'raster', 'commands/test_predict_raster*.py', 'benchmarks/test_raster.py']
+# Their test files import these.
+RASTER_PACKAGES = 'rasterio', 'pyproj', 'shapely', 'pyogrio', 'skimage'
+RASTERS = [] if all(map(importlib.util.find_spec, RASTER_PACKAGES)) else [
+    'raster', 'commands/test_predict_raster*.py', 'commands/test_score_raster.py',
+    'benchmarks/test_raster.py']
 collect_ignore_glob = RASTERS
 
 
 def pytest_report_header():
-    return f'left out for want of rasterio and pyproj: {", ".join(RASTERS)}' if RASTERS else None
+    return (f'left out for want of {", ".join(RASTER_PACKAGES)}: {", ".join(RASTERS)}'
+            if RASTERS else None)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -182,6 +183,23 @@ def protected_folder() -> Iterator[Path]:
             if root:
                 os.setresuid(0, 0, 0)
             os.chmod(name, 0o700)
+
+
+@pytest.fixture
+def file_limit() -> Callable[[int], contextlib.AbstractContextManager]:
+    """A function for ``with``: no file grows beyond a number of bytes, as on a full disk."""
+    import resource
+
+    @contextlib.contextmanager
+    def limit(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit
 
 
 @pytest.fixture(scope='session')

@@ -46,12 +46,6 @@ def test_examples_in_the_help_of_each_command_are_accepted(name, capsys):
         parser.parse_args(arguments)
 
 
-@pytest.mark.parametrize('typed, meant', [('trian', 'train'), ('predict_raster', 'predict-raster')])
-def test_nearest_command_is_offered(typed, meant, sentence):
-    said = sentence(main, typed)
-    assert typed in said and f'did you mean {meant}?' in said
-
-
 @pytest.mark.parametrize('arguments', [['operate'], ['doctor', '--quick'], []])
 def test_unknown_command_and_option_are_errors(arguments, capsys):
     with pytest.raises(SystemExit) as end:
@@ -96,12 +90,6 @@ def test_packed_models_and_rasters_need_no_torch(map_model, write_raster, tmp_pa
     assert '1 predicted' in done.stdout and 'pixel accuracy' in done.stdout
     assert (tmp_path / 'out' / 'labels' / 'image.png').is_file()
     assert b'"area_m2"' in (tmp_path / 'map.geojson').read_bytes()
-
-
-def test_without_rasterio_the_extra_is_named(sentence, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'rasterio', None)
-    line = sentence(main, 'predict-raster', 'image.tif', 'map.tif', '--packed', 'model.bhv')
-    assert 'rasterio' in line and 'bhvit_seg[raster]' in line
 
 
 def test_sample_passes_the_check_until_a_label_is_missing(tmp_path, capsys, repository, sentence):

@@ -1,5 +1,4 @@
 import os
-import pathlib
 import re
 import shutil
 import subprocess
@@ -112,22 +111,3 @@ def test_source_archive_has_what_builds_and_what_tests(sources, repository, tmp_
         wanted |= found
     assert wanted <= names, sorted(wanted - names)
     assert not [name for name in names if name.endswith(('.so', '.pyc'))]
-
-
-def test_compilers_run_as_the_memory_allows(repository, monkeypatch):
-    def jobs(available):
-        files = {'/proc/meminfo': f'MemTotal: 9999999 kB\nMemAvailable: {available >> 10} kB\n'}
-        monkeypatch.setattr(pathlib.Path, 'read_text', lambda path, *_: files.get(
-            str(path), 'max\n'))
-        return namespace['compile_jobs']()
-
-    import setuptools
-
-    monkeypatch.setattr(setuptools, 'setup', lambda **kwargs: None)
-    namespace = {'__file__': str(repository / 'setup.py'), '__name__': 'setup'}
-    exec((repository / 'setup.py').read_text(), namespace)
-    monkeypatch.delenv('MAX_JOBS', raising=False)
-    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: set(range(8)))
-    assert [jobs(giga << 30) for giga in (0, 1, 2, 4, 64)] == [1, 1, 3, 6, 8]
-    monkeypatch.setenv('MAX_JOBS', '5')
-    assert jobs(0) == 5

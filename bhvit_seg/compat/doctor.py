@@ -18,15 +18,10 @@ from bhvit_seg.errors import UserError, first_line
 from bhvit_seg.extras import engine_failure, install_line, reinstall_line
 
 PYTHON_FOR_STACK = (3, 10)
-# By extra: the distributions of mmseg, mmengine and mmcv, and the versions that were tested.
-STACKS = {
-    'mm': {'mmseg': ('onedl-mmsegmentation', '1.4'), 'mmengine': ('onedl-mmengine', '0.10'),
-           'mmcv': ('onedl-mmcv', '2.3')},
-    'openmmlab': {'mmseg': ('mmsegmentation', '1.2.2'), 'mmengine': ('mmengine', '0.10.7'),
-                  'mmcv': ('mmcv', '2.1.0')},
-}
-# Other distributions that write into the same folders.
-SAME_FOLDERS = {'mmcv': ('mmcv-lite', 'mmcv-full', 'onedl-mmcv-lite')}
+# The distributions of each module, by extra; others write into the same folders.
+STACKS = {'mmseg': {'mm': 'onedl-mmsegmentation', 'openmmlab': 'mmsegmentation'},
+          'mmengine': {'mm': 'onedl-mmengine', 'openmmlab': 'mmengine'},
+          'mmcv': {'mm': 'onedl-mmcv', 'openmmlab': 'mmcv', 'lite': 'mmcv-lite'}}
 # By extra: its commands, and its packages in the order of their dependencies.
 TASKS = {
     'predict': ('predict --packed', ('cv2', 'PIL')),
@@ -53,8 +48,7 @@ class Task:
 class Diagnosis:
     system: str  # the interpreter and the processor
     tasks: list[Task] = field(default_factory=list)  # the engine of packed models first
-    problems: list[str] = field(default_factory=list)  # what is broken, not what is not installed
-    remedy: str = ''  # the command that corrects them
+    problems: list[str] = field(default_factory=list)  # what is broken, and how to correct it
 
 
 def examine(instruction_sets: Callable[[], list[str]]) -> Diagnosis:
@@ -62,89 +56,56 @@ def examine(instruction_sets: Callable[[], list[str]]) -> Diagnosis:
     flags = ' '.join(cpu_flags()) or 'no vector instructions known'
     found = Diagnosis(f'bhvit_seg {bhvit_seg.__version__}, Python {platform.python_version()}, '
                       f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {flags}')
-    engine_remedy = examine_engine(found, instruction_sets)
-    # By module the installed distributions that provide it, with their versions.
-    installed = {module: versions([stack[module][0] for stack in STACKS.values()]
-                                  + list(SAME_FOLDERS.get(module, ()))) for module in STACKS['mm']}
-    clobbered = any(len(distributions) > 1 for distributions in installed.values())
-    stack = 'openmmlab' if not clobbered and any(
-        name in installed[module] for module, (name, _) in STACKS['openmmlab'].items()) else 'mm'
-    failures: dict[str, str] = {}
+    examine_engine(found, instruction_sets)
+    stacks = {module: versions(names.values()) for module, names in STACKS.items()}
+    stack = 'openmmlab' if 'mmsegmentation' in stacks['mmseg'] else 'mm'
+    for module, installed in stacks.items():
+        if len(installed) > 1:
+            found.problems.append(
+                f"{' and '.join(installed)} both provide {module} and overwrite each other's "
+                f'files: pip uninstall -y {" ".join(installed)} && {install_line("mm")}')
+    told = set()
     for extra, (name, modules) in TASKS.items():
-        for module in modules:
-            if module not in failures:
-                failures[module] = import_failure(module)
-        missing = [module for module in modules if failures[module] == 'missing']
         if extra == 'mm' and sys.version_info < PYTHON_FOR_STACK:
             found.tasks.append(Task(name, 'needs Python 3.10 or newer', False))
             continue
-        there = ', '.join(describe(module, installed.get(module, {})) for module in modules
-                          if module not in missing)
-        absent = f'not installed: {", ".join(missing)}' if missing else ''
+        line = install_line(stack if extra == 'mm' else extra)
+        failures = {module: import_failure(module) for module in modules}
+        missing = [module for module in modules if failures[module] == 'missing']
+        there = [describe(module, stacks.get(module, {})) for module in modules
+                 if module not in missing]
         found.tasks.append(Task(
-            name, '; '.join(filter(None, [there, absent])),
-            not any(failures[module] for module in modules),
-            install_line(stack if extra == 'mm' else extra) if missing else ''))
-    found.remedy = report_problems(found.problems, installed, stack, failures) or engine_remedy
+            name, '; '.join(filter(None, [', '.join(there), missing and (
+                f'not installed: {", ".join(missing)}')])),
+            not any(failures.values()), line if missing else ''))
+        for module in modules:
+            if failures[module] not in ('', 'missing') and module not in told:
+                told.add(module)
+                found.problems.append(f'{module} does not import ({failures[module]}): {line}')
     return found
 
 
-def examine_engine(found: Diagnosis, instruction_sets: Callable[[], list[str]]) -> str:
-    """Add the engine to the tasks; return the remedy, or '' if it works."""
+def examine_engine(found: Diagnosis, instruction_sets: Callable[[], list[str]]) -> None:
+    """Add the engine to the tasks, and why it does not work to the problems."""
     name = 'the engine of packed models'
     if import_failure('numpy'):
         found.tasks.append(Task(name, 'NumPy does not import', False))
-        found.problems.append('NumPy, which everything needs, is not installed or does not import')
-        return 'pip install numpy'
+        found.problems.append('NumPy, which everything needs, does not import: pip install numpy')
+        return
     try:
         found.tasks.append(Task(name, ', '.join(instruction_sets()), True))
-        return ''
     except UserError:
         reason = engine_failure()
-    found.tasks.append(Task(name, 'not compiled' if reason else 'missing', False))
-    found.problems.append(
-        f'the engine of packed models could not be compiled when bhvit_seg was installed: {reason}'
-        if reason else 'the engine of packed models is not built for this Python')
-    compiler = any(map(shutil.which, ('c++', 'g++', 'clang++')))
-    return ('' if compiler else 'apt-get install g++ && ') + reinstall_line()
+        found.tasks.append(Task(name, 'not compiled' if reason else 'missing', False))
+        compiler = any(map(shutil.which, ('c++', 'g++', 'clang++')))
+        found.problems.append(
+            (f'the engine of packed models could not be compiled when bhvit_seg was installed '
+             f'({reason}): ' if reason else
+             'the engine of packed models is not built for this Python: ')
+            + ('' if compiler else 'apt-get install g++ && ') + reinstall_line())
 
 
-def report_problems(problems: list[str], installed: dict[str, dict[str, str]], stack: str,
-                    failures: dict[str, str]) -> str:
-    """Add the problems with the packages; return the remedy, or '' if there are none."""
-    before = len(problems)
-    problems += [f"{' and '.join(found)} both provide {name} and overwrite each other's files"
-                 for name, found in installed.items() if len(found) > 1]
-    missing = [name for name in installed if failures.get(name) == 'missing']
-    if missing and len(missing) < len(installed):
-        problems.append(f'not installed: {", ".join(missing)}')
-    for name, found in installed.items():
-        if len(found) == 1:
-            (have, version), = found.items()
-            wanted, tried = STACKS[stack][name]
-            if have != wanted:
-                problems.append(f'{have} does not belong with {STACKS[stack]["mmseg"][0]}, which '
-                                f'comes with {wanted}')
-            elif version != tried and not version.startswith(tried + '.'):
-                problems.append(f'{wanted} is {version}, but {tried} is what works here')
-    broken = {name: failure for name, failure in failures.items() if failure not in ('', 'missing')}
-    problems += [f'{name} does not import: {failure}' for name, failure in broken.items()]
-    if len(problems) == before:
-        return ''
-    if sys.version_info < PYTHON_FOR_STACK:
-        return 'make install PYTHON=python3.11'
-    if 'libGL' in failures.get('cv2', ''):
-        return 'apt-get install libgl1   # or: pip install opencv-python-headless'
-    if broken and not set(broken) & {*installed, 'torch', 'cv2'}:
-        return install_line(next(extra for extra, (_, modules) in TASKS.items()
-                                 if set(modules) & set(broken)))
-    wrong = sorted({name for found in installed.values() for name in found})
-    only_missing = problems[before:] == [f'not installed: {", ".join(missing)}']
-    uninstall = '' if only_missing or not wrong else f'pip uninstall -y {" ".join(wrong)} && '
-    return uninstall + install_line(stack)
-
-
-def versions(distributions: list[str]) -> dict[str, str]:
+def versions(distributions) -> dict[str, str]:
     """Return the versions of installed distributions by name."""
     found = {}
     for name in distributions:
@@ -190,16 +151,10 @@ def cpu_flags() -> list[str]:
 
 def render(found: Diagnosis) -> str:
     width = max(len(task.name) for task in found.tasks)
-    encoding = getattr(sys.stdout, 'encoding', None) or ''  # closed: sys.stdout is None
-    good = '✓' if 'utf' in encoding.lower() else '+'
     lines = [found.system, '']
     for task in found.tasks:
-        lines.append(f'{good if task.works else "-"} {task.name:<{width}}  {task.found}')
+        lines.append(f'{"+" if task.works else "-"} {task.name:<{width}}  {task.found}')
         if task.install:
             lines.append(f'  {"":<{width}}  to add it: {task.install}')
-    lines += ['', *(f'problem: {problem}' for problem in found.problems)]
-    if not found.problems:
-        lines.append('no problem with what is installed')
-    if found.remedy:
-        lines.append(f'to correct it: {found.remedy}')
-    return '\n'.join(lines)
+    problems = [f'problem: {problem}' for problem in found.problems]
+    return '\n'.join([*lines, '', *(problems or ['no problem with what is installed'])])

@@ -166,55 +166,6 @@ std::pair<double, double> limits(const std::string& isa) {
   return products;
 }
 
-// Integer products of a binary convolution, [height][width][outputs], for tests of exported
-// weights against the simulated network.
-Array<int32_t> convolve(const std::string& isa, const Array<uint32_t>& activations,
-                        const Array<uint32_t>& weights, int kernel, int dilation, int groups) {
-  if (activations.ndim() != 3 || weights.ndim() != 2 || (kernel != 1 && kernel != 3)) {
-    throw Error(
-        "convolve takes activations [height, width, words], weights [outputs, words] and "
-        "a kernel of 1 or 3");
-  }
-  const Kernels& kernels = choose_kernels(isa);
-  const int height = static_cast<int>(activations.shape(0));
-  const int width = static_cast<int>(activations.shape(1));
-  const int words = static_cast<int>(activations.shape(2));
-  const int inputs = 32 * words, outputs = static_cast<int>(weights.shape(0));
-  const int per_group = groups > 0 ? inputs / groups : 0;
-  if (height < 1 || width < 1 || words < 1 || dilation < 1 || dilation > kLanes || groups < 1 ||
-      inputs % groups || outputs % groups || outputs / groups % kBlock ||
-      (per_group % 32 && per_group != 8 && per_group != 16) ||
-      weights.shape(1) != div_up(kernel * kernel * per_group, 32)) {
-    throw Error("convolve got sizes that do not fit one another");
-  }
-  Aligned<uint32_t> memory(planes_size(height, width, words) + 2 * kLanes, 0);
-  const BitMap map = make_planes(memory.data(), height, width, words);
-  for (int y = 0; y < height; ++y)
-    for (int x = 0; x < width; ++x)
-      for (int w = 0; w < words; ++w) *map.at(y, w, x) = activations.at(y, x, w);
-  const BinaryConvolution layer = make_convolution(
-      {weights.data(), weights.data() + weights.size()}, kernel, groups, inputs, outputs);
-  Aligned<uint32_t> scratch(static_cast<size_t>(groups) * layer.layer.words * kLanes);
-  Aligned<int32_t> tile(static_cast<size_t>(outputs) * kLanes);
-  Array<int32_t> out({height, width, outputs});
-  auto values = out.mutable_unchecked<3>();
-  for (int y = 0; y < height; ++y) {
-    TapRows taps = taps_of(map, y, dilation);
-    if (kernel == 1) {
-      taps.state = 1;
-      taps.rows[0] = map.at(y, 0, 0);
-      taps.first[0] = 0;
-      taps.last[0] = width;
-    }
-    for (int x = 0; x < width; x += kLanes) {
-      kernels.accumulate(layer.layer, taps, x, scratch.data(), tile.data());
-      for (int i = 0; i < kLanes && x + i < width; ++i)
-        for (int o = 0; o < outputs; ++o) values(y, x + i, o) = -2 * tile[o * kLanes + i];
-    }
-  }
-  return out;
-}
-
 }  // namespace
 }  // namespace bhvit
 
@@ -226,8 +177,6 @@ PYBIND11_MODULE(_engine, m) {
   m.def("known_instruction_sets", &known_instruction_sets, "Those of all processors.");
   m.def("limits", &limits, py::arg("isa") = "",
         "Binary and float products a second of one core, at best.");
-  m.def("convolve", &convolve, py::arg("isa"), py::arg("activations"), py::arg("weights"),
-        py::arg("kernel") = 1, py::arg("dilation") = 1, py::arg("groups") = 1);
   m.def("parse", &parse, py::arg("content"), py::arg("path"));
   const auto of = [](auto get) {
     return [get](const Engine& engine) { return get(engine.model.architecture()); };

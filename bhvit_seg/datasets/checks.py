@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import mmengine.fileio as fileio
 import numpy as np
@@ -20,17 +17,12 @@ from bhvit_seg.datasets.report import DatasetReport
 from bhvit_seg.datasets.sample_check import SampleCheck
 from bhvit_seg.datasets.transforms import LoadLidarChannels
 from bhvit_seg.errors import UserError, shortened
-from bhvit_seg.fileio import stamp_of, write_text
 
 MAX_THREADS = 8
 COLOURS_SHOWN = 6
-SIZES_TRIED = 20
-FILE_KEYS = ('img_path', 'seg_map_path', 'lidar_path')
-CACHE_VERSION = 5
 
 
-def check_from_config(cfg, split: str = 'train', cache_file: str | os.PathLike | None = None,
-                      progress: bool = True) -> DatasetReport:
+def check_from_config(cfg, split: str = 'train', progress: bool = True) -> DatasetReport:
     """Check the data set of a split of a config; see :func:`check_dataset`."""
     require_folders(cfg, split)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
@@ -45,7 +37,7 @@ def check_from_config(cfg, split: str = 'train', cache_file: str | os.PathLike |
         channels=len(mean) if len(mean) > 1 else None,  # one mean serves any number of channels
         head_classes=[head['num_classes'] for head in heads if 'num_classes' in head],
         needs_masks=not all(metric.get('format_only', False) for metric in metrics),
-        batch_size=loader.get('batch_size') or 1, cache_file=cache_file, progress=progress)
+        progress=progress)
 
 
 def require_folders(cfg, split: str = 'train') -> None:
@@ -69,9 +61,7 @@ def require_folders(cfg, split: str = 'train') -> None:
 
 
 def check_dataset(dataset, split: str = 'train', channels: int | None = None, head_classes=(),
-                  needs_masks: bool = True, batch_size: int = 1,
-                  cache_file: str | os.PathLike | None = None, progress: bool = True
-                  ) -> DatasetReport:
+                  needs_masks: bool = True, progress: bool = True) -> DatasetReport:
     """Check every file of a built dataset (also one that repeats or concatenates others).
 
     Args:
@@ -79,8 +69,6 @@ def check_dataset(dataset, split: str = 'train', channels: int | None = None, he
         channels: Input channels of the model, where known.
         head_classes: ``num_classes`` of the model's heads.
         needs_masks: Whether images without any mask folder are a problem.
-        batch_size: Images of a batch, which must have one size.
-        cache_file: JSON file of findings, so that unchanged files are not read again.
         progress: Show a progress bar (on a terminal).
     """
     parts = list(_leaves(dataset))
@@ -97,12 +85,9 @@ def check_dataset(dataset, split: str = 'train', channels: int | None = None, he
         color_type = next((step.color_type for step in steps if hasattr(step, 'color_type')),
                           'color')
         check = SampleCheck(len(classes), color_type, lidar, channels)
-        settings = repr([CACHE_VERSION, check, part.metainfo['classes'], part.reduce_zero_label,
-                         part.label_map, getattr(part, 'mask_encoding', 'ids')])
-        digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
-        jobs += [(check, digest, info) for info in infos]
+        jobs += [(check, info) for info in infos]
         report.problems += _masks_without_image(part, infos)
-    findings = _run(jobs, cache_file, progress)
+    findings = _run(jobs, progress)
     _sum_up(report, findings)
     if samples and samples[0].get('seg_map_path') is not None:
         _judge_ids(report, findings, samples[0])
@@ -110,44 +95,20 @@ def check_dataset(dataset, split: str = 'train', channels: int | None = None, he
         report.problems.insert(0, (
             f'the {split} images, such as {samples[0]["img_path"]}, have no masks to learn from '
             'or to score: set data_root and data_prefix.seg_map_path to where they are'))
-    if split != 'train' and batch_size > 1 and not report.problems:
-        _compare_sizes(report, findings, samples, dataset, batch_size)
     return report
 
 
-def _run(jobs: list[tuple], cache_file: str | os.PathLike | None, progress: bool) -> list[dict]:
-    known, current = {}, {}
-    if cache_file is not None:
-        try:
-            known = json.loads(Path(cache_file).read_text('utf-8'))
-        except (OSError, ValueError):
-            pass
-        known = known if isinstance(known, dict) else {}
-
-    def find(job: tuple[SampleCheck, str, dict]) -> dict:
-        check, digest, info = job
-        # Files of the same size and modification time are equal; a missing one has neither.
-        stamp = [digest]
-        for path in (info[key] for key in FILE_KEYS if info.get(key) is not None):
-            stamp += [path, *(stamp_of(path) if os.path.exists(path) else (None, None))]
-        key = json.dumps(stamp)
-        finding = current[key] = known.get(key) or check.run(info)
-        return finding
-
+def _run(jobs: list[tuple[SampleCheck, dict]], progress: bool) -> list[dict]:
     shown = progress and sys.stderr.isatty() and jobs
     bar = ProgressBar(len(jobs), file=sys.stderr) if shown else None
     findings = []
-    try:
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as pool:
-            for finding in pool.map(find, jobs):
-                findings.append(finding)
-                if bar is not None:
-                    bar.update()
-    finally:
-        if cache_file is not None:  # also when interrupted: the next check goes on from here
-            write_text(cache_file, json.dumps(current, separators=(',', ':')))
-        if bar is not None:
-            sys.stderr.write('\n')
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as pool:
+        for finding in pool.map(lambda job: job[0].run(job[1]), jobs):
+            findings.append(finding)
+            if bar is not None:
+                bar.update()
+    if bar is not None:
+        sys.stderr.write('\n')
     return findings
 
 
@@ -212,26 +173,6 @@ def _judge_ids(report: DatasetReport, findings: list[dict], info: dict) -> None:
     if empty:
         report.warnings.append(f'{len(empty)} of {count} classes have no pixel in {report.split}: '
                                f'{shortened(empty)}')
-
-
-def _compare_sizes(report: DatasetReport, findings: list[dict], samples: list[dict], dataset,
-                   batch_size: int) -> None:
-    """Check that images of a batch have one size after the pipeline."""
-    first: dict[tuple, int] = {}
-    for index, finding in enumerate(findings):
-        first.setdefault(tuple(finding['size']), index)
-    made: dict[tuple, int] = {}
-    for index in list(first.values())[:SIZES_TRIED]:
-        inputs = dataset[index].get('inputs')
-        if hasattr(inputs, 'shape'):  # not those of test-time augmentation, which are several
-            made.setdefault(tuple(inputs.shape[-2:]), index)
-    if len(made) > 1:
-        (one, i), (other, j) = list(made.items())[:2]
-        report.problems.append(
-            f'{report.split}_dataloader.batch_size is {batch_size}, but images differ in size and '
-            f'cannot be put into one batch: {samples[i]["img_path"]} is {one[0]}x{one[1]} (height '
-            f'x width), {samples[j]["img_path"]} {other[0]}x{other[1]}; set '
-            f'{report.split}_dataloader.batch_size=1')
 
 
 def _masks_without_image(dataset, infos: list[dict]) -> list[str]:

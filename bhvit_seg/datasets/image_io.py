@@ -1,8 +1,8 @@
 """Decode image, mask and raster files, or raise one sentence that names the file.
 
-rasterio reads TIFF files (without it Pillow reads those of one or three bands), OpenCV reads PNG,
-JPEG, WebP and BMP files, Pillow reads masks and transparent images. OpenCV returns a damaged file
-as a partly grey image; so PNG checksums are verified first, and libjpeg's messages are read.
+rasterio reads TIFF files, OpenCV reads PNG, JPEG, WebP and BMP files, Pillow reads masks and
+transparent images. OpenCV returns a damaged file as a partly grey image; so PNG checksums are
+verified first, and libjpeg's messages are read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import numpy as np
 
 from bhvit_seg.datasets.decoder_messages import (
     collect_stderr,
-    find_zeroed_part,
     gdal_damage_as_error,
     loses_pixels,
 )
@@ -40,10 +39,6 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 JPEG_SIGNATURE = b'\xff\xd8'
 TIFF_SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_SAMPLES, TIFF_SAMPLE_FORMAT = 258, 262, 277, 339
-TIFF_GDAL_NODATA = 42113
-TIFF_STORED_PHOTOMETRICS = (1, 2, 6)  # grey from black on, RGB, YCbCr (which is decoded to RGB)
-SAMPLE_FORMATS = {1: 'u', 2: 'i', 3: 'f'}
 PILLOW_MODES = {'1': 'L', **dict.fromkeys(('RGBA', 'RGBX', 'CMYK', 'YCbCr', 'LAB'), 'RGB')}
 PNG_BITS_AT = 24
 COLOUR_FLAGS = {'color': cv2.IMREAD_COLOR, 'unchanged': cv2.IMREAD_UNCHANGED}
@@ -66,8 +61,7 @@ def read_pixels(path: str, color_type: str = 'color', backend_args: dict | None 
     Args:
         path: PNG, JPEG, TIFF, WebP or BMP file.
         color_type: ``'color'``: three 8-bit channels without alpha, rotated by the EXIF orientation
-            (PNG, JPEG, WebP); ``'unchanged'``: every band as stored, in its own dtype. TIFF files
-            of two, or more than three bands need rasterio.
+            (PNG, JPEG, WebP); ``'unchanged'``: every band as stored, in its own dtype.
         backend_args: Storage backend of mmengine.
 
     Returns:
@@ -232,8 +226,8 @@ class _Tiff(NamedTuple):
 def _read_tiff(content: bytes, path: str, kind: str) -> _Tiff:
     try:
         import rasterio
-    except ImportError:
-        return _read_tiff_with_pillow(content, path, kind)
+    except ImportError as error:
+        raise UserError(f'{kind} {path} needs {missing_package("rasterio")}') from error
     from rasterio.enums import ColorInterp
 
     try:
@@ -248,23 +242,6 @@ def _read_tiff(content: bytes, path: str, kind: str) -> _Tiff:
                              or 'MINISWHITE' in tags or int(tags.get('NBITS', 8)) < 8)
     except rasterio.errors.RasterioError as error:
         raise _undecodable(path, kind, str(error.__cause__ or error)) from error
-
-
-def _read_tiff_with_pillow(content: bytes, path: str, kind: str) -> _Tiff:
-    with _open_with_pillow(content, path, kind) as image:
-        tags, values = image.tag_v2, np.asarray(image)
-    values = values.reshape(*values.shape[:2], -1)
-    bits, sample_format = (int(np.max(tags.get(tag, 1))) for tag in (TIFF_BITS, TIFF_SAMPLE_FORMAT))
-    if bits < 8 or tags.get(TIFF_PHOTOMETRIC) not in TIFF_STORED_PHOTOMETRICS:
-        return _Tiff(values, None, None, True)
-    samples = tags.get(TIFF_SAMPLES, 1)
-    if samples not in (1, 3) or samples != values.shape[2]:
-        raise UserError(f'{kind} {path} has {samples} bands: save it as .npy, or install '
-                        f'rasterio ({missing_package("rasterio")})')
-    nodata = tags.get(TIFF_GDAL_NODATA)
-    # Pillow gives 32 bits for other integers too.
-    return _Tiff(values.astype(f'{SAMPLE_FORMATS[sample_format]}{bits // 8}'),
-                 None if nodata is None else float(nodata.strip('\0 ')), None, False)
 
 
 def _decode_with_pillow(content: bytes, path: str, kind: str, mode: str | None = None,
@@ -305,7 +282,7 @@ def _decode_with_opencv(content: bytes, path: str, kind: str, color_type: str) -
             reason = error.err
     if content.startswith(JPEG_SIGNATURE):
         damage = [line for line in lines if loses_pixels(line, content)]
-        reason = damage[0] if damage else find_zeroed_part(content) or reason
+        reason = damage[0] if damage else reason
     if image is None or reason:
         raise _undecodable(path, kind, reason)
     return swap_red_and_blue(image.reshape(*image.shape[:2], -1))

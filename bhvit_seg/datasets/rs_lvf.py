@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import os.path as osp
 from collections.abc import Mapping, Sequence
 
@@ -130,7 +129,8 @@ class RSLVFDataset(BaseSegDataset):
         if not fileio.isfile(self.ann_file, backend_args=self.backend_args):
             raise UserError(f'ann_file {self.ann_file} does not exist: correct it, or leave it '
                             'out to use every image of the folder')
-        text = _decode_text(fileio.get(self.ann_file, backend_args=self.backend_args))
+        content = fileio.get(self.ann_file, backend_args=self.backend_args)
+        text = content.decode('utf-8-sig', 'replace')
         lines = list(filter(None, map(str.strip, text.splitlines())))
         if not lines:
             raise UserError(f'ann_file {self.ann_file} names no image: write one a line, or leave '
@@ -144,15 +144,6 @@ class RSLVFDataset(BaseSegDataset):
                                 f"of {self.data_prefix['img_path']}: correct the line")
             selected[stem] = images[stem]
         return selected
-
-
-def _decode_text(content: bytes) -> str:
-    """Decode UTF-8, UTF-16 with a byte order mark, or Latin-1."""
-    utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        return content.decode('utf-16' if utf_16 else 'utf-8-sig')
-    except UnicodeDecodeError:
-        return content.decode('latin-1')
 
 
 def _as_tuple(suffix: str | Sequence[str]) -> tuple[str, ...]:

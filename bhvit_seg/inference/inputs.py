@@ -7,12 +7,11 @@ A file on disk is a ``Path``; an address of GDAL, such as ``/vsizip//data/flight
 from __future__ import annotations
 
 import enum
-import fnmatch
 import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bhvit_seg.errors import UserError
@@ -124,24 +123,18 @@ def _longest_file(text: str) -> Iterator[Path]:
 def _search(given: str, kind: Kind, out: Path, suffixes: Sequence[str]
             ) -> Iterator[tuple[Path, Path]]:
     """Yield the files of a folder or a pattern, each with its path below the folder."""
-    root, pattern = Path(given), ()
+    root = Path(given)
     if kind is Kind.PATTERN:
         parts = root.parts
-        fixed = next(i for i, part in enumerate(parts)
-                     if i == len(parts) - 1 or glob.has_magic(part))
-        root, pattern = Path(*parts[:fixed]), parts[fixed:]
+        root = Path(*parts[:next(i for i, part in enumerate(parts) if glob.has_magic(part))])
     if root.resolve() == out:
         raise UserError(f'the output folder {out} is the folder of the inputs itself, where what '
                         'is written would be read by the next run: give another one')
-    if '**' in pattern:  # glob would follow links back upwards, again and again
-        matches: Iterable[str] = (path for path in _walk(str(root), out)
-                                  if _fits(Path(path).parts[len(root.parts):], pattern))
-    else:
-        matches = glob.glob(given) if pattern else [given]
+    matches = glob.glob(given, recursive=True) if kind is Kind.PATTERN else [given]
     # What is written around the inputs, rather than among them, is not an input.
     may_hold_out = out not in root.resolve().parents
     for match in matches:
-        for path in map(Path, _walk(match, out) if os.path.isdir(match) else [match]):
+        for path in map(Path, _walk(match) if os.path.isdir(match) else [match]):
             if path.suffix.lower() not in suffixes or path.name.startswith('.'):
                 continue
             # Unlike Path.resolve, this accepts a link to itself, which is reported when it is read.
@@ -150,31 +143,17 @@ def _search(given: str, kind: Kind, out: Path, suffixes: Sequence[str]
                 yield path, path.relative_to(root)
 
 
-def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path, or a folder above it, matches a pattern; ``**`` matches any folders."""
-    if not pattern:
-        return True
-    if pattern[0] == '**':
-        return any(_fits(parts[skipped:], pattern[1:]) for skipped in range(len(parts) + 1))
-    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and (
-        _fits(parts[1:], pattern[1:]))
-
-
-def _walk(folder: str, out: Path, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yield the files below a folder, also through links, except links back upwards."""
-    real = os.path.realpath(folder)
-    if real in above or real == str(out):
-        return
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise UserError(f'the folder {folder} cannot be searched: {error.strerror}; see that it '
-                        'can be read, or give another') from error
-    for entry in entries:
-        if entry.name.startswith('.'):
+def _walk(folder: str) -> Iterator[str]:
+    """Yield the files below a folder, also through links, each folder once."""
+    seen = set()
+    for at, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        if os.path.realpath(at) in seen:
+            folders.clear()
             continue
-        if os.path.isdir(entry.path):  # entry.is_dir() raises where a link leads to itself
-            yield from _walk(entry.path, out, (*above, real))
-        else:
-            # Broken links too: what cannot be read is reported.
-            yield entry.path
+        seen.add(os.path.realpath(at))
+        folders[:] = [name for name in folders if not name.startswith('.')]
+        yield from (os.path.join(at, name) for name in files)
+
+
+def _refuse(error: OSError) -> None:
+    raise error

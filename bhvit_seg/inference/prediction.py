@@ -12,12 +12,18 @@ from PIL import Image
 
 from bhvit_seg.datasets.image_io import write_labels
 from bhvit_seg.datasets.lidar import find_raster
-from bhvit_seg.errors import UserError, explain_interrupt, find_user_error, first_line
+from bhvit_seg.errors import (
+    UserError,
+    explain_interrupt,
+    find_user_error,
+    first_line,
+    shortened,
+)
 from bhvit_seg.fileio import refuse_inputs, write_atomically
 from bhvit_seg.inference.blending import Blender
 from bhvit_seg.inference.inputs import find_images
 from bhvit_seg.inference.predictor import LoadedImage, Predictor
-from bhvit_seg.inference.record import RECORD, Job, list_jobs, note_written, update_record
+from bhvit_seg.inference.record import RECORD, Job, choose_jobs, list_jobs
 from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.windows import lay_grid
 
@@ -46,7 +52,7 @@ def predict_files(inputs: Sequence[str | Path], source: ModelSource, out: str | 
     """Predict images into ``out/labels`` (8-bit PNGs of class ids) and ``out/overlays``.
 
     Existing predictions of the same files, model and options are kept, so that an interrupted run
-    can be continued. An image that fails does not stop the others.
+    can be continued; others are a UserError. An image that fails does not stop the others.
 
     Args:
         inputs: Images, folders or glob patterns.
@@ -71,20 +77,20 @@ def predict_files(inputs: Sequence[str | Path], source: ModelSource, out: str | 
         raise UserError('the model reads camera and LiDAR: give the folder of the rasters with '
                         '--lidar')
     lidar = lidar if model.reads_lidar else None
-    jobs = list_jobs(names, out, lidar, {'model': model.digest,
-                                         'windows': 'whole' if whole else window})
+    jobs = list_jobs(names, out, lidar, {
+        'weights': source.weights, 'model': model.digest, 'windows': 'whole' if whole else window,
+        'opacity': shown})
     rasters = [job.identity['lidar']['path'] for job in jobs if job.identity['lidar']]
-    refuse_inputs([out / RECORD, *(path for job in jobs for path in (job.labels, job.overlay))],
-                  [*source.files, *names, *rasters], '--out')
+    written = [path for job in jobs for path in (job.labels, job.overlay) if path is not None]
+    refuse_inputs([out / RECORD, *written], [*source.files, *names, *rasters], '--out')
     report = PredictionReport()
-    todo = update_record(out, jobs, source.weights, shown, overwrite)
+    todo = choose_jobs(out, jobs, overwrite)
     left = {job.name for job in todo}
     report.skipped = [job.image for job in jobs if job.name not in left]
-    in_windows, dark, done = [], [], []
-    with contextlib.ExitStack() as stack, explain_interrupt(lambda: (
+    in_windows = []
+    with explain_interrupt(lambda: (
             f'{len(report.written)} of {len(todo)} images are predicted in {out}; the same command '
             'continues')):
-        stack.callback(lambda: done and note_written(out, done))
         for job in with_progress(todo):
             try:
                 image = model.load(
@@ -92,7 +98,7 @@ def predict_files(inputs: Sequence[str | Path], source: ModelSource, out: str | 
                 sides = choose_windows(model, image, window, whole)
                 labels = (model.predict(image) if sides is None else
                           predict_in_windows(model, image, sides))
-                write_prediction(job, image, labels, model, shown)
+                write_prediction(job, image, labels, model, overwrite)
             except Exception as error:
                 # An error in one image must not stop the others.
                 known = find_user_error(error)
@@ -101,22 +107,13 @@ def predict_files(inputs: Sequence[str | Path], source: ModelSource, out: str | 
                     sentence if str(job.image) in sentence else f'{job.image}: {sentence}')
                 continue
             report.written.append(job.image)
-            done.append(job.name)
             if sides is not None and window is None:
-                in_windows.append(job.image)
-            picture = image.picture  # of values of 0 to 1, trained on others, such as 8 bits
-            if (picture.dtype != np.uint8 and picture.max(initial=0) <= 1
-                    and max(model.fill[:picture.shape[2]]) > 1):
-                dark.append(job.image)
+                in_windows.append(str(job.image))
     if in_windows:
         report.notes.append(
-            f'{some(in_windows)} of more than {MAX_WHOLE:,} pixels predicted in overlapping '
-            f'windows of {model.window[0]}x{model.window[1]}, as `bhvit-seg predict-raster` does; '
-            '--whole takes images in one piece, --window N sets the side')
-    if dark:
-        report.notes.append(
-            f'{some(dark)} with values of at most 1, where the model was trained on values around '
-            f'{np.mean(model.fill):.0f}: scale them as the training images were')
+            f'{shortened(in_windows, 1)} of more than {MAX_WHOLE:,} pixels predicted in '
+            f'overlapping windows of {model.window[0]}x{model.window[1]}, as `bhvit-seg '
+            'predict-raster` does; --whole takes images in one piece, --window N sets the side')
     return report
 
 
@@ -156,11 +153,12 @@ def predict_in_windows(model: Predictor, image: LoadedImage, window: tuple[int, 
 
 
 def write_prediction(job: Job, image: LoadedImage, labels: np.ndarray, model: Predictor,
-                     opacity: float | None) -> None:
-    """Write the label map of an image, and its overlay unless ``opacity`` is None."""
-    write_labels(job.labels, labels, model.palette)
-    if opacity is not None:
-        write_overlay(job.overlay, image.picture, labels, model.palette, opacity)
+                     overwrite: bool) -> None:
+    """Write the files of a job that are missing, or all."""
+    if overwrite or not job.labels.exists():
+        write_labels(job.labels, labels, model.palette)
+    if job.overlay is not None:
+        write_overlay(job.overlay, image.picture, labels, model.palette, job.identity['opacity'])
 
 
 def write_overlay(path: Path, image: np.ndarray, labels: np.ndarray,
@@ -178,12 +176,6 @@ def write_overlay(path: Path, image: np.ndarray, labels: np.ndarray,
     blend = np.rint((1 - opacity) * image + opacity * colours).astype(np.uint8)
     with write_atomically(path) as partial:
         Image.fromarray(blend).save(partial)
-
-
-def some(images: Sequence[Path]) -> str:
-    """Name an image, and count the others."""
-    more = f' and {len(images) - 1} more images' if len(images) > 1 else ''
-    return f'{images[0]}{more}'
 
 
 def with_progress(jobs: list[Job]) -> Iterable[Job]:

@@ -201,6 +201,11 @@ class AttentionQuantizer(nn.Module):
         self.alpha = nn.Parameter(torch.ones(num_heads))
         self.zero_point = nn.Parameter(torch.zeros(num_heads))
         self.register_buffer('initialized', torch.zeros(1))
+        self._ready = False  # whether `initialized` is known to be set
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        self._ready = False
+        super()._load_from_state_dict(*args, **kwargs)
 
     @torch.no_grad()
     def _initialize(self, matrices: list[Tensor]) -> None:
@@ -219,8 +224,11 @@ class AttentionQuantizer(nn.Module):
     def forward(self, matrices: list[Tensor]) -> list[Tensor]:
         """Quantize softmax matrices ``(sets, heads, queries, keys)``."""
         matrices = [3 * m for m in matrices]
-        if self.training and not self.initialized:
-            self._initialize(matrices)
+        # Reading the buffer in every step would wait for the GPU each time.
+        if self.training and not self._ready:
+            if not self.initialized:
+                self._initialize(matrices)
+            self._ready = True
         elements = sum(m.numel() for m in matrices)
         grad_scale = self.num_heads / math.sqrt(3 * elements)
         return [quantize_attention(m, self.alpha, self.zero_point, grad_scale) for m in matrices]

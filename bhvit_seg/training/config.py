@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import inspect
 import re
 import traceback
@@ -12,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import mmengine.registry
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
@@ -86,63 +84,23 @@ def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None,
 
 
 def check_options(cfg: Config, options: dict[str, Any]) -> None:
-    """Refuse dotted keys that lead to no setting.
-
-    The last part of several may be new, unless it nearly equals a known one and the part's class
-    has no such argument.
-    """
-    for key in options:
-        if key in OPTIONAL_SETTINGS:
-            continue
+    """Refuse dotted keys that lead to no setting; the last part of several may be new, for the
+    class of that part to judge."""
+    for key in set(options) - OPTIONAL_SETTINGS:
         node: Any = cfg._cfg_dict
         names = key.split('.')
         for depth, name in enumerate(names, 1):
-            path = '.'.join(names[:depth])
-            if isinstance(node, (list, tuple)):
-                if not name.isdigit() or int(name) >= len(node):
-                    raise UserError(f'unknown option {key}: {path} is not a place in a list of '
-                                    f'{len(node)} (numbered from 0)')
+            if isinstance(node, (list, tuple)) and name.isdigit() and int(name) < len(node):
                 node = node[int(name)]
-            elif not isinstance(node, dict):
-                raise UserError(f'unknown option {key}: {path.rpartition(".")[0]} is {node!r} in '
-                                'the config, which has no settings of its own')
-            elif name in node:
+            elif isinstance(node, dict) and name in node:
                 node = node[name]
-            else:
-                new = depth == len(names) > 1
-                kind = options.get(f'{path.rpartition(".")[0]}.type', node.get('type'))
-                known = arguments_of(kind, cfg.get('default_scope') or 'mmseg') if new else set()
-                # Whoever adds a whole part to parts gives it a name of their own.
-                if name in known or new and not known and isinstance(options[key], dict):
-                    break
-                near = difflib.get_close_matches(name, [*map(str, node), *known], n=1,
-                                                 cutoff=0.8 if new else 0.6)
-                if new and not near:
-                    break
-                raise UserError(f'unknown option {key}: the config has no {path}; ' + (
-                    f'did you mean {near[0]}?' if near else 'new settings belong in a config file'))
-
-
-def arguments_of(kind: Any, scope: str) -> set[str]:
-    """Return the arguments of the classes that a type may mean, and of their bases."""
-    kinds = [kind]
-    if isinstance(kind, str):
-        kinds = []
-        for registry in vars(mmengine.registry).values():
-            if isinstance(registry, mmengine.registry.Registry):
-                with contextlib.suppress(RuntimeError):  # not there
-                    kinds.append(registry.get(kind if '.' in kind else f'{scope}.{kind}')
-                                 or registry.module_dict.get(kind))
-    names = set()
-    for kind in filter(callable, kinds):
-        calls = [vars(base)['__init__'] for base in inspect.getmro(kind)
-                 if '__init__' in vars(base)] if inspect.isclass(kind) else [kind]
-        for call in calls:
-            parameters = inspect.signature(call).parameters.values()
-            names.update(parameter.name for parameter in parameters)
-            if all(parameter.kind != parameter.VAR_KEYWORD for parameter in parameters):
+            elif isinstance(node, dict) and depth == len(names) > 1:
                 break
-    return names
+            else:
+                size = f' (a list of {len(node)}, from 0)' if isinstance(node, list) else ''
+                raise UserError(f'unknown option {key}: the config has no '
+                                f'{".".join(names[:depth])}{size}; new settings belong in a '
+                                'config file')
 
 
 def listed(config: Any, path: str) -> Iterator[tuple[str, dict]]:

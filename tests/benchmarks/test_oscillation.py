@@ -1,12 +1,11 @@
 import json
 import re
-import sys
 
 import numpy as np
 import pytest
 
+from benchmarks.hooks.weight_record import FILE, SIDE, WeightRecord
 from benchmarks.oscillation import format_results, main
-from bhvit_seg.training.hooks.weight_record import FILE, SIDE, WeightRecord
 
 LAYERS = {'a': 400, 'b': 600}
 
@@ -20,8 +19,7 @@ def write_record(folder, flips=(50, 40, 30, 20, 10, 8, 6, 5, 4, 2, 1), peaks=Fal
         'interval': 10, 'near_zero': 0.01, 'layers': LAYERS,
         'looks': [dict(iteration=10 * (i + 1), flipped=[0, n], near_zero=[100, 10 * n])
                   for i, n in enumerate(flips)],
-        'histograms': [dict(iteration=110, bin_width=2 ** -10, counts=counts)],
-        'layer_histograms': [counts, counts], **changes})
+        'histograms': [dict(iteration=110, bin_width=2 ** -10, counts=counts)], **changes})
     folder.mkdir(parents=True)
     record.write(folder)
     return folder
@@ -43,27 +41,15 @@ def test_numbers_and_pictures_of_two_trainings(tmp_path, capsys):
         assert (tmp_path / 'out' / name).read_bytes().startswith(b'\x89PNG')
 
 
-def test_bad_input_is_named(sentence, tmp_path, monkeypatch):
-    good = write_record(tmp_path / 'good')
-    same = write_record(tmp_path / 'elsewhere' / 'good')
-    out = ('--out', tmp_path / 'out')
-    (tmp_path / 'none').mkdir()
+def test_bad_input_is_named(sentence, tmp_path):
+    good, out = write_record(tmp_path / 'good'), ('--out', tmp_path / 'out')
     broken = write_record(tmp_path / 'broken')
     (broken / FILE).write_text((broken / FILE).read_text()[:-20])
-    alien = write_record(tmp_path / 'alien')
-    (alien / FILE).write_text('[1, 2]')
     for folder, words in (
-            (tmp_path / 'none', f'no {FILE} in'), (tmp_path / 'missing', f'no {FILE} in'),
-            (broken, 'damaged'), (alien, 'damaged'),
+            (tmp_path / 'missing', f'no {FILE} in'), (broken, 'damaged'),
             (write_record(tmp_path / 'young', flips=()), 'train longer'),
-            (write_record(tmp_path / 'undrawn', histograms=[]), 'train longer'),
             (write_record(tmp_path / 'often', interval=5), 'interval .* 10 and 5'),
-            (write_record(tmp_path / 'near', near_zero=0.5), 'near_zero .* 0.01 and 0.5'),
-            (same, 'two trainings are called good')):
+            (write_record(tmp_path / 'elsewhere' / 'good'), 'two trainings are called good')):
         assert re.search(words, sentence(main, good, folder, *out)), folder
     assert '1 names for 2 work dirs' in sentence(main, good, broken, '--names', 'x', *out)
-    assert '6 work dirs' in sentence(main, *[good] * 6, *out)
     assert not (tmp_path / 'out').exists()
-    monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
-    said = sentence(main, good, *out)
-    assert 'matplotlib' in said and 'pip install' in said

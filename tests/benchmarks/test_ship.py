@@ -95,13 +95,6 @@ def test_one_command_ships_a_model(zoo, experiment, tiny_data, tmp_path, capsys,
     assert 'random-labels.bhv' in line and entry['sha256'] in line
 
 
-def test_too_much_is_refused_and_nothing_changes(zoo, experiment, monkeypatch, sentence):
-    monkeypatch.setattr(module, 'LARGEST', 1000)
-    assert '1000' in sentence(module.main, 'random-labels', *experiment, *TEXTS)
-    assert "'Random'" in sentence(module.main, 'Random', *experiment, *TEXTS)
-    assert [path.name for path in zoo.iterdir()] == ['index.json']
-
-
 def test_models_are_found_by_name_or_path(zoo, tmp_path, capsys, sentence):
     (tmp_path / 'own.bhv').write_bytes(b'')
     assert shipped.find_model(tmp_path / 'own.bhv') == tmp_path / 'own.bhv'

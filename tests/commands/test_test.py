@@ -5,7 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-from bhvit_seg.errors import UserError
 from bhvit_seg.evaluation.metric import PerClassMetric
 from bhvit_seg.evaluation.scores import class_table
 from bhvit_seg.evaluation.test import test as run_test
@@ -68,24 +67,6 @@ def test_predictions_keep_folders_and_annotation_ids(tmp_path):
         assert written.getpalette()[3:9] == [1, 2, 3, 4, 5, 6]
 
 
-def test_predictions_alone_need_no_label_and_a_place(trained, tiny_data, tmp_path, main, sentence,
-                                                     capsys):
-    config, checkpoint = trained
-    alone = tmp_path / 'alone.py'
-    alone.write_text(config.read_text() + 'test_evaluator = dict(val_evaluator, format_only=True)\n'
-                     "test_dataloader = dict(val_dataloader, dataset=dict(\n"
-                     "    val_dataloader['dataset'], test_mode=True, pipeline=[\n"
-                     "        dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]))\n")
-    assert '--out' in sentence(main, alone, checkpoint, '--work-dir', tmp_path / 'w')
-    result = run_test(alone, checkpoint, work_dir=tmp_path / 'w', out=tmp_path / 'out')
-    assert result['summary'] == result['classes'] == {}
-    run_test(config, checkpoint, work_dir=tmp_path / 'w', out=tmp_path / 'scored')
-    names = sorted(path.name for path in (tiny_data / 'images' / 'val').iterdir())
-    assert len(names) == 3
-    for name in names:
-        assert (tmp_path / 'out' / name).read_bytes() == (tmp_path / 'scored' / name).read_bytes()
-
-
 def test_validation_and_test_agree(tiny_config, tmp_path):
     """Also where a class is never predicted, and by whatever the config names the metric."""
     config = tiny_config('train_cfg.update(max_iters=1, val_interval=1)',
@@ -102,13 +83,6 @@ def test_validation_and_test_agree(tiny_config, tmp_path):
     assert 0 in scores  # a class that is labelled and never predicted
     assert result['summary']['mFscore'] == pytest.approx(
         np.mean([score for score in scores if score is not None]))
-
-
-@pytest.mark.parametrize('setting', ['beta=2', 'nan_to_num=-1'])
-def test_settings_that_mean_other_scores_are_refused(setting):
-    name, value = setting.split('=')
-    with pytest.raises(UserError, match=f'{name} of PerClassMetric is {value}'):
-        PerClassMetric(**{name: int(value)})
 
 
 def test_absent_and_unpredicted_classes():

@@ -32,14 +32,14 @@ def examine(monkeypatch):
 @pytest.mark.parametrize('stack', [FORK, ORIGINAL], ids=['fork', 'original'])
 def test_either_stack_is_well(stack, examine, engine):
     found = examine(stack)
-    assert not found.problems and not found.remedy
+    assert not found.problems
     assert all(task.works for task in found.tasks) and 'engine' in found.tasks[0].name
 
 
 def test_device_without_torch_has_no_problem(examine, engine):
     found = examine({}, **dict.fromkeys(('torch', 'mmengine', 'mmcv', 'mmseg', 'distributed'),
                                         'missing'))
-    assert not found.problems and not found.remedy
+    assert not found.problems
     training = next(task for task in found.tasks if 'train' in task.name)
     assert not training.works and 'torch, mmengine, mmcv, mmseg' in training.found
     assert training.install.startswith('pip install torch==')
@@ -55,33 +55,22 @@ def test_failed_compilation_is_told_with_its_reason(examine, monkeypatch, tmp_pa
     found = examine(FORK)
     assert not found.tasks[0].works
     assert len(found.problems) == 1 and 'g++ ended with 7' in found.problems[0]
-    assert '--force-reinstall' in found.remedy
+    assert '--force-reinstall' in found.problems[0]
 
 
-LIBRARY = 'libGL.so.1: cannot open shared object file: No such file or directory'
 BROKEN = 'libproj.so: no such file'
 
 
 @pytest.mark.parametrize('versions, failures, problem, remedy', [
     ({**FORK, **ORIGINAL}, {}, 'mmsegmentation both provide mmseg and overwrite',
-     'pip uninstall -y mmcv mmengine mmsegmentation onedl-mmcv'),
-    ({**ORIGINAL, 'mmcv': '2.2.0'}, {}, 'mmcv is 2.2.0, but 2.1.0 is what works here',
-     '[openmmlab]'),
-    ({'mmsegmentation': '1.2.2', 'mmengine': '0.10.7', 'onedl-mmcv': '2.3.6'}, {},
-     'onedl-mmcv does not belong with mmsegmentation', '[openmmlab]'),
-    ({'onedl-mmengine': '0.10.12', 'onedl-mmcv': '2.3.6'}, {'mmseg': 'missing'},
-     'not installed: mmseg', 'pip install torch=='),
-    (FORK, {'rasterio': BROKEN}, f'rasterio does not import: {BROKEN}', '[raster]'),
-    (FORK, {'cv2': LIBRARY}, f'cv2 does not import: {LIBRARY}', 'libgl1'),
+     'pip uninstall -y onedl-mmsegmentation mmsegmentation'),
+    (FORK, {'rasterio': BROKEN}, f'rasterio does not import ({BROKEN})', '[raster]'),
     ({}, {'numpy': 'missing'}, 'NumPy', 'pip install numpy'),
 ])
 def test_each_problem_is_told_with_its_remedy(versions, failures, problem, remedy, examine, engine):
     found = examine(versions, **failures)
-    assert problem in '\n'.join(found.problems) and remedy in found.remedy
-    if len(versions) <= 3:
-        assert len(found.problems) == 1
-    if failures.get('mmseg'):
-        assert 'uninstall' not in found.remedy
+    assert problem in found.problems[0] and remedy in found.problems[0]
+    assert len(found.problems) == (3 if len(versions) > 3 else 1)
 
 
 def test_broken_package_is_told_by_its_own_words(tmp_path, monkeypatch):
@@ -89,15 +78,3 @@ def test_broken_package_is_told_by_its_own_words(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     assert doctor.import_failure('broken_package') == 'undefined symbol: at::x'
     assert doctor.import_failure('no_such_package') == 'missing'
-
-
-def test_old_python_is_told(examine, monkeypatch, engine):
-    monkeypatch.setattr(doctor, 'PYTHON_FOR_STACK', (99, 0))
-    training = examine({}).tasks[-1]
-    assert not training.works and 'Python 3.10' in training.found
-    assert 'PYTHON=' in examine({}, mmcv='missing').remedy
-
-
-def test_a_closed_output_is_no_failure(examine, monkeypatch, engine):
-    monkeypatch.setattr(sys, 'stdout', None)
-    assert '✓' not in doctor.render(examine({}))

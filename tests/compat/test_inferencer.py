@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import torch
 from mmengine.registry import init_default_scope
-from mmseg.apis import MMSegInferencer
 from mmseg.registry import MODELS
 from PIL import Image
 
@@ -50,12 +49,3 @@ def test_labels_are_those_of_our_predictor(tmp_path):
     assert np.array_equal(predicted['by_path'], expected)
     assert np.array_equal(predicted['by_array'], expected)
     assert (tmp_path / 'out' / 'vis' / 'tile.png').is_file()
-
-
-def test_stock_pipelines_are_left_alone():
-    cfg = load_config(NAME)
-    cfg.test_dataloader.dataset.pipeline = [
-        {'type': 'LoadImageFromFile', 'color_type': 'grayscale'}, {'type': 'PackSegInputs'}]
-    built = MMSegInferencer._init_pipeline(MMSegInferencer.__new__(MMSegInferencer), cfg)
-    loader = built.transforms[0].from_file
-    assert type(loader).__name__ == 'LoadImageFromFile' and loader.color_type == 'grayscale'

@@ -95,10 +95,6 @@ void compare_convolution(const Pair& k, const RandomConvolution& convolution,
   k.other.convolve(layer, outputs.data(), other_taps, x, shortcut.data(), shortcuts, scratch.data(),
                    out.other.data());
   out.expect_equal("out", layer.outputs, kLanes, valid);
-  Twin<int32_t> accumulators(layer.outputs * kLanes, random);
-  k.serial.accumulate(layer, serial_taps, x, scratch.data(), accumulators.serial.data());
-  k.other.accumulate(layer, other_taps, x, scratch.data(), accumulators.other.data());
-  accumulators.expect_equal("accumulators", layer.outputs, kLanes, valid);
 }
 
 void test_convolutions(const Pair& k, Random& random) {

@@ -1,6 +1,5 @@
 """Everything that can be wrong with a folder is found, and its file named."""
 
-import json
 import os
 import re
 import shutil
@@ -11,7 +10,6 @@ import pytest
 from mmengine import ConfigDict
 from mmengine.dataset import ConcatDataset, RepeatDataset
 
-from bhvit_seg.datasets import sample_check
 from bhvit_seg.datasets.checks import check_dataset, check_from_config
 from bhvit_seg.datasets.report import enet_class_weights
 from bhvit_seg.errors import UserError, find_user_error, first_problem
@@ -92,13 +90,6 @@ def test_damage_is_found_and_named(scenes, build, name, damage, expected):
     assert re.search(expected, found)
 
 
-def test_image_smaller_than_a_patch(scenes, build):
-    for name in (IMAGE, MASK):
-        alter(scenes / name, lambda picture: picture[:3])
-    found, = problems(build(scenes))
-    assert f'{IMAGE} is 3x80 pixels, smaller than one 4x4 patch' in found
-
-
 def test_channels_and_classes_are_compared_with_the_model(scenes, build):
     assert f'{IMAGE.replace("1", "0")} has 3 channels' in problems(build(scenes), channels=4)[0]
     assert len(problems(build(scenes, lidar=True), channels=5)) == 4
@@ -130,12 +121,6 @@ def test_masks_of_other_ids_are_told_how_to_be_read(scenes, build, change, optio
         assert not report.problems and report.pixels.sum() == 4 * 64 * 80
 
 
-def test_one_class_is_not_advised_to_lose_the_other(scenes, build):
-    report = check(build(scenes, metainfo=dict(classes=('road',))))
-    assert "classes=('background', 'road')" in report.problems[0]
-    assert not any('reduce_zero_label' in text for text in report.problems + report.warnings)
-
-
 @pytest.mark.parametrize('encoding', ['ids', 'threshold', 'binary255'])
 def test_masks_in_colours_are_told_how_to_be_read(scenes, build, encoding):
     colours = np.full((64, 80, 3), (60, 70, 80), np.uint8)
@@ -145,28 +130,6 @@ def test_masks_in_colours_are_told_how_to_be_read(scenes, build, encoding):
     advice = {'#50463C': 'background', '#FF0000': 'road'}
     assert f'mask_encoding={advice}' in found[0] and 'scene_0000.png' in found[0]
     assert len(found) == 5 and not problems(build(scenes, mask_encoding=advice))
-
-
-def test_images_of_a_batch_have_to_agree_in_size(scenes, build):
-    for name in (IMAGE, MASK):
-        alter(scenes / name, lambda picture: picture[:-8, :-16])
-    steps = [dict(type='LoadAerialImage'), dict(type='LoadAerialAnnotations')]
-    dataset = build(scenes, pipeline=[*steps, dict(type='PackSegInputs')])
-    found, = problems(dataset, split='val', batch_size=3)
-    for words in ('val_dataloader.batch_size is 3', 'scene_0000.png is 64x80', f'{IMAGE} 56x64',
-                  'val_dataloader.batch_size=1'):
-        assert words in found
-    assert not problems(dataset, split='val') and not problems(dataset, batch_size=3)
-    # Where sides are kept in proportion, they still differ.
-    for keep_ratio in (False, True):
-        resize = dict(type='Resize', scale=(32, 32), keep_ratio=keep_ratio)
-        resized = build(scenes, pipeline=[*steps, resize, dict(type='PackSegInputs')])
-        assert bool(problems(resized, split='test', batch_size=3)) == keep_ratio
-
-
-def test_empty_class_is_a_warning(scenes, build):
-    report = check(build(scenes, metainfo=dict(classes=('a', 'b', 'pond'))))
-    assert not report.problems and 'pond (2)' in report.warnings[0]
 
 
 def test_missing_masks_are_a_problem_only_where_needed(scenes, build):
@@ -184,31 +147,6 @@ def test_wrapped_datasets_are_looked_into(scenes, build):
                            (RepeatDataset(build(scenes), 3), 4)):
         report = check(wrapped)
         assert report.num_images == count and len(report.problems) == 1
-
-
-@pytest.mark.parametrize('content', ['', '{', '[]', '{"version": 1}', 'null'])
-def test_unchanged_files_are_read_once(scenes, build, tmp_path, monkeypatch, content):
-    readings, read_pixels = [], sample_check.read_pixels
-    monkeypatch.setattr(sample_check, 'read_pixels', lambda path, *rest: (
-        readings.append(path), read_pixels(path, *rest))[1])
-    cache = tmp_path / 'cache.json'
-    cache.write_text(content)  # what cannot be read counts as empty
-
-    def check_again(**options):
-        readings.clear()
-        return check(build(scenes, **options), cache_file=cache)
-
-    first = check_again()
-    assert len(readings) == len(json.loads(cache.read_text())) == 4
-    assert check_again().summary() == first.summary() and not readings
-    os.utime(scenes / MASK, ns=(1, 1))
-    check_again()
-    assert [path[-len(IMAGE):] for path in readings] == [IMAGE]
-    (scenes / MASK).unlink()
-    for count in (1, 0):
-        assert len(check_again().problems) == 1 and len(readings) == count
-    check_again(mask_encoding='threshold')
-    assert len(readings) == 4
 
 
 @pytest.mark.parametrize('pixels', [[10, 10], [99, 1], [5, 0, 20], [1000000, 1, 3, 500]])

@@ -117,15 +117,6 @@ def test_real_images_pass_the_verification(engine, data_root, tmp_path):
     assert report.verification.packed <= report.verification.allowed
 
 
-def test_grey_images_and_failures_keep_the_others(engine, images, predict, tmp_path):
-    export_packed(*write_experiment(tmp_path), tmp_path / 'model.bhv')
-    Image.new('L', (20, 30), 90).save(images / 'grey.png')
-    Image.new('RGB', (3, 30)).save(images / 'small.png')
-    report = predict()
-    assert [path.name for path in report.written] == ['0.png', '1.png', 'grey.png']
-    assert 'patch' in report.failed[images / 'small.png']
-
-
 def test_packed_models_that_say_nothing_about_images_are_named(engine, tmp_path):
     pack_model(build_segmentor(), tmp_path / 'model.bhv')
     with pytest.raises(UserError, match='model.bhv .*palette'):

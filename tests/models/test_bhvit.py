@@ -151,21 +151,6 @@ def test_token_mixers_of_the_stages(token_mixers, kinds):
     assert all(p.grad is not None for p in model.parameters())
 
 
-@pytest.mark.parametrize('span,changes', [
-    ('window', (slice(0, 7), slice(7, 14))), ('global', (slice(0, 10), slice(0, 17)))])
-def test_how_far_a_change_reaches(span, changes):
-    """A change of one token in the second window reaches that window, or all of the map."""
-    mixer = MSMHA(16, 2, dict(type='LN'), binary=False, span=span).eval()
-    x = torch.randn(1, 10, 17, 16)
-    changed = x.clone()
-    changed[0, 3, 9] = torch.randn(16)
-    before, after = (mixer(m.view(-1, 16), MapShape(1, 10, 17)).view(10, 17, 16)
-                     for m in (x, changed))
-    reached = torch.zeros(10, 17, dtype=torch.bool)
-    reached[changes] = True
-    assert torch.equal((before != after).any(-1), reached)
-
-
 def test_batch_statistics_count_real_tokens_only():
     """A map of 10×9 tokens in windows of 7: norms of q, k and v must see 90 tokens and the four
     pooled ones of each window, nothing else."""
@@ -214,18 +199,6 @@ def test_checkpointing_changes_neither_gradients_nor_statistics():
     torch.testing.assert_close(results[0], results[1])
 
 
-def test_frozen_stages_keep_weights_and_statistics():
-    model = build(frozen_stages=2).train()
-    before = {n: t.clone() for n, t in model.state_dict().items()}
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
-    sum(out.square().mean() for out in model(torch.randn(2, 3, 64, 64))).backward()
-    optimizer.step()
-    moved = {n for n, t in model.state_dict().items() if not torch.equal(t, before[n])}
-    frozen = ('patch_embed.', 'stages.0.', 'stages.1.', 'downsamplings.0.')
-    assert not any(n.startswith(frozen) for n in moved)
-    assert {'stages.2.0.mlp.fc1.weight', 'downsamplings.1.conv.weight'} <= moved
-
-
 def test_drop_path_leaves_out_whole_samples():
     model = build(drop_path_rate=0.999).train()
     block = model.stages[3][1]
@@ -237,17 +210,3 @@ def test_drop_path_leaves_out_whole_samples():
         block.mlp.layer_scale.scale.zero_()
         block.mlp.layer_scale.bias.zero_()
         assert torch.equal(out, block(x, MapShape(4, 2, 2)))
-
-
-def test_mixed_precision_is_close_to_float32():
-    model = build().train()
-    image = torch.randn(2, 3, 64, 64)
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        outputs = model(image)
-        loss = sum(o.float().square().mean() for o in outputs)
-    loss.backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    reference = model(image)
-    agreement = [torch.cosine_similarity(a.float().flatten(), b.flatten(), 0)
-                 for a, b in zip(outputs, reference)]
-    assert agreement[0] > 0.99 and min(agreement) > 0.8

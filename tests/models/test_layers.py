@@ -2,14 +2,12 @@
 
 import pytest
 import torch
-from mmcv.cnn import build_activation_layer, build_conv_layer
 from mmseg.registry import MODELS
 from torch import nn
 
 from bhvit_seg.models.layers import (
     BinaryConv2d,
     BinaryLinear,
-    RPReLU,
     build_token_norm,
     normalize,
 )
@@ -47,12 +45,6 @@ def test_folding_a_shift_changes_nothing(kind, train):
     x, shift = torch.randn(9, 6), torch.randn(6)
     torch.testing.assert_close(normalize(norm, x, shift), twin(x) + shift)
     torch.testing.assert_close(norm.state_dict(), twin.state_dict())
-
-
-def test_mmcv_builds_them_with_and_without_a_scope():
-    assert isinstance(build_conv_layer(dict(type='BinaryConv2d'), 2, 4, 3), BinaryConv2d)
-    assert isinstance(build_activation_layer(dict(type='RPReLU', num_parameters=4)), RPReLU)
-    assert MODELS.get('BinaryLinear') is BinaryLinear
 
 
 @pytest.mark.parametrize('cfg', [

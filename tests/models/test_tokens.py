@@ -31,13 +31,6 @@ def test_windows_cover_every_token_once_and_join_to_the_map(height, width, windo
     assert count == -(-height // window) * -(-width // window)
 
 
-def test_windows_are_rectangles_in_row_major_order():
-    maps = torch.arange(4 * 6).view(1, 4, 6, 1)
-    (part,), = tile(4, 6, 2)[:1]
-    assert part.split(maps)[0, :4, :, 0].tolist() == [
-        [0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11], [12, 13, 18, 19]]
-
-
 def test_attention_is_that_of_torch_in_each_set():
     q, k, v = rows = [torch.randn(2 * 3 + 4, 8) for _ in range(3)]
     whole = attend(q, k, v, [(2, 3), (1, 4)], 2)

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -113,8 +112,8 @@ def put_last(value):
     replaced('stage0.block0.mlp.taps', lambda array: array.T),
     # input channels, depth, channels, hidden channels, heads, window, downsampling, head, classes
     *(numbers(at, value) for at, value in (
-        (0, 4), (1, 2), (1, -1), (5, 48), (5, 1 << 30), (9, 0), (15, 3), (17, 0), (17, 1000),
-        (18, 1), (19, 2), (20, 33), (21, 0), (21, 257), (22, 2))),
+        (0, 4), (1, 2), (1, -1), (5, 48), (5, 1 << 30), (9, 0), (15, 3), (17, 0),
+        (18, 1), (19, 2), (20, 33), (21, 257), (22, 2))),
     replaced('preprocess.std', lambda array: array * [1, 0, 1]),
     replaced('preprocess.std', lambda array: -array),
     replaced('preprocess.std', lambda array: array * 1e-40),
@@ -180,33 +179,3 @@ def test_calls_sizes_and_models_do_not_grow_memory(engine, packed):
     for _ in range(10):
         use_all()
     assert resident_bytes() - before < 4 << 20
-
-
-def test_models_of_all_instruction_sets_side_by_side(engine, packed):
-    image = picture((64, 80))
-    models = [PackedSegmentor(packed(name, **options), 2, isa)
-              for name, options in (('mini', {}), ('uper-binary', UPER))
-              for isa in instruction_sets()]
-    alone = [model.logits(image) for model in models]
-
-    def often(index):
-        return all(np.array_equal(models[index].logits(image), alone[index]) for _ in range(5))
-
-    with ThreadPoolExecutor(2 * len(models)) as pool:
-        assert all(pool.map(often, 2 * list(range(len(models)))))
-
-
-@needs_proc
-def test_threads_that_cannot_be_started_are_named(engine, packed):
-    code = ('import resource, sys\nfrom bhvit_seg.errors import UserError\n'
-            'from bhvit_seg.native import PackedSegmentor\n'
-            'used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()\n'
-            'most = used + (256 << 20)  # address space for few stacks\n'
-            'resource.setrlimit(resource.RLIMIT_AS, (most, most))\n'
-            'try:\n    PackedSegmentor(sys.argv[1], 256)\n'
-            'except UserError as error:\n    print(error)\n')
-    run = subprocess.run([sys.executable, '-c', code, str(packed('mini'))], capture_output=True,
-                         text=True)
-    assert run.returncode == 0, run.stderr
-    line, = run.stdout.splitlines()
-    assert '256' in line and 'threads' in line

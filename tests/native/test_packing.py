@@ -5,34 +5,22 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from native.plain_engine import PlainEngine
 from native.segmentors import build_segmentor, write_experiment
 from PIL import Image
 
 from bhvit_seg.datasets.synthetic import generate_scene
 from bhvit_seg.errors import UserError
 from bhvit_seg.inference.inputs import find_images
+from bhvit_seg.native import PackedSegmentor, verify
 from bhvit_seg.native import packing as module
-from bhvit_seg.native import verify
 from bhvit_seg.native.file_format import read_packed
 from bhvit_seg.native.packing import export_packed, pack_model, synthetic_images
 
 
 @pytest.fixture(autouse=True)
-def small_scenes(monkeypatch):
+def small_scenes(monkeypatch, engine):
     """Verify with scenes of the training window, which is small here."""
     monkeypatch.setattr(module, 'SCENE_SIZE', (16, 48))
-
-
-@pytest.fixture(autouse=True)
-def plain(monkeypatch):
-    """Let the plain engine stand in for the compiled one, so that both are tested apart."""
-    def labels(tensors, images, threads=None):
-        return [PlainEngine(tensors, np.float32).labels(image) for image in images]
-
-    for place in (module, verify):
-        monkeypatch.setattr(place, 'packed_labels', labels)
-    return labels
 
 
 @pytest.fixture(scope='module')
@@ -135,7 +123,7 @@ def test_images_to_verify_with(experiment, tmp_path, monkeypatch):
     assert read_packed(tmp_path / 'x.bhv').meta['verification']['pixels'] == 3 * 36 * 50
 
 
-def test_16_bits_are_forced_and_their_harm_is_counted(experiment, tmp_path, plain):
+def test_16_bits_are_forced_and_their_harm_is_counted(experiment, tmp_path):
     wide = export_packed(*experiment, tmp_path / 'wide.bhv', precision='32')
     report = export_packed(*experiment, tmp_path / 'narrow.bhv', precision='16')
     stored = read_packed(tmp_path / 'narrow.bhv')
@@ -143,8 +131,9 @@ def test_16_bits_are_forced_and_their_harm_is_counted(experiment, tmp_path, plai
         name for name, array in stored.tensors.items() if array.dtype == np.float16}
     assert len(report.narrowed) == 9 and report.total < 0.7 * wide.total
     images = synthetic_images(3, (64, 48))
-    expected = verify.count_changes(plain(read_packed(tmp_path / 'wide.bhv').tensors, images),
-                                    plain(stored.tensors, images))
+    expected = verify.count_changes(*(
+        [PackedSegmentor(tmp_path / name).predict(image) for image in images]
+        for name in ('wide.bhv', 'narrow.bhv')))
     assert report.changed == expected > 0
     assert f'16 bits changed {expected} labels' in report.summary()
 
@@ -165,14 +154,6 @@ def test_values_beyond_16_bits_cannot_be_forced(tmp_path):
     with pytest.raises(UserError, match="precision is '8'"):
         pack_model(model, tmp_path / 'x.bhv', precision='8')
     assert not list(tmp_path.iterdir())
-
-
-def test_auxiliary_heads_and_optimizers_do_not_count_as_size(tmp_path):
-    alone = pack_model(build_segmentor(), tmp_path / 'x.bhv')
-    auxiliary = dict(type='FCNHead', in_channels=128, in_index=2, channels=8, num_classes=5,
-                     loss_decode=dict(type='CrossEntropyLoss'))
-    both = pack_model(build_segmentor(auxiliary_head=auxiliary), tmp_path / 'y.bhv')
-    assert both.float32_bytes == alone.float32_bytes and both.total == alone.total
 
 
 def test_inputs_are_not_overwritten(experiment, tmp_path):

@@ -1,7 +1,6 @@
 """A packed model in a program: threads at its end, forks, and copies by pickle."""
 
 import copy
-import multiprocessing
 import os
 import pickle
 import subprocess
@@ -64,14 +63,6 @@ for round in range(8):
 
 
 # A process that forks while the threads of the object sleep.
-SLEEPING = START + '''
-time.sleep(0.05)
-child = os.fork()
-if child == 0:
-    signal.alarm(60)
-same = np.array_equal(model.predict(image), labels)
-sys.exit(not same if child == 0 else os.waitpid(child, 0)[1] != 0)
-'''
 
 
 def run(code, *arguments):
@@ -90,12 +81,6 @@ def test_interpreter_ends_while_daemon_threads_are_in_the_engine(work, engine, p
 @pytest.mark.parametrize('threads', [1, 3])
 def test_fork_while_threads_use_the_object(threads, engine, packed):
     process = run(FORKING, packed('mini'), threads)
-    assert process.returncode == 0, process.stderr
-
-
-@needs_fork
-def test_forked_process_ends_with_the_object_and_its_threads_asleep(engine, packed):
-    process = run(SLEEPING, packed('mini'), 3)
     assert process.returncode == 0, process.stderr
 
 
@@ -123,17 +108,6 @@ def test_defaults_are_those_of_the_process_that_loads(engine, packed, monkeypatc
     other = pickle.loads(content)
     assert (other.threads, other.instruction_set) == (3, 'serial')
     assert instruction_sets()[-1] == 'serial'
-
-
-@pytest.mark.parametrize('method', [
-    pytest.param('fork', marks=needs_fork), 'spawn'])
-def test_map_of_a_pool_of_processes(method, engine, packed):
-    model = PackedSegmentor(packed('mini'), threads=2)
-    images = [picture((24, 32 + 4 * index), seed=index) for index in range(4)]
-    with multiprocessing.get_context(method).Pool(2) as pool:
-        labels = pool.map(model.predict, images)
-    for image, found in zip(images, labels):
-        assert np.array_equal(found, model.predict(image))
 
 
 def test_file_that_has_changed_since_is_named(engine, packed, tmp_path):

@@ -1,8 +1,5 @@
 """Small rasters and maps of them."""
 
-from __future__ import annotations
-
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,32 +25,26 @@ def paint(size: tuple[int, int], bands: int, seed: int) -> np.ndarray:
 
 def write_raster(path: Path, bands: np.ndarray, **profile: Any) -> Path:
     """Write bands (bands, rows, columns) as a GeoTIFF; ``colorinterp`` says what they are."""
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
+    from bhvit_seg.raster.opening import open_quietly
 
     count, height, width = bands.shape
     meanings = profile.pop('colorinterp', None)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', NotGeoreferencedWarning)
-        with rasterio.open(path, 'w', count=count, height=height, width=width, dtype=bands.dtype,
-                           **{'driver': 'GTiff', **profile}) as dataset:
-            if meanings:
-                dataset.colorinterp = meanings
-            dataset.write(bands)
+    with open_quietly(path, 'w', count=count, height=height, width=width, dtype=bands.dtype,
+                      **{'driver': 'GTiff', **profile}) as dataset:
+        if meanings:
+            dataset.colorinterp = meanings
+        dataset.write(bands)
     return path
 
 
 def write_map(path: Path, ids: np.ndarray, names: tuple[str, ...] = NAMES,
               palette: tuple[tuple[int, int, int], ...] = PALETTE, **profile: Any) -> Path:
     """Write class ids (rows, columns) as a map with colours and names."""
-    import rasterio
+    from bhvit_seg.raster.opening import open_quietly
 
     write_raster(path, ids[None].astype(np.uint8), nodata=NODATA, **profile)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', rasterio.errors.NotGeoreferencedWarning)
-        with rasterio.open(path, 'r+') as dataset:
-            dataset.write_colormap(1, {NODATA: (0, 0, 0, 0), **{
-                index: (*colour, 255) for index, colour in enumerate(palette)}})
-            dataset.update_tags(1, **{
-                f'CLASS_{index}': name for index, name in enumerate(names)})
+    with open_quietly(path, 'r+') as dataset:
+        dataset.write_colormap(1, {NODATA: (0, 0, 0, 0), **{
+            index: (*colour, 255) for index, colour in enumerate(palette)}})
+        dataset.update_tags(1, **{f'CLASS_{index}': name for index, name in enumerate(names)})
     return path

@@ -7,18 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from raster.rasters import write_raster as write
+from scipy import ndimage
 
 from bhvit_seg.errors import UserError
-
-rasterio = pytest.importorskip('rasterio', reason="needs pip install 'bhvit_seg[raster]'")
-
-from bhvit_seg.inference.windows import Window  # noqa: E402
-from bhvit_seg.raster import collars  # noqa: E402
-from bhvit_seg.raster.options import ReadOptions  # noqa: E402
-from bhvit_seg.raster.reading import RasterSource  # noqa: E402
+from bhvit_seg.inference.windows import Window
+from bhvit_seg.raster import collars
+from bhvit_seg.raster.options import ReadOptions
+from bhvit_seg.raster.reading import RasterSource
 
 
 def options(border: str | None, **given) -> ReadOptions:
@@ -48,7 +47,7 @@ def footprint(height: int, width: int, degrees: float, share: float) -> np.ndarr
 
 
 @pytest.mark.parametrize('degrees, share', [
-    (0, 0.8), (0.7, 1.0), (2, 1.0), (7, 0.97), (20, 0.8), (45, 0.7), (80, 0.6)])
+    (0, 0.8), (0.7, 1.0), (7, 0.97), (20, 0.8), (80, 0.6)])
 @pytest.mark.parametrize('colour', [0, 255])
 def test_a_turned_footprint_is_found_to_the_pixel(tmp_path, degrees, share, colour):
     bands = image(317, 403)
@@ -75,17 +74,12 @@ def test_the_noise_of_compression_is_collar_and_the_image_is_not(tmp_path, borde
     assert (stored[:, ~inside] != smooth[:, ~inside]).mean() > 0.01
     for asked in (border, 'auto'):
         valid = valid_of(path, asked)
-        assert not (inside & ~valid)[eroded(inside, 2)].any()
+        deep, outside = (ndimage.binary_erosion(mask, np.ones((3, 3)), steps, border_value=True)
+                         for mask, steps in ((inside, 2), (~inside, 17)))
+        assert not (inside & ~valid)[deep].any()
         # What is noisier than the tolerance lies in the last block of 16 pixels.
-        assert not (valid & ~inside)[eroded(~inside, 17)].any()
+        assert not (valid & ~inside)[outside].any()
         assert (valid & ~inside).sum() < 0.04 * (~inside).sum()
-
-
-def eroded(mask: np.ndarray, steps: int) -> np.ndarray:
-    """Shrink a mask by a square of steps on each side; beyond the raster counts as inside."""
-    padded = np.pad(mask, steps, constant_values=True)
-    views = np.lib.stride_tricks.sliding_window_view(padded, (2 * steps + 1, 2 * steps + 1))
-    return views.all(axis=(2, 3))
 
 
 def test_an_image_without_a_collar_has_none(tmp_path):
@@ -253,9 +247,8 @@ RANGE = dict(value_range=(0, 3000))
 
 
 @pytest.mark.parametrize('dtype, plain, noisy, given', [
-    ('uint16', 0, 8, {}), ('uint16', 0, 100, RANGE), ('float32', 0, 100, RANGE),
-    ('int16', 0, -90, RANGE), ('uint8', 0, 9, dict(value_range=(20, 120))),
-    ('uint16', 65535, 65535, {}), ('uint16', 3000, 3000, RANGE), ('float32', 3000, 3000, RANGE)])
+    ('uint16', 0, 8, {}), ('int16', 0, -90, RANGE), ('uint8', 0, 9, dict(value_range=(20, 120))),
+    ('uint16', 65535, 65535, {}), ('float32', 3000, 3000, RANGE)])
 def test_black_and_white_of_other_types(tmp_path, dtype, plain, noisy, given):
     bands = image(128, 128, dtype=dtype)
     if dtype != 'uint8':
@@ -267,10 +260,9 @@ def test_black_and_white_of_other_types(tmp_path, dtype, plain, noisy, given):
     assert not valid[:50].any() and valid[50:].all()
 
 
-@pytest.mark.parametrize('dtype', ['float32', 'int16'])
-def test_a_type_without_a_white_is_refused(tmp_path, dtype):
-    path = write(tmp_path / 'a.tif', image(16, 16, dtype=dtype))
-    with pytest.raises(UserError, match=f'{dtype}.*--value-range'):
+def test_a_type_without_a_white_is_refused(tmp_path):
+    path = write(tmp_path / 'a.tif', image(16, 16, dtype='float32'))
+    with pytest.raises(UserError, match='float32.*--value-range'):
         valid_of(path, eight_bit=False)
 
 
@@ -288,10 +280,3 @@ def test_the_real_collar(data_root):
     collar_side = down < np.interp(along, [0, 950, 1600, 1860, 2047], [860, 340, 90, 5, 0])
     assert invalid[collar_side].all() and (brightest[collar_side] <= 30).all()
     assert (invalid & image_side).sum() < 300
-
-
-@pytest.mark.data
-@pytest.mark.parametrize('name', ['pix4d_alpha_nodata.tif', 'm_4709963_se_14_1_20200831.tif'])
-def test_real_images_without_an_undeclared_collar_stay(data_root, name):
-    path = data_root / 'geotiff' / name
-    np.testing.assert_array_equal(valid_of(path, 'auto'), valid_of(path, None))

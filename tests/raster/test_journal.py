@@ -1,13 +1,8 @@
 """The journal: what is in it is whole, belongs to the run, and to one process."""
 
-from __future__ import annotations
-
 import os
-import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -30,24 +25,6 @@ def block(number: int) -> bytes:
 @pytest.fixture
 def out(tmp_path) -> Path:
     return tmp_path / 'map.tif'
-
-
-@pytest.fixture
-def run_python(repository):
-    """A function that starts Python code that can import the package."""
-    processes = []
-
-    def start(code: str, *args) -> subprocess.Popen:
-        process = subprocess.Popen(
-            [sys.executable, '-c', code, *map(str, args)], text=True, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, env={**os.environ, 'PYTHONPATH': str(repository)})
-        processes.append(process)
-        return process
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
 
 
 @settings(max_examples=50, deadline=None)
@@ -86,13 +63,8 @@ def test_another_identity_is_refused(out):
     with Journal(out, IDENTITY) as journal:
         journal.store(0, block(0))
     other = {**IDENTITY, 'input': {**IDENTITY['input'], 'size': 11}, 'model': 'b'}
-    with pytest.raises(UserError, match=re.escape(
-            'map.tif was begun by another run (input.size: 10 then, 11 now; model: absent then, '
-            '"b" now)')) as error:
+    with pytest.raises(UserError, match='begun .* differs in input, model: .*--restart'):
         Journal(out, other)
-    assert '--restart' in str(error.value)
-    with pytest.raises(UserError, match='and 2 more'):
-        Journal(out, {**other, **{str(number): 'x' * 100 for number in range(3)}})
     # Refusing takes nothing away, and does not keep the lock.
     with Journal(out, IDENTITY) as journal:
         assert journal.done == {0}
@@ -160,38 +132,6 @@ def test_what_killed_writers_left_is_deleted(out):
         assert {path.name for path in journal.folder.iterdir()} == {'identity.json', 'lock'}
 
 
-STORE_FOR_EVER = """
-import sys, numpy as np
-from bhvit_seg.raster.journal import Journal, encode_block
-rng = np.random.default_rng(0)
-with Journal(sys.argv[1], {}) as journal:
-    index = max(journal.done, default=-1) + 1
-    while True:
-        content = encode_block({'a': rng.integers(0, 256, 1 << 21, np.uint8),
-                                'index': np.array(index)})
-        journal.store(index, content)
-        index += 1
-        print(index, flush=True)
-"""
-
-
-def test_sigkill_leaves_whole_blocks_only(out, run_python):
-    before = -1
-    for wait in (0.0, 0.011, 0.023):
-        process = run_python(STORE_FOR_EVER, out)
-        stored = int(process.stdout.readline())
-        time.sleep(wait)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        with Journal(out, {}) as journal:
-            assert stored > before and set(range(stored)) <= journal.done
-            assert journal.done == set(range(len(journal.done)))
-            for index in journal.done:
-                assert journal.load(index)['index'] == index
-            assert len(list(journal.folder.iterdir())) == len(journal.done) + 2
-            before = stored
-
-
 HOLD = """
 import sys
 from bhvit_seg.raster.journal import Journal
@@ -201,39 +141,15 @@ sys.stdin.read()
 """
 
 
-def test_one_process_writes_an_output(out, run_python):
-    process = run_python(HOLD, out)
-    process.stdout.readline()
-    for restart in (False, True):
-        with pytest.raises(UserError, match='map.tif is being written by another process'):
-            Journal(out, {}, restart)
-    # Another output of the same folder is free.
-    Journal(out.with_name('other.tif'), {}).close()
-    process.kill()
-    process.wait()
+def test_one_process_writes_an_output(out, repository):
+    with subprocess.Popen([sys.executable, '-c', HOLD, str(out)], text=True, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE,
+                          env={**os.environ, 'PYTHONPATH': str(repository)}) as process:
+        process.stdout.readline()
+        for restart in (False, True):
+            with pytest.raises(UserError, match='map.tif is being written by another process'):
+                Journal(out, {}, restart)
+        # Another output of the same folder is free.
+        Journal(out.with_name('other.tif'), {}).close()
+        process.kill()
     Journal(out, {}).close()
-
-
-LIMITED = """
-import resource, sys, numpy as np
-from bhvit_seg.errors import UserError
-from bhvit_seg.raster.journal import Journal, encode_block
-small = encode_block({'a': np.arange(100)})
-large = encode_block({'a': np.random.default_rng(0).integers(0, 256, 1 << 20, np.uint8)})
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, 1 << 19))
-with Journal(sys.argv[1], {}) as journal:
-    journal.store(0, small)
-    try:
-        journal.store(1, large)
-    except UserError as error:
-        print(error)
-    journal.store(2, small)
-"""
-
-
-def test_a_file_that_cannot_grow(out, run_python):
-    message, _ = run_python(LIMITED, out).communicate(timeout=60)
-    assert 'cannot write' in message and 'File too large' in message
-    assert 'run the same command again' in message and message.count('\n') == 1
-    with Journal(out, {}) as journal:
-        assert journal.done == {0, 2}

@@ -4,10 +4,9 @@ import numpy as np
 import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from raster.rasters import NAMES, PALETTE, paint
+from raster.rasters import NAMES, PALETTE
 
 from bhvit_seg.inference.source import ModelSource
-from bhvit_seg.inference.windows import lay_grid
 from bhvit_seg.raster.predict import WindowChoices, map_raster
 
 CELL = 4
@@ -33,16 +32,6 @@ class CellModel:
 
     def label(self, scores):
         return np.kron(scores.argmax(axis=0), np.ones((CELL, CELL))).astype(np.uint8)
-
-
-class NeighbourModel(CellModel):
-    """Scores a cell by the cells beside it, too; beyond a window it sees nothing."""
-
-    def scores(self, windows):
-        own = super().scores(windows)
-        padded = np.pad(own, ((0, 0), (0, 0), (1, 1), (1, 1)))
-        return sum(padded[..., y:y + own.shape[2], x:x + own.shape[3]]
-                   for y in range(3) for x in range(3)) / np.float32(9)
 
 
 def write(path, pixels, mask):
@@ -106,19 +95,3 @@ def test_windows_do_not_matter_to_a_model_of_cells(scene, tmp_path):
     assert report.statistics['computed'] == sum(map(len, model.seen))
     if not valid.any():
         assert not model.seen
-
-
-def test_windows_agree_with_the_whole_image_where_their_context_allows(tmp_path):
-    size, window = (160, 192), (64, 64)
-    pixels = paint(size, 3, 5)
-    whole, _ = map_of(tmp_path, pixels, None, NeighbourModel(), size, 0.)
-    parts, _ = map_of(tmp_path, pixels, None, NeighbourModel(), window, 0.25)
-    grid = lay_grid(size, window, 0.25, CELL)
-    near = np.zeros(size, bool)
-    for view, starts, side in ((near, grid.tops, size[0]), (near.T, grid.lefts, size[1])):
-        for start in starts:
-            view[max(start, CELL) - CELL:start + CELL if start else 0] = True
-            stop = start + 64
-            view[stop - CELL:stop + CELL if stop < side else stop - CELL] = True
-    assert 0.2 < near.mean() < 0.6
-    np.testing.assert_array_equal(parts[~near], whole[~near])

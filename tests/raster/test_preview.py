@@ -1,15 +1,12 @@
 import numpy as np
 import pytest
 from PIL import Image
+from raster.rasters import NODATA, PALETTE, write_map, write_raster
+from rasterio.enums import ColorInterp
 
-pytest.importorskip('rasterio', reason="rasters need rasterio: pip install -e '.[raster]'")
-
-from raster.rasters import NODATA, PALETTE, write_map, write_raster  # noqa: E402
-from rasterio.enums import ColorInterp  # noqa: E402
-
-from bhvit_seg.errors import UserError  # noqa: E402
-from bhvit_seg.raster.opening import open_raster  # noqa: E402
-from bhvit_seg.raster.preview import (  # noqa: E402
+from bhvit_seg.errors import UserError
+from bhvit_seg.raster.opening import open_raster
+from bhvit_seg.raster.preview import (
     NODATA_GREY,
     read_picture,
     write_preview,
@@ -81,14 +78,6 @@ def test_bands_that_are_shown(tmp_path, meanings, expected):
     with open_raster(image) as dataset:
         shown, _ = read_picture(dataset, (4, 5))
     assert shown[:, 0, 0].tolist() == [10 * band for band in expected]
-
-
-def test_bands_that_are_asked_for(tmp_path):
-    pixels = np.arange(5, dtype=np.uint8)[:, None, None] + np.zeros((1, 4, 5), np.uint8)
-    image = write_raster(tmp_path / 'image.tif', pixels)
-    assert picture_of(image, bands=(5, 1, 2))[0][:, 0, 0].tolist() == [4, 0, 1]
-    assert picture_of(image, bands=(2, 3, 4, 5))[0][:, 0, 0].tolist() == [1, 2, 3]
-    assert picture_of(image, bands=(4, 1))[0][:, 0, 0].tolist() == [3]
 
 
 def test_alpha_says_where_the_image_is(tmp_path):

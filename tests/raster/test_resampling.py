@@ -1,7 +1,5 @@
 """Rasters that are resampled on reading, against rasterio's own warping and plain means."""
 
-from __future__ import annotations
-
 import numpy as np
 import pyproj
 import pytest

@@ -25,46 +25,16 @@ def no_gpu(monkeypatch):
 @pytest.mark.parametrize('lines, words', [
     ([LOSS.format('WeightedCrossEntropyLoss', 'class_weight=[1., 2., 3.]')],
      ['model.decode_head.loss_decode.class_weight has 3 values for 2 classes']),
-    ([LOSS.format('CrossEntropyLoss', 'class_weight=[1.]')], ['has 1 values for 2 classes']),
     ([AUXILIARY.format(4, [1.0] * 5)],
      ['model.auxiliary_head.0.loss_decode.1.class_weight has 5 values for 4 classes']),
     (["model['decode_head'].update(num_classes=1)"], ['model.decode_head.num_classes is 1']),
     (["model['decode_head'].update(out_channels=1)"],
      ['softmax over model.decode_head.out_channels=1', 'use_sigmoid=True']),
-    ([OHEM.format(', thresh=0.6'), LOSS.format('CrossEntropyLoss', 'use_sigmoid=True'),
-      "model['decode_head'].update(out_channels=1)"], ['sampler.thresh is 0.6']),
-    ([OHEM.format(''), LOSS.format('CLDiceLoss', '')], ['(CLDiceLoss)', 'sampler.thresh']),
-    ([LOSS.format('CrossEntropyLoss', 'class_weight={0: 1., 1: 2.}')],
-     ['model.decode_head.loss_decode.class_weight is {0: 1.0, 1: 2.0}']),
-    ([LOSS.format('DiceLoss', "class_weight=[float('nan'), 1.]")], ['class_weight is [nan, 1.0]']),
-    ([LOSS.format('WeightedCrossEntropyLoss', 'class_weight=[0., 0.]')], ['is [0.0, 0.0]']),
     ([LOSS.format('CrossEntropyLoss', "loss_name='ce'")], ["loss_name is 'ce'", 'loss_ce']),
-    (["model['decode_head'].update(loss_decode='DiceLoss')"], ["loss_decode is 'DiceLoss'"]),
-    (["model['decode_head'].update(num_classes=-3)"], ['num_classes is -3']),
-    (["model['test_cfg'] = dict(mode='slide', crop_size=(32, 32))"],
-     ['model.test_cfg.stride is None']),
-    (["model['test_cfg'] = dict(mode='slide')"], ['model.test_cfg.crop_size is None', '1 more']),
-    (["model['test_cfg'] = dict(mode='slide', crop_size=32, stride=(8, 8))"],
-     ['model.test_cfg.crop_size is 32']),
     (["model['test_cfg'] = dict(mode='slide', crop_size=(32, 24), stride=(16, 28))"],
      ['stride is (16, 28)', 'crop_size=(32, 24)']),
-    (["model['test_cfg'] = dict(mode='windows')"], ["mode is 'windows'"]),
-    (["optim_wrapper.update(type='AmpOptimWrapper')"], ['optim_wrapper.type=OptimWrapper']),
-    (["train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=1)"],
-     ['train_dataloader.sampler.type=DefaultSampler']),
-    (['train_cfg.update(max_iters=0)'], ['train_cfg.max_iters is 0']),
-    (['train_cfg.update(val_interval=2.5)'], ['train_cfg.val_interval is 2.5']),
-    (["param_scheduler[0].update(end='12')"], ["param_scheduler.0.end is '12'"]),
-    (["param_scheduler = [dict(type='OneCycleLR', eta_max=1, total_steps=5, by_epoch=False)]"],
-     ['param_scheduler.0.total_steps=12']),
-    (['val_evaluator = None'], ['val_dataloader and val_cfg but no val_evaluator']),
-    (["val_evaluator.update(format_only=True, output_dir='out')"], ["save_best='mIoU'"]),
     (["default_hooks['checkpoint'].update(save_best='mIou')"], ["save_best is 'mIou'", 'mIoU']),
     (["val_evaluator.update(prefix='val')"], ["save_best is 'mIoU'", 'val/mIoU']),
-    (["val_evaluator.update(iou_metrics=['mIoU', 'mFScore'])"],
-     ["val_evaluator.iou_metrics has 'mFScore'", 'mFscore']),
-    ([LOSS.format('CrossEntropyLoss', 'loss_weight=0')],
-     ['model.decode_head.loss_decode.loss_weight is 0']),
     ([LOSS.format('CrossEntropyLoss', 'loss_weight=0.0'), AUXILIARY.format(2, None)],
      ['model.decode_head.loss_decode.loss_weight is 0']),
 ])
@@ -91,9 +61,6 @@ def test_what_cannot_work_is_one_sentence(lines, words, tiny_config):
     *([f'param_scheduler = [{schedule}]'] for schedule in (
         '', "dict(type='LinearLR', start_factor=0.1, end=5, by_epoch=False)",
         "dict(type='MultiStepLR', milestones=[3, 6], by_epoch=False)",
-        "dict(type='StepLR', step_size=12, by_epoch=False), "
-        "dict(type='ConstantLR', factor=0.5, by_epoch=False)",
-        "dict(type='PolyLR', power=0.9, by_epoch=False)",
         "dict(type='CosineAnnealingLR', end=3, convert_to_iter_based=True)")),
 ])
 def test_what_works_passes(lines, tiny_config):
@@ -120,22 +87,12 @@ def test_examples_of_the_documentation_are_sound(repository, tmp_path):
     ({'train_cfg.max_iters': 700}, ['ends at iteration 500', 'max_iters=700', 'the last 200',
                                     'param_scheduler.1.end=700', 'param_scheduler.1.T_max=670']),
     ({'train_cfg.max_iters': 400}, ['ends at iteration 500', 'training stops before']),
-    ({'param_scheduler.1.begin': 600}, ['at iteration 600', 'param_scheduler.1.begin below 500']),
-    ({'param_scheduler.1.begin': 500}, ['max_iters=500', 'no effect']),
     ({'param_scheduler.1.T_max': 200}, ['ends at iteration 230', 'the last 270']),
-    ({'param_scheduler': [dict(type='PolyLR', end=90, by_epoch=False)]}, ['iteration 90']),
     ({'param_scheduler': dict(type='CosineRestartLR', periods=[100, 300], by_epoch=False,
                               restart_weights=[1, 1], eta_min=0)}, ['iteration 400']),
     ({'param_scheduler.1.by_epoch': True}, ['param_scheduler.1.by_epoch=False']),
     ({'param_scheduler': dict(head=[dict(type='PolyLR', end=60, by_epoch=False)])},
      ['param_scheduler.head.0']),
-    ({'param_scheduler.0.end': 5000}, ['param_scheduler.0.end of LinearLR is 5000', '=500']),
-    ({'param_scheduler': dict(type='LinearLR', by_epoch=False)}, ['end of LinearLR is not given']),
-    ({'param_scheduler': dict(type='ConstantLR', end=501, by_epoch=False)}, ['ConstantLR is 501']),
-    ({'param_scheduler': dict(type='MultiStepLR', milestones=[300, 8000], by_epoch=False)},
-     ['param_scheduler.milestones of MultiStepLR is [300, 8000]', 'max_iters=500']),
-    ({'param_scheduler': dict(type='StepLR', step_size=600, by_epoch=False)},
-     ['step_size of StepLR is 600']),
 ])
 def test_schedules_that_end_elsewhere_are_told(change, words, repository):
     path, = (repository / 'configs' / 'demo').glob('*.py')
@@ -161,24 +118,19 @@ def test_a_resumed_schedule_that_differs_is_told(trained, tmp_path):
         assert words in text
     content = torch.load(checkpoint, weights_only=False)
     assert not list(resumed_differences(load_config(config), content))
-    content['param_schedulers'] *= 2
-    warning, = resumed_differences(load_config(config), content)
-    assert '2 schedules there, 1 in param_scheduler' in warning
 
 
 def test_config_and_data_are_checked_together(tiny_config, sentence, tiny_data, capsys):
     from bhvit_seg.cli import main
 
     config = tiny_config(LOSS.format('CrossEntropyLoss', 'class_weight=[1., 2., 5.]'),
-                         'train_cfg.update(max_iters=30)',
-                         "train_pipeline.insert(2, dict(type='RandomScaleCrop', crop_size=32, "
-                         'favoured_classes=[1, 4]))')
+                         'train_cfg.update(max_iters=30)')
     assert main(['check-dataset', str(config)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert '6 images' in lines[0] and '1 problem' in lines[0]
     assert 'class_weight has 3 values' in lines[1]
-    assert 'names 4' in lines[2] and 'ends at iteration 12' in lines[3]
-    assert any('class_weight=[' in line for line in lines[4:])
+    assert 'ends at iteration 12' in lines[2]
+    assert any('class_weight=[' in line for line in lines[3:])
 
 
 def test_loaders_without_workers_lose_what_only_workers_have(tiny_config):
@@ -209,6 +161,8 @@ def test_samplers_and_one_channel_train(lines, tiny_config, tmp_path):
      ['pip install wandb']),
     ("param_scheduler = [dict(power=0.9)]", ["'power'"]),
     ("param_scheduler = 'PolyLR'", ['param_scheduler', "'str'"]),
+    ('val_evaluator = None', ['val_evaluator']),
+    ("optim_wrapper.update(type='AmpOptimWrapper')", ['AmpOptimWrapper', 'gpu']),
     ("val_dataloader.pop('dataset')", ['val_dataloader', 'no dataset']),
     ("model['test_cfg'] = None", ['model (EncoderDecoder)']),
     ("model['decode_head'].update(in_channels=7)",

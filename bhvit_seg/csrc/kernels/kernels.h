@@ -213,9 +213,6 @@ struct Kernels {
   void (*convolve)(const Convolution& layer, const OutputChannel* outputs, const TapRows& taps,
                    int x, const float* shortcut, int shortcut_channels, uint32_t* scratch,
                    float* out);
-  // Accumulators alone, [outputs][16]: for tests.
-  void (*accumulate)(const Convolution& layer, const TapRows& taps, int x, uint32_t* scratch,
-                     int32_t* out);
 
   // The 1x1 case on tiles; bits [inputs / 32][stride].
   void (*project)(const uint32_t* bits, int inputs, const uint32_t* weights,

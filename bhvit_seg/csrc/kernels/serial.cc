@@ -230,12 +230,6 @@ void convolve(const Convolution& layer, const OutputChannel* outputs, const TapR
     }
 }
 
-void accumulate(const Convolution& layer, const TapRows& taps, int x, uint32_t*, int32_t* out) {
-  for (int o = 0; o < layer.outputs; ++o)
-    for (int lane = 0; lane < kLanes; ++lane)
-      out[o * kLanes + lane] = convolve_token(layer, taps, x + lane, o);
-}
-
 void project(const uint32_t* bits, int inputs, const uint32_t* weights,
              const OutputChannel* outputs, int number, const float* shortcut, int shortcut_channels,
              int stride, int vectors, float* out) {
@@ -330,9 +324,9 @@ int64_t busy_multiply(int rounds, float* sink) {
 
 extern const Kernels kSerialKernels;
 const Kernels kSerialKernels = {
-    "serial",      load_tile,         store_tile,     add_map,    pack_tile,    pack_and_average,
-    gelu_tile,     multiply,          load_patches,   mlp,        multi_scale,  convolve,
-    accumulate,    project,           project_tokens, attend,     mix_context,  pool_rows,
-    upsample_tile, upsample_and_pack, label_rows,     busy_count, busy_multiply};
+    "serial",          load_tile,      store_tile,   add_map,      pack_tile,   pack_and_average,
+    gelu_tile,         multiply,       load_patches, mlp,          multi_scale, convolve,
+    project,           project_tokens, attend,       mix_context,  pool_rows,   upsample_tile,
+    upsample_and_pack, label_rows,     busy_count,   busy_multiply};
 
 }  // namespace bhvit

@@ -209,13 +209,6 @@ void convolve(const Convolution& layer, const OutputChannel* outputs, const TapR
   run(layer, outputs, taps, x, shortcut, shortcut_channels, scratch, out);
 }
 
-void accumulate(const Convolution& layer, const TapRows& taps, int x, uint32_t* scratch,
-                int32_t* out) {
-  for_convolved(layer, taps, x, scratch, [&](int first, auto& acc) BHVIT_HERE {
-    for_block<1>([&](int o, int t) BHVIT_HERE { store(out + (first + o) * kLanes, acc[o][t]); });
-  });
-}
-
 }  // namespace
 }  // namespace BHVIT_ISA
 }  // namespace bhvit

@@ -52,11 +52,28 @@ int64_t busy_multiply(int rounds, float* sink) {
 }
 
 constexpr Kernels make_kernels(const char* name) {
-  return {
-      name,          load_tile,         store_tile,     add_map,    pack_tile,    pack_and_average,
-      gelu_tile,     multiply_tile,     load_patches,   mlp,        multi_scale,  convolve,
-      accumulate,    project,           project_tokens, attend,     mix_context,  pool_rows,
-      upsample_tile, upsample_and_pack, label_rows,     busy_count, busy_multiply};
+  return {name,
+          load_tile,
+          store_tile,
+          add_map,
+          pack_tile,
+          pack_and_average,
+          gelu_tile,
+          multiply_tile,
+          load_patches,
+          mlp,
+          multi_scale,
+          convolve,
+          project,
+          project_tokens,
+          attend,
+          mix_context,
+          pool_rows,
+          upsample_tile,
+          upsample_and_pack,
+          label_rows,
+          busy_count,
+          busy_multiply};
 }
 
 }  // namespace

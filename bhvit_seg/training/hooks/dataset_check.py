@@ -18,9 +18,8 @@ from bhvit_seg.training.runner import model_of
 class DatasetCheckHook(Hook):
     """End a run whose data set cannot be trained on or scored, or whose teacher has other classes.
 
-    ``dataset_check_{split}.txt`` in the work dir lists everything found;
-    ``dataset_check_{split}.json`` remembers the files for resumed runs. Only the main process
-    checks.
+    ``dataset_check_{split}.txt`` in the work dir lists everything found. Only the main process
+    checks. A resumed training does not check again.
 
     Args:
         splits: Which of ``train``, ``val`` and ``test`` are checked where they are used.
@@ -39,6 +38,8 @@ class DatasetCheckHook(Hook):
         model, dataset = model_of(runner), runner.train_dataloader.dataset
         if hasattr(model, 'check_classes'):
             model.check_classes(dataset.metainfo['classes'])
+        if runner.iter > 0:
+            self._unchecked -= {'train', 'val'}
         self._check(runner, 'train')
         if runner.val_loop is not None:
             self.before_val(runner)
@@ -64,13 +65,13 @@ class DatasetCheckHook(Hook):
             raise UserError(verdict[0])
 
     def _find_problem(self, runner, split: str) -> str | None:
-        where = osp.join(runner.work_dir, f'dataset_check_{split}')
-        report = check_from_config(runner.cfg, split, cache_file=f'{where}.json')
-        write_text(f'{where}.txt', report.summary(max_problems=None) + '\n')
+        where = osp.join(runner.work_dir, f'dataset_check_{split}.txt')
+        report = check_from_config(runner.cfg, split)
+        write_text(where, report.summary(max_problems=None) + '\n')
         for warning in report.warnings:
             runner.logger.warning(f'{split} data: {warning}')
         if not report.problems:
-            runner.logger.info(f'{split} data checked: {report.num_images} images, see {where}.txt')
+            runner.logger.info(f'{split} data checked: {report.num_images} images, see {where}')
             return None
         runner.logger.error(report.summary())
-        return f'{first_problem(report.problems)}; {where}.txt lists all that was found'
+        return f'{first_problem(report.problems)}; {where} lists all that was found'

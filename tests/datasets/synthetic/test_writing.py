@@ -34,10 +34,3 @@ def test_files_hold_the_scenes_and_are_the_same_each_time(tmp_path):
     with pytest.raises(UserError, match='scene_0001.png'):
         write_dataset(tmp_path, **options | dict(n_train=1))
     assert content(tmp_path) == first
-
-
-def test_without_lidar_and_with_a_negative_count(tmp_path):
-    write_dataset(tmp_path, n_train=1, n_val=0, size=(32, 32), lidar=False)
-    assert not (tmp_path / 'lidar').exists()
-    with pytest.raises(UserError, match='n_val=-1'):
-        write_dataset(tmp_path, n_val=-1)

@@ -31,15 +31,6 @@ def test_image_is_that_of_mmcv(written_set):
         LoadAerialImage(color_type='colour')
 
 
-def test_mask_of_mmseg_datasets_is_ids(tmp_path):
-    assert 'gt_seg_map' not in LoadAerialAnnotations()(sample())  # in prediction
-    ids = np.array([[0, 1], [2, 255]], np.uint8)
-    cv2.imwrite(str(tmp_path / 'a.png'), ids)
-    result = LoadAerialAnnotations()(dict(seg_map_path=str(tmp_path / 'a.png'), seg_fields=[],
-                                          reduce_zero_label=True, label_map={0: 0, 1: 5}))
-    assert result['gt_seg_map'].tolist() == [[255, 0], [5, 255]]
-
-
 def test_value_outside_the_encoding_names_the_file(tmp_path):
     cv2.imwrite(str(tmp_path / 'a.png'), np.array([[0, 7, 7]], np.uint8))
     with pytest.raises(UserError, match=r'a\.png has 2 pixels of the value 7') as error:
@@ -65,15 +56,6 @@ def test_labels_are_ignored_where_the_image_has_no_data(tmp_path, encoding, keep
         mask_encoding=encoding))
     assert (loaded['gt_seg_map'][0] == 255).all()
     assert (loaded['gt_seg_map'][1:] == (UNLABELLED if keep else 255)).all()
-
-
-@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'int16', 'float32'])
-@pytest.mark.parametrize('channels', [1, 6])
-def test_lidar_channels_are_appended_as_they_are(tmp_path, dtype, channels):
-    raster = (np.random.default_rng(0).random((6, 5, channels)) * 300).astype(dtype)
-    result = LoadLidarChannels()(sample(lidar_path=write_npy(tmp_path, raster)))
-    assert result['img'].dtype == np.float32 and result['img'].shape == (6, 5, 3 + channels)
-    assert (result['img'][..., :3] == 7).all() and (result['img'][..., 3:] == raster).all()
 
 
 def test_lidar_channels_are_chosen_in_order(tmp_path):

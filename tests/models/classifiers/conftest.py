@@ -1,7 +1,5 @@
 """Fixtures of the tests of classifiers, which need mmpretrain."""
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 from typing import Callable

@@ -1,7 +1,5 @@
 """Pre-training through mmpretrain, from its configs to a segmentor that begins from it."""
 
-from __future__ import annotations
-
 import json
 import sys
 

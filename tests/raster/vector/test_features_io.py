@@ -1,15 +1,15 @@
 """Layers in files: formats, coordinate systems, and what is never replaced."""
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
+import pyogrio
 import pytest
+import rasterio
+import shapely
 from raster.layers import (
     COLOURS,
     SUFFIXES,
@@ -22,18 +22,13 @@ from raster.layers import (
     write_project,
 )
 from raster.rasters import NAMES, NODATA, write_map
+from rasterio.control import GroundControlPoint
+from rasterio.transform import Affine
+from rasterio.warp import transform as warp
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.raster.vector.centerlines import write_centerlines
 from bhvit_seg.raster.vector.vectors import write_vectors
-
-rasterio = pytest.importorskip('rasterio')
-pyogrio = pytest.importorskip('pyogrio')
-shapely = pytest.importorskip('shapely')
-
-from rasterio.control import GroundControlPoint  # noqa: E402
-from rasterio.transform import Affine  # noqa: E402
-from rasterio.warp import transform as warp  # noqa: E402
 
 
 @pytest.mark.parametrize('suffix', SUFFIXES)
@@ -69,19 +64,16 @@ POINTS = [GroundControlPoint(row, column, 10 + column / 100, 50 - row / 100)
           for row, column in ((0, 0), (0, 120), (90, 0), (90, 120))]
 
 
-@pytest.mark.parametrize('profile, message', [
-    ({}, 'no CRS'), ({'transform': Affine(2, 0, 7, 0, -2, 50)}, 'no CRS'),
-    ({'crs': 'EPSG:4326'}, 'a CRS without a transform'),
-    ({'crs': 'EPSG:32633'}, 'a CRS without a transform'),
-    ({'gcps': POINTS, 'crs': 'EPSG:4326'}, 'ground control points only, .*gdalwarp'),
-    ({'crs': 'LOCAL_CS["site",UNIT["metre",1]]', 'transform': Affine(3, 0, 5, 0, -3, 0)},
-     'a local CRS'),
-    ({'crs': 'EPSG:3031', 'transform': Affine(90, 0, -4e3, 0, -90, 1e3)}, 'a pole')])
-def test_geojson_of_no_place_on_earth_is_refused(tmp_path, profile, message):
+@pytest.mark.parametrize('profile', [
+    {}, {'transform': Affine(2, 0, 7, 0, -2, 50)}, {'crs': 'EPSG:4326'}, {'crs': 'EPSG:32633'},
+    {'gcps': POINTS, 'crs': 'EPSG:4326'},
+    {'crs': 'LOCAL_CS["site",UNIT["metre",1]]', 'transform': Affine(3, 0, 5, 0, -3, 0)},
+    {'crs': 'EPSG:3031', 'transform': Affine(90, 0, -4e3, 0, -90, 1e3)}])
+def test_geojson_of_no_place_on_earth_is_refused(tmp_path, profile):
     labels = write_map(tmp_path / 'map.tif', blobs(), **profile)
-    with pytest.raises(UserError, match=f'map.tif has {message}.*map.geojson.* .gpkg or .fgb'):
+    with pytest.raises(UserError, match='map.tif cannot .*map.geojson.* .gpkg or .fgb'):
         write_vectors(labels, tmp_path / 'map.geojson')
-    with pytest.raises(UserError, match=f'map.tif has {message}.*map_centerlines.geojson'):
+    with pytest.raises(UserError, match='map.tif cannot .*map_centerlines.geojson'):
         write_centerlines(labels, tmp_path / 'map.geojson', ['road'])
     assert [path.name for path in tmp_path.iterdir()] == ['map.tif']
 
@@ -234,53 +226,18 @@ def test_what_is_refused(tmp_path):
     assert not out.exists()
 
 
-def test_a_damaged_map_is_named_with_its_rows(tmp_path):
-    labels = write_map(tmp_path / 'map.tif', np.random.default_rng(0).integers(0, 3, (600, 600)),
-                       **UTM, compress='deflate', tiled=True, blockxsize=256, blockysize=256)
-    content = bytearray(labels.read_bytes())
-    content[len(content) // 2:len(content) // 2 + 2000] = bytes(2000)
-    labels.write_bytes(content)
-    with pytest.raises(UserError, match=r'map.tif cannot be read at rows \d+ to \d+'):
-        write_vectors(labels, tmp_path / 'map.gpkg')
-    assert [path.name for path in tmp_path.iterdir()] == ['map.tif']
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """Mount a file system of ``size`` at a new folder; skip the test where only root may."""
-    folder.mkdir()
-    if os.geteuid():
-        pytest.skip('only root can mount a small file system')
-    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', str(folder)],
-                             capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f'a small file system cannot be mounted: {mounted.stderr.strip()}')
-    try:
-        yield folder
-    finally:
-        subprocess.run(['umount', str(folder)], check=True)
-
-
 @pytest.mark.parametrize('suffix', SUFFIXES)
-def test_a_full_disk_leaves_what_was_there(tmp_path, suffix):
+def test_a_full_disk_leaves_what_was_there(tmp_path, file_limit, suffix):
     labels = write_map(tmp_path / 'map.tif',
                        np.random.default_rng(0).integers(0, 3, (400, 400)), **UTM)
-    with small_disk(tmp_path / 'disk', '1M') as disk:
-        out = disk / f'map{suffix}'
-        if suffix == '.gpkg':
-            write_project(out)
-        else:
-            out.write_text('before')
-        before = out.read_bytes()
-        with pytest.raises(UserError, match=f'cannot write .*map{suffix}: .*; make room'):
-            write_vectors(labels, out)
-        assert [path.name for path in disk.iterdir()] == [out.name]
-        assert out.read_bytes() == before
-
-
-@pytest.mark.parametrize('package', ['pyogrio', 'pyproj', 'shapely', 'skimage.measure'])
-def test_a_missing_package_is_named(tmp_path, monkeypatch, package):
-    labels = write_map(tmp_path / 'map.tif', blobs(), **UTM)
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=rf'{package.split(".")[0]} .*bhvit_seg\[(raster|vector)\]'):
-        write_vectors(labels, tmp_path / 'map.gpkg')
+    out = tmp_path / f'map{suffix}'
+    if suffix == '.gpkg':
+        write_project(out)
+    else:
+        out.write_text('before')
+    before = out.read_bytes()
+    with file_limit(200_000), pytest.raises(
+            UserError, match=f'cannot write .*map{suffix}: .*; make room'):
+        write_vectors(labels, out)
+    assert {path.name for path in tmp_path.iterdir()} == {'map.tif', out.name}
+    assert out.read_bytes() == before

@@ -1,21 +1,16 @@
 """Areas on the ellipsoid against integrals and equal-area projections; test_centerlines.py has
 lengths."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
+import shapely
 from raster.layers import blobs, count_regions, draw, read
 from raster.rasters import NODATA, write_map
+from rasterio.transform import Affine
+from rasterio.warp import transform as warp
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.raster.vector import features_io
 from bhvit_seg.raster.vector.vectors import write_vectors
-
-shapely = pytest.importorskip('shapely')
-
-from rasterio.transform import Affine  # noqa: E402
-from rasterio.warp import transform as warp  # noqa: E402
 
 
 def cell_area(south: float, north: float, width: float) -> float:
@@ -120,28 +115,6 @@ def test_areas_of_rasters_that_reach_beyond_the_globe(crs, transform, shape):
     points = np.array([[shape[1] * 0.5, shape[0] * 0.4], [0.5, 0.5]])
     assert geodesy.areas_at(points) == pytest.approx(
         [areas[int(shape[0] * 0.4), int(shape[1] * 0.5)], 0], rel=0.02)
-
-
-@pytest.mark.parametrize('crs, transform, rows', [
-    ('EPSG:4326', Affine(0.02, 0, 5, 0, -0.2, 84), 20),
-    ('EPSG:3395', Affine(2_000, 0, 0, 0, -30_000, 1.2e7), 500),
-    ('EPSG:3031', Affine(9_000, 500, 1e5, -500, -9_000, 3e6), 40)])
-def test_the_smallest_area_is_the_area_that_is_written(tmp_path, monkeypatch, crs, transform, rows):
-    """Also where pixels of one strip have very different areas."""
-    ids = np.zeros((400, 24), int)
-    rng = np.random.default_rng(0)
-    for top in range(1, 398, 4):
-        left = rng.integers(1, 16)
-        ids[top:top + 2, left:left + rng.integers(1, 7)] = 1
-    monkeypatch.setattr(features_io, 'PIXELS_IN_STRIP', rows * ids.shape[1])
-    labels, out = write_map(tmp_path / 'map.tif', ids, crs=crs, transform=transform), (
-        tmp_path / 'map.fgb')
-    write_vectors(labels, out, classes=[1])
-    areas = np.sort(read(out)[2]['area_m2'])
-    assert areas[-1] > 5 * areas[0]
-    for smallest in (areas[20], (areas[50] + areas[51]) / 2, areas[90]):
-        write_vectors(labels, out, classes=[1], min_area=smallest)
-        np.testing.assert_allclose(np.sort(read(out)[2]['area_m2']), areas[areas >= smallest])
 
 
 @pytest.mark.parametrize('crs, transform, expected', [

@@ -1,22 +1,18 @@
 """Polygons of label rasters, read back by pyogrio and drawn again by GDAL."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
+import shapely
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from raster.layers import UTM, blobs, count_regions, draw, read
 from raster.rasters import NAMES, NODATA, write_map
+from rasterio.transform import Affine
+from skimage import measure
 
 from bhvit_seg.raster.vector import features_io
 from bhvit_seg.raster.vector.vectors import write_vectors
-
-shapely = pytest.importorskip('shapely')
-measure = pytest.importorskip('skimage.measure')
-
-from rasterio.transform import Affine  # noqa: E402
 
 
 def shared_edges(polygons: np.ndarray, ids: np.ndarray) -> float:
@@ -147,11 +143,3 @@ def test_simple_borders_leave_no_gaps(tmp_path, profile, metres):
     assert {tuple(point) for point in shapely.get_coordinates(simple)} <= corners
     drawn = draw(simple, fields['class_id'], ids.shape, profile['transform'])
     assert np.mean(drawn == ids) > 0.8
-
-
-def test_progress_ends_at_the_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(features_io, 'PIXELS_IN_STRIP', 1000)
-    shares = []
-    write_vectors(write_map(tmp_path / 'map.tif', blobs(), **UTM), tmp_path / 'map.fgb',
-                  progress=shares.append)
-    assert len(shares) > 10 and shares == sorted(shares) and shares[-1] == 1

@@ -21,7 +21,7 @@ from bhvit_seg.models.layers import binary_layers
 from bhvit_seg.training.runner import model_of
 from bhvit_seg.training.schedule import ScheduledHook, Stage
 
-from .weight_statistics import pack, positive, unpack
+from .weight_statistics import positive
 
 STATE = 'oscillation_freezing'
 LONGEST = 127  # votes are summed in int8
@@ -50,15 +50,11 @@ class OscillationFreezingHook(ScheduledHook):
 
     def __init__(self, threshold: Sequence[float] = (0.1, 0.01), begin: float = 0.5,
                  window: int = 100) -> None:
-        if len(threshold) != 2 or not all(0 <= share <= 1 for share in threshold):
-            raise UserError(f'threshold of OscillationFreezingHook is {threshold}: give two '
-                            'fractions between 0 and 1, such as (0.1, 0.01)')
-        if not 0 <= begin <= 1:
-            raise UserError(f'begin of OscillationFreezingHook is {begin}: give a fraction of '
-                            'training between 0 and 1')
-        if not isinstance(window, int) or not 2 <= window <= LONGEST:
-            raise UserError(f'window of OscillationFreezingHook is {window!r}: give a number of '
-                            f'steps from 2 to {LONGEST}')
+        if len(threshold) != 2 or not all(0 <= share <= 1 for share in (*threshold, begin)) or not (
+                2 <= window <= LONGEST):
+            raise UserError(f'OscillationFreezingHook got threshold={threshold}, begin={begin}, '
+                            f'window={window}: give two fractions between 0 and 1, another one, '
+                            f'and a number of steps from 2 to {LONGEST}')
         self.threshold = tuple(threshold)
         self.begin = begin
         self.window = window
@@ -124,23 +120,17 @@ class WatchedWeight:
         self.flips = torch.zeros_like(self.signs, dtype=torch.uint8)
         self.votes = torch.zeros_like(self.signs, dtype=torch.int8)
         self.frozen = torch.zeros_like(self.signs)
-        # From the threshold, 0 where free; made when the first weights freeze.
-        self.distance: Tensor | None = None
+        # From the threshold, 0 where free.
+        self.distance = torch.zeros_like(weight.detach().flatten(1))
         if state is not None:
-            self.flips.copy_(state['flips'])
-            self.votes.copy_(state['votes'])
-        if state is not None and 'frozen' in state:
-            frozen = unpack(state['frozen'], self.signs)
-            distance = torch.zeros_like(weight.detach().flatten(1))
-            distance[frozen] = state['distance'].to(distance)
-            self._set_frozen(frozen, distance)
+            for name in ('flips', 'votes', 'frozen'):
+                getattr(self, name).copy_(state[name])
+            self.distance[self.frozen] = state['distance'].to(self.distance)
 
     def state(self) -> dict[str, Tensor]:
-        """Return counts, flags as bits, and distances of frozen weights; weights give the signs."""
-        state = dict(flips=self.flips, votes=self.votes)
-        if self.distance is not None:
-            state.update(frozen=pack(self.frozen), distance=self.distance[self.frozen])
-        return state
+        """Return counts and what is frozen; weights give the signs."""
+        return dict(flips=self.flips, votes=self.votes, frozen=self.frozen,
+                    distance=self.distance[self.frozen])
 
     def count(self) -> None:
         """Count the weights that flipped since the last call, and the sign that each has."""
@@ -152,11 +142,12 @@ class WatchedWeight:
     def hold(self) -> None:
         """Restore the distance of frozen weights ``w_i = μ + d_i`` from the threshold, the mean of
         their channel: ``μ = (Σ free w + Σ d) / number of free``."""
-        if self.distance is None:
+        if not self.frozen.any():
             return
         rows = self.weight.flatten(1)
         free = rows.masked_fill(self.frozen, 0).sum(1, keepdim=True)
-        threshold = (free + self.sum_of_distances) / self.num_free
+        num_free = self.frozen.logical_not().sum(1, keepdim=True)
+        threshold = (free + self.distance.sum(1, keepdim=True)) / num_free
         rows = torch.where(self.frozen, threshold + self.distance, rows)
         self.weight.copy_(rows.view_as(self.weight))
 
@@ -173,14 +164,9 @@ class WatchedWeight:
             frozen[full, farthest[full]] = False
             side = torch.where(self.votes >= 0, 1, -1)
             size = torch.maximum(size, MARGIN * size.mean(1, keepdim=True))
-            before = torch.zeros_like(distance) if self.distance is None else self.distance
-            self._set_frozen(frozen, torch.where(frozen & ~self.frozen, side * size, before))
+            self.distance = torch.where(frozen & ~self.frozen, side * size, self.distance)
+            self.frozen = frozen
             self.hold()
             self.signs = positive(self.weight)
         self.flips.zero_()
         self.votes.zero_()
-
-    def _set_frozen(self, frozen: Tensor, distance: Tensor) -> None:
-        self.frozen, self.distance = frozen, distance
-        self.num_free = frozen.logical_not().sum(1, keepdim=True)
-        self.sum_of_distances = distance.sum(1, keepdim=True)

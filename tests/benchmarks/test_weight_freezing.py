@@ -8,16 +8,14 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training.hooks.toy import SCALE, Record, Script, Toy, script, train
 
+from benchmarks.hooks.weight_freezing import OscillationFreezingHook, WatchedWeight
 from bhvit_seg.models.weights import load_checkpoint_safely
-from bhvit_seg.training.hooks import OscillationFreezingHook, TrainingStagesHook
-from bhvit_seg.training.hooks.weight_freezing import WatchedWeight
-
-from .toy import SCALE, Record, Script, Toy, script, train
+from bhvit_seg.training.hooks import TrainingStagesHook
 
 ITERATIONS = 40
 NAMES = ('first', 'second')
@@ -138,9 +136,3 @@ def test_real_weights_and_models_without_binary_layers_are_not_watched(tmp_path)
     assert state_of(tmp_path, 4) is None and state_of(tmp_path, 12)['steps'] == 5
     train(tmp_path / 'twin', 4, [freezing(begin=0)], model=Toy(binary=False))
     assert state_of(tmp_path / 'twin', 4) is None
-
-
-def test_threshold_falls_along_a_cosine():
-    hook = OscillationFreezingHook(threshold=(0.1, 0.02), begin=0.5)
-    values = [hook.threshold_at(progress) for progress in (0.5, 0.75, 1.0)]
-    assert values == pytest.approx([0.1, 0.06, 0.02])

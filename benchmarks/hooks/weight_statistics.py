@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 
-import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -15,9 +14,10 @@ from torch import Tensor
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.layers import latent_weights
+from bhvit_seg.training.imitation import save_figure
 from bhvit_seg.training.runner import model_of
 
-from .weight_record import SIDE, WeightRecord, save_figure, training_figure
+from .weight_record import SIDE, WeightRecord, training_figure
 
 STATE = 'weight_statistics'
 PICTURE = 'weight_statistics.png'
@@ -31,7 +31,7 @@ class WeightStatisticsHook(Hook):
     is near its threshold, the mean of its channel. Samples go to the log and, as
     ``weights/flip_ratio`` and ``weights/near_zero`` (followed by the layer's name for each layer),
     to mmengine's visualizer. ``weight_statistics.json`` and ``.png`` in the work dir hold and plot
-    the whole training.
+    the whole training. A model without binary layers has no statistics.
 
     Args:
         interval: Iterations between samples.
@@ -44,13 +44,9 @@ class WeightStatisticsHook(Hook):
 
     def __init__(self, interval: int = 100, figure_interval: int = 1000,
                  near_zero: float = 0.005) -> None:
-        for name, value in (('interval', interval), ('figure_interval', figure_interval)):
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f'{name} of WeightStatisticsHook is {value!r}: give a number of '
-                                'iterations, 1 or more')
-        if not near_zero > 0:
-            raise UserError(f'near_zero of WeightStatisticsHook is {near_zero!r}: give a positive '
-                            'distance, such as 0.005')
+        if min(interval, figure_interval, near_zero) <= 0:
+            raise UserError(f'WeightStatisticsHook got interval={interval}, figure_interval='
+                            f'{figure_interval}, near_zero={near_zero}: all have to be positive')
         self.interval = interval
         self.figure_interval = figure_interval
         self.near_zero = near_zero
@@ -62,16 +58,11 @@ class WeightStatisticsHook(Hook):
         settings = dict(interval=self.interval, near_zero=self.near_zero,
                         layers={name: weight.numel() for name, weight in self._weights.items()})
         self._record = WeightRecord(**settings)
-        if not self._weights:
-            runner.logger.info('the model has no binary layer: no statistics of latent weights')
         resumed, self._resumed = self._resumed, None
+        # With other settings statistics start again.
         if resumed and settings.items() <= resumed['record'].items():
             self._record = WeightRecord(**resumed['record'])
-            self._signs = [unpack(packed, signs)
-                           for packed, signs in zip(resumed['signs'], self._signs)]
-        elif resumed:
-            runner.logger.warning('statistics of latent weights start again: those of the '
-                                  'checkpoint have other settings')
+            self._signs = [old.to(new.device) for old, new in zip(resumed['signs'], self._signs)]
 
     def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
         if not self._weights:
@@ -86,8 +77,7 @@ class WeightStatisticsHook(Hook):
         if (sampling or drawing) and is_main_process():
             self._record.write(runner.work_dir)
         if drawing and is_main_process():
-            picture = save_figure(training_figure(self._record), f'{runner.work_dir}/{PICTURE}')
-            runner.visualizer.add_image('weight_statistics', picture, runner.iter + 1)
+            save_figure(training_figure(self._record), f'{runner.work_dir}/{PICTURE}')
 
     def _sample(self, runner: Runner) -> None:
         weights, layers = self._weights.values(), self._record.layers
@@ -111,15 +101,13 @@ class WeightStatisticsHook(Hook):
     def _add_histogram(self, iteration: int) -> None:
         weights = list(self._weights.values())
         width = bin_width(weights)
-        counts = torch.stack([count_bins(weight, width) for weight in weights])
+        counts = torch.stack([count_bins(weight, width) for weight in weights]).sum(0)
         self._record.histograms.append(
-            dict(iteration=iteration, bin_width=width, counts=counts.sum(0).tolist()))
-        self._record.layer_histograms = counts.tolist()
+            dict(iteration=iteration, bin_width=width, counts=counts.tolist()))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if self._weights:
-            checkpoint[STATE] = dict(record=asdict(self._record),
-                                     signs=[pack(signs) for signs in self._signs])
+            checkpoint[STATE] = dict(record=asdict(self._record), signs=self._signs)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if runner._resume:  # not where it begins from given weights
@@ -130,17 +118,6 @@ def positive(weight: Tensor) -> Tensor:
     """Return which weights ``(out, ...)`` binarize to +1, (out, inputs) bool."""
     rows = weight.detach().flatten(1)
     return rows >= rows.mean(1, keepdim=True)
-
-
-def pack(flags: Tensor) -> Tensor:
-    """Return booleans as bits, eight to a byte, on the CPU."""
-    return torch.from_numpy(np.packbits(flags.cpu().numpy()))
-
-
-def unpack(packed: Tensor, like: Tensor) -> Tensor:
-    """Return the booleans that :func:`pack` got, in the shape and on the device of ``like``."""
-    bits = np.unpackbits(packed.cpu().numpy(), count=like.numel())
-    return torch.from_numpy(bits).bool().view(like.shape).to(like.device)
 
 
 def count_near_threshold(weight: Tensor, distance: float) -> Tensor:
