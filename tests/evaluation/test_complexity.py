@@ -12,7 +12,7 @@ import bhvit_seg.models  # noqa: F401
 from benchmarks.training import full_precision_twin
 from bhvit_seg.errors import UserError
 from bhvit_seg.evaluation.complexity import SHIFT_TAPS, STENCIL_TAPS, count_complexity
-from bhvit_seg.models.backbones import BHViT, BinaryResNet, BinaryViT
+from bhvit_seg.models.backbones import BHViT
 from bhvit_seg.models.layers import BinaryConv2d, BinaryLinear
 from bhvit_seg.models.mlp import ShiftBranches
 from bhvit_seg.native.export import fold_segmentor
@@ -76,19 +76,6 @@ def test_twin_agrees_with_the_profiler(build, name, size=(75, 50)):
     counted = count_complexity(model, size)
     assert counted.total.flops == profiled(model, size) - shift_surplus(model, size)
     assert not counted.total.bops and not counted.unknown and not counted.total.binary_parameters
-
-
-@pytest.mark.parametrize('backbone', [
-    functools.partial(BinaryViT, depth=4), BinaryResNet])
-def test_baselines_agree_with_the_profiler(backbone):
-    twin, binary = backbone(binary=False).eval(), backbone().eval()
-    expected = profiled(twin, (96, 64))
-    count, counted = (count_complexity(model, (96, 64)) for model in (twin, binary))
-    assert count.total.flops == expected and not count.total.bops
-    # An attention matrix is one boolean matrix there, so that each product of bits is one of reals.
-    assert counted.total.flops + counted.total.bops == expected
-    assert counted.total.bops > 0.7 * expected
-    assert not count.unknown and not counted.unknown
 
 
 def test_binary_network_does_the_products_of_its_twin_with_the_bits_of_the_packed_file(build):

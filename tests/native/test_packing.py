@@ -10,7 +10,6 @@ from PIL import Image
 
 from bhvit_seg.datasets.synthetic import generate_scene
 from bhvit_seg.errors import UserError
-from bhvit_seg.inference.inputs import find_images
 from bhvit_seg.native import PackedSegmentor, verify
 from bhvit_seg.native import packing as module
 from bhvit_seg.native.file_format import read_packed
@@ -110,17 +109,6 @@ def test_what_prediction_leaves_out_is_said(tmp_path):
     report = export_packed(config, checkpoint, tmp_path / 'x.bhv', verify=False)
     assert "color_type='grayscale'" in report.warnings[0]
     assert read_packed(tmp_path / 'x.bhv').meta['color_type'] == 'color'
-
-
-def test_images_to_verify_with(experiment, tmp_path, monkeypatch):
-    for seed in range(5):
-        Image.fromarray(generate_scene(seed, (36, 50)).image).save(tmp_path / f'{seed}.png')
-    monkeypatch.setattr(module, 'MAX_IMAGES', 3)
-    report = export_packed(*experiment, tmp_path / 'x.bhv', precision='32',
-                           images=find_images([tmp_path], 'x.bhv'))
-    assert (report.verification.images, report.verification.pixels) == (3, 3 * 36 * 50)
-    assert not report.narrowed and not report.kept
-    assert read_packed(tmp_path / 'x.bhv').meta['verification']['pixels'] == 3 * 36 * 50
 
 
 def test_16_bits_are_forced_and_their_harm_is_counted(experiment, tmp_path):

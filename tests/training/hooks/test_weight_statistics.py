@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from bhvit_seg.models.quantizers import binarize_weight
 from bhvit_seg.models.weights import load_checkpoint_safely
 from bhvit_seg.training.hooks import WeightStatisticsHook
 from bhvit_seg.training.hooks.weight_record import FILE, SIDE
-from bhvit_seg.training.hooks.weight_statistics import PICTURE, bin_width, count_bins, positive
+from bhvit_seg.training.hooks.weight_statistics import PICTURE, bin_width, count_bins
 
 from .toy import SCALE, Script, Toy, script, train
 
@@ -93,14 +92,6 @@ def test_a_model_without_binary_layers_trains_without_it(tmp_path):
     train(tmp_path, 4, [statistics()], model=Toy(binary=False))
     assert not (tmp_path / FILE).exists()
     assert 'weight_statistics' not in load_checkpoint_safely(tmp_path / 'iter_4.pth')
-
-
-@pytest.mark.parametrize('weight', [
-    *(torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 0.5
-      for shape in [(3, 5), (4, 2, 3, 3), (1, 1)]),
-    torch.tensor([[1.0, 2.0, 3.0]])], ids=['matrix', 'kernels', 'one', 'on-threshold'])
-def test_signs_are_those_of_the_binarized_weights(weight):
-    assert torch.equal(positive(weight), binarize_weight(weight).flatten(1) >= 0)
 
 
 def test_bins_have_exact_edges_and_hold_what_lies_beyond():
