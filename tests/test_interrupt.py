@@ -76,10 +76,7 @@ def test_signal_gives_one_line(body, signum, start, tmp_path):
 @pytest.mark.parametrize('body', [
     "for _ in range(100000): print('line')",
     "print('line'); os.write(1, b'x' * 200000); print('line', flush=True)",
-    "from rich.console import Console\n    for _ in range(50000): Console().print('line')",
-    "import logging\n    logging.basicConfig(stream=sys.stdout)\n"
-    "    for _ in range(100000): logging.error('line')",
-], ids=['print', 'write', 'rich', 'logging'])
+], ids=['print', 'write'])
 def test_closed_pipe_ends_quietly(body, start, tmp_path):
     (tmp_path / 'program.py').write_text(PROGRAM.format(body='    ' + body))
     process = start('bash', '-c', f'{sys.executable} program.py | head -1; exit ${{PIPESTATUS[0]}}')

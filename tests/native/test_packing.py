@@ -81,19 +81,6 @@ def test_classes_and_colours_of_a_config_of_ours(repository, tmp_path):
     assert '2 attention quantizers' in warning and 'warning: 2 attention' in report.summary()
 
 
-@pytest.mark.parametrize('pipeline, test_scale', [
-    ([dict(type='Resize', scale=(2048, 512), keep_ratio=True)],
-     {'scale': [2048, 512], 'keep_ratio': True}),
-    ([dict(type='Resize', scale=(300, 200))], {'scale': [300, 200], 'keep_ratio': False}),
-    ([dict(type='ResizeShortestEdge', scale=480, max_size=3840)],
-     {'scale': [3840, 480], 'keep_ratio': True}),
-])
-def test_resizing_in_the_test_pipeline_is_kept(pipeline, test_scale, tmp_path):
-    report = export_packed(*write_experiment(tmp_path, pipeline), tmp_path / 'x.bhv', verify=False)
-    assert read_packed(tmp_path / 'x.bhv').meta['test_scale'] == test_scale
-    assert not report.warnings
-
-
 def test_what_prediction_leaves_out_is_said(tmp_path):
     config, checkpoint = write_experiment(tmp_path, [dict(type='Resize', scale_factor=2.),
                                                      dict(type='CLAHE')])

@@ -111,7 +111,6 @@ def test_unequal_channels_get_an_adapter_that_learns():
 
 @pytest.mark.parametrize('student, teacher, message', [
     (maps(4), maps(4, 6), 'map 1, but the student has 1 maps'),
-    (maps(4, 6), maps(4), 'map 1, but the teacher has 1 maps'),
     (maps(4, 5), maps(4, 6), 'map 1 of the student has 5 channels, .*student_channels says 6'),
     (maps(4, 6), maps(4, 7), 'map 1 of the teacher has 7 channels, .*teacher_channels says 6'),
     (maps(4, 6), maps(4, 6, size=(4, 6)), 'teacher is 4×6 .*student 2×3'),

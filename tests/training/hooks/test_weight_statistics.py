@@ -76,18 +76,6 @@ def test_record_log_and_picture_are_those_of_the_weights(tmp_path):
     assert (tmp_path / PICTURE).read_bytes().startswith(b'\x89PNG')
 
 
-def test_record_begins_anew_with_other_settings_and_with_given_weights(tmp_path):
-    train(tmp_path / 'old', 8, [Script(WALK), statistics()])
-    checkpoint = str(tmp_path / 'old' / 'iter_8.pth')
-    train(tmp_path / 'weights', 3, [Script(WALK), statistics()], load_from=checkpoint)
-    look, = record_of(tmp_path / 'weights')['looks']
-    moved = [(centred(WALK[2][n]) >= 0) != (centred(WALK[7][n]) >= 0) for n in SIZES]
-    assert look['flipped'] == [int(flips.sum()) for flips in moved]
-    train(tmp_path / 'other', ITERATIONS, [Script(WALK), statistics(near_zero=0.5)], resume=True,
-          load_from=checkpoint)
-    assert [look['iteration'] for look in record_of(tmp_path / 'other')['looks']] == [9, 12]
-
-
 def test_a_model_without_binary_layers_trains_without_it(tmp_path):
     train(tmp_path, 4, [statistics()], model=Toy(binary=False))
     assert not (tmp_path / FILE).exists()
