@@ -79,11 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(overview(), file=sys.stderr)
         return 2
     if name not in SUMMARIES:
-        import difflib
-
-        near = difflib.get_close_matches(name.replace('_', '-'), SUMMARIES, n=1, cutoff=0.6)
-        raise UserError(f'bhvit-seg has no command {name}: ' + (
-            f'did you mean {near[0]}?' if near else 'expected one of ' + ', '.join(SUMMARIES)))
+        raise UserError(f'bhvit-seg has no command {name}: expected one of {", ".join(SUMMARIES)}')
     return run_command(name, rest)
 
 

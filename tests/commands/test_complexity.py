@@ -5,7 +5,7 @@ import pytest
 from bhvit_seg.commands.costs import measure_complexity
 
 TINY = 'configs/bhvit/bhvit-tiny_segformer_1xb4-3k_rs-lvf-224x224.py'
-REACTNET = 'configs/baselines/reactnet-18_segformer_1xb4-3k_rs-lvf-224x224.py'
+REACTNET = 'configs/suites/baselines/reactnet-18_segformer_1xb4-3k_rs-lvf-224x224.py'
 
 
 def test_packed_bytes_are_those_of_a_file_and_of_the_student_alone(repository):

@@ -1,7 +1,6 @@
 """The journal: what is in it is whole, belongs to the run, and to one process."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,13 +63,8 @@ def test_another_identity_is_refused(out):
     with Journal(out, IDENTITY) as journal:
         journal.store(0, block(0))
     other = {**IDENTITY, 'input': {**IDENTITY['input'], 'size': 11}, 'model': 'b'}
-    with pytest.raises(UserError, match=re.escape(
-            'map.tif was begun by another run (input.size: 10 then, 11 now; model: absent then, '
-            '"b" now)')) as error:
+    with pytest.raises(UserError, match='begun .* differs in input, model: .*--restart'):
         Journal(out, other)
-    assert '--restart' in str(error.value)
-    with pytest.raises(UserError, match='and 2 more'):
-        Journal(out, {**other, **{str(number): 'x' * 100 for number in range(3)}})
     # Refusing takes nothing away, and does not keep the lock.
     with Journal(out, IDENTITY) as journal:
         assert journal.done == {0}

@@ -225,10 +225,10 @@ def test_other_models_and_options_do_not_go_on(large, map_model, tmp_path, monke
         map_with(large[0], out, map_model())
     monkeypatch.undo()
     for words, packed, options in (
-            ('model.sha256', map_model(seed=1), {}),
-            ('windows.overlap', map_model(), dict(windows=WindowChoices(None, 0.5))),
-            ('reading.nodata', map_model(), dict(reading=ReadOptions(nodata=9.0))),
-            ('output.compress', map_model(), dict(output=OutputOptions(compress='lzw')))):
+            ('in model', map_model(seed=1), {}),
+            ('in windows', map_model(), dict(windows=WindowChoices(None, 0.5))),
+            ('in reading', map_model(), dict(reading=ReadOptions(nodata=9.0))),
+            ('in output', map_model(), dict(output=OutputOptions(compress='lzw')))):
         with pytest.raises(UserError, match='begun by another run') as error:
             map_with(large[0], out, packed, **options)
         assert words in str(error.value) and '--restart' in str(error.value)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 
+import benchmarks.baselines  # noqa: F401
 import bhvit_seg.models  # noqa: F401
 from bhvit_seg.errors import UserError
 

@@ -285,8 +285,6 @@ def test_any_segmentor_of_mmseg_teaches(tmp_path, batch):
         type='FeatureDistillationLoss', in_index=[0], student_channels=[8],
         teacher_channels=[16])).train()
     assert isinstance(student, DistillationSegmentor)
-    with pytest.raises(UserError, match='map 0 of the teacher is 16×32'):
-        student(*batch, mode='loss')
     student.feature_loss = None
     losses = student(*batch, mode='loss')
     assert losses['loss_distillation'].isfinite()

@@ -64,19 +64,16 @@ POINTS = [GroundControlPoint(row, column, 10 + column / 100, 50 - row / 100)
           for row, column in ((0, 0), (0, 120), (90, 0), (90, 120))]
 
 
-@pytest.mark.parametrize('profile, message', [
-    ({}, 'no CRS'), ({'transform': Affine(2, 0, 7, 0, -2, 50)}, 'no CRS'),
-    ({'crs': 'EPSG:4326'}, 'a CRS without a transform'),
-    ({'crs': 'EPSG:32633'}, 'a CRS without a transform'),
-    ({'gcps': POINTS, 'crs': 'EPSG:4326'}, 'ground control points only, .*gdalwarp'),
-    ({'crs': 'LOCAL_CS["site",UNIT["metre",1]]', 'transform': Affine(3, 0, 5, 0, -3, 0)},
-     'a local CRS'),
-    ({'crs': 'EPSG:3031', 'transform': Affine(90, 0, -4e3, 0, -90, 1e3)}, 'a pole')])
-def test_geojson_of_no_place_on_earth_is_refused(tmp_path, profile, message):
+@pytest.mark.parametrize('profile', [
+    {}, {'transform': Affine(2, 0, 7, 0, -2, 50)}, {'crs': 'EPSG:4326'}, {'crs': 'EPSG:32633'},
+    {'gcps': POINTS, 'crs': 'EPSG:4326'},
+    {'crs': 'LOCAL_CS["site",UNIT["metre",1]]', 'transform': Affine(3, 0, 5, 0, -3, 0)},
+    {'crs': 'EPSG:3031', 'transform': Affine(90, 0, -4e3, 0, -90, 1e3)}])
+def test_geojson_of_no_place_on_earth_is_refused(tmp_path, profile):
     labels = write_map(tmp_path / 'map.tif', blobs(), **profile)
-    with pytest.raises(UserError, match=f'map.tif has {message}.*map.geojson.* .gpkg or .fgb'):
+    with pytest.raises(UserError, match='map.tif cannot .*map.geojson.* .gpkg or .fgb'):
         write_vectors(labels, tmp_path / 'map.geojson')
-    with pytest.raises(UserError, match=f'map.tif has {message}.*map_centerlines.geojson'):
+    with pytest.raises(UserError, match='map.tif cannot .*map_centerlines.geojson'):
         write_centerlines(labels, tmp_path / 'map.geojson', ['road'])
     assert [path.name for path in tmp_path.iterdir()] == ['map.tif']
 

@@ -13,6 +13,7 @@ from plain_bhvit import (
     randomize,
 )
 
+import benchmarks.baselines  # noqa: F401
 import bhvit_seg.models  # noqa: F401
 
 MINI = dict(depths=(1, 2, 1, 2), channels=(8, 16, 24, 32))

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from plain_bhvit import PlainBHViT, assert_gradients_agree, assert_outputs_agree, randomize
 
+import benchmarks.baselines  # noqa: F401
 import bhvit_seg.models  # noqa: F401
 
 MINI = dict(channels=16, depth=5, num_heads=2, mlp_ratio=2, pretrain_img_size=64)

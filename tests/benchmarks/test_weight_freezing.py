@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training.hooks.toy import SCALE, Record, Script, Toy, script, train
 
+from benchmarks.hooks.weight_freezing import OscillationFreezingHook, WatchedWeight
 from bhvit_seg.models.weights import load_checkpoint_safely
-from bhvit_seg.training.hooks import OscillationFreezingHook, TrainingStagesHook
-from bhvit_seg.training.hooks.weight_freezing import WatchedWeight
-
-from .toy import SCALE, Record, Script, Toy, script, train
+from bhvit_seg.training.hooks import TrainingStagesHook
 
 ITERATIONS = 40
 NAMES = ('first', 'second')

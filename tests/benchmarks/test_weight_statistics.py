@@ -8,13 +8,16 @@ import json
 import numpy as np
 import pytest
 import torch
+from training.hooks.toy import SCALE, Script, Toy, script, train
 
+from benchmarks.hooks.weight_record import FILE, SIDE
+from benchmarks.hooks.weight_statistics import (
+    PICTURE,
+    WeightStatisticsHook,
+    bin_width,
+    count_bins,
+)
 from bhvit_seg.models.weights import load_checkpoint_safely
-from bhvit_seg.training.hooks import WeightStatisticsHook
-from bhvit_seg.training.hooks.weight_record import FILE, SIDE
-from bhvit_seg.training.hooks.weight_statistics import PICTURE, bin_width, count_bins
-
-from .toy import SCALE, Script, Toy, script, train
 
 ITERATIONS, INTERVAL, NEAR = 12, 3, SCALE / 4
 SIZES = {'first': 30, 'second': 15}
