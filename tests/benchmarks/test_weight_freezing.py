@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training.hooks.toy import SCALE, Record, Script, Toy, script, train
 
+from benchmarks.hooks.weight_freezing import OscillationFreezingHook, WatchedWeight
 from bhvit_seg.models.weights import load_checkpoint_safely
-from bhvit_seg.training.hooks import OscillationFreezingHook, TrainingStagesHook
-from bhvit_seg.training.hooks.weight_freezing import WatchedWeight
-
-from .toy import SCALE, Record, Script, Toy, script, train
+from bhvit_seg.training.hooks import TrainingStagesHook
 
 ITERATIONS = 40
 NAMES = ('first', 'second')
@@ -77,19 +76,6 @@ def test_frozen_weights_keep_sign_and_distance_wherever_the_others_go(seed, shap
                                        atol=1e-6 * SCALE * max(size, 1) + 1e-7)
         # Those that are free stay where the optimizer put them.
         assert np.array_equal(rows[~frozen], moved.double().flatten(1).numpy()[~frozen])
-
-
-def test_frozen_weights_stay_frozen_and_nothing_moves_when_nothing_is_picked():
-    watched, _ = watched_after(0)
-    watched.freeze(4)
-    first = watched.frozen.clone()
-    assert first.any() and not first.all()
-    before = watched.weight.clone()
-    watched.freeze(1)
-    assert torch.equal(watched.weight, before) and torch.equal(watched.frozen, first)
-    watched.flips[~first] = 9
-    watched.freeze(1)
-    assert watched.frozen[first].all() and watched.frozen.sum() == first.numel() - len(first)
 
 
 def freezing(**changes) -> OscillationFreezingHook:
