@@ -30,14 +30,6 @@ def test_extras_and_doctor_name_the_same_distributions(setup_arguments):
                        for requirement in requirements), distribution
 
 
-def test_shell_scripts_are_sound(repository):
-    scripts = [*sorted((repository / 'tools').glob('*.sh')), repository / '.ci' / 'run']
-    assert len(scripts) >= 3
-    for script in scripts:
-        subprocess.run(['bash', '-n', str(script)], check=True)
-        assert script.stat().st_mode & 0o111, script
-
-
 def test_model_index_names_files(repository):
     names = re.findall(r'^- (\S+)', (repository / 'model-index.yml').read_text(), re.MULTILINE)
     assert names == sorted(str(path.relative_to(repository))

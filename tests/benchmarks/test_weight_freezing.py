@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training.hooks.toy import SCALE, Record, Script, Toy, script, train
+from training.hooks.toy import SCALE, Record, Script, script, train
 
 from benchmarks.hooks.weight_freezing import OscillationFreezingHook, WatchedWeight
 from bhvit_seg.models.weights import load_checkpoint_safely
-from bhvit_seg.training.hooks import TrainingStagesHook
 
 ITERATIONS = 40
 NAMES = ('first', 'second')
@@ -110,16 +109,3 @@ def test_training_freezes_after_each_window(tmp_path):
     # From given weights counting begins again.
     train(tmp_path / 'new', 4, [freezing(begin=1)], load_from=str(tmp_path / 'iter_40.pth'))
     assert state_of(tmp_path / 'new', 4) is None
-
-
-def test_accumulated_gradients_count_as_one_step(tmp_path):
-    wrapper = dict(type='OptimWrapper', accumulative_counts=4, optimizer=dict(type='SGD', lr=0.0))
-    train(tmp_path, 12, [freezing(begin=0)], optimizer=wrapper)
-    assert state_of(tmp_path, 12)['steps'] == 3
-
-
-def test_real_weights_and_models_without_binary_layers_are_not_watched(tmp_path):
-    train(tmp_path, 12, [TrainingStagesHook(0.5, 1.0), freezing(begin=0)])
-    assert state_of(tmp_path, 4) is None and state_of(tmp_path, 12)['steps'] == 5
-    train(tmp_path / 'twin', 4, [freezing(begin=0)], model=Toy(binary=False))
-    assert state_of(tmp_path / 'twin', 4) is None

@@ -1,6 +1,4 @@
-import re
 
-import pytest
 
 from bhvit_seg.raster import progress
 from bhvit_seg.raster.progress import WorkProgress
@@ -20,12 +18,3 @@ def test_without_a_terminal_lines_tell_speed_and_time_left(monkeypatch, capsys):
         clock[0] += 60
         work.set_fraction(0.5)
         assert '150 of 300 windows' in capsys.readouterr().err
-
-
-def test_a_terminal_gets_a_bar(monkeypatch, capsys):
-    pytest.importorskip('rich')
-    monkeypatch.setattr(progress.sys.stderr, 'isatty', lambda: True, raising=False)
-    with WorkProgress('mosaic.tif', 4) as work:
-        work.add(4)
-    shown = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', capsys.readouterr().err)
-    assert 'mosaic.tif' in shown and '4/4' in shown
