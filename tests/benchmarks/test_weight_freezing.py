@@ -54,29 +54,6 @@ def test_what_flips_often_is_frozen_at_its_usual_sign(seed, limit):
     assert not watched.flips.any() and not watched.votes.any()
 
 
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 999), shape=st.sampled_from([(4, 7), (3, 2, 3, 3), (2, 2)]),
-       size=st.sampled_from([1e-4, 1.0, 30.0]))
-def test_frozen_weights_keep_sign_and_distance_wherever_the_others_go(seed, shape, size):
-    watched, _ = watched_after(seed, shape)
-    watched.freeze(3)
-    generator = torch.Generator().manual_seed(seed + 1)
-    frozen = watched.frozen.numpy()
-    expected = binary(watched.weight)[frozen]
-    for _ in range(5):
-        moved = watched.weight + torch.randn(shape, generator=generator) * SCALE * size
-        watched.weight.copy_(moved)
-        watched.hold()
-        rows = watched.weight.double().flatten(1).numpy()
-        assert np.array_equal(binary(watched.weight)[frozen], expected)
-        if frozen.any():
-            deviation = (rows - rows.mean(1, keepdims=True))[frozen]
-            np.testing.assert_allclose(deviation, watched.distance.numpy()[frozen], rtol=0,
-                                       atol=1e-6 * SCALE * max(size, 1) + 1e-7)
-        # Those that are free stay where the optimizer put them.
-        assert np.array_equal(rows[~frozen], moved.double().flatten(1).numpy()[~frozen])
-
-
 def freezing(**changes) -> OscillationFreezingHook:
     return OscillationFreezingHook(**{'threshold': (0.3, 0.1), 'begin': 0.2, 'window': 8,
                                       **changes})

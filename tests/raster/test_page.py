@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from raster.rasters import NODATA, PALETTE, write_map, write_raster
-from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
@@ -167,10 +166,6 @@ def test_places_that_are_not_on_earth_s_maps(tmp_path):
         said, ground, shown = place_of(tmp_path, crs=crs, transform=Affine(2, 0, 7, 0, -1, 9))
         assert said['Coordinate system'] == system
         assert (ground, shown) == (None, (120, 40))
-    points = [GroundControlPoint(row, column, column, -row)
-              for row, column in ((0, 0), (0, 60), (40, 0))]
-    said, *_ = place_of(tmp_path, gcps=points, crs='EPSG:4326')
-    assert said['Coordinates'] == '3 ground control points'
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))),
