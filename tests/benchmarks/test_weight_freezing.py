@@ -78,19 +78,6 @@ def test_frozen_weights_keep_sign_and_distance_wherever_the_others_go(seed, shap
         assert np.array_equal(rows[~frozen], moved.double().flatten(1).numpy()[~frozen])
 
 
-def test_frozen_weights_stay_frozen_and_nothing_moves_when_nothing_is_picked():
-    watched, _ = watched_after(0)
-    watched.freeze(4)
-    first = watched.frozen.clone()
-    assert first.any() and not first.all()
-    before = watched.weight.clone()
-    watched.freeze(1)
-    assert torch.equal(watched.weight, before) and torch.equal(watched.frozen, first)
-    watched.flips[~first] = 9
-    watched.freeze(1)
-    assert watched.frozen[first].all() and watched.frozen.sum() == first.numel() - len(first)
-
-
 def freezing(**changes) -> OscillationFreezingHook:
     return OscillationFreezingHook(**{'threshold': (0.3, 0.1), 'begin': 0.2, 'window': 8,
                                       **changes})

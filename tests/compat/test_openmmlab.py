@@ -38,12 +38,6 @@ def test_imports_print_nothing(code, printed, repository):
     assert (run.returncode, run.stdout, run.stderr) == (0, printed, '')
 
 
-def test_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
-    monkeypatch.setattr(mm, 'STACK', ('torch', 'no_such_package'))
-    with pytest.raises(ImportError, match=r'no_such_package.*pip install'):
-        mm.require_mm_stack()
-
-
 def test_what_mmengine_writes_loads_as_weights_only(tmp_path, allowed):
     history = HistoryBuffer([0.5, 0.25], [1, 1])
     content = {

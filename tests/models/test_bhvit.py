@@ -16,7 +16,7 @@ from plain_bhvit import (
 
 import bhvit_seg.models  # noqa: F401
 from bhvit_seg.models.backbones.bhvit import convert_checkpoint
-from bhvit_seg.models.token_mixers import MSGDC, MSMHA
+from bhvit_seg.models.token_mixers import MSMHA
 from bhvit_seg.models.tokens import MapShape
 
 SMALL = dict(depths=(1, 2, 1, 2), channels=(8, 16, 32, 64), mlp_channels=(32, 32, 64, 256),
@@ -137,18 +137,6 @@ def test_agrees_with_the_plain_oracle(variant, train):
         parts = ('patch_embed', 'stages.0', 'stages.1', 'stages.2')
         assert_gradients_agree(
             model, {n: g for n, g in expected.items() if n.startswith(parts)}, atol=1e-11)
-
-
-@pytest.mark.parametrize('token_mixers,kinds', [
-    ('hybrid', [MSGDC, MSGDC, MSMHA, MSMHA]), ('convolution', [MSGDC] * 4),
-    ('attention', [MSMHA] * 4)])
-def test_token_mixers_of_the_stages(token_mixers, kinds):
-    model = build(token_mixers=token_mixers)
-    assert [[type(b.token_mixer) for b in stage] for stage in model.stages] == [
-        [kind] * depth for kind, depth in zip(kinds, SMALL['depths'])]
-    outputs = model.train()(torch.randn(2, 3, 70, 90))
-    sum(out.square().mean() for out in outputs).backward()
-    assert all(p.grad is not None for p in model.parameters())
 
 
 def test_batch_statistics_count_real_tokens_only():

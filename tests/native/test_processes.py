@@ -5,13 +5,14 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from native.segmentors import picture
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.native import PackedSegmentor, instruction_sets
+from bhvit_seg.native import PackedSegmentor
 from bhvit_seg.native.file_format import read_packed, write_packed
 
 needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='this system does not fork')
@@ -101,15 +102,6 @@ def test_copies_predict_the_same_on_their_own(duplicate, engine, packed, monkeyp
     assert np.array_equal(other.logits(picture((33, 47))), model.logits(picture((33, 47))))
 
 
-def test_defaults_are_those_of_the_process_that_loads(engine, packed, monkeypatch):
-    content = pickle.dumps(PackedSegmentor(packed('mini')))
-    monkeypatch.setenv('BHVIT_ISA', 'serial')
-    monkeypatch.setattr('bhvit_seg.native.segmentor.usable_cores', lambda: 3)
-    other = pickle.loads(content)
-    assert (other.threads, other.instruction_set) == (3, 'serial')
-    assert instruction_sets()[-1] == 'serial'
-
-
 def test_file_that_has_changed_since_is_named(engine, packed, tmp_path):
     path = tmp_path / 'road.bhv'
     path.write_bytes(packed('mini').read_bytes())
@@ -126,17 +118,17 @@ def test_file_that_has_changed_since_is_named(engine, packed, tmp_path):
 
 
 def test_file_is_read_once(engine, packed, tmp_path, monkeypatch):
-    """One that is replaced in between gives meta data, digest and tensors of one and the same."""
+    """One that is replaced meanwhile gives meta data, digest and tensors of one and the same."""
     first, second = packed('mini'), packed('four', in_channels=4)
-    path, reads = tmp_path / 'model.bhv', []
+    path = tmp_path / 'model.bhv'
+    path.write_bytes(first.read_bytes())
 
-    def opened(*arguments, **options):
-        reads.append(arguments)
-        (tmp_path / 'next').write_bytes((first, second)[len(reads) % 2].read_bytes())
-        os.replace(tmp_path / 'next', path)
-        return open(*arguments, **options)
+    def read_and_replace(given, read=Path.read_bytes):
+        content = read(given)
+        path.write_bytes(read(second))
+        return content
 
-    monkeypatch.setattr('bhvit_seg.native.engine.open', opened, raising=False)
+    monkeypatch.setattr(Path, 'read_bytes', read_and_replace)
     segmentor = PackedSegmentor(path)
-    assert len(reads) == 1 and segmentor.meta['name'] == 'four' and len(segmentor.mean) == 4
-    assert segmentor.digest == PackedSegmentor(second).digest != PackedSegmentor(first).digest
+    assert segmentor.meta['name'] == 'mini' and len(segmentor.mean) == 3
+    assert segmentor.digest == PackedSegmentor(first).digest != PackedSegmentor(second).digest

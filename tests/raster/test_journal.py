@@ -105,17 +105,6 @@ def test_damaged_files_do_not_count(out):
         assert [path.name for path in journal.folder.glob('*.npz')] == ['00000000.npz']
 
 
-def test_damage_while_running_is_told(out):
-    with Journal(out, IDENTITY) as journal:
-        for index, damage in enumerate((b'x', b'', block(2)[:-9], None)):
-            journal.store(index, block(index))
-            path = journal.folder / f'{index:08d}.npz'
-            path.unlink() if damage is None else path.write_bytes(damage)
-            with pytest.raises(UserError, match=f'{index}.npz was damaged'):
-                journal.load(index)
-        assert journal.done == set()
-
-
 def test_what_killed_writers_left_is_deleted(out):
     mine = ['.map.12.partial.tif', '.map.12-3.partial.tif',
             '.map.12.partial.tif.first.tif', '.map.tif.aux.3.partial.xml',

@@ -126,21 +126,14 @@ def test_nothing_valid_is_no_error(tmp_path):
     assert not np.asarray(Image.open(tmp_path / 'preview.png'))[..., 3].any()
 
 
-def message_of(*args, **kwargs):
-    with pytest.raises(UserError) as error:
-        write_preview(*args, **kwargs)
-    assert '\n' not in str(error.value)
-    return str(error.value)
-
-
 def test_refusals(tmp_path):
     image = write_raster(tmp_path / 'image.tif', np.zeros((3, 5, 6), np.uint8))
     labels = write_map(tmp_path / 'labels.tif', np.zeros((5, 6)))
     other = write_map(tmp_path / 'other.tif', np.zeros((5, 7)))
     out = tmp_path / 'preview.png'
-    assert 'nowhere.tif' in message_of(tmp_path / 'nowhere.tif', labels, out)
-    assert all(text in message_of(image, other, out) for text in ('7 × 5', '6 × 5', 'other.tif'))
-    assert 'image.tif is not a label raster' in message_of(image, image, out)
-    (tmp_path / 'file').write_text('')
-    assert 'cannot write' in message_of(image, labels, tmp_path / 'file' / 'preview.png')
+    for arguments, words in (((tmp_path / 'nowhere.tif', labels), 'nowhere.tif'),
+                             ((image, other), 'other.tif.*7 × 5.*6 × 5'),
+                             ((image, image), 'image.tif is not a label raster')):
+        with pytest.raises(UserError, match=words):
+            write_preview(*arguments, out)
     assert not out.exists()

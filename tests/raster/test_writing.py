@@ -1,11 +1,15 @@
-"""Maps read back by rasterio, gdalinfo and rio-cogeo."""
+"""Maps read back by rasterio, gdalinfo and rio-cogeo; and on disks that fail."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import signal
 import struct
 import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -15,6 +19,9 @@ import rasterio
 from raster.strips import CLASSES, PALETTE, SIZE, draw_labels, names_in, place, strips
 
 import bhvit_seg
+from bhvit_seg.errors import UserError
+from bhvit_seg.raster import writing
+from bhvit_seg.raster.journal import Journal
 from bhvit_seg.raster.opening import open_quietly
 from bhvit_seg.raster.writing import (
     OutputOptions,
@@ -127,10 +134,6 @@ def test_labels_as_others_read_them(tmp_path, labels, cog):
     assert told['metadata'][''] == {f'CLASS_{i}': name for i, name in enumerate(CLASSES)}
     entries = told['colorTable']['entries']
     assert entries[:3] == [[*colour, 255] for colour in PALETTE] and entries[255][3] == 0
-    # gdalinfo's JSON leaves categories out.
-    plain = subprocess.run(['gdalinfo', str(out)], capture_output=True, text=True).stdout
-    found = plain.split('Categories:')[1].split('Metadata:')[0].strip().splitlines()
-    assert [line.strip() for line in found] == [f'{i}: {name}' for i, name in enumerate(CLASSES)]
 
 
 def test_overviews_hold_every_other_label(tmp_path, labels):
@@ -244,3 +247,81 @@ def test_files_that_may_pass_4_gb_are_big_tiffs(tmp_path, side, magic):
                       dtype='uint8', sparse_ok=True, **creation_options(OutputOptions(), 1)):
         pass
     assert struct.unpack('<2sH', path.read_bytes()[:4]) == (b'II', magic)
+
+
+def test_a_failing_producer_leaves_nothing(tmp_path, labels):
+    out = tmp_path / 'map.tif'
+    out.write_text('what was there before')
+
+    def fail():
+        yield 0, labels[:512]
+        raise UserError('the raster is damaged')
+
+    with pytest.raises(UserError, match='^the raster is damaged$'):
+        write_labels(out, place(), fail(), CLASSES, PALETTE)
+    assert names_in(tmp_path) == ['map.tif'] and out.read_text() == 'what was there before'
+
+
+def test_bits_that_turn_are_found(tmp_path, labels, monkeypatch):
+    """Also where the file's structure is whole."""
+    def damage(file):
+        path, = tmp_path.glob('.map.*.tif')
+        content = bytearray(path.read_bytes())
+        content[len(content) // 3] ^= 4
+        path.write_bytes(content)
+
+    monkeypatch.setattr(writing.os, 'fsync', damage)
+    with pytest.raises(UserError, match='rows 512 to 1024 are not read as written|cannot write'):
+        write_labels(tmp_path / 'map.tif', place(), strips(labels), CLASSES, PALETTE,
+                     OutputOptions(compress='none'))
+    assert names_in(tmp_path) == []
+
+
+KILLED = """
+import os, signal, sys
+from raster.strips import CLASSES, PALETTE, draw_labels, place
+from bhvit_seg.raster.writing import OutputOptions, write_labels
+labels = draw_labels()
+def strips():
+    yield 0, labels[:512]
+    yield 512, labels[512:1024]
+    os.kill(os.getpid(), signal.SIGKILL)
+write_labels(sys.argv[1], place(), strips(), CLASSES, PALETTE, OutputOptions(cog=True))
+"""
+
+
+def test_a_killed_writer_leaves_no_map(tmp_path, repository):
+    paths = os.pathsep.join([str(repository), str(repository / 'tests')])
+    told = subprocess.run([sys.executable, '-c', KILLED, str(tmp_path / 'map.tif')],
+                          env={**os.environ, 'PYTHONPATH': paths})
+    assert told.returncode == -signal.SIGKILL
+    assert names_in(tmp_path) and not (tmp_path / 'map.tif').exists()
+    with Journal(tmp_path / 'map.tif', {}) as journal:
+        journal.remove()
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize('kind', ['plain', 'cog', 'uint8'])
+def test_a_file_that_cannot_grow(tmp_path, file_limit, kind):
+    """Wherever the writing fails, in GDAL's closing too, which says nothing of it."""
+    ids = np.random.default_rng(0).integers(0, 3, (700, 600), np.uint8)
+    out = tmp_path / 'map.tif'
+
+    def write():
+        if kind == 'uint8':
+            parts = [(top, strip[None], strip > 1) for top, strip in strips(ids)]
+            write_probabilities(out, place(ids.shape), parts, 'a', kind)
+        else:
+            write_labels(out, place(ids.shape), strips(ids), CLASSES, PALETTE,
+                         OutputOptions(cog=kind == 'cog'))
+
+    write()
+    whole = out.stat().st_size
+    for limit in [*(whole * parts // 100 for parts in (*range(0, 100, 7), 98, 99)), whole - 3]:
+        for path in tmp_path.iterdir():
+            path.unlink()
+        with file_limit(limit), pytest.raises(UserError) as error:
+            write()
+        assert re.search('cannot write .*map.tif.*run the same command again', str(error.value))
+        assert '\n' not in str(error.value) and names_in(tmp_path) == []
+    write()

@@ -5,7 +5,9 @@ import torch
 
 from benchmarks.latency.baselines.baseline import BASELINES
 from benchmarks.latency.baselines.exports import Exports
+from benchmarks.latency.baselines.network import WholeNetwork
 from benchmarks.latency.baselines.random_weights import randomize
+from bhvit_seg.errors import UserError
 
 
 @pytest.fixture
@@ -29,3 +31,8 @@ def test_baseline_labels_as_the_network_does(exports, name):
         truth = exports.other(baseline.network)(torch.from_numpy(image)).numpy()
     assert labels.shape == (64, 64) and labels.dtype == truth.dtype
     assert (labels == truth).mean() > (0.5 if 'int8' in name else 0.98)
+
+
+def test_sizes_that_are_not_exported_are_refused(segmentor):
+    with pytest.raises(UserError, match='64×66'):
+        WholeNetwork.folded(segmentor(), (64, 66))

@@ -50,23 +50,17 @@ def test_checkpoint_of_init_cfg_is_loaded_and_kept(cfg, tmp_path):
 
 @pytest.mark.parametrize('cfg,words', [
     (dict(type='BHViT', arch='huge'), ['arch', "'huge'", "'tiny'", "'small'"]),
-    (dict(type='BHViT', arch=dict(depths=(1, 1, 1, 1))), ['channels', 'num_heads']),
     (dict(type='BHViT', arch=dict(ARCH, num_heads=(1, 1, 3, 4))), ['stage 3', 'num_heads=3']),
     (dict(type='BHViT', arch=dict(ARCH, channels=(8, 16, 40, 80), mlp_channels=(16, 32, 80, 80))),
      ['stage 3', '40', '16']),
-    (dict(type='BHViT', downsampling='none'), ['downsampling', "'none'"]),
     (dict(type='BHViT', token_mixers='pooling'), ['token_mixers', "'pooling'", "'hybrid'"]),
-    (dict(type='BHViT', convolution='dilated'), ['convolution', "'dilated'", "'plain'"]),
-    (dict(type='BHViT', attention_span='local'), ['attention_span', "'local'", "'window'"]),
     (dict(type='BHViT', shifts='none'), ['shifts', "'none'", 'False']),
     (dict(type='BHViT', attention='sign'), ['attention', "'sign'", "'boolean'"]),
     (dict(type='BinaryResNet', recipe='xnor'), ['recipe', "'xnor'", "'bireal'"]),
     (dict(type='BinaryResNet', norm_cfg=dict(type='LN')), ['norm_cfg', "'LN'", "'BN'"]),
     (dict(type='BinaryResNet', depths=(2, 2, 2)), ['depths=(2, 2, 2)', 'four']),
     (dict(type='BinaryViT', channels=16, num_heads=3), ['channels=16', 'num_heads=3']),
-    (dict(type='BinaryViT', depth=3), ['depth=3', 'four']),
     (dict(type='EfficientNetLite', arch='lite9'), ['lite9']),
-    (dict(type='EfficientNetLite', out_indices=(4,)), ['4']),
     (dict(type='EfficientNetLite', img_mean=[1, 2, 3]), ['img_mean']),
 ])
 def test_wrong_arguments_are_named(cfg, words):

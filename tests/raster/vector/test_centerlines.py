@@ -123,21 +123,6 @@ def test_seams_of_tiles_leave_no_trace(trace, monkeypatch, shift):
     assert shapely.equals_exact(shapely.normalize(whole), shapely.normalize(tiles)).all()
 
 
-@pytest.mark.parametrize('width', [12, 16])
-def test_what_is_wider_than_tiles_overlap_stays_connected(trace, monkeypatch, width):
-    monkeypatch.setattr(skeletons, 'TILE', 64)
-    monkeypatch.setattr(skeletons, 'HALO', 8)
-    monkeypatch.setattr(skeletons, 'USUAL_WIDTH', 1000)
-    y = np.arange(-50, 650)
-    line = np.stack([150 + 40 * np.sin(y / 50), y], axis=1)
-    ids = roads((600, 300), width, line)
-    lines, _ = trace(ids)
-    truth = shapely.intersection(shapely.LineString(line), shapely.box(0, 0, 300, 600))
-    assert len(lines) == 1
-    assert shapely.length(lines[0]) == pytest.approx(truth.length, rel=0.02)
-    assert distance(lines, truth) < width / 2
-
-
 @pytest.mark.parametrize('line', [
     [(-50, 90), (450, 90)], [(-50, 60), (450, 140)], [(130, -50), (180, 250)],
     [(-50, 0), (450, 170)]])

@@ -8,11 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.hooks import Hook
 from torch import nn
 from torch.utils.data import DataLoader
 
-from benchmarks.hooks import OscillationFreezingHook
 from bhvit_seg.errors import UserError
 from bhvit_seg.training.hooks import TrainingStagesHook
 
@@ -92,23 +90,6 @@ def test_latent_weights_are_frozen_in_the_end(tmp_path, optimizer):
 def test_moments_are_reset_with_binary_weights(tmp_path, begins, steps):
     _, record = train(tmp_path, TrainingStagesHook(*begins))
     assert record.steps == steps
-
-
-def test_no_further_weight_freezes_once_all_are_frozen(tmp_path):
-    class Nudge(Hook):
-        priority = 'VERY_HIGH'
-
-        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-            if runner.iter < 5:
-                with torch.no_grad():
-                    runner.model.first.weight[0] *= -1
-
-    # The window is full while the weights are frozen.
-    _, record = train(tmp_path, TrainingStagesHook(0., 0.5), hooks=[
-        Nudge(), OscillationFreezingHook(threshold=(0., 0.), begin=0., window=7)])
-    latent = [weights['first.weight'] for weights in record.weights]
-    assert all(torch.equal(latent[i], latent[5]) for i in range(5, ITERATIONS))
-    assert not torch.equal(latent[3], latent[4])
 
 
 def test_decay_of_latent_weights_depends_on_the_stage(tmp_path):
