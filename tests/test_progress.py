@@ -1,7 +1,5 @@
-
-
-from bhvit_seg.raster import progress
-from bhvit_seg.raster.progress import WorkProgress
+from bhvit_seg import progress
+from bhvit_seg.progress import WorkProgress
 
 
 def test_without_a_terminal_lines_tell_speed_and_time_left(monkeypatch, capsys):
@@ -18,3 +16,15 @@ def test_without_a_terminal_lines_tell_speed_and_time_left(monkeypatch, capsys):
         clock[0] += 60
         work.set_fraction(0.5)
         assert '150 of 300 windows' in capsys.readouterr().err
+
+
+def test_on_a_terminal_one_line_is_rewritten(monkeypatch, capsys):
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, 'monotonic', lambda: clock[0])
+    monkeypatch.setattr(progress.sys.stderr, 'isatty', lambda: True, raising=False)
+    with WorkProgress('mosaic.tif', 4) as work:
+        for _ in range(4):
+            clock[0] += 1
+            work.add(1)
+    shown = capsys.readouterr().err
+    assert 'mosaic.tif: 4 of 4 windows' in shown and shown.count('\n') == 1
