@@ -1,9 +1,9 @@
 """A training on a borrowed GPU: ``python -m benchmarks.gpu_times END OUT.pth COMMAND ...``.
 
-``bhvit-seg COMMAND ...`` trains until the time END (seconds since 1970), with its cosine schedule run
-through. Its length in iterations follows from the speed so far. Decoded images stay in memory, and on
-a GPU the training step of a BHViT backbone is replayed as a CUDA graph: several thousand small
-kernels, whose launches would take most of the time. OUT.pth gets the weights alone, ready for
+``bhvit-seg COMMAND ...`` trains until the time END (seconds since 1970), with its cosine schedule
+run through. Its length in iterations follows from the speed so far. Decoded images stay in memory,
+and on a GPU the training step of a BHViT backbone is replayed as a CUDA graph: several thousand
+small kernels, whose launches would take most of the time. OUT.pth gets the weights alone, ready for
 ``init_cfg`` or ``export``.
 """
 
