@@ -139,7 +139,7 @@ def read(name: str) -> str:
 # Two sets of distributions provide `mmseg`, `mmengine` and `mmcv`; installing both at once breaks
 # either, so neither is a hard requirement. `bhvit-seg doctor` tells them apart.
 TRAINING = ['torch>=2.6', 'opencv-python', 'pillow', 'rasterio>=1.3', 'rich']
-RASTER = ['filelock', 'rasterio>=1.3', 'rich', 'pyproj']
+RASTER = ['filelock', 'rasterio>=1.3', 'pyproj']
 VECTOR = ['pyogrio', 'pyproj', 'shapely>=2', 'scikit-image', 'scipy']
 DASK = ['distributed']
 LOGGERS = ['tensorboard', 'wandb', 'mlflow-skinny']
@@ -152,7 +152,7 @@ EXTRAS = {
     'openmmlab': [*TRAINING, 'mmsegmentation==1.2.2', 'mmengine==0.10.7', 'mmcv==2.1.0', 'ftfy',
                   'regex'],
     # `bhvit-seg predict --packed` on a device that has neither torch nor OpenMMLab's packages.
-    'predict': ['opencv-python-headless', 'pillow', 'rasterio>=1.3', 'rich'],
+    'predict': ['opencv-python-headless', 'pillow', 'rasterio>=1.3'],
     # `bhvit-seg predict-raster`, its polygons and centre lines, and clusters to spread it over.
     'raster': RASTER,
     'vector': VECTOR,

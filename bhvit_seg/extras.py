@@ -9,11 +9,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # Installed by itself and first: as a dependency it may bring gigabytes of CUDA packages.
 TORCH = 'torch==2.13.0'
-# By the name that is imported. cv2, PIL and rich are in several; this is the smallest.
+# By the name that is imported. cv2 and PIL are in several; this is the smallest.
 EXTRA_OF = {
-    'torch': 'mm', 'mmengine': 'mm', 'mmcv': 'mm', 'mmseg': 'mm',
+    'torch': 'mm', 'mmengine': 'mm', 'mmcv': 'mm', 'mmseg': 'mm', 'rich': 'mm',
     'mmpretrain': 'pretrain', 'torchvision': 'pretrain',
-    'cv2': 'predict', 'PIL': 'predict', 'rich': 'predict',
+    'cv2': 'predict', 'PIL': 'predict',
     'filelock': 'raster', 'pyproj': 'raster', 'rasterio': 'raster',
     'pyogrio': 'vector', 'scipy': 'vector', 'shapely': 'vector', 'skimage': 'vector',
     'dask': 'dask', 'distributed': 'dask',

@@ -68,12 +68,6 @@ def test_only_leftovers_of_writers_are_removed(tmp_path):
     assert set(names_in(tmp_path)) == kept
 
 
-def test_output_folder_in_the_place_of_a_file_is_refused(tmp_path):
-    (tmp_path / 'file').touch()
-    with pytest.raises(UserError, match=r'file.*--out'):
-        make_output_folder(tmp_path / 'file' / 'folder', '--out')
-
-
 def test_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
     (tmp_path / 'far').mkdir()
     for target in ('far/there.txt', 'far/not yet.txt'):

@@ -249,10 +249,10 @@ def describe(report: MapReport) -> str:
 
 def write_companions(raster: str, plan: OutputPaths, args: argparse.Namespace) -> None:
     """Write polygons, centre lines, picture and page of a finished map, unless they exist."""
+    from bhvit_seg.progress import WorkProgress
     from bhvit_seg.raster.outputs import is_there
     from bhvit_seg.raster.page import write_page
     from bhvit_seg.raster.preview import write_preview
-    from bhvit_seg.raster.progress import WorkProgress
 
     def make(name: str, path: Path) -> str:
         bands = {'bands': args.bands and args.bands[:3], 'alpha': not args.no_alpha}

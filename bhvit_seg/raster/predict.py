@@ -24,12 +24,12 @@ from bhvit_seg.fileio import write_json
 from bhvit_seg.inference.predictor import Predictor
 from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.windows import Grid, Window, cut_blocks, lay_grid
+from bhvit_seg.progress import WorkProgress
 from bhvit_seg.raster.identity import describe_run, digests, is_finished
 from bhvit_seg.raster.journal import PLAN, Journal
 from bhvit_seg.raster.memory import OVERVIEWS, Demand, block_size, reading_cache, resident_memory
 from bhvit_seg.raster.options import ReadOptions
 from bhvit_seg.raster.outputs import IDENTITY_TAG, OutputPaths, check_outputs, probabilities_path
-from bhvit_seg.raster.progress import WorkProgress
 from bhvit_seg.raster.reading import RasterSource
 from bhvit_seg.raster.remarks import find_remarks
 from bhvit_seg.raster.workers import (

@@ -81,7 +81,6 @@ def test_shipped_suites_load(repository):
 @pytest.mark.parametrize('lines, rows, words', [
     ([], '[]', 'has no rows'),
     ([], "[dict(name='one', config='tiny.py', seed=1)]", "has the setting 'seed'"),
-    ([], "[dict(name='one', config='absent.py')]", 'absent.py'),
     ([], "[dict(name='one', config='tiny.py')] * 2", "two rows 'one'"),
     ([], "[dict(name='a', config='tiny.py', seeds=(1,)), dict(name='b', config='tiny.py', "
      "checkpoints={'load_from': 'a'})]", "checkpoint of 'a'"),

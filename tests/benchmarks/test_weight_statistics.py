@@ -17,7 +17,6 @@ from benchmarks.hooks.weight_statistics import (
     bin_width,
     count_bins,
 )
-from bhvit_seg.models.weights import load_checkpoint_safely
 
 ITERATIONS, INTERVAL, NEAR = 12, 3, SCALE / 4
 SIZES = {'first': 30, 'second': 15}
@@ -77,12 +76,6 @@ def test_record_log_and_picture_are_those_of_the_weights(tmp_path):
             for (layer, size), count in zip(SIZES.items(), counts):
                 assert line[f'{name}/{layer}'] == pytest.approx(count / size)
     assert (tmp_path / PICTURE).read_bytes().startswith(b'\x89PNG')
-
-
-def test_a_model_without_binary_layers_trains_without_it(tmp_path):
-    train(tmp_path, 4, [statistics()], model=Toy(binary=False))
-    assert not (tmp_path / FILE).exists()
-    assert 'weight_statistics' not in load_checkpoint_safely(tmp_path / 'iter_4.pth')
 
 
 def test_bins_have_exact_edges_and_hold_what_lies_beyond():

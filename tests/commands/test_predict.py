@@ -1,11 +1,6 @@
 import shutil
 
-import numpy as np
 import pytest
-from PIL import Image
-
-from bhvit_seg.datasets.image_io import write_labels
-from bhvit_seg.errors import UserError
 
 
 @pytest.fixture
@@ -62,10 +57,3 @@ def test_bad_input_is_one_sentence(options, words, usual, tiny_data, main, sente
 ])
 def test_exactly_one_way_to_predict_is_given(options, words, main, sentence):
     assert words in sentence(main, 'image.png', '--out', 'out', *options)
-
-
-def test_id_that_does_not_fit_is_refused(tmp_path):
-    with pytest.raises(UserError, match='256'):
-        write_labels(tmp_path / 'x.png', np.array([[256]]), None)
-    write_labels(tmp_path / 'x.png', np.array([[0, 255]]), None)
-    assert np.asarray(Image.open(tmp_path / 'x.png')).tolist() == [[0, 255]]

@@ -5,7 +5,6 @@ import pyogrio
 import pytest
 import rasterio
 import rasterio.warp
-from raster.rasters import PALETTE
 
 TOOL = 'tools/predict_raster.py'
 # The process of the tests holds more by itself than a map's should.
@@ -102,13 +101,8 @@ def test_near_infrared_tagged_as_alpha(map_model, write_raster, tool, tmp_path):
         assert tool(TOOL)([str(raster), str(out), '--packed', str(map_model()), *options,
                            '--preview', str(out.with_suffix('.png')), *ROOMY]) == 0
         assert (labels_of(out) == 255).sum() == empty
-    with rasterio.open(out.with_suffix('.png')) as picture:
-        blend = picture.read()
-    with rasterio.open(raster) as dataset:
-        colours = np.array(PALETTE)[labels_of(out)].transpose(2, 0, 1)
-        expected = (dataset.read((1, 2, 3)) + colours) / 2.
-    np.testing.assert_allclose(blend[:3], expected, atol=0.51)
-    assert (blend[3] == 255).all()
+        with rasterio.open(out.with_suffix('.png')) as picture:
+            assert (picture.read(4) == 0).sum() == empty
 
 
 def test_map_at_the_model_s_resolution(map_model, write_raster, tool, sentence, tmp_path, capsys):

@@ -61,11 +61,3 @@ def test_code_is_neither_loaded_nor_run(call, tmp_path, monkeypatch, allowed):
     with pytest.raises(pickle.UnpicklingError):
         torch.load('evil.pth', weights_only=True)
     assert not (tmp_path / 'ran').exists()
-
-
-@pytest.mark.parametrize('owner, name', [(os, 'system'), (HistoryBuffer, '__init__'),
-                                         (HistoryBuffer, 'nothing')])
-def test_only_methods_of_history_buffers_are_given_out(owner, name):
-    with pytest.raises(pickle.UnpicklingError):
-        mm.history_method(owner, name)
-    assert mm.history_method(HistoryBuffer, 'mean') is HistoryBuffer.mean

@@ -62,14 +62,6 @@ def test_the_same_name_twice_is_refused(folder, tmp_path):
         find_rasters([folder / 'a.tif', other], tmp_path / 'out')
 
 
-@pytest.mark.parametrize('find', [find_images, find_rasters])
-def test_where_nothing_is_found_the_input_is_named(find, tmp_path):
-    touch(tmp_path, 'empty/notes.txt')
-    for given in (tmp_path / 'empty', tmp_path / 'empty' / '*.tif'):
-        with pytest.raises(UserError, match=f'found at {tmp_path}/empty'):
-            find([given], tmp_path / 'out')
-
-
 def test_patterns_and_linked_folders(tmp_path):
     """Seven images: three in the folder, two behind a link, two behind a link within that."""
     touch(tmp_path / 'far', 'd.png', 'e.png')

@@ -27,13 +27,6 @@ def test_labels_of_given_logits_are_those_of_the_image(name, engine, packed):
                                       segmentor.predict(image))
 
 
-def test_labels_of_a_strip_are_those_of_the_whole(engine, packed):
-    logits = np.random.default_rng(0).standard_normal((7, 40, 33), np.float32)
-    segmentor = PackedSegmentor(packed('mini'), threads=2)
-    strip = segmentor.label(logits[:, 9:31])
-    np.testing.assert_array_equal(strip[4:-4], segmentor.label(logits)[40:120])
-
-
 @pytest.mark.parametrize('logits, words', [
     (np.zeros((3, 4), np.float32), '(3, 4)'),
     (np.zeros((2, 0, 4), np.float32), '(2, 0, 4)'),

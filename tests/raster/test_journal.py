@@ -7,9 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays_of
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.raster.journal import Journal, encode_block
@@ -25,20 +22,6 @@ def block(number: int) -> bytes:
 @pytest.fixture
 def out(tmp_path) -> Path:
     return tmp_path / 'map.tif'
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.dictionaries(st.from_regex('[a-z]{1,5}', fullmatch=True), arrays_of.arrays(
-    st.sampled_from(['u1', 'i4', '<f2', 'f4', 'f8', '?', '>u2']),
-    arrays_of.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=6)), max_size=4))
-def test_blocks_are_kept_to_the_bit(tmp_path_factory, given_arrays):
-    with Journal(tmp_path_factory.mktemp('kept') / 'map.tif', IDENTITY) as journal:
-        journal.store(7, encode_block(given_arrays))
-        kept = journal.load(7)
-    assert list(kept) == list(given_arrays)
-    for name, array in given_arrays.items():
-        assert kept[name].dtype == array.dtype and kept[name].shape == array.shape
-        assert kept[name].tobytes() == array.tobytes()
 
 
 def test_a_run_goes_on(out):

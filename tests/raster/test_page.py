@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from raster.rasters import NODATA, PALETTE, write_map, write_raster
-from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
@@ -151,8 +150,6 @@ def test_geographic_pixels_are_shown_as_they_lie(tmp_path):
     assert ground[0] == pytest.approx(0.558, rel=0.002)
 
 
-
-
 @pytest.mark.parametrize('degrees', [20, -110])
 def test_rotated_raster(tmp_path, degrees):
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -169,10 +166,6 @@ def test_places_that_are_not_on_earth_s_maps(tmp_path):
         said, ground, shown = place_of(tmp_path, crs=crs, transform=Affine(2, 0, 7, 0, -1, 9))
         assert said['Coordinate system'] == system
         assert (ground, shown) == (None, (120, 40))
-    points = [GroundControlPoint(row, column, column, -row)
-              for row, column in ((0, 0), (0, 60), (40, 0))]
-    said, *_ = place_of(tmp_path, gcps=points, crs='EPSG:4326')
-    assert said['Coordinates'] == '3 ground control points'
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))),
@@ -355,13 +348,3 @@ def test_transparent_parts_of_the_image_are_not_seen(tmp_path, browse):
     _, seen = browse(tmp_path / 'page.html', "divider.focus(); press('End')")
     red = (255, 0, 0)
     assert looks(seen(0.7, 0.5), red, IMAGE_TOLERANCE) and not looks(seen(0.1, 0.5), red, 100)
-
-
-@pytest.mark.parametrize('shape', [(1, 1, 300), (3, 300, 1), (4, 1, 1)])
-def test_odd_shapes_open(tmp_path, browse, shape):
-    image = write_raster(tmp_path / 'image.tif', np.full(shape, 50, np.uint8), **UTM)
-    labels = write_map(tmp_path / 'labels.tif', np.ones(shape[1:]))
-    write_page(image, labels, tmp_path / 'page.html', 'odd', max_side=200)
-    found, seen = browse(tmp_path / 'page.html',
-                         "divider.focus(); for (const key of ['Home', '+', '+', '+']) press(key)")
-    assert not found and looks(seen(0.5, 0.5), PALETTE[1])

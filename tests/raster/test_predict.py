@@ -165,16 +165,6 @@ def test_a_cluster_of_which_one_is_killed_gives_the_same_pixels(large, map_model
     assert_same_pixels(tmp_path / 'out.tif', large)
 
 
-def test_nobody_at_the_scheduler_is_said(large, map_model, tmp_path, monkeypatch):
-    distributed = pytest.importorskip('distributed')
-    client = distributed.Client
-    monkeypatch.setattr(distributed, 'Client',
-                        lambda *args, **kwargs: client(*args, **{**kwargs, 'timeout': 1}))
-    with pytest.raises(UserError, match='no Dask scheduler answers'):
-        map_with(large[0], tmp_path / 'out.tif', map_model(),
-                 work=WorkChoices(scheduler='tcp://127.0.0.1:9'))
-
-
 def test_killed_runs_go_on_and_give_the_same_pixels(large, map_model, start_tool, tmp_path):
     out = tmp_path / 'folder' / 'out.tif'
     arguments = ('tools/predict_raster.py', large[0], out, '--packed', map_model(), '--threads', 1,

@@ -113,19 +113,6 @@ def test_what_the_map_leaves_out_does_not_stretch(tmp_path):
     assert shown[0, 5, 99] == 255 and shown[0, 5, 20] == 0 and 110 < shown[0, 5, 60] < 145
 
 
-@pytest.mark.parametrize('dtype', ['uint16', 'float32', 'int16'])
-def test_a_constant_band_is_no_error(tmp_path, dtype):
-    image = write_raster(tmp_path / 'image.tif', np.full((3, 5, 5), 7, dtype))
-    assert len(np.unique(picture_of(image)[0])) == 1
-
-
-def test_nothing_valid_is_no_error(tmp_path):
-    image = write_raster(tmp_path / 'image.tif', np.zeros((3, 5, 5), np.uint16), nodata=0)
-    labels = write_map(tmp_path / 'labels.tif', np.full((5, 5), NODATA))
-    write_preview(image, labels, tmp_path / 'preview.png')
-    assert not np.asarray(Image.open(tmp_path / 'preview.png'))[..., 3].any()
-
-
 def test_refusals(tmp_path):
     image = write_raster(tmp_path / 'image.tif', np.zeros((3, 5, 6), np.uint8))
     labels = write_map(tmp_path / 'labels.tif', np.zeros((5, 6)))

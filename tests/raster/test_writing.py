@@ -249,19 +249,6 @@ def test_files_that_may_pass_4_gb_are_big_tiffs(tmp_path, side, magic):
     assert struct.unpack('<2sH', path.read_bytes()[:4]) == (b'II', magic)
 
 
-def test_a_failing_producer_leaves_nothing(tmp_path, labels):
-    out = tmp_path / 'map.tif'
-    out.write_text('what was there before')
-
-    def fail():
-        yield 0, labels[:512]
-        raise UserError('the raster is damaged')
-
-    with pytest.raises(UserError, match='^the raster is damaged$'):
-        write_labels(out, place(), fail(), CLASSES, PALETTE)
-    assert names_in(tmp_path) == ['map.tif'] and out.read_text() == 'what was there before'
-
-
 def test_bits_that_turn_are_found(tmp_path, labels, monkeypatch):
     """Also where the file's structure is whole."""
     def damage(file):

@@ -132,7 +132,7 @@ def test_derived_seeds_differ_and_are_the_same_everywhere():
 @pytest.mark.parametrize('config, words', [
     ({'dataset': {}, 'sampler': {'type': 'WeightedSampler'}}, 'WeightedSampler'),
     ({'dataset': {}, 'batch_sampler': {'type': 'AspectRatioBatchSampler'}}, 'batch_sampler'),
-    ([], 'list')])
+])
 def test_samplers_without_position_are_refused(config, words):
     with pytest.raises(UserError, match=f'{words}.*IterBasedTrainLoop'):
         make_seekable(config)
