@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from csrc.build import PROGRAMS, TESTS, build, setup_constant
+from csrc.build import ENGINE, PROGRAMS, TESTS, build, setup_constant
 
 from bhvit_seg.native import instruction_sets
 
@@ -19,8 +19,8 @@ def programs(tmp_path_factory):
     if compiler is None:
         pytest.skip('no C++ compiler: install one (Debian, Ubuntu: apt-get install g++)')
     try:
-        return build(tmp_path_factory.mktemp('csrc'), ['kernels_test', 'threads_test'], compiler,
-                     level='-O1')
+        return build(tmp_path_factory.mktemp('csrc'),
+                     ['kernels_test', 'self_test_test', 'threads_test'], compiler, level='-O1')
     except subprocess.CalledProcessError as error:
         pytest.fail(f'{error.cmd[-3]} does not compile:\n{error.stderr}')
 
@@ -39,6 +39,10 @@ def test_kernels_equal_the_serial_ones_to_the_bit(programs, engine):
     assert all(line.endswith(' cases, 0 failures') for line in lines)
 
 
+def test_self_test_notices_every_broken_kernel(programs):
+    assert run(programs['self_test_test']) == '24 broken kernels, 0 failures\n'
+
+
 def test_threads(programs, packed):
     models = [packed('mini'), packed('uper', head='BinaryUPerHead')]
     assert run(programs['threads_test'], *models) == '0 failures\n'
@@ -53,3 +57,7 @@ def test_flags_of_kernels_are_those_of_the_installation():
     flags = setup_constant('COMPILE_ISA')
     assert '-mavx512vpopcntdq' in flags['avx512.cc'] and '-mavx2' in flags['avx2.cc']
     assert '-ffp-contract=off' in setup_constant('COMPILE')
+    cmake = ' '.join((ENGINE / 'CMakeLists.txt').read_text().split())
+    assert '-ffp-contract=off' in cmake
+    for name, options in flags.items():
+        assert f'kernels/{name} PROPERTIES COMPILE_OPTIONS "{";".join(options)}"' in cmake
