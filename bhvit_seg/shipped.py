@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from pathlib import Path
@@ -32,7 +31,7 @@ def config_paths() -> dict[str, Path]:
 
 
 def find_config(config: str | Path) -> Path:
-    """Return the path of a config, given as one or as a name; the UserError has near ones."""
+    """Return the path of a config, given as one or as a name, or raise a UserError."""
     path = Path(config)
     if path.is_file():
         return path
@@ -40,9 +39,8 @@ def find_config(config: str | Path) -> Path:
     name = path.name[:-3] if path.name.endswith('.py') else path.name
     if name in by_name:
         return by_name[name]
-    near = difflib.get_close_matches(name, config_paths(), n=3)
     raise UserError(f'no config at {config}: give the path of a file or a name that `bhvit-seg '
-                    'configs` lists' + (f', such as {", ".join(near)}' if near else ''))
+                    'configs` lists')
 
 
 def shipped_models() -> dict[str, dict[str, Any]]:

@@ -1,7 +1,5 @@
 """Fixtures shared by all tests."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import importlib.util
@@ -47,14 +45,17 @@ def _fail_skips(report):
     return report
 
 
-# Their test files import rasterio and pyproj.
-RASTERS = [] if all(map(importlib.util.find_spec, ('rasterio', 'pyproj'))) else [
-    'raster', 'commands/test_predict_raster*.py', 'benchmarks/test_raster.py']
+# Their test files import these.
+RASTER_PACKAGES = 'rasterio', 'pyproj', 'shapely', 'pyogrio', 'skimage'
+RASTERS = [] if all(map(importlib.util.find_spec, RASTER_PACKAGES)) else [
+    'raster', 'commands/test_predict_raster*.py', 'commands/test_score_raster.py',
+    'benchmarks/test_raster.py']
 collect_ignore_glob = RASTERS
 
 
 def pytest_report_header():
-    return f'left out for want of rasterio and pyproj: {", ".join(RASTERS)}' if RASTERS else None
+    return (f'left out for want of {", ".join(RASTER_PACKAGES)}: {", ".join(RASTERS)}'
+            if RASTERS else None)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,7 +1,5 @@
 """Exact comparison of checkpoints and of trainings of which one was killed."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from unittest import mock

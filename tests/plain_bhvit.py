@@ -7,8 +7,6 @@ maps the window divides, like the published networks. What the dict lacks is lef
 dilated convolutions, pooled tokens; without a quantizer attention has one boolean matrix.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

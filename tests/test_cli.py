@@ -46,12 +46,6 @@ def test_examples_in_the_help_of_each_command_are_accepted(name, capsys):
         parser.parse_args(arguments)
 
 
-@pytest.mark.parametrize('typed, meant', [('trian', 'train'), ('predict_raster', 'predict-raster')])
-def test_nearest_command_is_offered(typed, meant, sentence):
-    said = sentence(main, typed)
-    assert typed in said and f'did you mean {meant}?' in said
-
-
 @pytest.mark.parametrize('arguments', [['operate'], ['doctor', '--quick'], []])
 def test_unknown_command_and_option_are_errors(arguments, capsys):
     with pytest.raises(SystemExit) as end:

@@ -1,15 +1,12 @@
 """Ctrl-C, SIGTERM and closed pipes, in processes that really get them."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from bhvit_seg.errors import NOTHING_TO_KEEP
 
@@ -76,21 +73,10 @@ def test_signal_gives_one_line(body, signum, start, tmp_path):
     assert errors == f'{word}: {kept}\n'
 
 
-def test_ignored_interrupt_stays_ignored(start, tmp_path):
-    (tmp_path / 'program.py').write_text(PROGRAM.format(
-        body='    os.kill(os.getpid(), 2); return 7'))
-    process = start('bash', '-c', f'trap "" INT; exec {sys.executable} program.py')
-    process.communicate(timeout=60)
-    assert process.returncode == 7
-
-
 @pytest.mark.parametrize('body', [
     "for _ in range(100000): print('line')",
     "print('line'); os.write(1, b'x' * 200000); print('line', flush=True)",
-    "from rich.console import Console\n    for _ in range(50000): Console().print('line')",
-    "import logging\n    logging.basicConfig(stream=sys.stdout)\n"
-    "    for _ in range(100000): logging.error('line')",
-], ids=['print', 'write', 'rich', 'logging'])
+], ids=['print', 'write'])
 def test_closed_pipe_ends_quietly(body, start, tmp_path):
     (tmp_path / 'program.py').write_text(PROGRAM.format(body='    ' + body))
     process = start('bash', '-c', f'{sys.executable} program.py | head -1; exit ${{PIPESTATUS[0]}}')
@@ -122,32 +108,3 @@ def test_training_says_which_checkpoint_is_kept(tiny_config, start, tmp_path):
     assert process.returncode == 130 and len(lines) == 1, errors
     name = (tmp_path / 'work' / 'last_checkpoint').read_text()
     assert os.path.basename(name) in lines[0] and '--resume' in lines[0]
-
-
-def test_prediction_says_how_many_images_are_there(map_model, start, tmp_path):
-    image = np.zeros((400, 400, 3), np.uint8)
-    (tmp_path / 'images').mkdir()
-    for number in range(200):
-        Image.fromarray(image + number).save(tmp_path / 'images' / f'{number}.png')
-    process = start(sys.executable, '-m', 'bhvit_seg', 'predict', 'images', '--packed',
-                    map_model(), '--out', 'out')
-    while len(list(tmp_path.glob('out/labels/[!.]*'))) < 3:
-        assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 143
-    count = int(re.fullmatch(r'terminated: (\d+) of 200 images .*\n', errors)[1])
-    there = len(list(tmp_path.glob('out/overlays/[!.]*')))
-    assert 2 <= count <= there < 200 and not list(tmp_path.glob('out/*/.*'))
-
-
-@pytest.mark.parametrize('arguments', [['train', 'x'], ['doctor']])
-def test_commands_are_interrupted_while_they_import(arguments, start):
-    process = start(sys.executable, '-v', '-m', 'bhvit_seg', *arguments)
-    for line in process.stderr:
-        if 'numpy' in line:
-            break
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    said = [line for line in errors.splitlines() if line.startswith(('interrupted', 'Traceback'))]
-    assert process.returncode == 130 and said == [f'interrupted: {NOTHING_TO_KEEP}']

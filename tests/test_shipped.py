@@ -28,7 +28,7 @@ def test_a_file_of_the_user_comes_first(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('given', [NAME[:-1], f'configs/bhvit/{NAME[:-4]}.py'])
-def test_wrong_name_is_told_with_the_nearest(given):
+def test_wrong_name_is_told(given):
     with pytest.raises(UserError) as error:
         find_config(given)
-    assert given in str(error.value) and NAME in str(error.value)
+    assert given in str(error.value)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from bhvit_seg.commands.arguments import add_model, check_model
 from bhvit_seg.errors import UserError, explain_interrupt, load_package
@@ -17,6 +15,7 @@ from bhvit_seg.errors import UserError, explain_interrupt, load_package
 if TYPE_CHECKING:
     from bhvit_seg.inference.predictor import Predictor
     from bhvit_seg.raster.outputs import OutputPaths
+    from bhvit_seg.raster.predict import MapReport
 
 DESCRIPTION = ('Maps rasters of any size: a label GeoTIFF with the CRS, transform and size of its '
                'raster. An interrupted run continues when the same command is given again.')
@@ -239,67 +238,52 @@ def find_outputs(rasters: Mapping[Path | str, Path], inputs: Sequence[str], out:
     return {raster: out if is_file else out / f'{name}.tif' for raster, name in rasters.items()}
 
 
-def describe(report) -> str:
-    """Return one or two lines about a map."""
+def describe(report: MapReport) -> str:
     if report.existed:
         return f'{report.out} is there already'
-    from bhvit_seg.raster.mapping import STEPS
-
     done = report.statistics
     resumed = f', blocks from before: {report.resumed}' if report.resumed else ''
-    spent = ', '.join([*(f'{step} {done[step]:.1f} s' for step in STEPS),
-                       f'writing {report.writing:.1f} s'])
     return (f'{report.out}: {done["computed"]} windows in {report.seconds:.1f} s, {done["empty"]} '
-            f'without data{resumed}\n  {spent} (reading and writing overlap with the rest)')
+            f'without data{resumed}')
 
 
 def write_companions(raster: str, plan: OutputPaths, args: argparse.Namespace) -> None:
     """Write polygons, centre lines, picture and page of a finished map, unless they exist."""
-    from bhvit_seg.raster.outputs import is_ours, write_notes
-
-    options = {name: getattr(args, name) for name in (
-        'classes', 'min_area', 'min_pixels', 'simplify', 'centerlines', 'bands', 'no_alpha')}
-    made_by = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:16]
-    with explain_interrupt(lambda: f'the map {plan.labels} is finished; the same command makes '
-                                   'what belongs beside it'):
-        for files, write in (((plan.vector, plan.centerlines), write_layers),
-                             ((plan.preview, plan.page), write_pictures)):
-            files = list(dict.fromkeys(file for file in files if file is not None))
-            if not files:
-                continue
-            listing = ' and '.join(map(str, files))
-            if all(is_ours(plan.labels, file, made_by) for file in files):
-                print(f'{listing}: already there')
-                continue
-            write_notes(plan.labels, files, made_by, finished=False)
-            print(f'{listing}: {write(raster, plan, args)}')
-            write_notes(plan.labels, files, made_by, finished=True)
-
-
-def write_layers(raster: str, plan: OutputPaths, args: argparse.Namespace) -> str:
-    """Write polygons and centre lines; return how many."""
-    from bhvit_seg.raster.progress import WorkProgress
-    from bhvit_seg.raster.vector.centerlines import write_centerlines
-    from bhvit_seg.raster.vector.vectors import write_vectors
-
-    with WorkProgress(plan.vector.name, 100, '%') as progress:
-        polygons = write_vectors(
-            plan.labels, plan.vector, min_area=args.min_area, min_pixels=args.min_pixels,
-            simplify=args.simplify, classes=args.classes, progress=progress.set_fraction)
-    counts = [f'polygons of {name}: {count}' for name, count in polygons['counts'].items()]
-    if plan.centerlines is not None:
-        with WorkProgress('centre lines', 100, '%') as progress:
-            lines = write_centerlines(plan.labels, plan.vector, args.centerlines,
-                                      simplify=args.simplify, progress=progress.set_fraction)
-        counts += [f'centre lines of {name}: {count}' for name, count in lines['counts'].items()]
-    return ', '.join(counts)
-
-
-def write_pictures(raster: str, plan: OutputPaths, args: argparse.Namespace) -> str:
+    from bhvit_seg.progress import WorkProgress
+    from bhvit_seg.raster.outputs import is_there
     from bhvit_seg.raster.page import write_page
     from bhvit_seg.raster.preview import write_preview
 
-    given = {'bands': args.bands and args.bands[:3], 'alpha': not args.no_alpha}
-    write_preview(raster, plan.labels, plan.preview, **given)
-    write_page(raster, plan.labels, plan.page, plan.labels.stem, **given)
-    return 'image and map'
+    def make(name: str, path: Path) -> str:
+        bands = {'bands': args.bands and args.bands[:3], 'alpha': not args.no_alpha}
+        if name == 'preview':
+            write_preview(raster, plan.labels, path, **bands)
+        elif name == 'page':
+            write_page(raster, plan.labels, path, plan.labels.stem, **bands)
+        else:
+            with WorkProgress(f'{path.name} ({name})', 100, '%') as progress:
+                counts = write_layer(name, plan, args, progress.set_fraction)
+            return ': ' + ', '.join(f'{name} of {key}: {count}' for key, count in counts.items())
+        return ''
+
+    with explain_interrupt(lambda: f'the map {plan.labels} is finished; the same command makes '
+                                   'what belongs beside it'):
+        for name, path in plan.companions.items():
+            if is_there(path, name) and not args.overwrite:
+                print(f'{path} ({name}) is there already; remove it to have it made again')
+            else:
+                print(f'{path}{make(name, path)}')
+
+
+def write_layer(name: str, plan: OutputPaths, args: argparse.Namespace,
+                progress: Callable[[float], None]) -> dict[str, int]:
+    """Write polygons or centre lines; return how many by class."""
+    from bhvit_seg.raster.vector.centerlines import write_centerlines
+    from bhvit_seg.raster.vector.vectors import write_vectors
+
+    if name == 'centerlines':
+        return write_centerlines(plan.labels, plan.vector, args.centerlines,
+                                 simplify=args.simplify, progress=progress)['counts']
+    return write_vectors(plan.labels, plan.vector, min_area=args.min_area,
+                         min_pixels=args.min_pixels, simplify=args.simplify, classes=args.classes,
+                         progress=progress)['counts']

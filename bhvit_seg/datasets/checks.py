@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import mmengine.fileio as fileio
 import numpy as np
 from mmengine.registry import init_default_scope
-from mmengine.utils import ProgressBar
 from mmseg.registry import DATASETS
 
 from bhvit_seg.datasets.report import DatasetReport
 from bhvit_seg.datasets.sample_check import SampleCheck
 from bhvit_seg.datasets.transforms import LoadLidarChannels
 from bhvit_seg.errors import UserError, shortened
+from bhvit_seg.progress import WorkProgress
 
 MAX_THREADS = 8
 COLOURS_SHOWN = 6
@@ -69,7 +68,7 @@ def check_dataset(dataset, split: str = 'train', channels: int | None = None, he
         channels: Input channels of the model, where known.
         head_classes: ``num_classes`` of the model's heads.
         needs_masks: Whether images without any mask folder are a problem.
-        progress: Show a progress bar (on a terminal).
+        progress: Show progress.
     """
     parts = list(_leaves(dataset))
     classes = tuple(parts[0].metainfo['classes'])
@@ -99,16 +98,13 @@ def check_dataset(dataset, split: str = 'train', channels: int | None = None, he
 
 
 def _run(jobs: list[tuple[SampleCheck, dict]], progress: bool) -> list[dict]:
-    shown = progress and sys.stderr.isatty() and jobs
-    bar = ProgressBar(len(jobs), file=sys.stderr) if shown else None
     findings = []
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as pool:
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as pool, (
+            WorkProgress('checking', len(jobs), 'images')) as bar:
         for finding in pool.map(lambda job: job[0].run(job[1]), jobs):
             findings.append(finding)
-            if bar is not None:
-                bar.update()
-    if bar is not None:
-        sys.stderr.write('\n')
+            if progress:
+                bar.add(1)
     return findings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -97,15 +98,10 @@ def label_table(reduce_zero_label: bool = False, label_map: Mapping | None = Non
 
 
 def _parse_colour(text: str) -> int:
-    digits = text[1:] if text.startswith('#') else text
-    try:
-        value = int(digits, 16)
-    except ValueError:
-        value = -1
-    if len(digits) != 6 or value < 0:
+    if not re.fullmatch('#?[0-9A-Fa-f]{6}', text):
         raise UserError(f"mask_encoding has the colour {text!r}: write it as '#RRGGBB', "
                         "for example '#FF0000' for red")
-    return value
+    return int(text[-6:], 16)
 
 
 def _to_id(value: int | str, classes: Sequence[str]) -> int:

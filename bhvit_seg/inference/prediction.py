@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from bhvit_seg.inference.predictor import LoadedImage, Predictor
 from bhvit_seg.inference.record import RECORD, Job, choose_jobs, list_jobs
 from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.windows import lay_grid
+from bhvit_seg.progress import WorkProgress
 
 OVERLAP = 0.25
 # Pixels of the largest image that is predicted in one piece. In BHViT all windows attend to all
@@ -90,8 +90,9 @@ def predict_files(inputs: Sequence[str | Path], source: ModelSource, out: str | 
     in_windows = []
     with explain_interrupt(lambda: (
             f'{len(report.written)} of {len(todo)} images are predicted in {out}; the same command '
-            'continues')):
-        for job in with_progress(todo):
+            'continues')), WorkProgress('predicting', len(todo), 'images') as progress:
+        for job in todo:
+            progress.add(1)
             try:
                 image = model.load(
                     job.image, None if lidar is None else find_raster(lidar, job.name))
@@ -176,13 +177,3 @@ def write_overlay(path: Path, image: np.ndarray, labels: np.ndarray,
     blend = np.rint((1 - opacity) * image + opacity * colours).astype(np.uint8)
     with write_atomically(path) as partial:
         Image.fromarray(blend).save(partial)
-
-
-def with_progress(jobs: list[Job]) -> Iterable[Job]:
-    with contextlib.suppress(ImportError):
-        from rich.console import Console
-        from rich.progress import track
-
-        console = Console(stderr=True)
-        return track(jobs, 'predicting', console=console, disable=not console.is_terminal)
-    return jobs

@@ -6,10 +6,8 @@ rectangles in which the map is computed. All sizes are (rows, columns), in pixel
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from numbers import Integral
 from typing import NamedTuple
 
 from bhvit_seg.errors import UserError
@@ -94,9 +92,9 @@ def lay_grid(size: tuple[int, int], window: tuple[int, int], overlap: float, cel
             as a decimal number: 0.1 of 30 cells are 3 cells. Windows are at least one cell apart.
         cell: Side of a cell.
     """
-    _require_sides('raster', size)
-    _require_sides('window', window)
-    _require_sides('cell', (cell,))
+    if min(window) < 1:
+        raise UserError(f'a window of {window[0]} x {window[1]} pixels is not a window: give at '
+                        'least 1')
     if not 0 <= overlap < 1:
         raise UserError(f'overlap {overlap} is not a fraction of a window: give a number from 0 to '
                         'below 1, such as 0.25')
@@ -117,15 +115,6 @@ def lay_grid(size: tuple[int, int], window: tuple[int, int], overlap: float, cel
 
 def cut_blocks(size: tuple[int, int], block: tuple[int, int]) -> tuple[Window, ...]:
     """Cut a raster into blocks, row by row; those at its right and bottom may be smaller."""
-    _require_sides('raster', size)
-    _require_sides('block', block)
     (height, width), (rows, columns) = size, block
     return tuple(Window(top, left, min(rows, height - top), min(columns, width - left))
                  for top in range(0, height, rows) for left in range(0, width, columns))
-
-
-def _require_sides(name: str, sides: Sequence[int]) -> None:
-    if any(not isinstance(side, Integral) or side < 1 for side in sides):
-        given = ' x '.join(map(str, sides))
-        raise UserError(f'{name} of {given} pixels is not a {name}: give whole numbers of at '
-                        'least 1')

@@ -31,9 +31,6 @@ class MultiChannelSegDataPreProcessor(SegDataPreProcessor):
                             'deviations: give one of each for every channel')
         if min(std) <= 0:
             raise UserError(f'data_preprocessor.std is {list(std)}: every value must be positive')
-        if bgr_to_rgb and rgb_to_bgr:
-            raise UserError('data_preprocessor has both bgr_to_rgb and rgb_to_bgr: they undo each '
-                            'other, keep only one')
         if (bgr_to_rgb or rgb_to_bgr) and len(mean) < 3:
             raise UserError(f'data_preprocessor swaps red and blue but has {len(mean)} '
                             'channels: set bgr_to_rgb=False')

@@ -27,12 +27,10 @@ class StrongDistortion(nn.Module):
     def __init__(self, gain: float = 0.3, offset: float = 0.3, grey: float = 0.5,
                  blur: float = 0.3, noise: float = 0.15, hidden: float = 0.3) -> None:
         super().__init__()
-        for name, value, most in (('gain', gain, 1), ('offset', offset, None), ('grey', grey, 1),
-                                  ('blur', blur, 1), ('noise', noise, None),
-                                  ('hidden', hidden, 1)):
-            if value < 0 or most is not None and value > most:
-                raise UserError(f'StrongDistortion got {name}={value}: give a number from 0 '
-                                + ('on' if most is None else 'to 1'))
+        if min(offset, noise) < 0 or not all(0 <= part <= 1 for part in (gain, grey, blur, hidden)):
+            raise UserError(f'StrongDistortion got gain={gain}, offset={offset}, grey={grey}, '
+                            f'blur={blur}, noise={noise}, hidden={hidden}: give numbers from 0, '
+                            'all but offset and noise at most 1')
         self.gain, self.offset, self.grey = gain, offset, grey
         self.blur, self.noise, self.hidden = blur, noise, hidden
 

@@ -1,7 +1,7 @@
 """Element-wise steps of BHViT on token rows ``(N, C)``, with hand-written gradients.
 
 On a CPU they process a block of rows at a time, so that intermediate values stay in cache; their
-backward recomputes what is cheap instead of storing it.
+backward recomputes what is cheap instead of storing it. A tracer gets the plain operations.
 """
 
 from collections.abc import Iterator
@@ -54,6 +54,8 @@ class _PReLU(Function):
 
 def prelu(x: Tensor, slope: Tensor) -> Tensor:
     """PReLU on rows ``(N, C)``: ``x`` where it is positive, else ``slope · x``."""
+    if torch.jit.is_tracing():
+        return F.prelu(x, slope)
     with torch.autocast(x.device.type, enabled=False):
         return _PReLU.apply(x, slope.to(x.dtype))
 
@@ -74,6 +76,8 @@ class _AddTiled(Function):
 
 def add_tiled_(x: Tensor, part: Tensor) -> Tensor:
     """Add to ``x`` ``(N, r · C)``, in place, ``r`` copies of ``part`` ``(N, C)`` side by side."""
+    if torch.jit.is_tracing():
+        return (x.unflatten(1, (-1, part.shape[1])) + part.unsqueeze(1)).flatten(1)
     return _AddTiled.apply(x, part)
 
 
@@ -117,6 +121,9 @@ def hidden_activation(x: Tensor, slope: Tensor, bias: Tensor, ratio: int) -> tup
     :func:`~bhvit_seg.models.quantizers.binarize_activation`, and the means of ``p`` over ``ratio``
     adjacent channels ``(N, C)``.
     """
+    if torch.jit.is_tracing():
+        x = F.prelu(x, slope)
+        return sign(x, -bias), x.unflatten(1, (-1, ratio)).mean(2)
     with torch.autocast(x.device.type, enabled=False):
         return _HiddenActivation.apply(x, slope.to(x.dtype), bias.to(x.dtype), ratio)
 
@@ -124,6 +131,9 @@ def hidden_activation(x: Tensor, slope: Tensor, bias: Tensor, ratio: int) -> tup
 def _circular_pad(x: Tensor, border: int) -> Tensor:
     """Pad a map ``(B, C, H, W)`` circularly, however small it is; the result is channels-last."""
     x = x.permute(0, 2, 3, 1)
+    if torch.jit.is_tracing():  # runtimes copy slices faster than they gather
+        x = torch.cat([x[:, -border:], x, x[:, :border]], 1)
+        return torch.cat([x[:, :, -border:], x, x[:, :, :border]], 2).permute(0, 3, 1, 2)
     for dim in (1, 2):
         index = torch.arange(-border, x.shape[dim] + border, device=x.device) % x.shape[dim]
         x = x.index_select(dim, index)
@@ -163,6 +173,8 @@ def circular_stencil(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     ``kernel`` ``(C, 1, k, k)`` is zero outside the middle row and column, which alone get a
     gradient.
     """
+    if torch.jit.is_tracing():
+        return F.conv2d(_circular_pad(x, kernel.shape[-1] // 2), kernel, bias, groups=x.shape[1])
     with torch.autocast(x.device.type, enabled=False):
         return _CircularStencil.apply(x, kernel.to(x.dtype), bias.to(x.dtype))
 

@@ -110,7 +110,7 @@ class BinaryLinear(BinaryLayer, nn.Linear):
 
     def multiply(self, x: Tensor) -> Tensor:
         """Return the product for inputs that are already binarized."""
-        return F.linear(x, self._weight(self.rectify))
+        return F.linear(x, self._weight(self.rectify), self.bias)
 
 
 @MODELS.register_module()
@@ -167,7 +167,9 @@ def build_token_norm(norm_cfg: dict, channels: int) -> nn.Module:
 
 def normalize(norm: nn.Module, x: Tensor, shift: Tensor | None = None) -> Tensor:
     """Normalise rows ``(N, C)`` and add ``shift``, folded into the norm's own bias; the result may
-    be changed in place."""
+    be changed in place. ``nn.Identity`` stands for what is folded into the layer before."""
+    if isinstance(norm, nn.Identity):
+        return x
     if isinstance(norm, nn.LayerNorm):
         bias = norm.bias if shift is None else norm.bias + shift
         return F.layer_norm(x, norm.normalized_shape, norm.weight, bias, norm.eps)

@@ -21,6 +21,8 @@ def sign(x: Tensor, threshold: Tensor | float = 0, out: Tensor | None = None) ->
 
     Floating-point subtraction would not change the sign. ``out`` may be ``x``.
     """
+    if torch.jit.is_tracing():
+        return torch.where(x >= threshold, 1., -1.)
     out = torch.empty_like(x) if out is None else out
     return torch.ge(x.detach(), threshold, out=out).mul_(2).sub_(1)
 
@@ -55,6 +57,8 @@ def binarize_activation(x: Tensor, bias: Tensor) -> Tensor:
     the piecewise polynomial of Bi-Real Net; the bias gets its sum over all but the last
     dimension. Shapes: ``x`` ``(..., C)``, ``bias`` ``(C,)``; the result is ±1 like ``x``.
     """
+    if torch.jit.is_tracing():
+        return sign(x, -bias)
     return _BinarizeActivation.apply(x, bias)
 
 
@@ -140,6 +144,9 @@ def quantize_attention(x: Tensor, alpha: Tensor, zero_point: Tensor, grad_scale:
         x: Three times the softmax, ``(..., heads, queries, keys)``.
         alpha, zero_point: ``(heads,)``.
     """
+    if torch.jit.is_tracing():
+        alpha, zero_point = alpha.view(-1, 1, 1), zero_point.view(-1, 1, 1)
+        return (x / alpha + zero_point).round().clamp(0, 3) * alpha
     return _QuantizeAttention.apply(x, alpha, zero_point, grad_scale)
 
 

@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
-from bhvit_seg.errors import UserError, find_user_error, first_line
+from bhvit_seg.errors import UserError
 
 from .weights import load_weights
 
@@ -58,13 +58,7 @@ class FrozenTeacher:
         if not Path(self.config).is_file():
             raise UserError(f'no config of a teacher at {self.config}: set model.teacher.config '
                             'to the one it was trained with')
-        try:
-            cfg = Config.fromfile(str(self.config))
-        except Exception as error:
-            if find_user_error(error):
-                raise
-            raise UserError(f"the teacher's config {self.config} cannot be read: "
-                            f'{type(error).__name__}: {first_line(error)}') from error
+        cfg = Config.fromfile(str(self.config))
         model = cfg.get('model')
         if not model:
             raise UserError(f"the teacher's config {self.config} has no model: give the one it "

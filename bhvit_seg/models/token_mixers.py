@@ -112,7 +112,7 @@ class MSMHA(nn.Module):
         the padding as zeros, as released. An even size yields one field too many.
         """
         size, maps = self.window_size, maps.permute(0, 3, 1, 2)
-        rows, cols = (-(-length // size) for length in maps.shape[2:])
+        rows, cols = ((length + size - 1) // size for length in maps.shape[2:])
         highest, mean = (pool(maps, size, size, size // 2)[:, :, :rows, :cols]
                          for pool in (F.max_pool2d, F.avg_pool2d))
         pooled = torch.lerp(mean, highest, self.pool_balance.to(mean.dtype).view(-1, 1, 1))
@@ -121,7 +121,7 @@ class MSMHA(nn.Module):
     def _spread(self, pooled: Tensor, shape: MapShape) -> Tensor:
         """Repeat each pooled token over its cell: ``(B, windows, C)`` to ``(B, H, W, C)``."""
         size = self.window_size
-        grid = pooled.unflatten(1, (-(-shape.height // size), -1))
+        grid = pooled.unflatten(1, ((shape.height + size - 1) // size, -1))
         grid = grid.repeat_interleave(size, 1)[:, :shape.height]
         return grid.repeat_interleave(size, 2)[:, :, :shape.width]
 

@@ -25,6 +25,7 @@ from bhvit_seg.models.segmentors import DistillationSegmentor
 from bhvit_seg.models.token_mixers import MSGDC, MSMHA
 
 from .file_format import WORD_BITS, pack_bits
+from .packed_meta import count_channels
 
 Tensors = dict[str, np.ndarray]
 
@@ -202,7 +203,7 @@ def _architecture(backbone: BHViT, head: nn.Module) -> np.ndarray:
 def read_preprocessing(model: EncoderDecoder) -> tuple[Tensors, list[int]]:
     """Return mean and deviation of each channel, red first, and the model's channel order, which is
     applied to the first layer; a trial of the preprocessor shows it."""
-    preprocessor, channels = model.data_preprocessor, model.backbone.in_channels
+    preprocessor, channels = model.data_preprocessor, count_channels(model)
     mean, std = torch.zeros(channels).double(), torch.ones(channels).double()
     if getattr(preprocessor, '_enable_normalize', False):
         mean, std = (values.flatten().double() for values in (preprocessor.mean, preprocessor.std))

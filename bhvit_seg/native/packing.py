@@ -165,7 +165,7 @@ def export_packed(config: str | Path, checkpoint: str | Path, out: str | Path,
     meta = describe(trained)
     pictures = []
     if verify and images:
-        pictures = _read_images(trained, images, lidar)
+        pictures = read_images(trained, images, lidar)
     elif verify:
         pictures = synthetic_images(meta['channels'],
                                     np.maximum(meta['window'] or SCENE_SIZE, SCENE_SIZE))
@@ -174,7 +174,7 @@ def export_packed(config: str | Path, checkpoint: str | Path, out: str | Path,
     return report
 
 
-def _read_images(trained: TrainedSegmentor, images: Mapping[Path, Path] | Sequence[Path],
+def read_images(trained: TrainedSegmentor, images: Mapping[Path, Path] | Sequence[Path],
                  lidar: str | Path | None) -> list[np.ndarray]:
     """Read images as the test pipeline does: ``(H, W, C)``, red first."""
     if trained.reads_lidar and lidar is None:

@@ -53,6 +53,8 @@ def torch_labels(model: nn.Module, image: np.ndarray) -> np.ndarray:
     inputs = torch.stack(list(inputs)).to(next(model.parameters()).dtype)
     size = tuple(image.shape[:2])
     logits = model.whole_inference(inputs, [dict(img_shape=size, ori_shape=size, pad_shape=size)])
+    if logits.shape[1] == 1:
+        return (logits.sigmoid() > model.decode_head.threshold)[0, 0].numpy().astype(np.uint8)
     return logits.argmax(1)[0].numpy().astype(np.uint8)
 
 

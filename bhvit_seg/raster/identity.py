@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import rasterio
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import stamp_of
@@ -21,8 +17,6 @@ from bhvit_seg.raster.opening import open_quietly, paths_read
 from bhvit_seg.raster.outputs import run_of
 from bhvit_seg.raster.reading import RasterSource
 from bhvit_seg.raster.writing import OutputOptions
-
-SAMPLED_BLOCKS = 16  # blocks of a raster that are read where it is not made of files
 
 
 def describe_run(source: RasterSource, model: Predictor, grid: Grid, output: OutputOptions,
@@ -41,34 +35,19 @@ def describe_run(source: RasterSource, model: Predictor, grid: Grid, output: Out
 
 def fingerprint(source: RasterSource) -> dict[str, Any]:
     """Return what identifies a raster: layout, and name, size and modification time of each file
-    that GDAL reads for it; without files, as on a server, a checksum of sampled blocks."""
+    on disk that GDAL reads for it."""
     marks: list[list[Any]] = []
-    elsewhere = False
     with open_quietly(source.path) as dataset:
         for path in paths_read(source.path):
             # Viewers write statistics and overviews beside a raster.
             if path.endswith(('.aux.xml', '.ovr')):
                 continue
-            files = files_behind(path)
-            elsewhere |= not files
-            marks += [[address_name(path), file.name, *stamp_of(file)] for file in files]
-        if elsewhere:
-            marks.append(['blocks', _checksum(dataset)])
+            marks += [[address_name(path), file.name, *stamp_of(file)]
+                      for file in files_behind(path)]
         return {
             'name': address_name(source.path), 'width': source.width, 'height': source.height,
             'count': dataset.count, 'dtypes': list(dataset.dtypes),
             'nodata': [repr(value) for value in dataset.nodatavals], 'files': marks}
-
-
-def _checksum(dataset: rasterio.io.DatasetReader) -> int:
-    windows = [window for _, window in dataset.block_windows(1)]
-    checksum = 0
-    for number in np.unique(np.linspace(0, len(windows) - 1, SAMPLED_BLOCKS).astype(int)):
-        try:
-            checksum = zlib.crc32(dataset.read(window=windows[number]), checksum)
-        except rasterio.errors.RasterioError:
-            checksum = zlib.crc32(b'unreadable', checksum)
-    return checksum
 
 
 def digests(identity: dict[str, Any], labels: Path, probabilities: Path | None) -> dict[Path, str]:

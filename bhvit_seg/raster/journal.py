@@ -98,10 +98,13 @@ class Journal:
         except ValueError as error:
             raise UserError(f'{path} is damaged, so that what was finished of {self.out} cannot '
                             'be used: start again with --restart') from error
-        if differences := _name_differences(begun, identity):
+        # As text: NaN is not equal to NaN.
+        other = [key for key in {**begun, **identity}
+                 if json.dumps(begun.get(key)) != json.dumps(identity.get(key))]
+        if other:
             raise UserError(
-                f'{self.out} was begun by another run ({differences}): run what was begun, give '
-                'another output, or start again with --restart')
+                f'{self.out} was begun by another run, which differs in {", ".join(other)}: run '
+                'what was begun, give another output, or start again with --restart')
         for index, block in self._blocks().items():
             try:
                 with zipfile.ZipFile(block) as archive:
@@ -165,21 +168,3 @@ def _reported(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise cannot_write(folder, error.strerror or str(error)) from error
-
-
-def _name_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Describe the first three entries that differ; '' if none does."""
-    before, after = dict(_leaves(then)), dict(_leaves(now))
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    told = [f'{key}: {before.get(key, "absent"):.60} then, {after.get(key, "absent"):.60} now'
-            for key in keys[:3]]
-    return '; '.join(told + [f'and {len(keys) - 3} more'] * (len(keys) > 3))
-
-
-def _leaves(entry: Any, name: str = '') -> Iterator[tuple[str, str]]:
-    """Yield the leaves of nested mappings under dotted names, as text: NaN is not equal to NaN."""
-    if isinstance(entry, dict) and entry:
-        for key, value in entry.items():
-            yield from _leaves(value, f'{name}.{key}' if name else key)
-    else:
-        yield name, json.dumps(entry, ensure_ascii=False, sort_keys=True)

@@ -3,7 +3,6 @@ bit, whichever blocks are computed with it."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,6 @@ from bhvit_seg.inference.windows import Grid, Window
 from bhvit_seg.raster.reading import RasterSource
 
 NODATA = 255
-STEPS = ('reading', 'waiting for reading', 'model', 'blending', 'labels')
 
 
 def windows_of_run(grid: Grid, blocks: Sequence[Window]) -> tuple[range, range]:
@@ -38,8 +36,7 @@ def map_run(source: RasterSource, model: Predictor, grid: Grid, blocks: Sequence
         blocks: From the top down without gaps.
         probabilities: Also return the softmax of the upsampled scores, as ``'uint8'`` or
             ``'float16'``.
-        statistics: Receives the windows ``computed`` and ``empty`` (without a valid pixel), and
-            seconds by :data:`STEPS`.
+        statistics: Receives the windows ``computed`` and ``empty`` (without a valid pixel).
         on_windows: Called with the number of windows finished since the last call.
 
     Yields:
@@ -63,20 +60,16 @@ def map_run(source: RasterSource, model: Predictor, grid: Grid, blocks: Sequence
     # Scores that the next block shares with the last one, and where its rows are valid.
     shared = np.empty((len(model.classes), 0, right - left), np.float32)
     valid = np.empty((0, blocks[0].width), bool)
-    strips = _read_strips(source, grid, rows, range(groups[0][0], groups[-1][-1] + 1), statistics)
+    strips = _read_strips(source, grid, rows, range(groups[0][0], groups[-1][-1] + 1))
     for i, strip in zip(rows, strips):
         for group in groups:
             chosen = [j for j in group if not source.has_nodata
                       or strip.touches_data(grid.window_at(i, j), cell)]
             if chosen:
-                start = time.perf_counter()
                 scores = model.scores(np.stack([
                     strip.pixels[strip.part(grid.window_at(i, j))] for j in chosen]))
-                middle = time.perf_counter()
                 for j, values in zip(chosen, scores):
                     blender.add(i, j, values)
-                statistics['model'] += middle - start
-                statistics['blending'] += time.perf_counter() - middle
             wanted = [j for j in group if j in columns]
             computed = len(set(wanted).intersection(chosen))
             statistics['computed'] += computed
@@ -89,11 +82,9 @@ def map_run(source: RasterSource, model: Predictor, grid: Grid, blocks: Sequence
         while waiting and grid.cells_of(waiting[0])[1] <= below:
             block = waiting.pop(0)
             first, stop, *_ = grid.cells_of(block)
-            start = time.perf_counter()
             scores = np.concatenate([shared, blender.take(stop)], axis=1)
             if waiting:
                 shared = scores[:, grid.cells_of(waiting[0])[0] - first:].copy()
-            middle = time.perf_counter()
             inside = (slice(block.top - first * cell, block.bottom - first * cell),
                       slice(block.left - left * cell, block.right - left * cell))
             arrays = {'labels': np.ascontiguousarray(model.label(scores)[inside])}
@@ -105,8 +96,6 @@ def map_run(source: RasterSource, model: Predictor, grid: Grid, blocks: Sequence
                 arrays['labels'][~here] = NODATA
                 if probabilities is not None:
                     arrays['valid'] = here
-            statistics['blending'] += middle - start
-            statistics['labels'] += time.perf_counter() - middle
             yield arrays
 
 
@@ -128,30 +117,26 @@ class _Strip(NamedTuple):
         return bool(self.valid[self.part(window, cell)].any())
 
 
-def _read_strips(source: RasterSource, grid: Grid, rows: range, columns: range,
-                 statistics: Counter) -> Iterator[_Strip]:
+def _read_strips(source: RasterSource, grid: Grid, rows: range, columns: range
+                 ) -> Iterator[_Strip]:
     """Yield strips; each row of pixels is read once, and the next strip in advance."""
     cell = grid.cell
     left = grid.lefts[columns[0]] - cell
     width = grid.lefts[columns[-1]] + grid.window[1] + cell - left
 
     def read(i: int, before: _Strip | None) -> _Strip:
-        start = time.perf_counter()
         at = Window(grid.tops[i] - cell, left, grid.window[0] + 2 * cell, width)
         known = 0 if before is None else max(0, before.at.bottom - at.top)
         pixels, valid = source.read(Window(at.top + known, left, at.height - known, width))
         if known:
             pixels = np.concatenate([before.pixels[-known:], pixels])
             valid = np.concatenate([before.valid[-known:], valid])
-        statistics['reading'] += time.perf_counter() - start
         return _Strip(at, pixels, valid)
 
     with ThreadPoolExecutor(1) as executor:
         pending = executor.submit(read, rows.start, None)
         for i in rows:
-            start = time.perf_counter()
             strip = pending.result()
-            statistics['waiting for reading'] += time.perf_counter() - start
             if i + 1 < rows.stop:
                 pending = executor.submit(read, i + 1, strip)
             yield strip

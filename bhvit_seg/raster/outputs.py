@@ -1,8 +1,7 @@
 """The files that a prediction of rasters writes, checked before work begins.
 
-No input is ever replaced, and other files only with ``--overwrite``, except those written for the
-same map. Vectors, preview and page are recorded in the map's ``.aux.xml`` with size and time, so
-that a repeated command recognises its own unchanged files.
+No input is ever replaced, and other files only with ``--overwrite``. Vectors, preview and page that
+are there beside a finished map are kept.
 """
 
 from __future__ import annotations
@@ -10,21 +9,18 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bhvit_seg.errors import UserError, load_package
-from bhvit_seg.fileio import identify, refuse_inputs, stamp_of, write_text
+from bhvit_seg.fileio import identify, refuse_inputs
 from bhvit_seg.inference.inputs import files_behind
 from bhvit_seg.raster.journal import folder_of
 from bhvit_seg.raster.opening import open_quietly, paths_read
 
 # A map's tag that says which run it is of, see bhvit_seg.raster.identity.
 IDENTITY_TAG = 'BHVIT_SEG_RUN'
-_DOMAIN = 'BHVIT_SEG_FILES'
-LAYERS = ('polygons', 'centerlines')
 
 
 @dataclass(frozen=True)
@@ -43,10 +39,11 @@ class OutputPaths:
         return [path for path in (self.labels, self.probabilities) if path is not None]
 
     @property
-    def companions(self) -> list[Path]:
-        """Files made from the finished map, each once."""
-        given = (self.vector, self.centerlines, self.preview, self.page)
-        return list(dict.fromkeys(path for path in given if path is not None))
+    def companions(self) -> dict[str, Path]:
+        """What is made from the finished map, polygons and lines under the names of layers."""
+        given = {'polygons': self.vector, 'centerlines': self.centerlines,
+                 'preview': self.preview, 'page': self.page}
+        return {name: path for name, path in given.items() if path is not None}
 
 
 def plan_outputs(labels: Path, probabilities: bool = False, vector: str | None = None,
@@ -97,7 +94,8 @@ def check_outputs(plans: Mapping[Path | str, OutputPaths], others: Iterable[str 
     inputs = [file for path in read for file in files_behind(path)]
     owners: dict[object, Path | str] = {}
     for raster, plan in plans.items():
-        written = [*plan.rasters, *map(sidecar_of, plan.rasters), *plan.companions]
+        written = dict.fromkeys([*plan.rasters, *map(sidecar_of, plan.rasters),
+                                 *plan.companions.values()])
         refuse_inputs([*written, folder_of(plan.labels)], inputs, 'output')
         for path in written:
             if identify(path) in owners:
@@ -106,91 +104,25 @@ def check_outputs(plans: Mapping[Path | str, OutputPaths], others: Iterable[str 
             owners[identify(path)] = raster
             if path.is_dir():
                 raise UserError(f'{path} is a folder: give the name of the file to write')
-        _check_geopackages(plan, overwrite)
-        if not overwrite:
-            _refuse_strangers(plan)
+        strange = [path for path in plan.rasters if os.path.lexists(path) and run_of(path) is None]
+        strange += [path for path in map(sidecar_of, plan.rasters)
+                    if path.is_file() and b'<PAMDataset' not in path.read_bytes()[:200]]
+        there = [path for name, path in plan.companions.items() if is_there(path, name)]
+        strange += there if run_of(plan.labels) is None else []
+        if strange and not overwrite:
+            raise UserError(f'{strange[0]} is there already, and was not written for this map: '
+                            'give another output, or --overwrite to replace it')
 
 
-def _refuse_strangers(plan: OutputPaths) -> None:
-    """Refuse existing files that were not written for this map."""
-    strange = [path for path in plan.rasters if os.path.lexists(path) and run_of(path) is None]
-    strange += [sidecar_of(path) for path in plan.rasters
-                if os.path.lexists(sidecar_of(path)) and _read_sidecar(path) is None]
-    # GeoPackages are checked by their layers; a link to nothing is none.
-    strange += [path for path in plan.companions
-                if os.path.lexists(path) and not is_ours(plan.labels, path)
-                and not (path.suffix.lower() == '.gpkg' and path.is_file())]
-    if strange:
-        raise UserError(f'{strange[0]} is there already, and was not written for this map: give '
-                        'another output, or --overwrite to replace it')
-
-
-def _check_geopackages(plan: OutputPaths, overwrite: bool) -> None:
-    """Refuse existing GeoPackages into which layers cannot or must not be written."""
-    for layer, path in zip(LAYERS, (plan.vector, plan.centerlines)):
-        if path is None or path.suffix.lower() != '.gpkg' or not path.is_file():
-            continue
-        uri = f'{path.absolute().as_uri()}?mode=ro'
-        try:
-            with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
-                tables = {name for name, in database.execute('SELECT name FROM sqlite_master')}
-                layers = {name for name, in database.execute(
-                    "SELECT table_name FROM gpkg_contents WHERE data_type <> 'tiles'")}
-        except sqlite3.DatabaseError as error:
-            raise UserError(f'{path} is there already and is not a GeoPackage: give another '
-                            '--vector') from error
-        # SQLite does not distinguish names by case.
-        taken = [name for name in tables - layers.intersection(LAYERS) if name.lower() == layer]
-        if taken:
-            raise UserError(f'{path} has {taken[0]} already, which is not a layer {layer} that '
-                            'could be replaced: give another --vector')
-        if layer in layers and not overwrite and not is_ours(plan.labels, path):
-            raise UserError(f'{path} has a layer {layer} already, which was not written for '
-                            f'{plan.labels}: give another --vector, or --overwrite to replace '
-                            'that layer')
-
-
-def _read_sidecar(raster: Path) -> ElementTree.Element | None:
-    """Return the root of a raster's ``.aux.xml``, or None."""
+def is_there(path: Path, layer: str) -> bool:
+    """Whether a file exists or, of a GeoPackage, the layer; a UserError if it is no GeoPackage."""
+    if path.suffix.lower() != '.gpkg' or not path.is_file():
+        return os.path.lexists(path)
     try:
-        root = ElementTree.parse(sidecar_of(raster)).getroot()
-    except (OSError, ElementTree.ParseError):
-        return None
-    return root if root.tag == 'PAMDataset' else None
-
-
-def notes_of(labels: Path) -> dict[str, list[str]]:
-    """Return the records of a map's companions by their paths relative to its folder: the digest of
-    the options and, once the file is complete, its size and modification time."""
-    root = _read_sidecar(labels)
-    return {} if root is None else {entry.get('key', ''): (entry.text or '').split(' ')
-            for entry in root.iterfind(f"Metadata[@domain='{_DOMAIN}']/MDI")}
-
-
-def write_notes(labels: Path, files: Sequence[Path], made_by: str, finished: bool) -> None:
-    """Record that companions are being written, or are complete; see :func:`notes_of`."""
-    notes = notes_of(labels)
-    for file in files:
-        notes[os.path.relpath(file, labels.parent)] = [
-            made_by, *(map(str, stamp_of(file)) if finished else ())]
-    root = _read_sidecar(labels)
-    if root is None:
-        root = ElementTree.Element('PAMDataset')
-    for former in root.findall(f"Metadata[@domain='{_DOMAIN}']"):
-        root.remove(former)
-    domain = ElementTree.SubElement(root, 'Metadata', domain=_DOMAIN)
-    for name, note in notes.items():
-        ElementTree.SubElement(domain, 'MDI', key=name).text = ' '.join(note)
-    ElementTree.indent(root)
-    write_text(sidecar_of(labels), ElementTree.tostring(root, encoding='unicode') + '\n')
-
-
-def is_ours(labels: Path, file: Path, made_by: str | None = None) -> bool:
-    """Whether a file is an unchanged companion of a map, complete if ``made_by`` is given."""
-    note = notes_of(labels).get(os.path.relpath(file, labels.parent))
-    if note is None or not file.exists():
-        return False
-    # Without size and time: of a run that ended while the file was written.
-    if len(note) == 1:
-        return made_by is None
-    return note[1:] == list(map(str, stamp_of(file))) and made_by in (None, note[0])
+        uri = f'{path.absolute().as_uri()}?mode=ro'
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
+            return any(name == layer for name, in database.execute(
+                "SELECT table_name FROM gpkg_contents WHERE data_type <> 'tiles'"))
+    except sqlite3.DatabaseError as error:
+        raise UserError(f'{path} is there already and is not a GeoPackage: give another '
+                        '--vector') from error

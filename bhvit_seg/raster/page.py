@@ -8,7 +8,6 @@ from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from html import escape
 from importlib import resources
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,11 +33,6 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 JPEG_QUALITY = 85
-STEP = 1e-4  # in degrees, to see where north is
-NORTH = ('<div class="chip" id="north" role="img" aria-label="North: {degrees:.0f} degrees '
-         'clockwise from up" style="transform: rotate({degrees:.2f}deg)"><svg viewBox="0 0 32 32">'
-         '<path d="M16 28V13M11 17l5-6 5 6"/><path d="M13.5 7.5v-6l5 6v-6" stroke-width="1.6"/>'
-         '</svg></div>')
 
 
 def write_page(image: str | Path, labels: str | Path, out: str | Path, title: str, *,
@@ -71,7 +65,6 @@ def write_page(image: str | Path, labels: str | Path, out: str | Path, title: st
             'image': data_uri('image/jpeg', encode(pixels, 'JPEG', quality=JPEG_QUALITY)),
             'map': data_uri('image/png', encode(picture.ids[None], 'PNG', colours)),
             'mask': mask,
-            'north': north_arrow(source),
             'legend': legend(picture, count_ids(result)),
             'facts': '\n'.join(terms),
             'footer': f'Made with bhvit_seg {__version__}. '
@@ -147,20 +140,11 @@ def facts(dataset: DatasetReader) -> Iterator[tuple[str, str]]:
     unit = '°' if geographic else crs.linear_units if crs else 'unknown'
     unit = {'metre': 'm', 'meter': 'm', 'unknown': 'units'}.get(unit, unit)
     yield 'Pixel', '{:.4g} × {:.4g} {}'.format(*map_sides(dataset), unit)
-    if transform.b or transform.d:
-        turn = math.degrees(math.atan2(transform.d, transform.a))
-        yield 'Rotation', f'{abs(turn):.1f}° {"anti" * (turn > 0)}clockwise'
     width, height = dataset.width, dataset.height
     corners = places_of(dataset, [0, width, 0, width], [0, 0, height, height])
     digits = 6 if geographic else 2
     for term, values in zip(('West–east', 'South–north'), corners):
         yield term, f'{min(values):.{digits}f} to {max(values):.{digits}f}'
-    if find_spec('pyproj') is None:
-        yield 'Scale', 'needs pyproj: pip install pyproj'
-    if place := centre(dataset):
-        longitude, latitude = place
-        yield 'Centre', (f'{abs(latitude):.5f}° {"N" if latitude >= 0 else "S"}, '
-                         f'{abs(longitude):.5f}° {"E" if longitude >= 0 else "W"}')
 
 
 def describe_crs(crs: CRS) -> str:
@@ -172,21 +156,6 @@ def describe_crs(crs: CRS) -> str:
 def places_of(dataset: DatasetReader, columns: Sequence[float], rows: Sequence[float]
               ) -> np.ndarray:
     return np.reshape(dataset.transform, (3, 3))[:2] @ [columns, rows, np.ones(len(rows))]
-
-
-def centre(dataset: DatasetReader) -> tuple[float, float] | None:
-    """Return longitude and latitude of the raster's middle, or None."""
-    from rasterio.warp import transform
-
-    crs = dataset.crs
-    if not crs or dataset.transform.is_identity or not (crs.is_geographic or crs.is_projected):
-        return None
-    middle = places_of(dataset, [dataset.width / 2], [dataset.height / 2])
-    try:
-        (longitude,), (latitude,) = transform(crs, 'EPSG:4326', *middle)
-    except Exception:  # another planet's: PROJ's errors have no public class in rasterio
-        return None
-    return (longitude, latitude) if math.isfinite(longitude + latitude) else None
 
 
 def pixel_size(dataset: DatasetReader) -> tuple[float, float] | None:
@@ -206,22 +175,3 @@ def proportions(dataset: DatasetReader) -> tuple[float, float]:
     """Return the displayed width and height, as on the ground where that is known."""
     across, down = pixel_size(dataset) or map_sides(dataset)
     return dataset.width * across / down, float(dataset.height)
-
-
-def north_arrow(dataset: DatasetReader) -> str:
-    """Return an arrow to true north in the middle of the picture; empty without a CRS."""
-    from rasterio.warp import transform
-
-    if not dataset.crs or dataset.transform.is_identity:
-        return ''
-    east, north = 0.0, 1.0
-    if place := centre(dataset):
-        # From the nearer pole, or towards it.
-        step = math.copysign(STEP, -place[1])
-        xs, ys = transform('EPSG:4326', dataset.crs, [place[0]] * 2, [place[1], place[1] + step])
-        east, north = (xs[1] - xs[0]) / step, (ys[1] - ys[0]) / step
-    inverse = ~dataset.transform
-    width, height = proportions(dataset)
-    right = (inverse.a * east + inverse.b * north) * width / dataset.width
-    down = (inverse.d * east + inverse.e * north) * height / dataset.height
-    return NORTH.format(degrees=math.degrees(math.atan2(right, -down)))

@@ -24,12 +24,12 @@ from bhvit_seg.fileio import write_json
 from bhvit_seg.inference.predictor import Predictor
 from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.inference.windows import Grid, Window, cut_blocks, lay_grid
+from bhvit_seg.progress import WorkProgress
 from bhvit_seg.raster.identity import describe_run, digests, is_finished
 from bhvit_seg.raster.journal import PLAN, Journal
 from bhvit_seg.raster.memory import OVERVIEWS, Demand, block_size, reading_cache, resident_memory
 from bhvit_seg.raster.options import ReadOptions
 from bhvit_seg.raster.outputs import IDENTITY_TAG, OutputPaths, check_outputs, probabilities_path
-from bhvit_seg.raster.progress import WorkProgress
 from bhvit_seg.raster.reading import RasterSource
 from bhvit_seg.raster.remarks import find_remarks
 from bhvit_seg.raster.workers import (
@@ -74,10 +74,8 @@ class MapReport:
     probabilities: Path | None
     existed: bool = False  # before
     resumed: int = 0  # blocks finished by an interrupted run
-    # Windows 'computed' and 'empty', and seconds by step, of all processes.
+    # Windows 'computed' and 'empty', of all processes.
     statistics: Counter = field(default_factory=Counter)
-    # Seconds of waiting for rows to be written; overviews and the check of the file come after.
-    writing: float = 0.0
     seconds: float = 0.0
 
 
@@ -212,11 +210,9 @@ class _Strips:
                 block = next(self.finished)
                 self.journal.store(block.index, block.content)
                 self.report.statistics.update(block.statistics)
-            start = time.perf_counter()
             parts = [self.journal.load(index, names) for index in indices]
             strip = {name: np.concatenate([part[name] for part in parts], axis=-1)
                       for name in parts[0]}
             # Free memory for the next ones.
             del parts
             yield top, strip
-            self.report.writing += time.perf_counter() - start

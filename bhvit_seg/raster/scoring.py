@@ -13,8 +13,8 @@ import numpy as np
 from bhvit_seg.errors import UserError
 from bhvit_seg.evaluation.scores import score_areas, without_nan
 from bhvit_seg.inference.windows import Window, cut_blocks
+from bhvit_seg.progress import WorkProgress
 from bhvit_seg.raster.opening import class_names, named_failure, open_raster
-from bhvit_seg.raster.progress import WorkProgress
 
 if TYPE_CHECKING:
     from rasterio import DatasetReader

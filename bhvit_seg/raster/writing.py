@@ -143,7 +143,7 @@ def _new_file(out: str | os.PathLike, source: RasterSource, profile: Mapping[str
             except UserError:
                 raise
             except (OSError, rasterio.errors.RasterioError, CPLE_BaseError) as error:
-                raise cannot_write(out, _reason(partial, error)) from error
+                raise cannot_write(out, first_line(error.__cause__ or error)) from error
             finally:
                 for beside in partial.parent.glob(f'{partial.name}.*'):
                     beside.unlink()
@@ -275,21 +275,6 @@ def _georeference(source: RasterSource) -> dict[str, Any]:
     if source.rpcs is not None:
         arguments.update(rpcs=source.rpcs)
     return arguments
-
-
-def _reason(partial: Path, error: BaseException) -> str:
-    """Return why a file could not be written, by appending to it: GDAL hides the disk's error."""
-    files = [path for path in (partial, *partial.parent.glob(f'{partial.name}.*')) if path.exists()]
-    try:
-        with open(max(files, default=partial, key=lambda path: path.stat().st_size), 'ab') as file:
-            file.write(bytes(1 << 16))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as disk:
-        return disk.strerror or str(disk)
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return first_line(error)
 
 
 def _write_sidecar(partial: Path, out: Path, classes: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.config import Config
@@ -18,8 +18,10 @@ from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import write_atomically
 from bhvit_seg.models.weights import state_dict_of
 from bhvit_seg.training.config import check_options, load_config, require_settings
-from bhvit_seg.training.hooks.weight_record import new_figure, save_figure
 from bhvit_seg.training.train import run_training
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # The teachers that packages ship, by the name of their architecture.
 TEACHERS = ('lite0', 'lite1', 'lite2')
@@ -129,6 +131,18 @@ def pretrain(config: str | Path, images: Sequence[str | Path], work_dir: str | P
         torch.save({'state_dict': {name: value.cpu() for name, value in state.items()
                                    if name.startswith('backbone.')}, 'meta': {}}, partial)
     return target
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of a size in inches, outside of any window system."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=110, layout='constrained')
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    with write_atomically(path) as partial:
+        figure.savefig(partial)
 
 
 @HOOKS.register_module()

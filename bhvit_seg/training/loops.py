@@ -184,21 +184,14 @@ class ResumableTrainLoop(IterBasedTrainLoop):
 
 def make_seekable(dataloader: dict) -> dict:
     """Return the dataloader config with the dataset and sampler of this module."""
-    problem = None
-    if not isinstance(dataloader, dict):
-        problem = f'train_dataloader is a {type(dataloader).__name__}, not a config (dict)'
-    elif dataloader.get('batch_sampler') is not None:
-        problem = (f'train_dataloader.batch_sampler is {dataloader["batch_sampler"]}, within which '
-                   'ResumableTrainLoop cannot jump: leave it out')
-    else:
-        sampler = dict(dataloader.get('sampler') or {'type': 'InfiniteSampler'})
-        name = getattr(sampler['type'], '__name__', sampler['type'])
-        if name.split('.')[-1] not in SEEKABLE:
-            problem = (f'train_dataloader.sampler is {name}, but ResumableTrainLoop can only jump '
-                       f'within {" or ".join(SEEKABLE)}: choose one of them')
-    if problem:
-        raise UserError(f"{problem}, or train with train_cfg.type='IterBasedTrainLoop', which "
-                        'resumes by loading the data again')
+    sampler = dict(dataloader.get('sampler') or {'type': 'InfiniteSampler'})
+    name = getattr(sampler['type'], '__name__', sampler['type'])
+    if name.split('.')[-1] not in SEEKABLE or dataloader.get('batch_sampler') is not None:
+        raise UserError(f'train_dataloader.sampler is {name}, batch_sampler '
+                        f'{dataloader.get("batch_sampler")}, but ResumableTrainLoop can only jump '
+                        f'within {" or ".join(SEEKABLE)}: choose one of them alone, or train with '
+                        "train_cfg.type='IterBasedTrainLoop', which resumes by loading the data "
+                        'again')
     return {
         **dataloader,
         'dataset': {'type': SeededDataset, 'dataset': dataloader['dataset']},

@@ -24,10 +24,10 @@ rows = [
         config='../bhvit/bhvit-tiny_distill_segformer_1xb4-3k_dubai-224x224.py',
         cfg_options=unregularized,
         checkpoints=teacher),
-    dict(name='reactnet-18', config='../baselines/reactnet-18_segformer_1xb4-3k_dubai-224x224.py'),
+    dict(name='reactnet-18', config='baselines/reactnet-18_segformer_1xb4-3k_dubai-224x224.py'),
     dict(
         name='binary-vit',
-        config='../baselines/binary-vit-tiny_segformer_1xb4-3k_dubai-224x224.py'),
+        config='baselines/binary-vit-tiny_segformer_1xb4-3k_dubai-224x224.py'),
     dict(name='segformer-b0', config='../baselines/segformer-b0_1xb4-3k_dubai-224x224.py')
 ]
 del unregularized, teacher

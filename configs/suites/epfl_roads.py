@@ -29,10 +29,10 @@ rows = [
         config='../bhvit/bhvit-tiny_distill-staged_segformer_1xb4-3k_rs-lvf-224x224.py',
         checkpoints={**teacher, 'default_hooks.training_stages.warm_start': 'twin'}),
     dict(
-        name='reactnet-18', config='../baselines/reactnet-18_segformer_1xb4-3k_rs-lvf-224x224.py'),
+        name='reactnet-18', config='baselines/reactnet-18_segformer_1xb4-3k_rs-lvf-224x224.py'),
     dict(
         name='binary-vit',
-        config='../baselines/binary-vit-tiny_segformer_1xb4-3k_rs-lvf-224x224.py'),
+        config='baselines/binary-vit-tiny_segformer_1xb4-3k_rs-lvf-224x224.py'),
     dict(name='segformer-b0', config='../baselines/segformer-b0_1xb4-3k_rs-lvf-224x224.py')
 ]
 del unregularized, teacher

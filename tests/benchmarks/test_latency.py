@@ -2,13 +2,12 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from benchmarks.latency import timing as module
 from benchmarks.latency.__main__ import main
 from benchmarks.latency.report import tables
-from benchmarks.latency.timing import benchmark_latency, time_interleaved
+from benchmarks.latency.timing import benchmark_latency
 
 DEMO = 'configs/demo/bhvit-mini_segformer_1xb8-250_rs-lvf-224x224.py'
 
@@ -16,20 +15,6 @@ DEMO = 'configs/demo/bhvit-mini_segformer_1xb8-250_rs-lvf-224x224.py'
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch):
     monkeypatch.setattr(module, 'PAUSE', 0)
-
-
-def test_calls_are_interleaved():
-    calls = []
-    image = np.zeros((4, 4, 3), np.uint8)
-    times = time_interleaved({name: lambda given, name=name: calls.append((name, given is image))
-                              for name in 'ab'}, image, rounds=3, seconds=60)
-    burst = 1 + module.BURST_CALLS  # the first call of a round is not timed
-    assert [name for name, _ in calls] == list('a' * burst + 'b' * burst) * 3
-    assert all(same for _, same in calls)
-    assert [len(times[name]) for name in 'ab'] == [3 * module.BURST_CALLS] * 2
-    # No further round after the seconds are used up.
-    times = time_interleaved({'a': lambda image: None}, image, rounds=5, seconds=0)
-    assert len(times['a']) == module.BURST_CALLS
 
 
 def test_benchmark_records_compares_and_draws(repository, engine, tmp_path):

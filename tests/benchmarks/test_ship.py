@@ -1,7 +1,6 @@
 """A model that is shipped: exported, scored and listed by one command, and found by its name."""
 
 import json
-import re
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from PIL import Image
 import benchmarks.ship as module
 from bhvit_seg import shipped
 from bhvit_seg.cli import main as bhvit_seg
-from bhvit_seg.errors import UserError
 
 VAL = """
 ground_sampling_distance = 0.5
@@ -93,20 +91,3 @@ def test_one_command_ships_a_model(zoo, experiment, tiny_data, tmp_path, capsys,
     (zoo / 'random-labels.bhv').write_bytes(b'damaged')
     line = sentence(bhvit_seg, 'predict', images, '--model', 'random-labels', '--out', out)
     assert 'random-labels.bhv' in line and entry['sha256'] in line
-
-
-def test_too_much_is_refused_and_nothing_changes(zoo, experiment, monkeypatch, sentence):
-    monkeypatch.setattr(module, 'LARGEST', 1000)
-    assert '1000' in sentence(module.main, 'random-labels', *experiment, *TEXTS)
-    assert "'Random'" in sentence(module.main, 'Random', *experiment, *TEXTS)
-    assert [path.name for path in zoo.iterdir()] == ['index.json']
-
-
-def test_models_are_found_by_name_or_path(zoo, tmp_path, capsys, sentence):
-    (tmp_path / 'own.bhv').write_bytes(b'')
-    assert shipped.find_model(tmp_path / 'own.bhv') == tmp_path / 'own.bhv'
-    with pytest.raises(UserError, match='roads-2m'):
-        shipped.find_model('roads-2m')
-    assert 'roads-2m' in sentence(bhvit_seg, 'models', 'roads-2m')
-    assert bhvit_seg(['models']) == 0
-    assert re.search('no models', capsys.readouterr().out)

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from bhvit_seg.commands.costs import group_layers, measure_complexity
+from bhvit_seg.commands.costs import measure_complexity
 
 TINY = 'configs/bhvit/bhvit-tiny_segformer_1xb4-3k_rs-lvf-224x224.py'
-REACTNET = 'configs/baselines/reactnet-18_segformer_1xb4-3k_rs-lvf-224x224.py'
+REACTNET = 'configs/suites/baselines/reactnet-18_segformer_1xb4-3k_rs-lvf-224x224.py'
 
 
 def test_packed_bytes_are_those_of_a_file_and_of_the_student_alone(repository):
@@ -17,16 +17,6 @@ def test_packed_bytes_are_those_of_a_file_and_of_the_student_alone(repository):
     record = measure_complexity(repository / REACTNET)
     assert record['size'] == [224, 224]
     assert record['packed_bytes'] is None and 'BinaryResNet' in record['not_packed']
-
-
-def test_grouping_keeps_the_sum():
-    layers = [{'name': name, 'kind': 'K', 'flops': 1, 'bops': 64, 'ops': 2.0, 'bytes': 4,
-               'binary_parameters': 1, 'float_parameters': 1}
-              for name in ('a.b.c', 'a.b.d', 'a.e', 'f')]
-    groups = group_layers(layers, 2)
-    assert [(g['name'], g['kind'], g['ops']) for g in groups] == [
-        ('a.b', '', 4.0), ('a.e', 'K', 2.0), ('f', 'K', 2.0)]
-    assert group_layers(layers, None) == layers
 
 
 def test_tool_prints_parts_and_writes_layers(repository, tool, tmp_path, capsys):

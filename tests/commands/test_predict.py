@@ -1,12 +1,6 @@
 import shutil
 
-import numpy as np
 import pytest
-from PIL import Image
-
-from bhvit_seg.datasets.image_io import write_labels
-from bhvit_seg.errors import UserError
-from bhvit_seg.inference.prediction import write_overlay
 
 
 @pytest.fixture
@@ -63,17 +57,3 @@ def test_bad_input_is_one_sentence(options, words, usual, tiny_data, main, sente
 ])
 def test_exactly_one_way_to_predict_is_given(options, words, main, sentence):
     assert words in sentence(main, 'image.png', '--out', 'out', *options)
-
-
-def test_id_that_does_not_fit_is_refused(tmp_path):
-    with pytest.raises(UserError, match='256'):
-        write_labels(tmp_path / 'x.png', np.array([[256]]), None)
-    write_labels(tmp_path / 'x.png', np.array([[0, 255]]), None)
-    assert np.asarray(Image.open(tmp_path / 'x.png')).tolist() == [[0, 255]]
-
-
-@pytest.mark.parametrize('opacity, expected', [(0, 100), (1, 200), (0.25, 125)])
-def test_opacity_is_the_share_of_the_colours(opacity, expected, tmp_path):
-    image = np.full((1, 1, 3), 100, np.uint8)
-    write_overlay(tmp_path / 'x.png', image, np.array([[1]]), [[0] * 3, [200] * 3], opacity)
-    assert np.asarray(Image.open(tmp_path / 'x.png')).tolist() == [[[expected] * 3]]

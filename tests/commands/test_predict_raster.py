@@ -1,10 +1,10 @@
 """The command for rasters: what it writes, and what it says about bad input."""
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
 import rasterio.warp
-from raster.rasters import PALETTE
 
 TOOL = 'tools/predict_raster.py'
 # The process of the tests holds more by itself than a map's should.
@@ -36,7 +36,6 @@ def test_several_rasters_go_into_a_folder(map_model, write_raster, tool, tmp_pat
 
 def test_polygons_centre_lines_and_page_of_one_raster(map_model, write_raster,
                                                       tool, tmp_path, capsys):
-    pyogrio = pytest.importorskip('pyogrio')
     out = tmp_path / 'map.tif'
     arguments = [str(write_raster()), str(out), '--packed', str(map_model()), '--cog',
                  '--vector', str(tmp_path / 'map.gpkg'), '--centerlines', '--min-pixels', '4',
@@ -78,22 +77,16 @@ def test_arguments_that_make_no_sense_are_named(words, arguments, map_model,
 
 def test_inputs_that_do_not_suit_are_named(map_model, write_raster, tool, sentence,
                                            tmp_path):
-    main, out = tool(TOOL), tmp_path / 'out.tif'
-    packed = '--packed', map_model()
+    main, out, packed = tool(TOOL), tmp_path / 'out.tif', ('--packed', map_model())
     assert 'no such file' in sentence(main, tmp_path / 'none.tif', out, *packed)
-    (tmp_path / 'empty').mkdir()
-    assert 'no rasters found' in sentence(main, tmp_path / 'empty', out, *packed)
     assert 'give a folder' in sentence(main, write_raster(), write_raster(name='b.tif'), out,
                                        *packed)
     nowhere = write_raster(name='nowhere.tif', crs=None, transform=rasterio.Affine.identity())
-    line = sentence(main, nowhere, out, *packed, '--vector', tmp_path / 'v.geojson')
-    assert 'nowhere.tif has no CRS' in line and 'v.geojson' in line and '.gpkg' in line
     line = sentence(main, nowhere, out, *packed, '--vector', tmp_path / 'v.gpkg', '--min-area', 5)
-    assert 'has no CRS' in line and '--min-pixels' in line
-    (tmp_path / 'file').write_text('')
-    assert '.tif' in sentence(main, write_raster(), tmp_path / 'file', *packed)
-    for name in ('map.png', 'map.gpkg', 'map.fgb'):
+    assert 'nowhere.tif has no CRS' in line and '--min-pixels' in line
+    for name in ('map.png', 'map.gpkg'):
         assert '.tif' in sentence(main, write_raster(), tmp_path / name, *packed)
+    (tmp_path / 'file').write_text('')
     line = sentence(main, write_raster(), tmp_path / 'file' / 'out.tif', *packed)
     assert 'cannot write' in line
 
@@ -108,13 +101,8 @@ def test_near_infrared_tagged_as_alpha(map_model, write_raster, tool, tmp_path):
         assert tool(TOOL)([str(raster), str(out), '--packed', str(map_model()), *options,
                            '--preview', str(out.with_suffix('.png')), *ROOMY]) == 0
         assert (labels_of(out) == 255).sum() == empty
-    with rasterio.open(out.with_suffix('.png')) as picture:
-        blend = picture.read()
-    with rasterio.open(raster) as dataset:
-        colours = np.array(PALETTE)[labels_of(out)].transpose(2, 0, 1)
-        expected = (dataset.read((1, 2, 3)) + colours) / 2.
-    np.testing.assert_allclose(blend[:3], expected, atol=0.51)
-    assert (blend[3] == 255).all()
+        with rasterio.open(out.with_suffix('.png')) as picture:
+            assert (picture.read(4) == 0).sum() == empty
 
 
 def test_map_at_the_model_s_resolution(map_model, write_raster, tool, sentence, tmp_path, capsys):

@@ -3,8 +3,6 @@
 tests/training/test_recipe.py does the same with BHViT and all of its hooks.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import multiprocessing

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -66,14 +64,6 @@ def test_bad_input_is_one_sentence(options, words, tiny_config, main, sentence, 
     config = tiny_config(SHORT)
     said = sentence(main, *[config if option == 'CONFIG' else option for option in options])
     assert words in said
-
-
-def test_broken_and_partial_configs_are_told(tmp_path, repository, main, sentence):
-    broken = tmp_path / 'broken.py'
-    broken.write_text('model = dict(\n')
-    assert 'broken.py cannot be read' in sentence(main, broken)
-    part = repository / 'configs' / '_base_' / 'default_runtime.py'
-    assert 'lacks model' in sentence(main, part)
 
 
 class Payload:

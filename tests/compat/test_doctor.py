@@ -71,16 +71,3 @@ def test_each_problem_is_told_with_its_remedy(versions, failures, problem, remed
     found = examine(versions, **failures)
     assert problem in found.problems[0] and remedy in found.problems[0]
     assert len(found.problems) == (3 if len(versions) > 3 else 1)
-
-
-def test_broken_package_is_told_by_its_own_words(tmp_path, monkeypatch):
-    (tmp_path / 'broken_package.py').write_text('raise OSError("undefined symbol: at::x")')
-    monkeypatch.syspath_prepend(tmp_path)
-    assert doctor.import_failure('broken_package') == 'undefined symbol: at::x'
-    assert doctor.import_failure('no_such_package') == 'missing'
-
-
-def test_old_python_is_told(examine, monkeypatch, engine):
-    monkeypatch.setattr(doctor, 'PYTHON_FOR_STACK', (99, 0))
-    training = examine({}).tasks[-1]
-    assert not training.works and 'Python 3.10' in training.found

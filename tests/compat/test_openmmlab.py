@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import os
 import pickle
 import subprocess
@@ -40,12 +38,6 @@ def test_imports_print_nothing(code, printed, repository):
     assert (run.returncode, run.stdout, run.stderr) == (0, printed, '')
 
 
-def test_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
-    monkeypatch.setattr(mm, 'STACK', ('torch', 'no_such_package'))
-    with pytest.raises(ImportError, match=r'no_such_package.*pip install'):
-        mm.require_mm_stack()
-
-
 def test_what_mmengine_writes_loads_as_weights_only(tmp_path, allowed):
     history = HistoryBuffer([0.5, 0.25], [1, 1])
     content = {
@@ -69,11 +61,3 @@ def test_code_is_neither_loaded_nor_run(call, tmp_path, monkeypatch, allowed):
     with pytest.raises(pickle.UnpicklingError):
         torch.load('evil.pth', weights_only=True)
     assert not (tmp_path / 'ran').exists()
-
-
-@pytest.mark.parametrize('owner, name', [(os, 'system'), (HistoryBuffer, '__init__'),
-                                         (HistoryBuffer, 'nothing')])
-def test_only_methods_of_history_buffers_are_given_out(owner, name):
-    with pytest.raises(pickle.UnpicklingError):
-        mm.history_method(owner, name)
-    assert mm.history_method(HistoryBuffer, 'mean') is HistoryBuffer.mean

@@ -39,23 +39,10 @@ def setup_constant(name: str):
 def build(folder: Path, programs: Sequence[str], compiler: str = 'c++',
           options: Sequence[str] = (), x86: bool = True, level: str = '-O3',
           kernel_options: Sequence[str] | None = None) -> dict[str, Path]:
-    """Compile programs, two files at a time.
+    """Compile some of :data:`PROGRAMS` in a folder, two files at a time; return paths by name.
 
-    Args:
-        folder: Where objects and programs go.
-        programs: Of :data:`PROGRAMS`.
-        compiler: The command, with options of its own if need be.
-        options: Further options to compile and link with.
-        x86: Whether the compiler makes code for x86-64.
-        level: Optimization; kernels have the flags that are installed, unless they get options
-            of their own.
-        kernel_options: What kernels of vectors are compiled with instead of ``options``.
-
-    Returns:
-        The programs' paths by name.
-
-    Raises:
-        subprocess.CalledProcessError: A file does not compile; ``stderr`` says why.
+    Kernels of vectors get ``kernel_options``, where given, instead of ``options``; the others are
+    optimized as installed and not by ``level``. A CalledProcessError has the compiler's words.
     """
     folder.mkdir(parents=True, exist_ok=True)
     common, of_file = setup_constant('COMPILE'), setup_constant('COMPILE_ISA')

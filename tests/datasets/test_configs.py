@@ -39,13 +39,3 @@ def test_test_batch_is_scored_at_its_label(cfg, name):
     if name == 'ade20k_512x512':
         ids = cv2.imread(dataset.get_data_info(0)['seg_map_path'], cv2.IMREAD_UNCHANGED).astype(int)
         assert (sample.gt_sem_seg.data[0].numpy() == np.where(ids == 0, 255, ids - 1)).all()
-
-
-def test_tta_gives_views_of_one_image(cfg):
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-    sample = DATASETS.build(cfg.test_dataloader.dataset)[0]
-    views = len(sample['inputs'])
-    assert views > 1 and len(sample['data_samples']) == views
-    assert len({s.gt_sem_seg.shape for s in sample['data_samples']}) == 1
-    assert all(s.ori_shape == s.gt_sem_seg.shape for s in sample['data_samples'])
-    assert {s.flip_direction for s in sample['data_samples'] if s.flip}

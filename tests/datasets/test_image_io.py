@@ -224,11 +224,6 @@ def test_more_than_8_bits_are_not_colours(tmp_path, picture, suffix, channels):
     assert read_pixels(path, 'unchanged')[0].dtype == np.uint16
 
 
-def test_complex_values_are_no_image(tmp_path):
-    path = write_tiff(tmp_path / 'radar.tif', np.ones((2, 9, 8), np.complex64))
-    is_refused(path, [lambda path: read_pixels(path, 'unchanged')], 'complex64')
-
-
 @pytest.mark.parametrize('suffix', ['.png', '.jpg'])
 def test_orientation_is_of_colours_alone(tmp_path, picture, suffix):
     exif = Image.Exif()
@@ -292,17 +287,6 @@ def test_where_a_geotiff_has_no_data(tmp_path, case, color_type):
     expected[gaps] = expected[~gaps].mean(0).round()
     assert (image[..., :3] == expected).all()
     assert found is None if not gaps.any() else (found == gaps).all()
-
-
-@pytest.mark.parametrize('photometric', ['PALETTE', 'MINISWHITE'])
-def test_nodata_that_is_no_colour_is_not_looked_for_among_colours(tmp_path, photometric):
-    rasterio = pytest.importorskip('rasterio')
-    with rasterio.open(tmp_path / 'a.tif', 'w', 'GTiff', 4, 2, 1, dtype='uint8', nodata=0,
-                       photometric=photometric) as file:
-        file.write(np.array([[0, 0, 1, 1], [255, 255, 7, 7]], np.uint8), 1)
-        if photometric == 'PALETTE':
-            file.write_colormap(1, {0: (255, 255, 255, 255), 1: (0, 0, 0, 255)})
-    assert read_pixels(str(tmp_path / 'a.tif'))[1] is None
 
 
 def test_values_that_mean_no_data_are_replaced(tmp_path):

@@ -1,8 +1,5 @@
 """What the inputs of a command are: files, folders, patterns and addresses of GDAL."""
 
-from __future__ import annotations
-
-import os
 from pathlib import Path
 
 import pytest
@@ -65,14 +62,6 @@ def test_the_same_name_twice_is_refused(folder, tmp_path):
         find_rasters([folder / 'a.tif', other], tmp_path / 'out')
 
 
-@pytest.mark.parametrize('find', [find_images, find_rasters])
-def test_where_nothing_is_found_the_input_is_named(find, tmp_path):
-    touch(tmp_path, 'empty/notes.txt')
-    for given in (tmp_path / 'empty', tmp_path / 'empty' / '*.tif'):
-        with pytest.raises(UserError, match=f'found at {tmp_path}/empty'):
-            find([given], tmp_path / 'out')
-
-
 def test_patterns_and_linked_folders(tmp_path):
     """Seven images: three in the folder, two behind a link, two behind a link within that."""
     touch(tmp_path / 'far', 'd.png', 'e.png')
@@ -96,13 +85,6 @@ def test_patterns_and_linked_folders(tmp_path):
     assert found(f'{data}/d*/*.png') == names[2:3]
 
 
-def test_a_broken_link_is_not_passed_over(tmp_path):
-    touch(tmp_path / 'data', 'a.png')
-    (tmp_path / 'data' / 'gone.png').symlink_to(tmp_path / 'nowhere.png')
-    (tmp_path / 'data' / 'loop.png').symlink_to('loop.png')
-    assert len(find_images([tmp_path / 'data'], tmp_path / 'out')) == 3
-
-
 @pytest.mark.parametrize('address, name', {
     '/vsizip//data/flight.zip/north/a.tif': 'a.tif',
     '/vsicurl/http://host:8000/tiles/b.tif?token=x/y': 'b.tif',
@@ -119,14 +101,6 @@ def test_addresses_stay_as_they_are_and_have_a_name(address, name, tmp_path):
     assert list(find_rasters([address], tmp_path)) == [address]
     with pytest.raises(UserError, match='predict-raster'):
         find_images([address], tmp_path)
-
-
-def test_what_exists_is_a_file_whatever_its_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(touch(tmp_path, 'GPKG:a[1]*.tif', 'vsizip/x.tif', 'odd:folder/a.png'))
-    assert kind_of('GPKG:a[1]*.tif') is Kind.FILE and kind_of('odd:folder') is Kind.FOLDER
-    assert kind_of('vsizip/x.tif') is Kind.FILE and kind_of('none*.tif') is Kind.PATTERN
-    assert kind_of(os.devnull) is Kind.FILE and kind_of('C:') is Kind.MISSING
-    assert find_images(['odd:folder'], 'out') == {Path('odd:folder/a.png'): Path('a')}
 
 
 def test_the_files_behind_an_address_are_found(tmp_path, monkeypatch):

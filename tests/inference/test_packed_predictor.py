@@ -107,16 +107,6 @@ def test_models_of_camera_and_lidar(engine, images, predict, tmp_path):
     assert 'no raster' in sentence and len(report.written) == 1
 
 
-@pytest.mark.data
-def test_real_images_pass_the_verification(engine, data_root, tmp_path):
-    images = sorted((data_root / 'epfl_roads' / 'images' / 'val').glob('*.png'))[:3]
-    assert len(images) == 3
-    config, checkpoint = write_experiment(tmp_path, backbone=dict(downsampling='binary'))
-    report = export_packed(config, checkpoint, tmp_path / 'model.bhv', images=images)
-    assert report.verification.pixels == 3 * 400 * 400
-    assert report.verification.packed <= report.verification.allowed
-
-
 def test_packed_models_that_say_nothing_about_images_are_named(engine, tmp_path):
     pack_model(build_segmentor(), tmp_path / 'model.bhv')
     with pytest.raises(UserError, match='model.bhv .*palette'):

@@ -62,7 +62,6 @@ def test_other_number_of_channels_names_the_image(channels):
 @pytest.mark.parametrize('options', [
     dict(mean=[0.0] * 3, std=[1.0] * 4), dict(mean=[], std=[]), dict(mean=[0.0], std=[0.0]),
     dict(mean=[0.0, 0.0], std=[1.0, 1.0], bgr_to_rgb=True),
-    dict(mean=MEAN, std=STD, bgr_to_rgb=True, rgb_to_bgr=True)
 ])
 def test_wrong_arguments_are_refused(options):
     with pytest.raises(UserError, match='data_preprocessor'):

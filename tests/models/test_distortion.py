@@ -1,7 +1,5 @@
 """Distortions for the student: what each does by itself, and that a seed decides all of them."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from mmseg.registry import MODELS

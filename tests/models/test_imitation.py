@@ -1,7 +1,5 @@
 """The loss of imitation against its formula; what is saved and what is not."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

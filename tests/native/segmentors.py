@@ -106,6 +106,17 @@ def randomize(model: nn.Module, seed: int = 0) -> None:
             module.initialized.fill_(1)
 
 
+@torch.no_grad()
+def simulated_logits(model: nn.Module, image: np.ndarray) -> np.ndarray:
+    """Logits of the simulation in float64, through its own preprocessor, of a red-first image."""
+    model = model.double()
+    channels = image.shape[2]
+    order = [2, 1, 0, *range(3, channels)] if channels >= 3 else list(range(channels))
+    files_order = torch.from_numpy(image[..., order].transpose(2, 0, 1).copy())
+    inputs = model.data_preprocessor({'inputs': [files_order]})['inputs']
+    return model(torch.stack(list(inputs)).double())[0].numpy()
+
+
 def picture(size: Sequence[int], channels: int = 3, seed: int = 0) -> np.ndarray:
     """Return a random image ``(*size, channels)``, uint8."""
     return np.random.default_rng(seed).integers(0, 256, (*size, channels), np.uint8)

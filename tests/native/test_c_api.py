@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from csrc.build import ENGINE
+from csrc.build import ENGINE, setup_constant
 from native.segmentors import picture
 
 import bhvit_seg
@@ -75,6 +75,14 @@ def load(library):
     yield load
     for model in models:
         library.bhvit_free(model)
+
+
+def test_flags_of_kernels_are_those_of_the_extension():
+    cmake, flags = ' '.join((ENGINE / 'CMakeLists.txt').read_text().split()), setup_constant(
+        'COMPILE_ISA')
+    assert flags and '-ffp-contract=off' in cmake
+    for name, options in flags.items():
+        assert f'kernels/{name} PROPERTIES COMPILE_OPTIONS "{";".join(options)}"' in cmake
 
 
 def build_by_cmake(installed, folder):

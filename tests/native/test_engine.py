@@ -179,19 +179,3 @@ def test_calls_sizes_and_models_do_not_grow_memory(engine, packed):
     for _ in range(10):
         use_all()
     assert resident_bytes() - before < 4 << 20
-
-
-@needs_proc
-def test_threads_that_cannot_be_started_are_named(engine, packed):
-    code = ('import resource, sys\nfrom bhvit_seg.errors import UserError\n'
-            'from bhvit_seg.native import PackedSegmentor\n'
-            'used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()\n'
-            'most = used + (256 << 20)  # address space for few stacks\n'
-            'resource.setrlimit(resource.RLIMIT_AS, (most, most))\n'
-            'try:\n    PackedSegmentor(sys.argv[1], 256)\n'
-            'except UserError as error:\n    print(error)\n')
-    run = subprocess.run([sys.executable, '-c', code, str(packed('mini'))], capture_output=True,
-                         text=True)
-    assert run.returncode == 0, run.stderr
-    line, = run.stdout.splitlines()
-    assert '256' in line and 'threads' in line

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from csrc.build import ENGINE, PROGRAMS, TESTS, build, setup_constant
+from csrc.build import build
 
 from bhvit_seg.native import instruction_sets
 
@@ -46,18 +46,3 @@ def test_self_test_notices_every_broken_kernel(programs):
 def test_threads(programs, packed):
     models = [packed('mini'), packed('uper', head='BinaryUPerHead')]
     assert run(programs['threads_test'], *models) == '0 failures\n'
-
-
-def test_every_source_is_part_of_a_program():
-    listed = {source for sources in PROGRAMS.values() for source in sources}
-    assert listed == {path.name for path in TESTS.glob('*.cc')}
-
-
-def test_flags_of_kernels_are_those_of_the_installation():
-    flags = setup_constant('COMPILE_ISA')
-    assert '-mavx512vpopcntdq' in flags['avx512.cc'] and '-mavx2' in flags['avx2.cc']
-    assert '-ffp-contract=off' in setup_constant('COMPILE')
-    cmake = ' '.join((ENGINE / 'CMakeLists.txt').read_text().split())
-    assert '-ffp-contract=off' in cmake
-    for name, options in flags.items():
-        assert f'kernels/{name} PROPERTIES COMPILE_OPTIONS "{";".join(options)}"' in cmake

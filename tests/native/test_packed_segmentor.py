@@ -27,13 +27,6 @@ def test_labels_of_given_logits_are_those_of_the_image(name, engine, packed):
                                       segmentor.predict(image))
 
 
-def test_labels_of_a_strip_are_those_of_the_whole(engine, packed):
-    logits = np.random.default_rng(0).standard_normal((7, 40, 33), np.float32)
-    segmentor = PackedSegmentor(packed('mini'), threads=2)
-    strip = segmentor.label(logits[:, 9:31])
-    np.testing.assert_array_equal(strip[4:-4], segmentor.label(logits)[40:120])
-
-
 @pytest.mark.parametrize('logits, words', [
     (np.zeros((3, 4), np.float32), '(3, 4)'),
     (np.zeros((2, 0, 4), np.float32), '(2, 0, 4)'),
@@ -125,14 +118,6 @@ def test_values_that_are_not_numbers_are_counted_and_placed(
     for index in at:
         image[index] = segmentor.mean[index[-1]]
     assert (segmentor.predict(image) != expected).mean() < 0.5
-
-
-def test_far_values_that_are_numbers_are_computed_with(engine, packed):
-    segmentor = PackedSegmentor(packed('mini'))
-    image = picture((24, 24)).astype(np.float32)
-    image[3, 5] = [-9999, 65535, -32768]
-    image[9, 9] = 1e10
-    assert np.isfinite(segmentor.logits(image)).all()
 
 
 @pytest.mark.parametrize('options, words', [

@@ -10,7 +10,6 @@ from PIL import Image
 
 from bhvit_seg.datasets.synthetic import generate_scene
 from bhvit_seg.errors import UserError
-from bhvit_seg.inference.inputs import find_images
 from bhvit_seg.native import PackedSegmentor, verify
 from bhvit_seg.native import packing as module
 from bhvit_seg.native.file_format import read_packed
@@ -82,19 +81,6 @@ def test_classes_and_colours_of_a_config_of_ours(repository, tmp_path):
     assert '2 attention quantizers' in warning and 'warning: 2 attention' in report.summary()
 
 
-@pytest.mark.parametrize('pipeline, test_scale', [
-    ([dict(type='Resize', scale=(2048, 512), keep_ratio=True)],
-     {'scale': [2048, 512], 'keep_ratio': True}),
-    ([dict(type='Resize', scale=(300, 200))], {'scale': [300, 200], 'keep_ratio': False}),
-    ([dict(type='ResizeShortestEdge', scale=480, max_size=3840)],
-     {'scale': [3840, 480], 'keep_ratio': True}),
-])
-def test_resizing_in_the_test_pipeline_is_kept(pipeline, test_scale, tmp_path):
-    report = export_packed(*write_experiment(tmp_path, pipeline), tmp_path / 'x.bhv', verify=False)
-    assert read_packed(tmp_path / 'x.bhv').meta['test_scale'] == test_scale
-    assert not report.warnings
-
-
 def test_what_prediction_leaves_out_is_said(tmp_path):
     config, checkpoint = write_experiment(tmp_path, [dict(type='Resize', scale_factor=2.),
                                                      dict(type='CLAHE')])
@@ -110,17 +96,6 @@ def test_what_prediction_leaves_out_is_said(tmp_path):
     report = export_packed(config, checkpoint, tmp_path / 'x.bhv', verify=False)
     assert "color_type='grayscale'" in report.warnings[0]
     assert read_packed(tmp_path / 'x.bhv').meta['color_type'] == 'color'
-
-
-def test_images_to_verify_with(experiment, tmp_path, monkeypatch):
-    for seed in range(5):
-        Image.fromarray(generate_scene(seed, (36, 50)).image).save(tmp_path / f'{seed}.png')
-    monkeypatch.setattr(module, 'MAX_IMAGES', 3)
-    report = export_packed(*experiment, tmp_path / 'x.bhv', precision='32',
-                           images=find_images([tmp_path], 'x.bhv'))
-    assert (report.verification.images, report.verification.pixels) == (3, 3 * 36 * 50)
-    assert not report.narrowed and not report.kept
-    assert read_packed(tmp_path / 'x.bhv').meta['verification']['pixels'] == 3 * 36 * 50
 
 
 def test_16_bits_are_forced_and_their_harm_is_counted(experiment, tmp_path):

@@ -1,7 +1,6 @@
 """A packed model in a program: threads at its end, forks, and copies by pickle."""
 
 import copy
-import multiprocessing
 import os
 import pickle
 import subprocess
@@ -13,7 +12,7 @@ import pytest
 from native.segmentors import picture
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.native import PackedSegmentor, instruction_sets
+from bhvit_seg.native import PackedSegmentor
 from bhvit_seg.native.file_format import read_packed, write_packed
 
 needs_fork = pytest.mark.skipif(not hasattr(os, 'fork'), reason='this system does not fork')
@@ -101,26 +100,6 @@ def test_copies_predict_the_same_on_their_own(duplicate, engine, packed, monkeyp
     assert other is not model and other.digest == model.digest and other.meta == model.meta
     assert (other.threads, other.instruction_set) == (2, 'serial')
     assert np.array_equal(other.logits(picture((33, 47))), model.logits(picture((33, 47))))
-
-
-def test_defaults_are_those_of_the_process_that_loads(engine, packed, monkeypatch):
-    content = pickle.dumps(PackedSegmentor(packed('mini')))
-    monkeypatch.setenv('BHVIT_ISA', 'serial')
-    monkeypatch.setattr('bhvit_seg.native.segmentor.usable_cores', lambda: 3)
-    other = pickle.loads(content)
-    assert (other.threads, other.instruction_set) == (3, 'serial')
-    assert instruction_sets()[-1] == 'serial'
-
-
-@pytest.mark.parametrize('method', [
-    pytest.param('fork', marks=needs_fork), 'spawn'])
-def test_map_of_a_pool_of_processes(method, engine, packed):
-    model = PackedSegmentor(packed('mini'), threads=2)
-    images = [picture((24, 32 + 4 * index), seed=index) for index in range(4)]
-    with multiprocessing.get_context(method).Pool(2) as pool:
-        labels = pool.map(model.predict, images)
-    for image, found in zip(images, labels):
-        assert np.array_equal(found, model.predict(image))
 
 
 def test_file_that_has_changed_since_is_named(engine, packed, tmp_path):

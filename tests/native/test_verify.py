@@ -37,14 +37,6 @@ def test_wrong_labels_do_not_pass(model, images, engine):
     assert not check.passed
 
 
-def test_single_pixels_are_allowed_and_many_are_not():
-    def check(packed, torch_float32):
-        return verify.Verification(1, 100_000, packed, torch_float32)
-
-    assert check(100, 0).passed and not check(101, 0).passed
-    assert check(300, 100).passed and not check(301, 100).passed
-
-
 @pytest.mark.parametrize('name, factor', [
     # Nothing changes; one tensor needs every bit; one has values that 16 bits cannot hold.
     ('stem.weight', 1), ('stem.weight', 1.0003), ('head.classifier.weight', 1e9)])

@@ -7,16 +7,12 @@ import sqlite3
 from pathlib import Path
 
 import numpy as np
-import pytest
+import pyogrio
+import shapely
 from raster.rasters import NODATA, PALETTE
-
-rasterio = pytest.importorskip('rasterio')
-pyogrio = pytest.importorskip('pyogrio')
-shapely = pytest.importorskip('shapely')
-measure = pytest.importorskip('skimage.measure')
-
-from rasterio.features import rasterize  # noqa: E402
-from rasterio.transform import Affine  # noqa: E402
+from rasterio.features import rasterize
+from rasterio.transform import Affine
+from skimage import measure
 
 UTM = {'crs': 'EPSG:32633', 'transform': Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000)}
 SUFFIXES = ('.gpkg', '.geojson', '.fgb')

@@ -1,7 +1,5 @@
 """Small rasters and maps of them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Maps to write, and the strips they are written in."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from pathlib import Path
 
 import numpy as np
 from raster.rasters import write_raster
@@ -47,24 +45,3 @@ def test_files_and_those_they_refer_to(tmp_path):
     assert {name for name, *_ in second['files']} == {'outer.vrt', 'mosaic.vrt', 'tile.tif'}
     os.utime(tile, ns=(2, 2))
     assert print_of(outer) != second
-
-
-def test_a_raster_in_a_tar_archive(tmp_path):
-    write_raster(tmp_path / 'tile.tif', noise())
-    packed = Path(shutil.make_archive(str(tmp_path / 'flight'), 'tar', tmp_path, 'tile.tif'))
-    first = print_of(f'/vsitar/{packed}/tile.tif')
-    os.utime(packed, ns=(7, 7))
-    assert print_of(f'/vsitar/{packed}/tile.tif') != first
-
-
-def test_a_raster_of_no_file_at_all(tmp_path):
-    from rasterio.io import MemoryFile
-
-    prints = []
-    for change in (0, 0, 1):
-        bands = noise(size=(40, 40))
-        bands[1, 20, 20] += change
-        content = write_raster(tmp_path / 'a.tif', bands, blockysize=5).read_bytes()
-        with MemoryFile(content, filename='held.tif') as memory:
-            prints.append(print_of(memory.name))
-    assert prints[0]['files'] == prints[1]['files'] != prints[2]['files']

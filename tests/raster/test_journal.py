@@ -1,18 +1,12 @@
 """The journal: what is in it is whole, belongs to the run, and to one process."""
 
-from __future__ import annotations
-
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays_of
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.raster.journal import Journal, encode_block
@@ -28,20 +22,6 @@ def block(number: int) -> bytes:
 @pytest.fixture
 def out(tmp_path) -> Path:
     return tmp_path / 'map.tif'
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.dictionaries(st.from_regex('[a-z]{1,5}', fullmatch=True), arrays_of.arrays(
-    st.sampled_from(['u1', 'i4', '<f2', 'f4', 'f8', '?', '>u2']),
-    arrays_of.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=6)), max_size=4))
-def test_blocks_are_kept_to_the_bit(tmp_path_factory, given_arrays):
-    with Journal(tmp_path_factory.mktemp('kept') / 'map.tif', IDENTITY) as journal:
-        journal.store(7, encode_block(given_arrays))
-        kept = journal.load(7)
-    assert list(kept) == list(given_arrays)
-    for name, array in given_arrays.items():
-        assert kept[name].dtype == array.dtype and kept[name].shape == array.shape
-        assert kept[name].tobytes() == array.tobytes()
 
 
 def test_a_run_goes_on(out):
@@ -66,13 +46,8 @@ def test_another_identity_is_refused(out):
     with Journal(out, IDENTITY) as journal:
         journal.store(0, block(0))
     other = {**IDENTITY, 'input': {**IDENTITY['input'], 'size': 11}, 'model': 'b'}
-    with pytest.raises(UserError, match=re.escape(
-            'map.tif was begun by another run (input.size: 10 then, 11 now; model: absent then, '
-            '"b" now)')) as error:
+    with pytest.raises(UserError, match='begun .* differs in input, model: .*--restart'):
         Journal(out, other)
-    assert '--restart' in str(error.value)
-    with pytest.raises(UserError, match='and 2 more'):
-        Journal(out, {**other, **{str(number): 'x' * 100 for number in range(3)}})
     # Refusing takes nothing away, and does not keep the lock.
     with Journal(out, IDENTITY) as journal:
         assert journal.done == {0}
@@ -111,17 +86,6 @@ def test_damaged_files_do_not_count(out):
     with Journal(out, IDENTITY) as journal:
         assert journal.done == {0}
         assert [path.name for path in journal.folder.glob('*.npz')] == ['00000000.npz']
-
-
-def test_damage_while_running_is_told(out):
-    with Journal(out, IDENTITY) as journal:
-        for index, damage in enumerate((b'x', b'', block(2)[:-9], None)):
-            journal.store(index, block(index))
-            path = journal.folder / f'{index:08d}.npz'
-            path.unlink() if damage is None else path.write_bytes(damage)
-            with pytest.raises(UserError, match=f'{index}.npz was damaged'):
-                journal.load(index)
-        assert journal.done == set()
 
 
 def test_what_killed_writers_left_is_deleted(out):

@@ -1,7 +1,5 @@
 """Maps of whole rasters: against a plain computation, and the same pixels from any worker."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -12,7 +10,6 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from native.segmentors import write_experiment
 from raster.rasters import NAMES, PALETTE, paint
 
 from bhvit_seg.errors import UserError
@@ -168,16 +165,6 @@ def test_a_cluster_of_which_one_is_killed_gives_the_same_pixels(large, map_model
     assert_same_pixels(tmp_path / 'out.tif', large)
 
 
-def test_nobody_at_the_scheduler_is_said(large, map_model, tmp_path, monkeypatch):
-    distributed = pytest.importorskip('distributed')
-    client = distributed.Client
-    monkeypatch.setattr(distributed, 'Client',
-                        lambda *args, **kwargs: client(*args, **{**kwargs, 'timeout': 1}))
-    with pytest.raises(UserError, match='no Dask scheduler answers'):
-        map_with(large[0], tmp_path / 'out.tif', map_model(),
-                 work=WorkChoices(scheduler='tcp://127.0.0.1:9'))
-
-
 def test_killed_runs_go_on_and_give_the_same_pixels(large, map_model, start_tool, tmp_path):
     out = tmp_path / 'folder' / 'out.tif'
     arguments = ('tools/predict_raster.py', large[0], out, '--packed', map_model(), '--threads', 1,
@@ -228,10 +215,10 @@ def test_other_models_and_options_do_not_go_on(large, map_model, tmp_path, monke
         map_with(large[0], out, map_model())
     monkeypatch.undo()
     for words, packed, options in (
-            ('model.sha256', map_model(seed=1), {}),
-            ('windows.overlap', map_model(), dict(windows=WindowChoices(None, 0.5))),
-            ('reading.nodata', map_model(), dict(reading=ReadOptions(nodata=9.0))),
-            ('output.compress', map_model(), dict(output=OutputOptions(compress='lzw')))):
+            ('in model', map_model(seed=1), {}),
+            ('in windows', map_model(), dict(windows=WindowChoices(None, 0.5))),
+            ('in reading', map_model(), dict(reading=ReadOptions(nodata=9.0))),
+            ('in output', map_model(), dict(output=OutputOptions(compress='lzw')))):
         with pytest.raises(UserError, match='begun by another run') as error:
             map_with(large[0], out, packed, **options)
         assert words in str(error.value) and '--restart' in str(error.value)
@@ -241,34 +228,3 @@ def test_other_models_and_options_do_not_go_on(large, map_model, tmp_path, monke
     assert map_with(large[0], out, map_model(seed=1)).existed
     map_with(large[0], out, map_model(), work=WorkChoices(overwrite=True))
     np.testing.assert_array_equal(read(out), read(large[1]))
-
-
-def test_finished_probabilities_of_another_type_are_no_answer(map_model, write_raster, tmp_path):
-    raster, out = write_raster(), tmp_path / 'map.tif'
-    map_with(raster, out, map_model(), probabilities='uint8')
-    assert map_with(raster, out, map_model()).existed
-    assert map_with(raster, out, map_model(), probabilities='uint8').existed
-    with pytest.raises(UserError, match='map_probabilities.tif is there already'):
-        map_with(raster, out, map_model(), probabilities='float16')
-    map_with(raster, out, map_model(), probabilities='float16', work=WorkChoices(overwrite=True))
-    assert read(tmp_path / 'map_probabilities.tif').max() <= 1
-
-
-def test_torch_and_engine_map_the_same_way(write_raster, tmp_path):
-    from bhvit_seg.native.packing import export_packed
-
-    config, checkpoint = write_experiment(tmp_path)
-    export_packed(config, checkpoint, tmp_path / 'model.bhv')
-    raster = write_raster((90, 131))
-    source = ModelSource(config=str(config), checkpoint=str(checkpoint), device='cpu')
-    model = source.load()
-    packed = ModelSource(packed=str(tmp_path / 'model.bhv')).load()
-    for fact in ('classes', 'palette', 'channels', 'eight_bit', 'window', 'cell', 'name'):
-        assert getattr(model, fact) == getattr(packed, fact), fact
-    np.testing.assert_allclose(model.fill, packed.fill, rtol=1e-6)
-    choice = WindowChoices((64, 64))
-    map_raster(raster, tmp_path / 'torch.tif', source, model, windows=choice)
-    map_with(raster, tmp_path / 'packed.tif', tmp_path / 'model.bhv', windows=choice)
-    first, second = read(tmp_path / 'torch.tif'), read(tmp_path / 'packed.tif')
-    # Random weights leave many activations at 0, where rounding decides their bits.
-    assert len(np.unique(first)) > 1 and (first == second).mean() > 0.97

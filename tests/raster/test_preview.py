@@ -1,15 +1,12 @@
 import numpy as np
 import pytest
 from PIL import Image
+from raster.rasters import NODATA, PALETTE, write_map, write_raster
+from rasterio.enums import ColorInterp
 
-pytest.importorskip('rasterio', reason="rasters need rasterio: pip install -e '.[raster]'")
-
-from raster.rasters import NODATA, PALETTE, write_map, write_raster  # noqa: E402
-from rasterio.enums import ColorInterp  # noqa: E402
-
-from bhvit_seg.errors import UserError  # noqa: E402
-from bhvit_seg.raster.opening import open_raster  # noqa: E402
-from bhvit_seg.raster.preview import (  # noqa: E402
+from bhvit_seg.errors import UserError
+from bhvit_seg.raster.opening import open_raster
+from bhvit_seg.raster.preview import (
     NODATA_GREY,
     read_picture,
     write_preview,
@@ -116,34 +113,14 @@ def test_what_the_map_leaves_out_does_not_stretch(tmp_path):
     assert shown[0, 5, 99] == 255 and shown[0, 5, 20] == 0 and 110 < shown[0, 5, 60] < 145
 
 
-@pytest.mark.parametrize('dtype', ['uint16', 'float32', 'int16'])
-def test_a_constant_band_is_no_error(tmp_path, dtype):
-    image = write_raster(tmp_path / 'image.tif', np.full((3, 5, 5), 7, dtype))
-    assert len(np.unique(picture_of(image)[0])) == 1
-
-
-def test_nothing_valid_is_no_error(tmp_path):
-    image = write_raster(tmp_path / 'image.tif', np.zeros((3, 5, 5), np.uint16), nodata=0)
-    labels = write_map(tmp_path / 'labels.tif', np.full((5, 5), NODATA))
-    write_preview(image, labels, tmp_path / 'preview.png')
-    assert not np.asarray(Image.open(tmp_path / 'preview.png'))[..., 3].any()
-
-
-def message_of(*args, **kwargs):
-    with pytest.raises(UserError) as error:
-        write_preview(*args, **kwargs)
-    assert '\n' not in str(error.value)
-    return str(error.value)
-
-
 def test_refusals(tmp_path):
     image = write_raster(tmp_path / 'image.tif', np.zeros((3, 5, 6), np.uint8))
     labels = write_map(tmp_path / 'labels.tif', np.zeros((5, 6)))
     other = write_map(tmp_path / 'other.tif', np.zeros((5, 7)))
     out = tmp_path / 'preview.png'
-    assert 'nowhere.tif' in message_of(tmp_path / 'nowhere.tif', labels, out)
-    assert all(text in message_of(image, other, out) for text in ('7 × 5', '6 × 5', 'other.tif'))
-    assert 'image.tif is not a label raster' in message_of(image, image, out)
-    (tmp_path / 'file').write_text('')
-    assert 'cannot write' in message_of(image, labels, tmp_path / 'file' / 'preview.png')
+    for arguments, words in (((tmp_path / 'nowhere.tif', labels), 'nowhere.tif'),
+                             ((image, other), 'other.tif.*7 × 5.*6 × 5'),
+                             ((image, image), 'image.tif is not a label raster')):
+        with pytest.raises(UserError, match=words):
+            write_preview(*arguments, out)
     assert not out.exists()

@@ -1,29 +1,23 @@
-from __future__ import annotations
-
 import math
-import os
-import pickle
-import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from raster.rasters import write_raster
+from rasterio.enums import ColorInterp
+from rasterio.shutil import copy
+from rasterio.transform import Affine
 
 from bhvit_seg.errors import UserError
-
-rasterio = pytest.importorskip('rasterio', reason="needs pip install 'bhvit_seg[raster]'")
-from rasterio.enums import ColorInterp  # noqa: E402
-from rasterio.shutil import copy  # noqa: E402
-from rasterio.transform import Affine  # noqa: E402
-
-from bhvit_seg.inference.windows import Window  # noqa: E402
-from bhvit_seg.raster.options import ReadOptions  # noqa: E402
-from bhvit_seg.raster.reading import RasterSource  # noqa: E402
+from bhvit_seg.inference.windows import Window
+from bhvit_seg.raster.options import ReadOptions
+from bhvit_seg.raster.reading import RasterSource
 
 FILL = (7.0, 8.4, 250.0)
 HIGH, WIDE = 70, 83
@@ -233,17 +227,6 @@ def test_a_mask_of_the_file_is_obeyed(tmp_path, inside):
     np.testing.assert_array_equal(pixels, expected(bands, mask))
 
 
-def test_a_mask_over_all_bands_together_is_obeyed(tmp_path):
-    bands = noise()
-    bands[:, :4] = np.array([1, 2, 3], np.uint8)[:, None, None]
-    bands[0, 10] = 1
-    path = write(tmp_path / 'a.tif', bands)
-    with rasterio.open(path, 'r+') as dataset:
-        dataset.update_tags(NODATA_VALUES='1 2 3')
-    assert np.flatnonzero(~read_all(path)[1].any(axis=1)).tolist() == [0, 1, 2, 3]
-    assert read_all(path, nodata=math.nan)[1].all()
-
-
 def test_outside_the_sources_of_a_vrt_there_is_no_data(tmp_path):
     bands = noise()
     source = write(tmp_path / 'tile.tif', bands, nodata=0)
@@ -308,9 +291,7 @@ def test_a_raster_without_bands_names_its_parts(tmp_path):
 
 @pytest.mark.parametrize('given, word', [
     (dict(border_nodata='grey'), '--border-nodata grey'),
-    (dict(border_tolerance=-1), '--border-tolerance -1'),
     (dict(border_tolerance=200), '--border-tolerance 200'),
-    (dict(value_range=(5, 5)), '--value-range 5 5'),
     (dict(value_range=(0, math.inf)), '--value-range 0 inf')])
 def test_options_out_of_range_are_refused(given, word):
     with pytest.raises(UserError, match=word):
@@ -342,22 +323,11 @@ def test_a_damaged_block_names_the_window(tmp_path, capfd, compress):
     source = RasterSource(path, options())
     whole = Window(0, 0, 128, 256)
     before = source.read(whole)[0]
-    messages = []
-
-    def read_in_a_thread():
-        # Twice: GDAL's cache must not make a damaged block look whole.
-        for _ in range(2):
-            with pytest.raises(UserError) as error:
-                source.read(Window(100, 60, 40, 20))
-            messages.append(str(error.value))
-
-    thread = threading.Thread(target=read_in_a_thread)
-    thread.start()
-    thread.join()
-    assert len(messages) == 2
-    for message in messages:
-        assert message.startswith(f'{path} cannot be read at rows 100 to 139, columns 60 to 79 (')
-        assert '\n' not in message and 'See previous' not in message
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(2):  # GDAL's cache must not make a damaged block look whole.
+            error = str(pool.submit(source.read, Window(100, 60, 40, 20)).exception())
+            assert error.startswith(f'{path} cannot be read at rows 100 to 139, columns 60 to 79 (')
+            assert '\n' not in error and 'See previous' not in error
     np.testing.assert_array_equal(source.read(whole)[0], before)
     assert capfd.readouterr().err == ''
 
@@ -379,24 +349,6 @@ def test_a_vanished_source_of_a_vrt_names_the_window(tmp_path):
     path = as_vrt(tmp_path / 'mosaic.vrt', noise())
     (tmp_path / 'mosaic.src.tif').unlink()
     assert 'mosaic.vrt' in refusal(path) and 'mosaic.src.tif' in refusal(path)
-
-
-def test_a_source_goes_to_other_processes(holed):
-    path, pixels, valid = holed
-    source = RasterSource(path, options())
-    other = pickle.loads(pickle.dumps(source))
-    for _ in range(2):
-        read, read_valid = other.read(Window(0, 0, HIGH, WIDE))
-        np.testing.assert_array_equal(read, pixels)
-        np.testing.assert_array_equal(read_valid, valid)
-        other.close()
-    source.read(Window(0, 0, 5, 5))
-    child = os.fork()
-    if child == 0:
-        same = np.array_equal(source.read(Window(0, 0, HIGH, WIDE))[0], pixels)
-        os._exit(0 if same else 1)
-    assert os.waitpid(child, 0)[1] == 0
-    np.testing.assert_array_equal(source.read(Window(0, 0, HIGH, WIDE))[0], pixels)
 
 
 def test_what_the_file_says_of_itself_is_kept(tmp_path):

@@ -1,7 +1,5 @@
 """Rasters that are resampled on reading, against rasterio's own warping and plain means."""
 
-from __future__ import annotations
-
 import numpy as np
 import pyproj
 import pytest
@@ -98,13 +96,6 @@ def test_pixels_without_data_count_for_nothing(kind, tmp_path):
     means = np.nansum(squares, (2, 4))[:, valid] / counts[valid]
     assert np.abs(pixels[valid].T - means).max() <= 0.5 + 1e-3
     assert (pixels[~valid] == 7).all()
-
-
-def test_the_raster_s_own_resolution_changes_nothing(tmp_path):
-    path = write_raster(tmp_path / 'a.tif', smooth(), **UTM)
-    plain, same = (RasterSource(path, ReadOptions(resolution=value)) for value in (None, 0.5))
-    assert np.array_equal(read_all(plain)[0], read_all(same)[0])
-    assert plain.transform == same.transform
 
 
 @pytest.mark.parametrize('profile, options, words', [

@@ -1,23 +1,19 @@
-from __future__ import annotations
-
 import tracemalloc
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from raster.rasters import write_raster
+from rasterio.transform import Affine
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.raster import scoring
 from bhvit_seg.raster.opening import open_quietly
 from bhvit_seg.raster.scoring import score_raster
-
-rasterio = pytest.importorskip('rasterio', reason="needs pip install 'bhvit_seg[raster]'")
-from rasterio.transform import Affine  # noqa: E402
 
 NAMES = ('land', 'road', 'water')
 PLACE = Affine(0.5, 0.1, 400_000, 0.1, -0.4, 5_000_000)
@@ -34,31 +30,26 @@ def write(path: Path, ids, nodata=None, names=(), **options) -> Path:
 
 def plain_scores(predicted, labelled, ignore_nodata: bool) -> dict:
     """Scores from pairs counted one by one; 255 is none in either."""
-    pairs = Counter(zip(np.ravel(labelled).tolist(), np.ravel(predicted).tolist()))
-    for pair in list(pairs):
-        if pair[0] == 255 or (ignore_nodata and pair[1] == 255):
-            del pairs[pair]
+    pairs = [(true, found) for true, found in zip(labelled.flat, predicted.flat)
+             if true != 255 and not (ignore_nodata and found == 255)]
+
+    def share(part, whole):
+        return 100 * part / whole if whole else None
+
     classes = {}
     for label, name in enumerate(NAMES):
-        hits = pairs[label, label]
-        missed = sum(n for (true, found), n in pairs.items() if true == label != found)
-        wrong = sum(n for (true, found), n in pairs.items() if true != label == found)
-
-        def share(part, whole):
-            return 100 * part / whole if whole else None
-
-        classes[name] = {'IoU': share(hits, hits + missed + wrong),
-                         'F1': share(2 * hits, 2 * hits + missed + wrong),
-                         'Precision': share(hits, hits + wrong),
-                         'Recall': share(hits, hits + missed)}
+        hits = pairs.count((label, label))
+        true, found = ([pair[side] for pair in pairs].count(label) for side in (0, 1))
+        classes[name] = {
+            'IoU': share(hits, true + found - hits), 'F1': share(2 * hits, true + found),
+            'Precision': share(hits, found), 'Recall': share(hits, true)}
 
     def mean(column):
-        values = [scores[column] for scores in classes.values() if scores[column] is not None]
-        return sum(values) / len(values)
+        return np.mean([scores[column] for scores in classes.values()
+                        if scores[column] is not None])
 
     return {'classes': classes, 'summary': {
-        'aAcc': 100 * sum(n for (true, found), n in pairs.items() if true == found)
-        / sum(pairs.values()),
+        'aAcc': 100 * np.mean([true == found for true, found in pairs]),
         'mIoU': mean('IoU'), 'mFscore': mean('F1'), 'mAcc': mean('Recall')}}
 
 
@@ -132,18 +123,8 @@ def test_masked_labels_are_none(tmp_path):
     assert (result['unlabelled'], result['summary']['aAcc']) == (1, 50)
 
 
-def test_labels_are_mapped(tmp_path):
-    labels = write(tmp_path / 'l.tif', np.array([[7, 8, 9, 1, 40000]], np.uint16))
-    prediction = write(tmp_path / 'p.tif', np.array([[0, 1, 2, 1, 2]], np.uint8))
-    result = score_raster(prediction, labels, NAMES, ignore=9,
-                          label_map={7: 0, 8: 9, 9: 2, 40000: 2})
-    assert result['confusion'] == [[1, 0, 0], [0, 1, 0], [0, 0, 2]]
-    assert result['unlabelled'] == 1
-
-
 @pytest.mark.parametrize('dtype, ignore, nodata', [
-    ('uint8', 255, None), ('uint8', 255, 255), ('uint8', 0, None), ('int16', -9, None),
-    ('int16', 7, -9), ('uint16', 65535, 65535), ('uint8', 9, 255)])
+    ('uint8', 255, None), ('uint8', 255, 255), ('int16', -9, None), ('uint8', 9, 255)])
 def test_ids_that_are_mapped_to_a_class_are_labels(tmp_path, dtype, ignore, nodata):
     """Though they are the ignored id, or the nodata value."""
     old = ignore if nodata is None else nodata
@@ -177,22 +158,16 @@ IDS = np.array([[0, 1], [2, 1]], np.uint8)
     ({}, dict(crs='EPSG:32649'), {}, 'EPSG:32649, .* EPSG:32750'),
     ({}, dict(transform=Affine(0.5, 0.1, 400_001, 0.1, -0.4, 5_000_000)), {},
      'pixels beside'),
-    ({}, dict(transform=Affine(0.6, 0.1, 400_000, 0.1, -0.4, 5_000_000)), {},
-     'pixels beside'),
     (dict(names=()), {}, {}, 'does not name its classes.*--classes'),
     ({}, {}, dict(classes=['a', 'b', 'a']), 'a twice'),
-    ({}, {}, dict(classes=[]), 'none'),
     ({}, {}, dict(classes=['a', 'b']), 'l.tif holds the id 2 at row 1, column 0'),
-    (dict(ids=IDS * 2), {}, {}, 'p.tif holds the id 4 at row 1, column 0'),
     ({}, dict(ids=IDS.astype(np.int16) - 1), {}, 'holds the id -1 at row 0, column 0'),
     ({}, dict(ids=IDS.astype(np.uint64) + 65536), {}, 'holds the id 65536 at row 0, column 0'),
     ({}, dict(ids=np.stack([IDS] * 3)), {}, 'has 3 bands of uint8'),
     (dict(ids=IDS.astype(np.float32)), {}, {}, 'has 1 band of float32'),
-    ({}, dict(ids=np.full((2, 2), 255, np.uint8)), {}, 'no pixel of .* can be scored'),
     (dict(ids=np.full((2, 2), 255, np.uint8), nodata=255), {}, dict(ignore_nodata=True),
      'no pixel of .* can be scored'),
     ({}, {}, dict(label_map={0: 3}), '--label-map 0:3'),
-    ({}, {}, dict(label_map={-1: 1}), '--label-map -1:1'),
 ])
 def test_rasters_that_do_not_fit_are_refused(prediction, labels, options, words, tmp_path):
     write(tmp_path / 'p.tif', **{'ids': IDS, 'names': NAMES, **prediction})

@@ -1,19 +1,27 @@
-"""Maps read back by rasterio, gdalinfo and rio-cogeo."""
+"""Maps read back by rasterio, gdalinfo and rio-cogeo; and on disks that fail."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import signal
 import struct
 import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from raster.strips import CLASSES, PALETTE, SIZE, draw_labels, names_in, place, strips
 
 import bhvit_seg
+from bhvit_seg.errors import UserError
+from bhvit_seg.raster import writing
+from bhvit_seg.raster.journal import Journal
 from bhvit_seg.raster.opening import open_quietly
 from bhvit_seg.raster.writing import (
     OutputOptions,
@@ -21,8 +29,6 @@ from bhvit_seg.raster.writing import (
     write_labels,
     write_probabilities,
 )
-
-rasterio = pytest.importorskip('rasterio')
 
 AFFINE = rasterio.Affine(0.1, 0, 1 / 3, 0, -0.3, 2 / 3)
 
@@ -128,10 +134,6 @@ def test_labels_as_others_read_them(tmp_path, labels, cog):
     assert told['metadata'][''] == {f'CLASS_{i}': name for i, name in enumerate(CLASSES)}
     entries = told['colorTable']['entries']
     assert entries[:3] == [[*colour, 255] for colour in PALETTE] and entries[255][3] == 0
-    # gdalinfo's JSON leaves categories out.
-    plain = subprocess.run(['gdalinfo', str(out)], capture_output=True, text=True).stdout
-    found = plain.split('Categories:')[1].split('Metadata:')[0].strip().splitlines()
-    assert [line.strip() for line in found] == [f'{i}: {name}' for i, name in enumerate(CLASSES)]
 
 
 def test_overviews_hold_every_other_label(tmp_path, labels):
@@ -148,22 +150,6 @@ def test_overviews_hold_every_other_label(tmp_path, labels):
                                  np.minimum(columns + j, SIZE[1] - 1))]
                    for i in range(factor) for j in range(factor)]
         assert (np.stack(covered) == ids).any(axis=0).all()
-
-
-@pytest.mark.parametrize(('size', 'tile', 'cog'), [
-    ((200, 20_500), 512, False), ((66_001, 530), 512, True), ((1030, 1026), 16, False)])
-def test_shapes_whose_overviews_have_rounded_factors(tmp_path, size, tile, cog):
-    """rasterio says 255 or 264, for one, where an overview has every 256th row."""
-    write_labels(tmp_path / 'map.tif', place(size),
-                 ((top, np.zeros((min(512, size[0] - top), size[1]), np.uint8))
-                  for top in range(0, size[0], 512)), CLASSES, PALETTE,
-                 OutputOptions(cog=cog, tile=tile, compress='none'))
-    told, = gdalinfo(tmp_path / 'map.tif')['bands']
-    expected = []
-    while not expected or max(expected[-1]) > tile:
-        factor = 2 ** (len(expected) + 1)
-        expected.append([int(np.ceil(side / factor)) for side in size[::-1]])
-    assert [overview['size'] for overview in told['overviews']] == expected
 
 
 @pytest.mark.parametrize('size, levels, compress, cog', [
@@ -261,3 +247,68 @@ def test_files_that_may_pass_4_gb_are_big_tiffs(tmp_path, side, magic):
                       dtype='uint8', sparse_ok=True, **creation_options(OutputOptions(), 1)):
         pass
     assert struct.unpack('<2sH', path.read_bytes()[:4]) == (b'II', magic)
+
+
+def test_bits_that_turn_are_found(tmp_path, labels, monkeypatch):
+    """Also where the file's structure is whole."""
+    def damage(file):
+        path, = tmp_path.glob('.map.*.tif')
+        content = bytearray(path.read_bytes())
+        content[len(content) // 3] ^= 4
+        path.write_bytes(content)
+
+    monkeypatch.setattr(writing.os, 'fsync', damage)
+    with pytest.raises(UserError, match='rows 512 to 1024 are not read as written|cannot write'):
+        write_labels(tmp_path / 'map.tif', place(), strips(labels), CLASSES, PALETTE,
+                     OutputOptions(compress='none'))
+    assert names_in(tmp_path) == []
+
+
+KILLED = """
+import os, signal, sys
+from raster.strips import CLASSES, PALETTE, draw_labels, place
+from bhvit_seg.raster.writing import OutputOptions, write_labels
+labels = draw_labels()
+def strips():
+    yield 0, labels[:512]
+    yield 512, labels[512:1024]
+    os.kill(os.getpid(), signal.SIGKILL)
+write_labels(sys.argv[1], place(), strips(), CLASSES, PALETTE, OutputOptions(cog=True))
+"""
+
+
+def test_a_killed_writer_leaves_no_map(tmp_path, repository):
+    paths = os.pathsep.join([str(repository), str(repository / 'tests')])
+    told = subprocess.run([sys.executable, '-c', KILLED, str(tmp_path / 'map.tif')],
+                          env={**os.environ, 'PYTHONPATH': paths})
+    assert told.returncode == -signal.SIGKILL
+    assert names_in(tmp_path) and not (tmp_path / 'map.tif').exists()
+    with Journal(tmp_path / 'map.tif', {}) as journal:
+        journal.remove()
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize('kind', ['plain', 'cog', 'uint8'])
+def test_a_file_that_cannot_grow(tmp_path, file_limit, kind):
+    """Wherever the writing fails, in GDAL's closing too, which says nothing of it."""
+    ids = np.random.default_rng(0).integers(0, 3, (700, 600), np.uint8)
+    out = tmp_path / 'map.tif'
+
+    def write():
+        if kind == 'uint8':
+            parts = [(top, strip[None], strip > 1) for top, strip in strips(ids)]
+            write_probabilities(out, place(ids.shape), parts, 'a', kind)
+        else:
+            write_labels(out, place(ids.shape), strips(ids), CLASSES, PALETTE,
+                         OutputOptions(cog=kind == 'cog'))
+
+    write()
+    whole = out.stat().st_size
+    for limit in [*(whole * parts // 100 for parts in (*range(0, 100, 7), 98, 99)), whole - 3]:
+        for path in tmp_path.iterdir():
+            path.unlink()
+        with file_limit(limit), pytest.raises(UserError) as error:
+            write()
+        assert re.search('cannot write .*map.tif.*run the same command again', str(error.value))
+        assert '\n' not in str(error.value) and names_in(tmp_path) == []
+    write()

@@ -133,14 +133,6 @@ def test_config_and_data_are_checked_together(tiny_config, sentence, tiny_data, 
     assert any('class_weight=[' in line for line in lines[3:])
 
 
-def test_loaders_without_workers_lose_what_only_workers_have(tiny_config):
-    lines = [f'{split}_dataloader.update(num_workers=2, persistent_workers=True, '
-             'prefetch_factor=3)' for split in ('train', 'val')]
-    cfg = load_config(tiny_config(*lines), {'train_dataloader.num_workers': 0})
-    assert not {'persistent_workers', 'prefetch_factor'} & set(cfg.train_dataloader)
-    assert cfg.val_dataloader.prefetch_factor == 3
-
-
 @pytest.mark.parametrize('lines', [
     [OHEM.format(''), LOSS.format('WeightedCrossEntropyLoss', 'class_weight=[1., 3.]')],
     [OHEM.format(', thresh=0.7'), "model['decode_head'].update(loss_decode=[dict("

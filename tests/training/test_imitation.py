@@ -1,7 +1,5 @@
 """Pre-training by imitation: killed and resumed, its stages, and what it leaves behind."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import cv2

@@ -53,13 +53,3 @@ def test_factors_and_mmengine_s_settings(model):
     with pytest.raises(Exception) as error:
         build(model, paramwise_cfg=dict(latent_decay_mult=-1.))
     assert 'latent_decay_mult is -1.0' in str(find_user_error(error.value))
-
-
-def test_other_optimizers_and_models(model):
-    groups = build(model, dict(type='Rprop', lr=0.1)).param_groups  # without weight decay
-    assert [len(g['params']) for g in groups] == [9, 2]
-    model[1].weight.requires_grad_(False)
-    _, group = build(model).param_groups
-    assert ids(group['params']) == ids([model[3][0].weight])
-    model[1].binary = model[3][0].binary = False
-    assert len(build(model).param_groups) == 1

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 from torch import nn
 
-from bhvit_seg.errors import UserError
 from bhvit_seg.models.layers import BinaryLinear
 from bhvit_seg.training.hooks import TrainingStagesHook, WeightRegularizationHook
 from bhvit_seg.training.schedule import Schedule, Stage
@@ -24,14 +23,6 @@ def test_stages_and_weights_of_the_terms_follow_from_the_iteration(schedule, sta
     assert [schedule.stage(i) for i in iterations] == stages
     assert [schedule.regularization(i) for i in iterations] == [
         0.3 * (i in regularized) for i in iterations]
-
-
-def test_terms_leave_a_share_for_the_labels():
-    both = dict(distillation_weight=0.8, regularization_weight=0.3)
-    with pytest.raises(UserError, match=r'\(0.8\).*\(0.3\)'):
-        Schedule(10, regularization_begin=0.5, **both)
-    Schedule(10, regularization_begin=0.5, frozen_begin=0.5, **both)  # never both at once
-    Schedule(10, regularization_begin=0.5, regularization_weight=3.0)  # no teacher
 
 
 @pytest.mark.parametrize('binary', [True, False])

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +10,12 @@ import torch
 from mmseg.models import EncoderDecoder
 from torch import Tensor, nn
 
-from .folded import Pixels
-from .folded_heads import FoldedSegmentor
-from .other_network import OtherNetwork
+from bhvit_seg.native.onnx_export import quiet, write_onnx
+from bhvit_seg.native.onnx_network import Pixels
 
-OPSET = 18
+from .network import WholeNetwork
+
 FOLDED = 'folded'
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence exporters, which warn about things that are intended here."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), \
-                contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logging.disable(level)
 
 
 class Exports:
@@ -50,21 +32,21 @@ class Exports:
 
     def __init__(self, model: EncoderDecoder, size: tuple[int, int], folder: Path,
                  images: Sequence[np.ndarray], packed: Path | None = None,
-                 others: Mapping[str, OtherNetwork] | None = None) -> None:
+                 others: Mapping[str, WholeNetwork] | None = None) -> None:
         self.model, self.size, self.folder = model, tuple(size), folder
         self.images, self.packed = list(images), packed
-        self._others: dict[str, OtherNetwork] = dict(others or {})
+        self._others: dict[str, WholeNetwork] = dict(others or {})
 
-    def folded(self) -> FoldedSegmentor:
-        """The folded network in float32."""
-        return FoldedSegmentor(self.model, self.size).float()
+    def folded(self) -> WholeNetwork:
+        """The trained network, folded."""
+        return WholeNetwork.folded(self.model, self.size)
 
-    def other(self, name: str) -> OtherNetwork:
-        """The network of a name in :mod:`.other_network` with as many classes and channels."""
+    def other(self, name: str) -> WholeNetwork:
+        """The network of a name in :mod:`.network` with as many classes and channels."""
         if name not in self._others:
             with quiet():
-                self._others[name] = OtherNetwork.random(
-                    name, self.model.decode_head.out_channels, Pixels.of(self.model),
+                self._others[name] = WholeNetwork.random(
+                    name, self.model.decode_head.out_channels, Pixels(self.model),
                     self.images[0])
         return self._others[name]
 
@@ -73,18 +55,13 @@ class Exports:
         path = self.folder / f'{name}_{self.size[0]}x{self.size[1]}.onnx'
         if not path.exists():
             module: nn.Module = self.folded() if name == FOLDED else self.other(name)
-            image = torch.from_numpy(self.images[0])
-            with quiet(), torch.no_grad():
-                torch.onnx.export(module, (image,), str(path), dynamo=False, opset_version=OPSET,
-                                  input_names=['image'], output_names=['labels'])
+            write_onnx(module, torch.from_numpy(self.images[0]), path, output='labels')
         return path
 
     @torch.no_grad()
     def simulated(self, image: np.ndarray) -> np.ndarray:
         """Labels of the network as it was trained, computed in torch."""
-        pixels = Pixels.of(self.model)
-        channels = torch.from_numpy(image).permute(2, 0, 1)[pixels.order]
-        inputs = ((channels - pixels.mean) / pixels.std).float().unsqueeze(0)
+        inputs = Pixels(self.model)(torch.from_numpy(image).permute(2, 0, 1)).unsqueeze(0)
         logits: Tensor = self.model(inputs, mode='tensor')
         logits = nn.functional.interpolate(logits, self.size, mode='bilinear',
                                            align_corners=self.model.decode_head.align_corners)

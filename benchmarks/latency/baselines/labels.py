@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .folding import double
-
 ROW_BANDS, COLUMN_BANDS = 16, 8
 
 
@@ -37,8 +35,8 @@ class Labels(nn.Module):
                  align_corners: bool) -> None:
         super().__init__()
         self.size = size
-        self.register_buffer('weight', double(classifier.weight).flatten(1))
-        self.register_buffer('bias', double(classifier.bias))
+        self.register_buffer('weight', classifier.weight.detach().double().flatten(1))
+        self.register_buffer('bias', classifier.bias.detach().double())
         self.ranges = []
         for axis, count in enumerate((ROW_BANDS, COLUMN_BANDS)):
             matrix = resize_matrix(size[axis], target[axis], align_corners)

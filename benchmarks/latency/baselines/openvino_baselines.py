@@ -8,7 +8,9 @@ from typing import Any, Callable
 
 import numpy as np
 
-from .exports import FOLDED, Exports, quiet
+from bhvit_seg.native.onnx_export import quiet
+
+from .exports import FOLDED, Exports
 
 Predict = Callable[[np.ndarray], np.ndarray]
 # Labels depend on small differences of logits.

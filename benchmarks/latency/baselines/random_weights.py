@@ -11,9 +11,9 @@ from bhvit_seg.models.decode_heads import BinaryConvModule
 from bhvit_seg.models.embeddings import Downsampling
 from bhvit_seg.models.layers import LayerScale
 from bhvit_seg.models.token_mixers import MSGDC
+from bhvit_seg.native.onnx_export import quiet
+from bhvit_seg.native.onnx_network import Pixels
 
-from .exports import quiet
-from .folded import Pixels
 from .labels import center_classes
 
 BRANCH = 0.1
@@ -45,9 +45,7 @@ def randomize(model: EncoderDecoder, images: list[np.ndarray], seed: int = 0) ->
                 module.norm_out.weight.mul_(BRANCH)
             elif isinstance(module, LayerScale):
                 module.scale.mul_(BRANCH)
-        pixels = Pixels.of(model)
-        batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)[:, pixels.order]
-        batch = ((batch - pixels.mean) / pixels.std).float()
+        batch = Pixels(model)(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         momenta = [norm.momentum for norm in norms]
         model.train()

@@ -6,7 +6,6 @@ values around each binary convolution, and the classifier is full-precision.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import SegformerHead, UPerHead
 from mmseg.registry import MODELS
@@ -45,7 +44,7 @@ class BinaryConvModule(nn.Module):
         """Map ``(B, C_in, H, W)`` to ``(B, C_out, H, W)``."""
         rows = to_rows(x)
         if self.ratio > 1:
-            rows = F.avg_pool1d(rows, self.ratio)
+            rows = rows.unflatten(1, (-1, self.ratio)).mean(2)
         out = normalize(self.norm, to_rows(self.conv(x)), -self.act.shift_in)
         out = prelu(add_tiled_(out, rows), self.act.slope) + self.act.shift_out
         return MapShape.of(x).to_map(out)

@@ -6,7 +6,6 @@ those of a plain ``EncoderDecoder``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -19,13 +18,10 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
-from bhvit_seg.errors import UserError, first_line
+from bhvit_seg.errors import UserError
 
-from ..losses.distillation import UNLABELLED, side
+from ..losses.distillation import UNLABELLED
 from ..teacher import FrozenTeacher, TaughtMixin
-
-# Words of torch's errors about memory, devices and kernels.
-NO_MATTER_OF_SIZE = re.compile('memory|CUDA|cuDNN|NCCL|same device', re.IGNORECASE)
 
 
 class SegmentorTeacher(FrozenTeacher):
@@ -50,14 +46,7 @@ class SegmentorTeacher(FrozenTeacher):
         size = inputs.shape[2:]
         metas = [{**sample.metainfo, 'img_shape': size, 'pad_shape': size}
                  for sample in data_samples]
-        try:
-            logits = self.model.encode_decode(inputs, metas)
-        except (RuntimeError, ValueError, AssertionError) as error:
-            if isinstance(error, UserError) or NO_MATTER_OF_SIZE.search(str(error)):
-                raise
-            raise UserError(f'the teacher {self.checkpoint} fails on images of {side(inputs)} '
-                            f'pixels (height × width): {first_line(error)}; if it takes images '
-                            'of one size alone, train at that') from error
+        logits = self.model.encode_decode(inputs, metas)
         features, self._features = self._features, ()
         return logits, features
 

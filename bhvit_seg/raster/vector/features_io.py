@@ -117,17 +117,9 @@ def check_place(dataset: DatasetReader, out: Path) -> Geodesy:
     """Return the geodesy of a raster; a UserError if GeoJSON cannot express its location."""
     geodesy = Geodesy(dataset.crs, dataset.transform, dataset.shape)
     if DRIVERS[out.suffix.lower()] == 'GeoJSON' and (not geodesy.located or geodesy.has_pole):
-        if geodesy.located:
-            obstacle = 'a pole in it'
-        elif geodesy.known:
-            obstacle = ('a CRS of another body' if geodesy.sides else
-                        'a local CRS, which does not say where on Earth it is')
-        elif dataset.gcps[0]:
-            obstacle = 'ground control points only, which gdalwarp turns into a CRS and a transform'
-        else:
-            obstacle = 'a CRS without a transform' if dataset.crs else 'no CRS'
-        raise UserError(f'{dataset.name} has {obstacle}, but GeoJSON ({out.name}) is in longitude '
-                        'and latitude on WGS 84: give a name that ends in .gpkg or .fgb')
+        raise UserError(f'{dataset.name} cannot be expressed in longitude and latitude, as GeoJSON '
+                        f'({out.name}) demands, for which it needs a CRS of the Earth, a transform '
+                        'and no pole in it: give a name that ends in .gpkg or .fgb')
     return geodesy
 
 

@@ -1,14 +1,10 @@
 """Checkpoints that survive a kill at any moment.
 
 ``mmengine.hooks.CheckpointHook`` writes in place and deletes the outdated checkpoint first. Here a
-file appears under its name when it is whole, ``last_checkpoint`` names an existing file, and
-outdated files are deleted last.
+file appears under its name when it is whole, and outdated files are deleted last.
 """
 
 from __future__ import annotations
-
-import os.path as osp
-from collections import deque
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
@@ -16,7 +12,7 @@ from mmengine.hooks import CheckpointHook
 from mmseg.registry import HOOKS
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.fileio import remove_leftovers, write_bytes, write_text
+from bhvit_seg.fileio import remove_leftovers, write_bytes
 
 
 class AtomicLocalBackend(LocalBackend):
@@ -76,31 +72,11 @@ class ResumableCheckpointHook(CheckpointHook):
                     runner.logger.info(f'removed {leftover}, left unfinished by an earlier run')
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
-        """Write the checkpoint, let ``last_checkpoint`` name it, then delete what is outdated."""
+        """As in ``CheckpointHook``, but what is outdated is removed after the new one is there."""
+        super()._save_checkpoint_with_step(runner, step, meta)
         self._flush()
-        limited, self.last_ckpt = self.max_keep_ckpts > 0, self._path(step)
-        if limited:
-            kept = [number for number in self.keep_ckpt_ids if number != step] + [step]
-            # Outdated ones are still listed in the checkpoint being written: should the process
-            # be killed before they are deleted, `before_train` deletes them when resuming.
-            runner.message_hub.update_info('keep_ckpt_ids', kept)
-        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        runner.save_checkpoint(
-            self.out_dir, self.filename_tmpl.format(step), self.file_client_args,
-            save_optimizer=self.save_optimizer, save_param_scheduler=self.save_param_scheduler,
-            meta=meta, by_epoch=self.by_epoch, backend_args=self.backend_args, **self.args)
-        if is_main_process():
-            write_text(osp.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt)
-        if limited:
-            self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
-            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-            for number in kept[:-self.max_keep_ckpts] if is_main_process() else ():
-                if self.file_backend.isfile(self._path(number)):
-                    self.file_backend.remove(self._path(number))
-            self._flush()
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
-        """As in ``CheckpointHook``, but the previous best is removed after the new one."""
         super()._save_best_checkpoint(runner, metrics)
         self._flush()
 

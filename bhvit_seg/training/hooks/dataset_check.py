@@ -20,19 +20,12 @@ class DatasetCheckHook(Hook):
 
     ``dataset_check_{split}.txt`` in the work dir lists everything found. Only the main process
     checks. A resumed training does not check again.
-
-    Args:
-        splits: Which of ``train``, ``val`` and ``test`` are checked where they are used.
     """
 
     priority = 'VERY_HIGH'  # before hooks that write: a run that stops here leaves nothing
 
-    def __init__(self, splits=('train', 'val', 'test')) -> None:
-        unknown = sorted(set(splits) - {'train', 'val', 'test'})
-        if unknown:
-            raise UserError(f'splits of DatasetCheckHook has {unknown[0]!r}: expected some of '
-                            "'train', 'val', 'test'")
-        self._unchecked = set(splits)
+    def __init__(self) -> None:
+        self._unchecked = {'train', 'val', 'test'}
 
     def before_train(self, runner) -> None:
         model, dataset = model_of(runner), runner.train_dataloader.dataset

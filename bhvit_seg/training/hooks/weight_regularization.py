@@ -35,12 +35,7 @@ class WeightRegularizationHook(ScheduledHook):
         self._handle = None
 
     def before_train(self, runner: Runner) -> None:
-        schedule = self.schedule(runner)
-        if schedule.frozen_begin <= schedule.regularization_begin < 1:
-            runner.logger.warning(
-                f'weight regularization begins at {schedule.regularization_begin} of training and '
-                f'weights are frozen from {schedule.frozen_begin} on, so that it has no effect: '
-                'let WeightRegularizationHook.begin be less than TrainingStagesHook.rest_begin')
+        self.schedule(runner)  # which refuses weights that add up to more than 1
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         weight = self.schedule(runner).regularization(runner.iter)

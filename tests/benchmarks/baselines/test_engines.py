@@ -2,17 +2,27 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
+from mmengine.config import ConfigDict
+from native.segmentors import balance_classes, build_segmentor, picture
 
 from benchmarks.latency.baselines.baseline import BASELINES
 from benchmarks.latency.baselines.exports import Exports
+from benchmarks.latency.baselines.network import WholeNetwork
 from benchmarks.latency.baselines.random_weights import randomize
+from bhvit_seg.errors import UserError
 
 
 @pytest.fixture
-def exports(segmentor, image, tmp_path):
-    model = segmentor()
-    pictures = [image(64, 64, 3), image(65, 64, 3)[1:].copy()]
+def model():
+    model = build_segmentor()
+    balance_classes(model)
+    model.test_cfg = ConfigDict(model.test_cfg)  # as a runner builds it
+    return model.requires_grad_(False)
+
+
+@pytest.fixture
+def exports(model, tmp_path):
+    pictures = [picture((64, 64), seed=seed) for seed in range(2)]
     randomize(model, pictures)
     return Exports(model, (64, 64), tmp_path, pictures)
 
@@ -32,11 +42,6 @@ def test_baseline_labels_as_the_network_does(exports, name):
     assert (labels == truth).mean() > (0.5 if 'int8' in name else 0.98)
 
 
-@pytest.mark.parametrize('network', sorted({
-    baseline.network for baseline in BASELINES.values() if baseline.group == 'other'}))
-def test_other_networks_label_as_they_do_in_torch(exports, network):
-    image = torch.from_numpy(exports.images[0])
-    other = exports.other(network)
-    logits = F.interpolate(other.logits(image), (64, 64), mode='bilinear', align_corners=False)
-    labels = other(image)
-    assert (labels == logits.argmax(1)[0]).double().mean() > 0.98 and len(labels.unique()) > 2
+def test_sizes_that_are_not_exported_are_refused(model):
+    with pytest.raises(UserError, match='64×66'):
+        WholeNetwork.folded(model, (64, 66))

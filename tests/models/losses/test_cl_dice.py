@@ -4,28 +4,20 @@ import numpy as np
 import pytest
 import torch
 from mmseg.registry import MODELS
+from scipy import ndimage
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.losses import CLDiceLoss
 from bhvit_seg.models.losses.cl_dice import soft_skeleton
-
-CROSS = [(0, 0), (0, 1), (1, 0), (0, -1), (-1, 0)]
-SQUARE = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
-
-
-def pool(image, offsets, reduce):
-    height, width = image.shape
-    return np.array([[reduce(image[row + i, column + j] for i, j in offsets
-                             if 0 <= row + i < height and 0 <= column + j < width)
-                      for column in range(width)] for row in range(height)])
 
 
 def plain_skeleton(image, iterations):
     """Algorithm 1 of the paper."""
     skeleton = np.zeros_like(image)
     for _ in range(iterations + 1):
-        eroded = pool(image, CROSS, min)
-        thin = np.maximum(image - pool(eroded, SQUARE, max), 0)
+        eroded = ndimage.minimum_filter(
+            image, footprint=ndimage.generate_binary_structure(2, 1), mode='nearest')
+        thin = np.maximum(image - ndimage.maximum_filter(eroded, 3, mode='nearest'), 0)
         skeleton, image = skeleton + (1 - skeleton) * thin, eroded
     return skeleton
 

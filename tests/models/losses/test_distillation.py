@@ -70,12 +70,9 @@ def test_what_stands_at_ignored_pixels_is_without_effect(batch):
     assert torch.equal(before, after) and student.grad.isfinite().all()
 
 
-def test_other_classes_and_sizes_are_named(batch):
-    student, teacher, label = batch
-    with pytest.raises(UserError, match='2 classes, the student 3'):
-        PixelDistillationLoss()(student, teacher[:, :2], label)
-    with pytest.raises(UserError, match="3×5 pixels.*student's 4×5"):
-        PixelDistillationLoss()(student, teacher[:, :, 1:], label)
+def test_wrong_arguments_are_named():
+    with pytest.raises(UserError, match=r'in_index=\[2, 3\], student_channels=\[512\]'):
+        FeatureDistillationLoss(in_index=[2, 3])
     with pytest.raises(UserError, match='temperature=0'):
         PixelDistillationLoss(temperature=0)
 
@@ -107,18 +104,3 @@ def test_unequal_channels_get_an_adapter_that_learns():
     loss(maps(4, 6), maps(4, 10), torch.zeros(2, 8, 12)).backward()
     assert all(p.grad.abs().sum() > 0 for p in loss.parameters())
     assert not list(FeatureDistillationLoss().parameters())
-
-
-@pytest.mark.parametrize('student, teacher, message', [
-    (maps(4), maps(4, 6), 'map 1, but the student has 1 maps'),
-    (maps(4, 6), maps(4), 'map 1, but the teacher has 1 maps'),
-    (maps(4, 5), maps(4, 6), 'map 1 of the student has 5 channels, .*student_channels says 6'),
-    (maps(4, 6), maps(4, 7), 'map 1 of the teacher has 7 channels, .*teacher_channels says 6'),
-    (maps(4, 6), maps(4, 6, size=(4, 6)), 'teacher is 4×6 .*student 2×3'),
-])
-def test_maps_that_do_not_fit_are_named(student, teacher, message):
-    loss = FeatureDistillationLoss([1], [6], [6])
-    with pytest.raises(UserError, match=message):
-        loss(student, teacher, torch.zeros(2, 4, 6))
-    with pytest.raises(UserError, match=r'in_index=\[2, 3\], student_channels=\[512\]'):
-        FeatureDistillationLoss(in_index=[2, 3])

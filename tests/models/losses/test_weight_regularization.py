@@ -29,7 +29,3 @@ def test_value_is_the_mean_of_layer_means_and_gradient_points_to_plus_minus_one(
     assert layers[0].weight.grad.flatten().tolist() == pytest.approx([-each, -each, 0, each])
     assert layers[2].weight.grad.item() == pytest.approx(0.25)
     assert layers[1].weight.grad is None
-
-
-def test_a_model_without_binary_layers_has_none():
-    assert WeightRegularizationLoss()(nn.Linear(2, 2)) is None

@@ -226,21 +226,6 @@ def test_teachers_that_do_not_fit_are_named_before_training(teacher, changed, me
     assert '\n' not in str(error.value)
 
 
-def test_a_config_file_is_read_or_named(teacher, tmp_path):
-    """The preprocessor may stand inside the model or beside it."""
-    model = teacher['config'].to_dict()
-    beside = model.pop('data_preprocessor')
-    path = tmp_path / 'twin.py'
-    path.write_text(f'model = {model!r}\ndata_preprocessor = {beside!r}')
-    distilled({**teacher, 'config': str(path)}).init_weights()
-    for text, message in (('a = 1', 'has no model'), ('a = (', 'cannot be read'), (
-            f'model = {model!r}\ndata_preprocessor = {dict(beside, mean=[0.] * 3)!r}',
-            'normalised otherwise')):
-        path.write_text(text)
-        with pytest.raises(UserError, match=message):
-            distilled({**teacher, 'config': str(path)}).init_weights()
-
-
 @pytest.mark.parametrize('arguments, message', [
     (dict(distillation_weight=1.2), r'distillation_weight is 1\.2'),
     (dict(teacher=dict(config='a.py')), 'teacher has config: give its config and its checkpoint'),
@@ -265,20 +250,6 @@ def test_weights_that_leave_nothing_for_the_labels_are_refused(teacher):
     assert not said
     runner.hooks = [TrainingStagesHook(0.4, 0.9)]
     WeightRegularizationHook(weight=0.1, begin=0.9).before_train(runner)
-    assert '0.9 of training' in (warning := said.pop()) and 'no effect' in warning
-
-
-def test_a_teacher_of_a_fixed_size_is_named(tmp_path, batch):
-    config = plain(binary=False)
-    config.backbone = dict(
-        type='BEiT', img_size=(64, 64), patch_size=16, embed_dims=8, num_layers=1, num_heads=2,
-        out_indices=(0,), qv_bias=True, init_values=0.1)
-    config.decode_head = dict(type='FCNHead', in_channels=8, channels=8, num_convs=1,
-                              num_classes=3, norm_cfg=dict(type='BN'), in_index=0)
-    student = distilled(saved_teacher(tmp_path, config)).train()
-    with pytest.raises(UserError, match=r'teacher.pth fails on images of 32×64 pixels') as error:
-        student(*batch, mode='loss')
-    assert '\n' not in str(error.value)
 
 
 def test_classes_of_the_teacher_are_those_of_the_training_set(tmp_path, teacher):
@@ -313,8 +284,6 @@ def test_any_segmentor_of_mmseg_teaches(tmp_path, batch):
         type='FeatureDistillationLoss', in_index=[0], student_channels=[8],
         teacher_channels=[16])).train()
     assert isinstance(student, DistillationSegmentor)
-    with pytest.raises(UserError, match='map 0 of the teacher is 16×32'):
-        student(*batch, mode='loss')
     student.feature_loss = None
     losses = student(*batch, mode='loss')
     assert losses['loss_distillation'].isfinite()

@@ -1,27 +1,21 @@
 """Centre lines of shapes whose centre lines are known: lines made wide, drawn by GDAL."""
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np
+import pyogrio
 import pytest
+import shapely
 from raster.layers import COLOURS, SUFFIXES, UTM, read
-from raster.rasters import NODATA, write_map
+from raster.rasters import write_map
+from rasterio.features import rasterize
+from rasterio.transform import Affine
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.raster.opening import open_raster
 from bhvit_seg.raster.vector import skeletons
 from bhvit_seg.raster.vector.centerlines import centerlines_path, write_centerlines
 from bhvit_seg.raster.vector.vectors import write_vectors
-
-pytest.importorskip('rasterio')
-pyogrio = pytest.importorskip('pyogrio')
-shapely = pytest.importorskip('shapely')
-pytest.importorskip('skimage.morphology')
-
-from rasterio.features import rasterize  # noqa: E402
-from rasterio.transform import Affine  # noqa: E402
 
 ROAD = 1
 
@@ -129,21 +123,6 @@ def test_seams_of_tiles_leave_no_trace(trace, monkeypatch, shift):
     assert shapely.equals_exact(shapely.normalize(whole), shapely.normalize(tiles)).all()
 
 
-@pytest.mark.parametrize('width', [12, 16])
-def test_what_is_wider_than_tiles_overlap_stays_connected(trace, monkeypatch, width):
-    monkeypatch.setattr(skeletons, 'TILE', 64)
-    monkeypatch.setattr(skeletons, 'HALO', 8)
-    monkeypatch.setattr(skeletons, 'USUAL_WIDTH', 1000)
-    y = np.arange(-50, 650)
-    line = np.stack([150 + 40 * np.sin(y / 50), y], axis=1)
-    ids = roads((600, 300), width, line)
-    lines, _ = trace(ids)
-    truth = shapely.intersection(shapely.LineString(line), shapely.box(0, 0, 300, 600))
-    assert len(lines) == 1
-    assert shapely.length(lines[0]) == pytest.approx(truth.length, rel=0.02)
-    assert distance(lines, truth) < width / 2
-
-
 @pytest.mark.parametrize('line', [
     [(-50, 90), (450, 90)], [(-50, 60), (450, 140)], [(130, -50), (180, 250)],
     [(-50, 0), (450, 170)]])
@@ -243,15 +222,6 @@ def test_lines_stand_beside_the_polygons(tmp_path, suffix):
         assert sorted(pyogrio.list_layers(out)[:, 0]) == ['centerlines', 'polygons']
         assert len(read(out, 'centerlines')[1]) == 1
         assert len(read(out, 'polygons')[1]) == 3
-
-
-@pytest.mark.parametrize('fill', [0, ROAD, NODATA])
-def test_nothing_to_write_is_an_empty_layer(tmp_path, fill):
-    labels, out = write_map(tmp_path / 'map.tif', np.full((20, 30), fill), **UTM), (
-        tmp_path / 'map.gpkg')
-    result = write_centerlines(labels, out, ['road'])
-    assert result == {'counts': {'road': 0}, 'lengths': {'road': 0}}
-    assert len(read(out)[1]) == 0
 
 
 def test_what_is_refused(tmp_path, monkeypatch):

@@ -6,7 +6,10 @@ import subprocess
 import sys
 
 import numpy as np
+import pyogrio
 import pytest
+import rasterio
+import shapely
 from raster.layers import (
     COLOURS,
     SUFFIXES,
@@ -19,18 +22,13 @@ from raster.layers import (
     write_project,
 )
 from raster.rasters import NAMES, NODATA, write_map
+from rasterio.control import GroundControlPoint
+from rasterio.transform import Affine
+from rasterio.warp import transform as warp
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.raster.vector.centerlines import write_centerlines
 from bhvit_seg.raster.vector.vectors import write_vectors
-
-rasterio = pytest.importorskip('rasterio')
-pyogrio = pytest.importorskip('pyogrio')
-shapely = pytest.importorskip('shapely')
-
-from rasterio.control import GroundControlPoint  # noqa: E402
-from rasterio.transform import Affine  # noqa: E402
-from rasterio.warp import transform as warp  # noqa: E402
 
 
 @pytest.mark.parametrize('suffix', SUFFIXES)
@@ -66,19 +64,16 @@ POINTS = [GroundControlPoint(row, column, 10 + column / 100, 50 - row / 100)
           for row, column in ((0, 0), (0, 120), (90, 0), (90, 120))]
 
 
-@pytest.mark.parametrize('profile, message', [
-    ({}, 'no CRS'), ({'transform': Affine(2, 0, 7, 0, -2, 50)}, 'no CRS'),
-    ({'crs': 'EPSG:4326'}, 'a CRS without a transform'),
-    ({'crs': 'EPSG:32633'}, 'a CRS without a transform'),
-    ({'gcps': POINTS, 'crs': 'EPSG:4326'}, 'ground control points only, .*gdalwarp'),
-    ({'crs': 'LOCAL_CS["site",UNIT["metre",1]]', 'transform': Affine(3, 0, 5, 0, -3, 0)},
-     'a local CRS'),
-    ({'crs': 'EPSG:3031', 'transform': Affine(90, 0, -4e3, 0, -90, 1e3)}, 'a pole')])
-def test_geojson_of_no_place_on_earth_is_refused(tmp_path, profile, message):
+@pytest.mark.parametrize('profile', [
+    {}, {'transform': Affine(2, 0, 7, 0, -2, 50)}, {'crs': 'EPSG:4326'}, {'crs': 'EPSG:32633'},
+    {'gcps': POINTS, 'crs': 'EPSG:4326'},
+    {'crs': 'LOCAL_CS["site",UNIT["metre",1]]', 'transform': Affine(3, 0, 5, 0, -3, 0)},
+    {'crs': 'EPSG:3031', 'transform': Affine(90, 0, -4e3, 0, -90, 1e3)}])
+def test_geojson_of_no_place_on_earth_is_refused(tmp_path, profile):
     labels = write_map(tmp_path / 'map.tif', blobs(), **profile)
-    with pytest.raises(UserError, match=f'map.tif has {message}.*map.geojson.* .gpkg or .fgb'):
+    with pytest.raises(UserError, match='map.tif cannot .*map.geojson.* .gpkg or .fgb'):
         write_vectors(labels, tmp_path / 'map.geojson')
-    with pytest.raises(UserError, match=f'map.tif has {message}.*map_centerlines.geojson'):
+    with pytest.raises(UserError, match='map.tif cannot .*map_centerlines.geojson'):
         write_centerlines(labels, tmp_path / 'map.geojson', ['road'])
     assert [path.name for path in tmp_path.iterdir()] == ['map.tif']
 

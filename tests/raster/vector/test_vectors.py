@@ -1,22 +1,18 @@
 """Polygons of label rasters, read back by pyogrio and drawn again by GDAL."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
+import shapely
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from raster.layers import UTM, blobs, count_regions, draw, read
 from raster.rasters import NAMES, NODATA, write_map
+from rasterio.transform import Affine
+from skimage import measure
 
 from bhvit_seg.raster.vector import features_io
 from bhvit_seg.raster.vector.vectors import write_vectors
-
-shapely = pytest.importorskip('shapely')
-measure = pytest.importorskip('skimage.measure')
-
-from rasterio.transform import Affine  # noqa: E402
 
 
 def shared_edges(polygons: np.ndarray, ids: np.ndarray) -> float:

@@ -2,13 +2,15 @@
 
 import pytest
 
-from bhvit_seg.errors import UserError
-from bhvit_seg.training.hooks import (
+from benchmarks.hooks import (
     BatchNormReestimationHook,
     OscillationFreezingHook,
+    WeightStatisticsHook,
+)
+from bhvit_seg.errors import UserError
+from bhvit_seg.training.hooks import (
     TrainingStagesHook,
     WeightRegularizationHook,
-    WeightStatisticsHook,
 )
 
 

@@ -8,35 +8,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.hooks import Hook
-from mmengine.model import BaseModel, MMDistributedDataParallel
-from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.utils.data import DataLoader
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.models.layers import BinaryLinear
-from bhvit_seg.training.hooks import OscillationFreezingHook, TrainingStagesHook
+from bhvit_seg.training.hooks import TrainingStagesHook
 
 from . import toy
 
 ITERATIONS = 10
-
-
-class Toy(BaseModel):
-    """A binary and a real layer; notes what it was like when it was called."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.binary, self.real = BinaryLinear(4, 4), nn.Linear(4, 1)
-        self.calls = []
-
-    def forward(self, inputs, data_samples=None, mode='tensor'):
-        self.calls.append((mode, self.binary.binarize_weights))
-        inputs = torch.stack(list(inputs)) if isinstance(inputs, list) else inputs
-        out = self.real(self.binary(inputs))
-        return dict(loss_toy=(out - 3).square().mean()) if mode == 'loss' else [out]
 
 
 class Record(toy.Record):
@@ -46,7 +26,7 @@ class Record(toy.Record):
         self.at_clipping, clip = [], runner.optim_wrapper._clip_grad
 
         def look_and_clip():
-            self.at_clipping.append(bool(runner.model.binary.weight.grad.any()))
+            self.at_clipping.append(bool(runner.model.first.weight.grad.any()))
             clip()
 
         runner.optim_wrapper._clip_grad = look_and_clip
@@ -62,8 +42,11 @@ class Nothing(BaseMetric):
 
 
 def train(work_dir, hook, optimizer=None, val_interval=1000, hooks=(), **wrapper):
-    record, model = Record(), Toy()
-    inputs = [torch.randn(4) for _ in range(8)]
+    record, model = Record(), toy.Toy()
+    model.calls = []
+    model.register_forward_pre_hook(lambda _, args, given: model.calls.append(
+        (given['mode'], model.first.binarize_weights)), with_kwargs=True)
+    inputs = [torch.randn(6) for _ in range(8)]
     validation = dict(
         val_dataloader=DataLoader([dict(inputs=value) for value in inputs], batch_size=8),
         val_cfg=dict(type='ValLoop'), val_evaluator=Evaluator(Nothing())
@@ -83,7 +66,7 @@ def test_weights_become_binary_at_their_share_and_are_for_validation(tmp_path, b
                for mode in ('loss', 'predict')}
     assert of_mode == {'loss': [i >= first_binary for i in range(ITERATIONS)],
                        'predict': [True] * 4}
-    assert model.binary.binarize_weights
+    assert model.first.binarize_weights
 
 
 @pytest.mark.parametrize('optimizer', [
@@ -92,28 +75,12 @@ def test_weights_become_binary_at_their_share_and_are_for_validation(tmp_path, b
 def test_latent_weights_are_frozen_in_the_end(tmp_path, optimizer):
     _, record = train(tmp_path, TrainingStagesHook(0.2, 0.6), optimizer,
                       clip_grad=dict(max_norm=0.1))
-    latent = [weights['binary.weight'] for weights in record.weights]
-    real = [weights['real.weight'] for weights in record.weights]
+    latent, real = ([weights[f'{name}.weight'] for weights in record.weights]
+                    for name in ('first', 'last'))
     for i in range(1, ITERATIONS):
         assert torch.equal(latent[i], latent[i - 1]) == (i >= 6), i
         assert not torch.equal(real[i], real[i - 1]), i
     assert record.at_clipping == [True] * 6 + [False] * 4
-
-
-def test_weights_are_frozen_in_a_wrapped_model(tmp_path):
-    with toy.group_of_one(tmp_path):
-        wrapped = MMDistributedDataParallel(Toy())
-        optimizer = OptimWrapper(torch.optim.AdamW(wrapped.parameters(), 0.1, weight_decay=0.2))
-        runner = SimpleNamespace(model=wrapped, optim_wrapper=optimizer, iter=0, max_iters=4,
-                                 hooks=[], logger=SimpleNamespace(info=lambda text: None))
-        hook, latent, real = TrainingStagesHook(0., 0.5), [], []
-        for runner.iter in range(4):
-            hook.before_train_iter(runner, runner.iter)
-            wrapped.train_step(dict(inputs=torch.randn(2, 4)), optimizer)
-            latent.append(wrapped.module.binary.weight.detach().clone())
-            real.append(wrapped.module.real.weight.detach().clone())
-        assert [torch.equal(a, b) for a, b in zip(latent, latent[1:])] == [False, True, True]
-        assert not any(torch.equal(a, b) for a, b in zip(real, real[1:]))
 
 
 # Moments of latent weights stay when these are frozen.
@@ -123,23 +90,6 @@ def test_weights_are_frozen_in_a_wrapped_model(tmp_path):
 def test_moments_are_reset_with_binary_weights(tmp_path, begins, steps):
     _, record = train(tmp_path, TrainingStagesHook(*begins))
     assert record.steps == steps
-
-
-def test_no_further_weight_freezes_once_all_are_frozen(tmp_path):
-    class Nudge(Hook):
-        priority = 'VERY_HIGH'
-
-        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-            if runner.iter < 5:
-                with torch.no_grad():
-                    runner.model.binary.weight[0] *= -1
-
-    # The window is full while the weights are frozen.
-    _, record = train(tmp_path, TrainingStagesHook(0., 0.5), hooks=[
-        Nudge(), OscillationFreezingHook(threshold=(0., 0.), begin=0., window=7)])
-    latent = [weights['binary.weight'] for weights in record.weights]
-    assert all(torch.equal(latent[i], latent[5]) for i in range(5, ITERATIONS))
-    assert not torch.equal(latent[3], latent[4])
 
 
 def test_decay_of_latent_weights_depends_on_the_stage(tmp_path):

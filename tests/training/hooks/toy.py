@@ -1,7 +1,5 @@
 """A network so small that what hooks do to it can be computed by hand, and how it is trained."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import itertools

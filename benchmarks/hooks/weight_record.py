@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bhvit_seg.fileio import write_atomically, write_text
+from bhvit_seg.fileio import write_text
+from bhvit_seg.training.imitation import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,18 +48,6 @@ class WeightRecord:
 
     def write(self, work_dir: str | Path) -> None:
         write_text(Path(work_dir) / FILE, json.dumps(asdict(self), separators=(',', ':')) + '\n')
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of a size in inches, outside of any window system."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=110, layout='constrained')
-
-
-def save_figure(figure: Figure, path: str | Path) -> None:
-    with write_atomically(path) as partial:
-        figure.savefig(partial)
 
 
 def draw_histogram(axis: Axes, record: WeightRecord, colour: str = COLOURS[0]) -> None:

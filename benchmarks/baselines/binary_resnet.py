@@ -22,9 +22,8 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from bhvit_seg.errors import UserError
-
-from ..layers import BinaryConv2d, RPReLU
-from .common import Backbone, check_choice
+from bhvit_seg.models.backbones.common import Backbone, check_choice
+from bhvit_seg.models.layers import BinaryConv2d, RPReLU
 
 
 class Recipe(NamedTuple):

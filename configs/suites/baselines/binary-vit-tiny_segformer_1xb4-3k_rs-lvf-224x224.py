@@ -1,4 +1,5 @@
-_base_ = '../bhvit/bhvit-tiny_segformer_1xb4-3k_dubai-224x224.py'
+_base_ = '../../bhvit/bhvit-tiny_segformer_1xb4-3k_rs-lvf-224x224.py'
+custom_imports = dict(imports=['bhvit_seg.modules', 'benchmarks.baselines'])
 
 # Larger images go in windows of the size trained on, as is usual for a plain ViT.
 model = dict(

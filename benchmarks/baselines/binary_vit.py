@@ -16,13 +16,17 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from bhvit_seg.errors import UserError
-
-from ..embeddings import PatchEmbedding
-from ..layers import BinaryProjection, build_token_norm, normalize, shift_and_binarize
-from ..quantizers import BooleanAttentionQuantizer
-from ..token_mixers import attend
-from ..tokens import MapShape
-from .common import Backbone
+from bhvit_seg.models.backbones.common import Backbone
+from bhvit_seg.models.embeddings import PatchEmbedding
+from bhvit_seg.models.layers import (
+    BinaryProjection,
+    build_token_norm,
+    normalize,
+    shift_and_binarize,
+)
+from bhvit_seg.models.quantizers import BooleanAttentionQuantizer
+from bhvit_seg.models.token_mixers import attend
+from bhvit_seg.models.tokens import MapShape
 
 STRIDES = (4, 8, 16, 32)
 PATCH = 16

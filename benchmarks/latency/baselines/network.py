@@ -1,6 +1,7 @@
-"""Small full-precision networks that a user would pick instead, for images of one size.
+"""Whole segmentors for images of one size: the trained one, folded, and others.
 
-Random weights affect neither latency nor agreement of exports.
+These are small full-precision networks that a user would pick instead. Random weights affect
+neither latency nor agreement of exports.
 """
 
 from __future__ import annotations
@@ -11,22 +12,27 @@ import bhvit_seg.models  # noqa: F401  isort: skip
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmseg.models import EncoderDecoder
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from .folded import Pixels
+from bhvit_seg.errors import UserError
+from bhvit_seg.native.onnx_network import Pixels, fold_for_runtimes
+
 from .labels import Labels, center_classes
 
+# The last stage's map then has a side of 2 or more, from which the stencil wraps around.
+SMALLEST = 36
 PARTS = Path(__file__).resolve().parents[3] / 'configs' / '_base_' / 'models'
 
 
-class OtherNetwork(nn.Module):
-    """A whole segmentor for images of one size.
+class WholeNetwork(nn.Module):
+    """From images to labels.
 
     Args:
         backbone: Its backbone.
         head: Its decode head.
-        pixels: The preprocessing; its length is the number of channels.
+        pixels: The preprocessing.
         size: Height and width of images.
         image: An image in which all classes are to occur, for random weights.
     """
@@ -34,10 +40,7 @@ class OtherNetwork(nn.Module):
     def __init__(self, backbone: nn.Module, head: nn.Module, pixels: Pixels,
                  size: tuple[int, int], image: np.ndarray | None = None) -> None:
         super().__init__()
-        self.backbone, self.head = backbone, head
-        self.order = pixels.order
-        self.register_buffer('mean', pixels.mean.float())
-        self.register_buffer('scale', (1 / pixels.std).float())
+        self.backbone, self.head, self.pixels = backbone, head, pixels
         self.eval().requires_grad_(False)
         logits = self.logits(torch.zeros(*size, len(pixels.order), dtype=torch.uint8)
                              if image is None else torch.from_numpy(image))
@@ -47,7 +50,17 @@ class OtherNetwork(nn.Module):
                              self.head.align_corners).float().eval().requires_grad_(False)
 
     @classmethod
-    def random(cls, name: str, classes: int, pixels: Pixels, image: np.ndarray) -> OtherNetwork:
+    def folded(cls, model: EncoderDecoder, size: tuple[int, int]) -> WholeNetwork:
+        """Take a trained segmentor; a UserError if the size is no multiple of 4, from 36 on."""
+        if any(length % 4 or length < SMALLEST for length in size):
+            raise UserError(f'the size {size[0]}×{size[1]} is not a multiple of 4, at least '
+                            f'{SMALLEST}, in height and width: baselines are exported for such '
+                            'sizes only')
+        folded = fold_for_runtimes(model)
+        return cls(folded.backbone, folded.decode_head, Pixels(model), size)
+
+    @classmethod
+    def random(cls, name: str, classes: int, pixels: Pixels, image: np.ndarray) -> WholeNetwork:
         """Build the network of a file in ``configs/_base_/models`` with random weights."""
         network, = Config.fromfile(str(PARTS / f'{name}.py')).values()
         backbone = {**network.backbone, 'init_cfg': None}
@@ -64,8 +77,7 @@ class OtherNetwork(nn.Module):
 
     def logits(self, image: Tensor) -> Tensor:
         """Map an image ``(H, W, C)``, RGB, to logits ``(1, classes, H/4, W/4)``."""
-        channels = image.permute(2, 0, 1)[self.order].to(self.mean.dtype)
-        return self.head(self.backbone(((channels - self.mean) * self.scale).unsqueeze(0)))
+        return self.head(self.backbone(self.pixels(image.permute(2, 0, 1)).unsqueeze(0)))
 
     def forward(self, image: Tensor) -> Tensor:
         """Map an image ``(H, W, C)``, RGB, to labels ``(H, W)``, uint8."""

@@ -3,21 +3,20 @@
 That a resumed run records what an uninterrupted one does is in tests/training/test_recipe.py.
 """
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
 import pytest
 import torch
+from training.hooks.toy import SCALE, Script, Toy, script, train
 
-from bhvit_seg.models.quantizers import binarize_weight
-from bhvit_seg.models.weights import load_checkpoint_safely
-from bhvit_seg.training.hooks import WeightStatisticsHook
-from bhvit_seg.training.hooks.weight_record import FILE, SIDE
-from bhvit_seg.training.hooks.weight_statistics import PICTURE, bin_width, count_bins, positive
-
-from .toy import SCALE, Script, Toy, script, train
+from benchmarks.hooks.weight_record import FILE, SIDE
+from benchmarks.hooks.weight_statistics import (
+    PICTURE,
+    WeightStatisticsHook,
+    bin_width,
+    count_bins,
+)
 
 ITERATIONS, INTERVAL, NEAR = 12, 3, SCALE / 4
 SIZES = {'first': 30, 'second': 15}
@@ -77,32 +76,6 @@ def test_record_log_and_picture_are_those_of_the_weights(tmp_path):
             for (layer, size), count in zip(SIZES.items(), counts):
                 assert line[f'{name}/{layer}'] == pytest.approx(count / size)
     assert (tmp_path / PICTURE).read_bytes().startswith(b'\x89PNG')
-
-
-def test_record_begins_anew_with_other_settings_and_with_given_weights(tmp_path):
-    train(tmp_path / 'old', 8, [Script(WALK), statistics()])
-    checkpoint = str(tmp_path / 'old' / 'iter_8.pth')
-    train(tmp_path / 'weights', 3, [Script(WALK), statistics()], load_from=checkpoint)
-    look, = record_of(tmp_path / 'weights')['looks']
-    moved = [(centred(WALK[2][n]) >= 0) != (centred(WALK[7][n]) >= 0) for n in SIZES]
-    assert look['flipped'] == [int(flips.sum()) for flips in moved]
-    train(tmp_path / 'other', ITERATIONS, [Script(WALK), statistics(near_zero=0.5)], resume=True,
-          load_from=checkpoint)
-    assert [look['iteration'] for look in record_of(tmp_path / 'other')['looks']] == [9, 12]
-
-
-def test_a_model_without_binary_layers_trains_without_it(tmp_path):
-    train(tmp_path, 4, [statistics()], model=Toy(binary=False))
-    assert not (tmp_path / FILE).exists()
-    assert 'weight_statistics' not in load_checkpoint_safely(tmp_path / 'iter_4.pth')
-
-
-@pytest.mark.parametrize('weight', [
-    *(torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 0.5
-      for shape in [(3, 5), (4, 2, 3, 3), (1, 1)]),
-    torch.tensor([[1.0, 2.0, 3.0]])], ids=['matrix', 'kernels', 'one', 'on-threshold'])
-def test_signs_are_those_of_the_binarized_weights(weight):
-    assert torch.equal(positive(weight), binarize_weight(weight).flatten(1) >= 0)
 
 
 def test_bins_have_exact_edges_and_hold_what_lies_beyond():

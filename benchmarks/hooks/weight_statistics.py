@@ -14,9 +14,10 @@ from torch import Tensor
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.layers import latent_weights
+from bhvit_seg.training.imitation import save_figure
 from bhvit_seg.training.runner import model_of
 
-from .weight_record import SIDE, WeightRecord, save_figure, training_figure
+from .weight_record import SIDE, WeightRecord, training_figure
 
 STATE = 'weight_statistics'
 PICTURE = 'weight_statistics.png'

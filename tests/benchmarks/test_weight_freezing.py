@@ -11,12 +11,10 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training.hooks.toy import SCALE, Record, Script, script, train
 
+from benchmarks.hooks.weight_freezing import OscillationFreezingHook, WatchedWeight
 from bhvit_seg.models.weights import load_checkpoint_safely
-from bhvit_seg.training.hooks import OscillationFreezingHook, TrainingStagesHook
-from bhvit_seg.training.hooks.weight_freezing import WatchedWeight
-
-from .toy import SCALE, Record, Script, Toy, script, train
 
 ITERATIONS = 40
 NAMES = ('first', 'second')
@@ -56,42 +54,6 @@ def test_what_flips_often_is_frozen_at_its_usual_sign(seed, limit):
     assert not watched.flips.any() and not watched.votes.any()
 
 
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 999), shape=st.sampled_from([(4, 7), (3, 2, 3, 3), (2, 2)]),
-       size=st.sampled_from([1e-4, 1.0, 30.0]))
-def test_frozen_weights_keep_sign_and_distance_wherever_the_others_go(seed, shape, size):
-    watched, _ = watched_after(seed, shape)
-    watched.freeze(3)
-    generator = torch.Generator().manual_seed(seed + 1)
-    frozen = watched.frozen.numpy()
-    expected = binary(watched.weight)[frozen]
-    for _ in range(5):
-        moved = watched.weight + torch.randn(shape, generator=generator) * SCALE * size
-        watched.weight.copy_(moved)
-        watched.hold()
-        rows = watched.weight.double().flatten(1).numpy()
-        assert np.array_equal(binary(watched.weight)[frozen], expected)
-        if frozen.any():
-            deviation = (rows - rows.mean(1, keepdims=True))[frozen]
-            np.testing.assert_allclose(deviation, watched.distance.numpy()[frozen], rtol=0,
-                                       atol=1e-6 * SCALE * max(size, 1) + 1e-7)
-        # Those that are free stay where the optimizer put them.
-        assert np.array_equal(rows[~frozen], moved.double().flatten(1).numpy()[~frozen])
-
-
-def test_frozen_weights_stay_frozen_and_nothing_moves_when_nothing_is_picked():
-    watched, _ = watched_after(0)
-    watched.freeze(4)
-    first = watched.frozen.clone()
-    assert first.any() and not first.all()
-    before = watched.weight.clone()
-    watched.freeze(1)
-    assert torch.equal(watched.weight, before) and torch.equal(watched.frozen, first)
-    watched.flips[~first] = 9
-    watched.freeze(1)
-    assert watched.frozen[first].all() and watched.frozen.sum() == first.numel() - len(first)
-
-
 def freezing(**changes) -> OscillationFreezingHook:
     return OscillationFreezingHook(**{'threshold': (0.3, 0.1), 'begin': 0.2, 'window': 8,
                                       **changes})
@@ -124,16 +86,3 @@ def test_training_freezes_after_each_window(tmp_path):
     # From given weights counting begins again.
     train(tmp_path / 'new', 4, [freezing(begin=1)], load_from=str(tmp_path / 'iter_40.pth'))
     assert state_of(tmp_path / 'new', 4) is None
-
-
-def test_accumulated_gradients_count_as_one_step(tmp_path):
-    wrapper = dict(type='OptimWrapper', accumulative_counts=4, optimizer=dict(type='SGD', lr=0.0))
-    train(tmp_path, 12, [freezing(begin=0)], optimizer=wrapper)
-    assert state_of(tmp_path, 12)['steps'] == 3
-
-
-def test_real_weights_and_models_without_binary_layers_are_not_watched(tmp_path):
-    train(tmp_path, 12, [TrainingStagesHook(0.5, 1.0), freezing(begin=0)])
-    assert state_of(tmp_path, 4) is None and state_of(tmp_path, 12)['steps'] == 5
-    train(tmp_path / 'twin', 4, [freezing(begin=0)], model=Toy(binary=False))
-    assert state_of(tmp_path / 'twin', 4) is None

@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from mmengine.model import BaseModel
 from torch import nn
 from torch.utils.data import DataLoader
 
+from benchmarks.hooks.batch_norm_reestimation import reestimate
 from bhvit_seg.models.weights import load_checkpoint_safely
-from bhvit_seg.training.hooks.batch_norm_reestimation import reestimate
 from bhvit_seg.training.loops import SeekableSampler
 from bhvit_seg.training.train import train
 
@@ -82,28 +81,10 @@ def test_statistics_are_averages_through_the_network_as_it_is(mode):
     assert not net.kept.training
 
 
-def estimate_share(rank, folder):
-    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/group', rank=rank,
-                                         world_size=2)
-    net = Net().train()
-    reestimate(net, batches(4)[rank::2])
-    torch.save(net.state_dict(), folder / f'{rank}.pth')
-    torch.distributed.destroy_process_group()
-
-
-def test_processes_share_the_batches(tmp_path):
-    mp.start_processes(estimate_share, (tmp_path,), 2, start_method='fork')
-    net = Net()
-    for rank in range(2):
-        net.load_state_dict(torch.load(tmp_path / f'{rank}.pth'))
-        assert_statistics(net, batches(4))
-
-
 SHORT = ('train_cfg.update(max_iters=4)', 'val_cfg = None', 'val_dataloader = None',
          'val_evaluator = None')
 HOOK = ("default_hooks.update(reestimation=dict(type='BatchNormReestimationHook', "
         f'num_batches={BATCHES}))')
-STOCK = "train_cfg.update(type='IterBasedTrainLoop')"
 AVERAGE = "custom_hooks = [dict(type='EMAHook', momentum=0.5, update_buffers={})]"
 # The tiny experiment with binary layers, whose weights are real throughout the training.
 STAGES = ("custom_hooks = [dict(type='TrainingStagesHook', weights_begin=1., rest_begin=1.)]\n"
@@ -121,8 +102,8 @@ def following(runner):
     return DataLoader(loader.dataset, batch_size=2, sampler=keys, collate_fn=loader.collate_fn)
 
 
-@pytest.mark.parametrize('line', ['', STOCK, AVERAGE.format(False), AVERAGE.format(True), STAGES],
-                         ids=['resumable', 'stock', 'average', 'average-of-buffers', 'stages'])
+@pytest.mark.parametrize('line', ['', AVERAGE.format(False), AVERAGE.format(True), STAGES],
+                         ids=['resumable', 'average', 'average-of-buffers', 'stages'])
 def test_last_checkpoint_has_statistics_of_the_batches_that_follow(line, tiny_config, tmp_path):
     without = train(tiny_config(*SHORT, line), work_dir=tmp_path / 'without')
     runner = train(tiny_config(*SHORT, line, HOOK), work_dir=tmp_path / 'with')
@@ -131,8 +112,6 @@ def test_last_checkpoint_has_statistics_of_the_batches_that_follow(line, tiny_co
     estimated = {name for name in got if 'running_' in name}
     assert estimated and all(torch.equal(got[name], value) for name, value in plain.items()
                              if name not in estimated and 'tracked' not in name)
-    if line == STOCK:  # whose batches are not known here
-        return
     model = without.model
     model.load_state_dict(plain)
     assert reestimate(model, following(runner)) == len(estimated) // 2

@@ -1,0 +1,41 @@
+"""Progress of long work: on a terminal a line that is rewritten, elsewhere one every minute."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+
+class WorkProgress:
+    """Shows progress, speed and remaining time; a context manager."""
+
+    def __init__(self, title: str, total: int, unit: str = 'windows') -> None:
+        self._title, self._total, self._unit = title, total, unit
+        self._done = 0
+        self._start = self._last_line = time.monotonic()
+        self._rewrites = sys.stderr.isatty()
+        self._pause = 0.2 if self._rewrites else 60  # seconds between lines
+
+    def __enter__(self) -> WorkProgress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._rewrites and self._last_line > self._start:
+            print(file=sys.stderr)
+
+    def add(self, count: int) -> None:
+        """Add ``count`` finished units."""
+        self._done += count
+        now = time.monotonic()
+        if now - self._last_line < self._pause:
+            return
+        self._last_line = now
+        speed = max(self._done, 1e-9) / max(now - self._start, 1e-9)
+        left = (self._total - self._done) / speed
+        line = (f'{self._title}: {self._done} of {self._total} {self._unit}, '
+                f'{speed:.1f} {self._unit}/s, {left / 60:.0f} min left')
+        print(f'\r{line}\x1b[K' if self._rewrites else line, end='' if self._rewrites else '\n',
+              file=sys.stderr, flush=True)
+
+    def set_fraction(self, fraction: float) -> None:
+        self.add(round(fraction * self._total) - self._done)

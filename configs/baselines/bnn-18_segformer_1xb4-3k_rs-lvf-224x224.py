@@ -1,3 +1,0 @@
-_base_ = '../bhvit/bhvit-tiny_segformer_1xb4-3k_rs-lvf-224x224.py'
-
-model = dict(backbone=dict(_delete_=True, type='BinaryResNet', recipe='bnn'))
