@@ -170,7 +170,7 @@ EXTRAS = {
     # Other engines to compare with; tried together.
     'benchmark': [*OPENVINO, 'nncf==3.*', 'matplotlib'],
     'test': [*RASTER, *VECTOR, *DASK, *TEACHER, *ONNX, *OPENVINO, *LOGGERS, 'geodeep',
-             'pystac[validation]', 'pystac-ext-mlm', 'pytest>=7', 'pytest-xdist>=3',
+             'pystac[validation]', 'pystac-ext-mlm', 'pytest>=7', 'pytest-xdist>=3', 'cmake>=3.16',
              'hypothesis', 'matplotlib', 'rio-cogeo', 'ruff==0.17.*', 'clang-format==23.1.*'],
 }
 EXTRAS['dev'] = [*EXTRAS['test'], 'pre-commit']
@@ -194,7 +194,9 @@ setup(
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
     ext_modules=[Extension(
-        'bhvit_seg.native._engine', sources=files_in(CSRC, '*.cc'), depends=files_in(CSRC, '*.h'),
+        'bhvit_seg.native._engine',
+        sources=[path for path in files_in(CSRC, '*.cc') if not path.endswith('c_api.cc')],
+        depends=files_in(CSRC, '*.h'),
         include_dirs=[str(CSRC)], optional=True)],
     cmdclass={'build_ext': BuildEngine, 'build_py': BuildPython},
     zip_safe=False,

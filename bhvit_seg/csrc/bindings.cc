@@ -13,6 +13,9 @@
 #include "dispatch.h"
 #include "error.h"
 #include "model.h"
+#include "random_tensors.h"
+#include "self_test.h"
+#include "tensor_file.h"
 
 namespace py = pybind11;
 
@@ -48,37 +51,31 @@ void without_lock(const Work& work) {
   if (error) std::rethrow_exception(error);
 }
 
-std::pair<const uint8_t*, size_t> bytes_of(const py::bytes& content) {
-  return {reinterpret_cast<const uint8_t*>(PyBytes_AS_STRING(content.ptr())),
-          static_cast<size_t>(PyBytes_GET_SIZE(content.ptr()))};
+// What `make` returns, which it does without the interpreter lock.
+template <typename Make>
+auto made_without_lock(const Make& make) {
+  decltype(make()) made;
+  without_lock([&] { made = make(); });
+  return made;
 }
 
-// Meta data and, by name, type (as in the file), shape and offset of each tensor.
-py::tuple parse(const py::bytes& content, const std::string& path) {
-  const auto [bytes, size] = bytes_of(content);
-  const TensorFile file(bytes, size, path);
+std::unique_ptr<TensorFile> open_file(const py::bytes& path) {
+  return made_without_lock(
+      [name = std::string(path)] { return std::make_unique<TensorFile>(name); });
+}
+
+// By name, the type (as in the file), shape and offset of each tensor.
+py::dict tensors_of(const TensorFile& file) {
   py::dict tensors;
   for (const auto& [name, tensor] : file.tensors())
     tensors[py::str(name)] = py::make_tuple(static_cast<int>(tensor.type),
                                             py::tuple(py::cast(tensor.shape)), tensor.offset);
-  return py::make_tuple(py::bytes(file.meta()), tensors);
+  return tensors;
 }
 
-// A model, and what its file says about it.
-struct Engine {
-  Engine(const TensorFile& file, int threads, const std::string& isa)
-      : model(file, threads, isa), meta(file.meta()) {}
-  Model model;
-  std::string meta;
-};
-
-std::unique_ptr<Engine> load(const py::bytes& content, const std::string& path, int threads,
-                             const std::string& isa) {
-  std::unique_ptr<Engine> engine;
-  without_lock([&, bytes = bytes_of(content)] {
-    engine = std::make_unique<Engine>(TensorFile(bytes.first, bytes.second, path), threads, isa);
-  });
-  return engine;
+std::unique_ptr<Model> load(const Tensors& tensors, int threads, const std::string& isa) {
+  return made_without_lock(
+      [&] { return std::make_unique<Model>(tensors, threads, choose_kernels(isa)); });
 }
 
 Image image_of(const py::array& array, int channels) {
@@ -105,24 +102,24 @@ Image image_of(const py::array& array, int channels) {
   return image;
 }
 
-Array<uint8_t> predict(Engine& engine, const py::array& array) {
-  const Image image = image_of(array, engine.model.architecture().in_channels);
+Array<uint8_t> predict(Model& model, const py::array& array) {
+  const Image image = image_of(array, model.architecture().in_channels);
   Array<uint8_t> labels({image.height, image.width});
   uint8_t* const out = labels.mutable_data();
-  without_lock([&] { engine.model.predict(image, out); });
+  without_lock([&] { model.predict(image, out); });
   return labels;
 }
 
-Array<float> logits(Engine& engine, const py::array& array) {
-  const Architecture& arch = engine.model.architecture();
+Array<float> logits(Model& model, const py::array& array) {
+  const Architecture& arch = model.architecture();
   const Image image = image_of(array, arch.in_channels);
   Array<float> values({arch.classes, div_up(image.height, 4), div_up(image.width, 4)});
   float* const out = values.mutable_data();
-  without_lock([&] { engine.model.logits(image, out); });
+  without_lock([&] { model.logits(image, out); });
   return values;
 }
 
-Array<uint8_t> label(Engine& engine, const Array<float>& logits) {
+Array<uint8_t> label(Model& model, const Array<float>& logits) {
   if (logits.ndim() != 3 || logits.size() == 0 || logits.shape(0) > 256) {
     throw Error("logits are an array of at most 256 classes x height x width");
   }
@@ -131,16 +128,14 @@ Array<uint8_t> label(Engine& engine, const Array<float>& logits) {
   Array<uint8_t> labels({4 * height, 4 * width});
   uint8_t* const out = labels.mutable_data();
   without_lock([&, values = logits.data(), classes = static_cast<int>(logits.shape(0))] {
-    engine.model.label(values, classes, height, width, out);
+    model.label(values, classes, height, width, out);
   });
   return labels;
 }
 
-Profile profile(Engine& engine, const py::array& array) {
-  const Image image = image_of(array, engine.model.architecture().in_channels);
-  Profile profile;
-  without_lock([&] { profile = engine.model.profile(image); });
-  return profile;
+Profile profile(Model& model, const py::array& array) {
+  const Image image = image_of(array, model.architecture().in_channels);
+  return made_without_lock([&] { return model.profile(image); });
 }
 
 // Products a second of one core, binary and float, in loops on registers: (binary, float).
@@ -158,12 +153,10 @@ std::pair<double, double> limits(const std::string& isa) {
     }
     return most;
   };
-  std::pair<double, double> products;
-  without_lock([&] {
-    products = {best([&] { return kernels.busy_count(1 << 20, words); }),
-                best([&] { return kernels.busy_multiply(1 << 20, floats); })};
+  return made_without_lock([&] {
+    return std::make_pair(best([&] { return kernels.busy_count(1 << 20, words); }),
+                          best([&] { return kernels.busy_multiply(1 << 20, floats); }));
   });
-  return products;
 }
 
 }  // namespace
@@ -172,32 +165,62 @@ std::pair<double, double> limits(const std::string& isa) {
 PYBIND11_MODULE(_engine, m) {
   using namespace bhvit;
   m.doc() = "Runs packed segmentors; use bhvit_seg.native.";
-  py::register_exception<Error>(m, "Error", PyExc_ValueError);
+  m.attr("interface") = 2;  // INTERFACE of bhvit_seg/native/engine.py
+  static PyObject* const error = py::exception<Error>(m, "Error", PyExc_ValueError).release().ptr();
+  py::register_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const Error& e) {  // may name a path that is not UTF-8
+      PyErr_SetObject(error,
+                      py::reinterpret_steal<py::object>(PyUnicode_DecodeFSDefault(e.what())).ptr());
+    }
+  });
   m.def("instruction_sets", &instruction_sets, "Those this processor can run, best first.");
   m.def("known_instruction_sets", &known_instruction_sets, "Those of all processors.");
   m.def("limits", &limits, py::arg("isa") = "",
         "Binary and float products a second of one core, at best.");
-  m.def("parse", &parse, py::arg("content"), py::arg("path"));
+  m.def(
+      "self_test",
+      [](const std::string& isa) {
+        return made_without_lock([&] { return self_test(choose_kernels(isa)); });
+      },
+      py::arg("isa") = "", "What differs from the serial kernels, or nothing.");
+  py::class_<TensorFile>(m, "File", py::buffer_protocol())
+      .def(py::init(&open_file), py::arg("path"))
+      .def_buffer([](const TensorFile& file) {
+        return py::buffer_info(file.bytes().data(), static_cast<py::ssize_t>(file.bytes().size()));
+      })
+      .def_property_readonly("meta", [](const TensorFile& file) { return py::bytes(file.meta()); })
+      .def_property_readonly("tensors", &tensors_of);
   const auto of = [](auto get) {
-    return [get](const Engine& engine) { return get(engine.model.architecture()); };
+    return [get](const Model& model) { return get(model.architecture()); };
   };
-  py::class_<Engine>(m, "Engine")
-      .def(py::init(&load), py::arg("content"), py::arg("path"), py::arg("threads"),
-           py::arg("isa") = "")
+  py::class_<Model>(m, "Engine")
+      .def(py::init([](const TensorFile& file, int threads, const std::string& isa) {
+             return load(file, threads, isa);
+           }),
+           py::arg("file"), py::arg("threads"), py::arg("isa") = "")
+      .def_static(
+          "random",
+          [](const std::vector<int32_t>& architecture, int threads, const std::string& isa) {
+            return load(RandomTensors(architecture), threads, isa);
+          },
+          py::arg("architecture"), py::arg("threads"), py::arg("isa") = "")
       .def("predict", &predict, py::arg("image"))
       .def("logits", &logits, py::arg("image"))
       .def("label", &label, py::arg("logits"))
       .def("profile", &profile, py::arg("image"))
-      .def_property_readonly("meta", [](const Engine& engine) { return py::bytes(engine.meta); })
       .def_property_readonly("mean",
-                             [](const Engine& engine) {
-                               const auto& mean = engine.model.parameters().mean;
+                             [](const Model& model) {
+                               const auto& mean = model.parameters().mean;
                                return std::vector<float>(mean.begin(), mean.end());
                              })
+      .def_property_readonly("architecture", of([](auto& arch) { return arch.numbers; }))
+      .def_property_readonly("pool_scales",
+                             [](const Model& model) { return model.parameters().head.pool_scales; })
       .def_property_readonly("in_channels", of([](auto& arch) { return arch.in_channels; }))
       .def_property_readonly("classes", of([](auto& arch) { return arch.classes; }))
       .def_property_readonly("align_corners", of([](auto& arch) { return arch.align_corners; }))
-      .def_property_readonly("threads", [](const Engine& engine) { return engine.model.threads(); })
-      .def_property_readonly("isa",
-                             [](const Engine& engine) { return engine.model.instruction_set(); });
+      .def_property_readonly("threads", &Model::threads)
+      .def_property_readonly("isa", &Model::instruction_set);
 }

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstdio>
 
-#include "dispatch.h"
 #include "error.h"
 
 namespace bhvit {
@@ -42,18 +41,11 @@ std::string text_of(float value) {
 
 }  // namespace
 
-Model::Model(const TensorFile& file, int threads, const std::string& isa)
-    : parameters_(file),
-      kernels_(choose_kernels(isa)),
+Model::Model(const Tensors& tensors, int threads, const Kernels& kernels)
+    : parameters_(tensors),
+      kernels_(kernels),
       threads_(checked_threads(threads)),
       workspace_(new Workspace(threads)) {}
-
-Model::Model(const std::string& path, int threads, const std::string& isa)
-    : Model(path, read_file(path), threads, isa) {}
-
-Model::Model(const std::string& path, const std::vector<uint8_t>& bytes, int threads,
-             const std::string& isa)
-    : Model(TensorFile(bytes.data(), bytes.size(), path), threads, isa) {}
 
 Model::~Model() {
   Workspace* const own = workspace_;

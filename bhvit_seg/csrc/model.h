@@ -13,10 +13,8 @@ namespace bhvit {
 
 class Model {
  public:
-  // `threads`: how many work on a call; `isa`: see choose_kernels. The file is not needed
-  // afterwards. Throws Error.
-  Model(const TensorFile& file, int threads, const std::string& isa);
-  Model(const std::string& path, int threads, const std::string& isa);
+  // `threads`: how many work on a call. The tensors are not needed afterwards. Throws Error.
+  Model(const Tensors& tensors, int threads, const Kernels& kernels);
   ~Model();
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
@@ -49,8 +47,6 @@ class Model {
     std::list<std::unique_ptr<Plan>> plans;  // most recent first
   };
 
-  Model(const std::string& path, const std::vector<uint8_t>& bytes, int threads,
-        const std::string& isa);
   Workspace& workspace();
   void check(const Image& image) const;
   Run start(Workspace& workspace, const Image& image, Profile* profile);

@@ -24,6 +24,17 @@ Dense make_dense(const Aligned<float>& rows, const Aligned<float>& bias, int inp
   return dense;
 }
 
+// Bits that are set among those from `begin` to `end`.
+int count_bits(const uint32_t* words, int begin, int end) {
+  int set = 0;
+  for (int k = begin, next; k < end; k = next) {
+    next = std::min(end, (k / 32 + 1) * 32);
+    const uint64_t mask = (uint64_t{1} << (next - k)) - 1;
+    set += __builtin_popcount(words[k / 32] >> (k % 32) & static_cast<uint32_t>(mask));
+  }
+  return set;
+}
+
 // Where bits are counted in bytes, a byte holds the counts of 31 words.
 constexpr int kMaxHeadChannels = 31 * 32;
 
@@ -31,9 +42,10 @@ constexpr int kMaxHeadChannels = 31 * 32;
 // of tokens are summed. What an image has there is a marker of missing data, such as -3.4e38.
 constexpr float kMaxDeviations = 1e9f;
 
-Architecture read_architecture(const TensorFile& file) {
+Architecture read_architecture(const Tensors& file) {
   const std::vector<int32_t> n = file.integers("architecture", {23});
   Architecture a;
+  a.numbers = n;
   a.in_channels = n[0];
   for (int s = 0; s < kStages; ++s) {
     a.depths[s] = n[1 + s];
@@ -89,7 +101,7 @@ Architecture read_architecture(const TensorFile& file) {
 
 class Reader {
  public:
-  explicit Reader(const TensorFile& file) : file_(file) {}
+  explicit Reader(const Tensors& file) : file_(file) {}
 
   Aligned<float> floats(const std::string& name, int size) const {
     return file_.floats(name, {size});
@@ -103,7 +115,7 @@ class Reader {
     return {floats(scale, channels), floats(bias, channels)};
   }
   Position position(const std::string& name, int channels) const {
-    const Shape& shape = file_.shape(name);
+    const Shape shape = file_.shape(name);
     const int64_t size = shape.size() == 3 ? shape[1] : 0;
     if (size < 1) file_.unsupported(name + " is not a square map");
     return {static_cast<int>(size), file_.floats(name, {channels, size, size})};
@@ -262,7 +274,7 @@ class Reader {
       return "head." + name + std::to_string(i) + ".";
     };
     if (a.uper_head) {
-      const Shape& shape = file_.shape("head.pool_scales");
+      const Shape shape = file_.shape("head.pool_scales");
       if (shape.size() != 1 || shape[0] > 64) file_.unsupported("head.pool_scales is wrong");
       for (int scale : file_.integers("head.pool_scales", shape)) {
         if (scale < 1 || scale > kLanes) file_.unsupported("head.pool_scales is wrong");
@@ -289,7 +301,7 @@ class Reader {
   }
 
  private:
-  const TensorFile& file_;
+  const Tensors& file_;
 };
 
 void point_to_arrays(MsgdcParameters& m) {
@@ -329,9 +341,8 @@ BinaryConvolution make_convolution(const Aligned<uint32_t>& rows, int kernel, in
   for (int o = 0; o < outputs; ++o) {
     std::vector<int> halves(taps);  // -sum(w) / 2 of each tap
     for (int tap = 0; tap < taps; ++tap) {
-      int set = 0;
-      for (int k = tap * of_group; k < (tap + 1) * of_group; ++k)
-        set += rows[static_cast<size_t>(o) * words + k / 32] >> (k % 32) & 1;
+      const int set = count_bits(rows.data() + static_cast<size_t>(o) * words, tap * of_group,
+                                 (tap + 1) * of_group);
       halves[tap] = -(2 * set - of_group) / 2;
     }
     for (int state = 0; state < states; ++state) {
@@ -351,7 +362,7 @@ BinaryConvolution make_convolution(const Aligned<uint32_t>& rows, int kernel, in
   return c;
 }
 
-Parameters::Parameters(const TensorFile& file) : arch(read_architecture(file)) {
+Parameters::Parameters(const Tensors& file) : arch(read_architecture(file)) {
   const Reader read(file);
   mean = read.floats("preprocess.mean", arch.in_channels);
   deviation = read.floats("preprocess.std", arch.in_channels);

@@ -7,7 +7,7 @@
 
 #include "kernels/kernels.h"
 #include "memory.h"
-#include "tensor_file.h"
+#include "tensors.h"
 
 namespace bhvit {
 
@@ -16,6 +16,7 @@ constexpr int kDilations[3] = {1, 3, 5};
 constexpr int kGroups = 4;
 
 struct Architecture {
+  std::vector<int32_t> numbers;  // all that follows, as the file has it
   int in_channels;
   int depths[kStages], channels[kStages], hidden[kStages], heads[kStages];
   int window;
@@ -117,7 +118,7 @@ struct HeadParameters {
 };
 
 struct Parameters {
-  explicit Parameters(const TensorFile& file);
+  explicit Parameters(const Tensors& file);
 
   Architecture arch;
   Aligned<float> mean, deviation;

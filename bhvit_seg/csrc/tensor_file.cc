@@ -1,8 +1,11 @@
 #include "tensor_file.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cfloat>
 #include <cmath>
 #include <cstdio>
 #include <memory>
@@ -22,21 +25,6 @@ constexpr uint32_t kMaxTensors = 1 << 16;
 constexpr uint64_t kTensorAlignment = 16;
 constexpr char kExportAgain[] = "export it again with bhvit-seg export";
 
-uint32_t crc32(const uint8_t* bytes, size_t number) {
-  static const std::array<uint32_t, 256> table = [] {
-    std::array<uint32_t, 256> t{};
-    for (uint32_t i = 0; i < 256; ++i) {
-      uint32_t c = i;
-      for (int k = 0; k < 8; ++k) c = c & 1 ? 0xedb88320u ^ (c >> 1) : c >> 1;
-      t[i] = c;
-    }
-    return t;
-  }();
-  uint32_t crc = ~0u;
-  for (size_t i = 0; i < number; ++i) crc = table[(crc ^ bytes[i]) & 0xff] ^ (crc >> 8);
-  return ~crc;
-}
-
 template <typename T>
 T read_at(const uint8_t* p) {
   T value;
@@ -44,19 +32,38 @@ T read_at(const uint8_t* p) {
   return value;
 }
 
-float widen(uint16_t half) {
-  const uint32_t sign = static_cast<uint32_t>(half >> 15) << 31;
-  const int exponent = half >> 10 & 31;
-  const int mantissa = half & 1023;
-  float value;
-  if (exponent == 31) {
-    value = mantissa ? NAN : INFINITY;
-  } else if (exponent == 0) {
-    value = std::ldexp(static_cast<float>(mantissa), -24);
-  } else {
-    value = std::ldexp(static_cast<float>(mantissa + 1024), exponent - 25);
+// The checksum of zlib, eight bytes at a time: table k advances a byte past k others.
+uint32_t crc32(const uint8_t* bytes, size_t number) {
+  using Table = std::array<uint32_t, 256>;
+  static const std::array<Table, 8> tables = [] {
+    std::array<Table, 8> t{};
+    for (uint32_t i = 0; i < 256; ++i) {
+      t[0][i] = i;
+      for (int k = 0; k < 8; ++k)
+        t[0][i] = t[0][i] & 1 ? 0xedb88320u ^ (t[0][i] >> 1) : t[0][i] >> 1;
+    }
+    for (size_t k = 1; k < 8; ++k)
+      for (size_t i = 0; i < 256; ++i) t[k][i] = t[0][t[k - 1][i] & 0xff] ^ (t[k - 1][i] >> 8);
+    return t;
+  }();
+  uint32_t crc = ~0u;
+  for (; number >= 8; bytes += 8, number -= 8) {
+    const uint32_t low = crc ^ read_at<uint32_t>(bytes), high = read_at<uint32_t>(bytes + 4);
+    crc = tables[7][low & 0xff] ^ tables[6][low >> 8 & 0xff] ^ tables[5][low >> 16 & 0xff] ^
+          tables[4][low >> 24] ^ tables[3][high & 0xff] ^ tables[2][high >> 8 & 0xff] ^
+          tables[1][high >> 16 & 0xff] ^ tables[0][high >> 24];
   }
-  return sign ? -value : value;
+  for (; number; ++bytes, --number) crc = tables[0][(crc ^ *bytes) & 0xff] ^ (crc >> 8);
+  return ~crc;
+}
+
+float widen(uint16_t half) {
+  uint32_t bits = static_cast<uint32_t>(half & 0x7fff) << 13;
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  value *= 0x1p112f;  // the exponents' offsets are 15 and 127
+  if (value >= 0x1p16f) value = half & 0x3ff ? NAN : INFINITY;
+  return half >> 15 ? -value : value;
 }
 
 std::string describe(const Shape& shape) {
@@ -79,20 +86,25 @@ bool may_be_narrow(const std::string& name) {
          name.find('.') == name.rfind('.');
 }
 
-}  // namespace
-
 std::vector<uint8_t> read_file(const std::string& path) {
+  const auto failed = [&](const std::string& reason) {
+    throw Error("the packed model '" + path + "' cannot be read (" + reason +
+                "): give the path of a file that bhvit-seg export wrote");
+  };
+  struct stat status;
+  if (stat(path.c_str(), &status)) failed(std::strerror(errno));
+  if (!S_ISREG(status.st_mode)) failed("not a regular file");  // a named pipe would block
   const std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
-  if (!file) throw Error("cannot open " + path + ": " + std::strerror(errno));
-  std::vector<uint8_t> bytes;
-  std::array<uint8_t, 1 << 16> part;
-  while (const size_t got = std::fread(part.data(), 1, part.size(), file.get())) {
-    bytes.insert(bytes.end(), part.begin(), part.begin() + got);
-    if (bytes.size() > kMaxBytes) throw Error(path + " is too large to be a packed model");
-  }
-  if (std::ferror(file.get())) throw Error("cannot read " + path + ": " + std::strerror(errno));
+  if (!file || fstat(fileno(file.get()), &status)) failed(std::strerror(errno));
+  if (static_cast<uint64_t>(status.st_size) > kMaxBytes) failed("too large to be one");
+  std::vector<uint8_t> bytes(static_cast<size_t>(status.st_size));
+  const size_t got = bytes.empty() ? 0 : std::fread(bytes.data(), 1, bytes.size(), file.get());
+  if (std::ferror(file.get())) failed(std::strerror(errno));
+  bytes.resize(got);
   return bytes;
 }
+
+}  // namespace
 
 void TensorFile::damaged(const std::string& what) const {
   throw Error(path_ + " is damaged (" + what + "): copy it again, or " + kExportAgain);
@@ -102,14 +114,15 @@ void TensorFile::unsupported(const std::string& what) const {
   throw Error(path_ + " cannot be run (" + what + "): " + kExportAgain);
 }
 
-TensorFile::TensorFile(const uint8_t* bytes, size_t size, const std::string& path)
-    : bytes_(bytes), size_(size), path_(path) {
-  if (size_ < 8 || std::memcmp(bytes_, kMagic, 8) != 0) {
+TensorFile::TensorFile(const std::string& path) : path_(path), bytes_(read_file(path)) {
+  const uint8_t* const bytes = bytes_.data();
+  const size_t size = bytes_.size();
+  if (size < 8 || std::memcmp(bytes, kMagic, 8) != 0) {
     throw Error(path + " is not a packed model: give a file made by bhvit-seg export");
   }
-  if (size_ < kHeader) damaged("it ends in its header");
-  const uint32_t version = read_at<uint32_t>(bytes_ + 8);
-  const uint32_t order = read_at<uint32_t>(bytes_ + 12);
+  if (size < kHeader) damaged("it ends in its header");
+  const uint32_t version = read_at<uint32_t>(bytes + 8);
+  const uint32_t order = read_at<uint32_t>(bytes + 12);
   if (order == __builtin_bswap32(kByteOrder)) {
     throw Error(path +
                 " has the other byte order than this processor: export it again on a "
@@ -121,16 +134,16 @@ TensorFile::TensorFile(const uint8_t* bytes, size_t size, const std::string& pat
                 kExportAgain);
   }
   if (order != kByteOrder) damaged("its byte order mark is wrong");
-  if (read_at<uint64_t>(bytes_ + 16) != size_) {
-    damaged("it has " + std::to_string(size_) + " bytes instead of " +
-            std::to_string(read_at<uint64_t>(bytes_ + 16)));
+  if (read_at<uint64_t>(bytes + 16) != size) {
+    damaged("it has " + std::to_string(size) + " bytes instead of " +
+            std::to_string(read_at<uint64_t>(bytes + 16)));
   }
-  if (read_at<uint32_t>(bytes_ + 24) != crc32(bytes_ + 28, size_ - 28)) {
+  if (read_at<uint32_t>(bytes + 24) != crc32(bytes + 28, size - 28)) {
     damaged("its checksum does not fit");
   }
-  const uint32_t number = read_at<uint32_t>(bytes_ + 28);
-  const uint64_t meta = read_at<uint32_t>(bytes_ + 32), directory = read_at<uint32_t>(bytes_ + 36);
-  if (kHeader + meta + directory > size_) damaged("its directory lies outside");
+  const uint32_t number = read_at<uint32_t>(bytes + 28);
+  const uint64_t meta = read_at<uint32_t>(bytes + 32), directory = read_at<uint32_t>(bytes + 36);
+  if (kHeader + meta + directory > size) damaged("its directory lies outside");
   if (number > kMaxTensors) damaged("it names too many tensors");
   meta_length_ = static_cast<size_t>(meta);
   read_directory(kHeader + meta_length_, static_cast<size_t>(directory), number);
@@ -138,11 +151,11 @@ TensorFile::TensorFile(const uint8_t* bytes, size_t size, const std::string& pat
 }
 
 std::string TensorFile::meta() const {
-  return {reinterpret_cast<const char*>(bytes_) + kHeader, meta_length_};
+  return {reinterpret_cast<const char*>(bytes_.data()) + kHeader, meta_length_};
 }
 
 void TensorFile::read_directory(size_t offset, size_t length, uint32_t number) {
-  const uint8_t* p = bytes_ + offset;
+  const uint8_t* p = bytes_.data() + offset;
   const uint8_t* const end = p + length;
   const auto need = [&](size_t n) {
     if (static_cast<size_t>(end - p) < n) damaged("its directory ends early");
@@ -172,7 +185,7 @@ void TensorFile::read_directory(size_t offset, size_t length, uint32_t number) {
     }
     tensor.offset = read_at<uint64_t>(p);
     p += 8;
-    if (tensor.offset > size_ || tensor.bytes() > size_ - tensor.offset) {
+    if (tensor.offset > bytes_.size() || tensor.bytes() > bytes_.size() - tensor.offset) {
       damaged("a tensor lies outside");
     }
     if (tensor.offset % kTensorAlignment) damaged("a tensor lies at an odd place");
@@ -212,12 +225,12 @@ const Tensor& TensorFile::find(const std::string& name, const Shape& shape) cons
   return tensor;
 }
 
-const Shape& TensorFile::shape(const std::string& name) const { return find(name).shape; }
+Shape TensorFile::shape(const std::string& name) const { return find(name).shape; }
 
 Aligned<float> TensorFile::floats(const std::string& name, const Shape& shape) const {
   const Tensor& tensor = find(name, shape);
   Aligned<float> values(tensor.number);
-  const uint8_t* from = bytes_ + tensor.offset;
+  const uint8_t* from = bytes_.data() + tensor.offset;
   if (tensor.type == TensorType::kFloat32) {
     if (tensor.number) std::memcpy(values.data(), from, tensor.number * 4);
   } else if (tensor.type == TensorType::kFloat16) {
@@ -225,8 +238,9 @@ Aligned<float> TensorFile::floats(const std::string& name, const Shape& shape) c
   } else {
     damaged(name + " has the wrong type");
   }
-  for (float value : values)
-    if (!std::isfinite(value)) unsupported(name + " has a value that is not finite");
+  bool finite = true;
+  for (float value : values) finite &= std::fabs(value) <= FLT_MAX;
+  if (!finite) unsupported(name + " has a value that is not finite");
   return values;
 }
 
@@ -234,7 +248,7 @@ Aligned<uint32_t> TensorFile::words(const std::string& name, const Shape& shape)
   const Tensor& tensor = find(name, shape);
   if (tensor.type != TensorType::kUint32) damaged(name + " has the wrong type");
   Aligned<uint32_t> values(tensor.number);
-  if (tensor.number) std::memcpy(values.data(), bytes_ + tensor.offset, tensor.number * 4);
+  if (tensor.number) std::memcpy(values.data(), bytes_.data() + tensor.offset, tensor.number * 4);
   return values;
 }
 
@@ -242,7 +256,7 @@ std::vector<int32_t> TensorFile::integers(const std::string& name, const Shape& 
   const Tensor& tensor = find(name, shape);
   if (tensor.type != TensorType::kInt32) damaged(name + " has the wrong type");
   std::vector<int32_t> values(tensor.number);
-  if (tensor.number) std::memcpy(values.data(), bytes_ + tensor.offset, tensor.number * 4);
+  if (tensor.number) std::memcpy(values.data(), bytes_.data() + tensor.offset, tensor.number * 4);
   return values;
 }
 

@@ -1,4 +1,5 @@
-// Parses a packed model file (docs/packed.md): named tensors, checked before anything is used.
+// Reads and parses a packed model file (docs/packed.md): named tensors, checked before anything is
+// used.
 #pragma once
 
 #include <cstddef>
@@ -7,11 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "memory.h"
+#include "tensors.h"
 
 namespace bhvit {
-
-using Shape = std::vector<int64_t>;
 
 enum class TensorType : uint8_t { kFloat32 = 0, kFloat16 = 1, kUint32 = 2, kInt32 = 3 };
 
@@ -23,30 +22,21 @@ struct Tensor {
   uint64_t bytes() const { return number * (type == TensorType::kFloat16 ? 2 : 4); }
 };
 
-// Contents of a file. Throws Error if it can't be read.
-std::vector<uint8_t> read_file(const std::string& path);
-
-class TensorFile {
+class TensorFile : public Tensors {
  public:
-  // Parses the contents of a file, which have to outlive this object; `path` is what errors call
-  // it. Throws Error if they are not a packed model, or damaged.
-  TensorFile(const uint8_t* bytes, size_t size, const std::string& path);
+  // Throws Error if the file can't be read, is not a packed model, or is damaged.
+  explicit TensorFile(const std::string& path);
 
+  const std::vector<uint8_t>& bytes() const { return bytes_; }
   // The meta data: JSON in UTF-8, not parsed.
   std::string meta() const;
   const std::map<std::string, Tensor>& tensors() const { return tensors_; }
 
-  // Shape of a tensor, for those whose shape is free. Throws Error if it is missing.
-  const Shape& shape(const std::string& name) const;
-
-  // Contents; throw Error if the tensor is missing, has another type or shape, or has a value that
-  // is not finite.
-  Aligned<float> floats(const std::string& name, const Shape& shape) const;
-  Aligned<uint32_t> words(const std::string& name, const Shape& shape) const;
-  std::vector<int32_t> integers(const std::string& name, const Shape& shape) const;
-
-  // For contents that make no model: throws Error.
-  [[noreturn]] void unsupported(const std::string& what) const;
+  Shape shape(const std::string& name) const override;
+  Aligned<float> floats(const std::string& name, const Shape& shape) const override;
+  Aligned<uint32_t> words(const std::string& name, const Shape& shape) const override;
+  std::vector<int32_t> integers(const std::string& name, const Shape& shape) const override;
+  [[noreturn]] void unsupported(const std::string& what) const override;
 
  private:
   const Tensor& find(const std::string& name) const;
@@ -55,9 +45,8 @@ class TensorFile {
   void check_places(size_t first) const;
   [[noreturn]] void damaged(const std::string& what) const;
 
-  const uint8_t* bytes_;
-  size_t size_;
-  std::string path_;
+  const std::string path_;
+  const std::vector<uint8_t> bytes_;
   size_t meta_length_ = 0;
   std::map<std::string, Tensor> tensors_;
 };

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.extras import engine_failure, reinstall_line
 
+INTERFACE = 2  # of bindings.cc; rises with what is called there
+
 
 def load_engine() -> ModuleType:
-    """Return the extension module, or raise a UserError if it is not built."""
+    """Return the extension module, or raise a UserError if it is not built, or of other sources."""
     try:
         from . import _engine
     except ImportError as error:
@@ -21,6 +22,9 @@ def load_engine() -> ModuleType:
             f'the engine of packed models is not built for this Python ({reason}): install a C++ '
             f'compiler (Debian, Ubuntu: apt-get install g++) and run {reinstall_line()}'
         ) from error
+    if getattr(_engine, 'interface', 1) != INTERFACE:
+        raise UserError('the engine of packed models was built from another version of bhvit_seg: '
+                        f'run {reinstall_line()}')
     return _engine
 
 
@@ -35,21 +39,22 @@ def run(function: Callable, *args: Any) -> Any:
                         'into windows') from error
 
 
-def read_file(path: str | os.PathLike) -> bytes:
-    """Read a packed model into memory; a UserError says that the file is missing or unsuitable."""
-    reason: object = 'not a regular file'
+def open_file(path: str | os.PathLike) -> Any:
+    """Return a packed model's file (``_engine.File``), read and parsed; a UserError if it is
+    missing or damaged."""
     try:
-        if Path(path).is_file():  # a named pipe would block
-            return Path(path).read_bytes()
-    except (OSError, ValueError, TypeError) as error:
-        reason = getattr(error, 'strerror', None) or error
-    raise UserError(f'the packed model {path!r} cannot be read ({reason}): give the path of a file '
-                    'that bhvit-seg export wrote')
+        name = os.fsencode(path)
+        if b'\0' in name:
+            raise ValueError('a zero byte')
+    except (TypeError, ValueError) as error:
+        raise UserError(f'the packed model {path!r} cannot be read ({error}): give the path of a '
+                        'file that bhvit-seg export wrote') from error
+    return run(load_engine().File, name)
 
 
 def check_isa(isa: str | None) -> str:
-    """Return the engine's argument for an instruction set; None is the best one."""
-    if isa is not None and isa not in instruction_sets():
+    """Return the engine's argument for an instruction set, which it checks; None: the best."""
+    if isa is not None and not isinstance(isa, str):
         raise UserError(f'isa={isa!r}: expected one of {", ".join(instruction_sets())}')
     return isa or ''
 

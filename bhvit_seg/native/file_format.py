@@ -32,7 +32,7 @@ import numpy as np
 
 from bhvit_seg.fileio import PACKED_MAGIC, write_atomically
 
-from .engine import load_engine, read_file, run
+from .engine import open_file
 from .meta import decode_meta
 
 VERSION = 1
@@ -113,8 +113,7 @@ def _storable(name: str, array: np.ndarray) -> np.ndarray:
 def read_packed(path: str | os.PathLike) -> PackedModel:
     """Return the content of a file, as the engine parses it; a UserError if it is not a whole
     packed model of this version, or the engine is not built."""
-    content, name = read_file(path), os.fsdecode(path)
-    meta, entries = run(load_engine().parse, content, name)
-    tensors = {key: np.frombuffer(content, TYPES[kind], math.prod(shape), offset).reshape(shape)
-               for key, (kind, shape, offset) in entries.items()}
-    return PackedModel(tensors, decode_meta(meta, name))
+    file = open_file(path)
+    tensors = {key: np.frombuffer(file, TYPES[kind], math.prod(shape), offset).reshape(shape)
+               for key, (kind, shape, offset) in file.tensors.items()}
+    return PackedModel(tensors, decode_meta(file.meta, os.fsdecode(path)))

@@ -10,7 +10,7 @@ import numpy as np
 
 from bhvit_seg.errors import UserError
 
-from .engine import check_isa, load_engine, read_file, run, usable_cores
+from .engine import check_isa, load_engine, open_file, run, usable_cores
 from .meta import parse_meta
 
 PATCH = 4
@@ -50,15 +50,15 @@ class PackedSegmentor:
         if threads is not None and not (isinstance(threads, (int, np.integer))
                                         and 1 <= threads <= MAX_THREADS):
             raise UserError(f'threads={threads!r}: expected a number from 1 to {MAX_THREADS}')
-        isa_name, content, name = check_isa(isa), read_file(path), os.fsdecode(path)
+        isa_name, file, name = check_isa(isa), open_file(path), os.fsdecode(path)
         self._path = os.path.abspath(name)
         self._options = None if threads is None else int(threads), isa
-        self._engine = run(engine.Engine, content, name,
-                           int(threads or min(usable_cores(), MAX_THREADS)), isa_name)
-        self.digest = hashlib.sha256(content).hexdigest()
+        self._engine = run(engine.Engine, file, int(threads or min(usable_cores(), MAX_THREADS)),
+                           isa_name)
+        self.digest = hashlib.sha256(file).hexdigest()
         self.mean = np.array(self._engine.mean, np.float32)
         self.meta: dict[str, Any] = parse_meta(
-            self._engine.meta, name, self._engine.classes, self._engine.in_channels,
+            file.meta, name, self._engine.classes, self._engine.in_channels,
             self._engine.align_corners)
 
     def __reduce__(self) -> tuple:

@@ -19,11 +19,13 @@ ENGINE = REPOSITORY / 'bhvit_seg' / 'csrc'
 PROGRAMS = {
     'kernels_test': ('kernels_test.cc', 'tile_kernels_test.cc', 'map_kernels_test.cc',
                      'product_kernels_test.cc', 'attention_kernels_test.cc'),
+    'self_test_test': ('self_test_test.cc',),
     'model_test': ('model_test.cc',),
     'fuzz_test': ('fuzz_test.cc',),
     'threads_test': ('threads_test.cc',),
 }
 KERNELS = ENGINE / 'kernels'
+INTERFACES = ('bindings.cc', 'c_api.cc')
 
 
 def setup_constant(name: str):
@@ -45,7 +47,7 @@ def build(folder: Path, programs: Sequence[str], compiler: str = 'c++',
     folder.mkdir(parents=True, exist_ok=True)
     common, of_file = setup_constant('COMPILE'), setup_constant('COMPILE_ISA')
     command = shlex.split(compiler)
-    engine = [path for path in sorted(ENGINE.rglob('*.cc')) if path.name != 'bindings.cc']
+    engine = [path for path in sorted(ENGINE.rglob('*.cc')) if path.name not in INTERFACES]
     assert engine, ENGINE
     of_program = {name: [TESTS / source for source in PROGRAMS[name]] for name in programs}
     sources = [*engine, *(path for paths in of_program.values() for path in paths)]

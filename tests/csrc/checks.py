@@ -99,9 +99,10 @@ def neon(folder: Path) -> None:
     require(*CROSS.values(), packages='g++-aarch64-linux-gnu qemu-user')
     models = write_models(folder)
     here = compiled(folder / 'here', 'model_test', compiler='g++')
-    there = compiled(folder / 'arm64', 'kernels_test', 'model_test', compiler=CROSS['compiler'],
-                     options=('-static',), x86=False)
+    there = compiled(folder / 'arm64', 'kernels_test', 'self_test_test', 'model_test',
+                     compiler=CROSS['compiler'], options=('-static',), x86=False)
     run(CROSS['emulator'], there['kernels_test'])
+    run(CROSS['emulator'], there['self_test_test'])
     run(here['model_test'], folder / 'answers-here', *models)
     run(CROSS['emulator'], there['model_test'], folder / 'answers-arm64', *models)
     answers = [(folder / name).read_bytes() for name in ('answers-here', 'answers-arm64')]

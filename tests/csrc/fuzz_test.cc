@@ -315,7 +315,8 @@ constexpr int kNumber = sizeof(kChanges) / sizeof(kChanges[0]);
 std::string refusal_of(const std::string& path, int attempt, Random& random) {
   const std::vector<std::string> names = instruction_sets();
   try {
-    Model model(path, 1 + attempt % 2, names[attempt / kNumber % names.size()]);
+    Model model(TensorFile(path), 1 + attempt % 2,
+                choose_kernels(names[attempt / kNumber % names.size()]));
     const testing::RandomImage image(random.between(4, 40), random.between(4, 70),
                                      model.architecture().in_channels, random);
     const testing::Answer answer(model, random.below(2) ? image.as_bytes() : image.as_floats());

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "model.h"
+#include "tensor_file.h"
 #include "testing.h"
 
 namespace bhvit {

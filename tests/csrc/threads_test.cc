@@ -70,7 +70,7 @@ void test_models(int number, char** paths) {
   std::vector<Answer> alone;
   testing::Random random(1);
   for (int i = 0; i < number; ++i) {
-    models.push_back(std::make_unique<Model>(paths[i], 2, ""));
+    models.push_back(std::make_unique<Model>(TensorFile(paths[i]), 2, choose_kernels("")));
     images.emplace_back(40, 56 + 8 * i, models[i]->architecture().in_channels, random);
     alone.emplace_back(*models[i], images[i].as_bytes());
   }
@@ -95,8 +95,7 @@ bool is_refused(uint64_t bytes, uint64_t limit) {
 
 // Sizes that wrap in 32 bits are counted right, and refused where a size_t has 32.
 void test_sizes_of_large_images(const char* path) {
-  const std::vector<uint8_t> bytes = read_file(path);
-  const Parameters parameters(TensorFile(bytes.data(), bytes.size(), path));
+  const Parameters parameters{TensorFile(path)};
   const auto size = [&](int side) { return Plan::bytes(parameters, side, side, 1); };
   const uint64_t limit = INT32_MAX;  // PTRDIFF_MAX of 32-bit ARM
   for (int side : {9216, 16000, 32000}) {

@@ -19,8 +19,8 @@ def programs(tmp_path_factory):
     if compiler is None:
         pytest.skip('no C++ compiler: install one (Debian, Ubuntu: apt-get install g++)')
     try:
-        return build(tmp_path_factory.mktemp('csrc'), ['kernels_test', 'threads_test'], compiler,
-                     level='-O1')
+        return build(tmp_path_factory.mktemp('csrc'),
+                     ['kernels_test', 'self_test_test', 'threads_test'], compiler, level='-O1')
     except subprocess.CalledProcessError as error:
         pytest.fail(f'{error.cmd[-3]} does not compile:\n{error.stderr}')
 
@@ -37,6 +37,10 @@ def test_kernels_equal_the_serial_ones_to_the_bit(programs, engine):
     names = [name for name in instruction_sets() if name != 'serial']
     assert [line.split(':')[0] for line in lines] == names
     assert all(line.endswith(' cases, 0 failures') for line in lines)
+
+
+def test_self_test_notices_every_broken_kernel(programs):
+    assert run(programs['self_test_test']) == '24 broken kernels, 0 failures\n'
 
 
 def test_threads(programs, packed):
