@@ -9,7 +9,7 @@ DESCRIPTION = (
     'on all, and as a fraction of what the processor does at best. Needs neither torch nor the '
     'OpenMMLab packages. By default all models that `bhvit-seg models` lists.')
 EXAMPLES = ('bhvit-seg benchmark', 'bhvit-seg benchmark model.bhv --sizes 512',
-            'BHVIT_ISA=serial bhvit-seg benchmark --model roads-1m')
+            'bhvit-seg benchmark --model roads-1m')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
