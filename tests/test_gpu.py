@@ -41,7 +41,7 @@ def test_outputs_and_gradients_are_those_of_the_cpu():
         outputs = backbone(image.to(device))
         sum((output ** 2).mean() for output in outputs).backward()
         found.append([[output.detach().cpu() for output in outputs],
-                      [parameter.grad.cpu() for parameter in backbone.parameters()
+                      [parameter.grad.clone().cpu() for parameter in backbone.parameters()
                        if parameter.grad is not None]])
     assert len(found[0][1]) > 50
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
