@@ -64,7 +64,8 @@ def test_harmless_tensors_are_narrowed(name, factor, model, images, engine):
     assert verify.count_changes(run(narrowed, images), labels) == expected
 
 
-@pytest.mark.parametrize('packed, torch_float32, spare', [(0, 0, 262), (100, 50, 262), (362, 50, 0)])
+@pytest.mark.parametrize('packed, torch_float32, spare', [
+    (0, 0, 262), (100, 50, 262), (362, 50, 0)])
 def test_16_bits_may_change_what_leaves_the_model_accepted(packed, torch_float32, spare):
     check = verify.Verification(4, 512 * 512, packed, torch_float32)
     assert check.spare == spare
