@@ -79,7 +79,8 @@ def test_packed_models_and_rasters_need_no_torch(map_model, write_raster, tmp_pa
     commands = [['predict', image, '--packed', model, '--out', tmp_path / 'out'],
                 ['predict-raster', image, labels, '--packed', model, '--vector',
                  tmp_path / 'map.geojson', '--min-area', '5', '--preview', tmp_path / 'map.png'],
-                ['score-raster', labels, labels]]
+                ['score-raster', labels, labels],
+                ['benchmark', model, '--sizes', '32', '--seconds', '0']]
     code = (f'import sys\nsys.modules.update(dict.fromkeys({WITHOUT!r}))\n'
             'from bhvit_seg.cli import main\n'
             'for words in sys.argv[1:]: assert not main(words.split("|"))')

@@ -6,7 +6,6 @@ import importlib.metadata
 import io
 import os
 import platform
-import shutil
 import sys
 import warnings
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Callable
 
 import bhvit_seg
 from bhvit_seg.errors import UserError, first_line
-from bhvit_seg.extras import engine_failure, install_line, reinstall_line
+from bhvit_seg.extras import engine_failure, install_line
 
 PYTHON_FOR_STACK = (3, 10)
 # The distributions of each module, by extra; others write into the same folders.
@@ -53,12 +52,12 @@ class Diagnosis:
     problems: list[str] = field(default_factory=list)  # what is broken, and how to correct it
 
 
-def examine(instruction_sets: Callable[[], list[str]]) -> Diagnosis:
-    """Examine interpreter, processor, engine (by ``instruction_sets``) and packages."""
+def examine(check_engine: Callable[[], tuple[str, list[str]]]) -> Diagnosis:
+    """Examine interpreter, processor, engine (see ``native.speed.check_engine``) and packages."""
     flags = ' '.join(cpu_flags()) or 'no vector instructions known'
     found = Diagnosis(f'bhvit_seg {bhvit_seg.__version__}, Python {platform.python_version()}, '
                       f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {flags}')
-    examine_engine(found, instruction_sets)
+    examine_engine(found, check_engine)
     stacks = {module: versions(names.values()) for module, names in STACKS.items()}
     stack = 'openmmlab' if 'mmsegmentation' in stacks['mmseg'] else 'mm'
     for module, installed in stacks.items():
@@ -93,7 +92,7 @@ def examine(instruction_sets: Callable[[], list[str]]) -> Diagnosis:
     return found
 
 
-def examine_engine(found: Diagnosis, instruction_sets: Callable[[], list[str]]) -> None:
+def examine_engine(found: Diagnosis, check_engine: Callable[[], tuple[str, list[str]]]) -> None:
     """Add the engine to the tasks, and why it does not work to the problems."""
     name = 'the engine of packed models'
     if import_failure('numpy'):
@@ -101,16 +100,12 @@ def examine_engine(found: Diagnosis, instruction_sets: Callable[[], list[str]]) 
         found.problems.append('NumPy, which everything needs, does not import: pip install numpy')
         return
     try:
-        found.tasks.append(Task(name, ', '.join(instruction_sets()), True))
-    except UserError:
-        reason = engine_failure()
-        found.tasks.append(Task(name, 'not compiled' if reason else 'missing', False))
-        compiler = any(map(shutil.which, ('c++', 'g++', 'clang++')))
-        found.problems.append(
-            (f'the engine of packed models could not be compiled when bhvit_seg was installed '
-             f'({reason}): ' if reason else
-             'the engine of packed models is not built for this Python: ')
-            + ('' if compiler else 'apt-get install g++ && ') + reinstall_line())
+        line, problems = check_engine()
+    except UserError as error:
+        line = 'not compiled' if engine_failure() else 'does not run'
+        problems = [str(error)]
+    found.tasks.append(Task(name, line, not problems))
+    found.problems += problems
 
 
 def versions(distributions) -> dict[str, str]:

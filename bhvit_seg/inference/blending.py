@@ -7,6 +7,8 @@ float32, and each cell adds its own windows in row-major order.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from bhvit_seg.inference.windows import Grid
@@ -97,3 +99,9 @@ class Blender:
         self._taken = stop
         self._reached = max(self._reached, stop)
         return means
+
+
+def class_opacity(labels: np.ndarray, names: Mapping[int, str], opacity: float) -> np.ndarray:
+    """Return the opacity of the class colour of each pixel: none for the class ``background``."""
+    background = [index for index, name in names.items() if name == 'background']
+    return np.where(np.isin(labels, background), 0.0, opacity)

@@ -19,7 +19,7 @@ from bhvit_seg.errors import (
     shortened,
 )
 from bhvit_seg.fileio import refuse_inputs, write_atomically
-from bhvit_seg.inference.blending import Blender
+from bhvit_seg.inference.blending import Blender, class_opacity
 from bhvit_seg.inference.inputs import find_images
 from bhvit_seg.inference.predictor import LoadedImage, Predictor
 from bhvit_seg.inference.record import RECORD, Job, choose_jobs, list_jobs
@@ -57,7 +57,7 @@ def predict_files(inputs: Sequence[str | Path], source: ModelSource, out: str | 
     Args:
         inputs: Images, folders or glob patterns.
         lidar: Folder of LiDAR rasters with the images' paths below it.
-        opacity: Weight of the class colours in overlays, 0 to 1.
+        opacity: Weight of the class colours in overlays, 0 to 1; the class ``background`` has none.
         overlay: Whether to write overlays.
         overwrite: Predict again what exists, and replace other files.
         window: Side in pixels of windows for every larger image. By default images of more than
@@ -159,12 +159,14 @@ def write_prediction(job: Job, image: LoadedImage, labels: np.ndarray, model: Pr
     if overwrite or not job.labels.exists():
         write_labels(job.labels, labels, model.palette)
     if job.overlay is not None:
-        write_overlay(job.overlay, image.picture, labels, model.palette, job.identity['opacity'])
+        weights = class_opacity(labels, dict(enumerate(model.classes)), job.identity['opacity'])
+        write_overlay(job.overlay, image.picture, labels, model.palette, weights)
 
 
 def write_overlay(path: Path, image: np.ndarray, labels: np.ndarray,
-                  palette: Sequence[Sequence[int]], opacity: float) -> None:
-    """Write an image ``(H, W, C)``, red first, blended with the colours (RGB) of its labels.
+                  palette: Sequence[Sequence[int]], opacity: np.ndarray) -> None:
+    """Write an image ``(H, W, C)``, red first, blended with the colours (RGB) of its labels by
+    ``opacity`` ``(H, W)``.
 
     It shows the first three channels, or the first as grey; values of other types than 8 bits are
     scaled from their 2nd to their 98th percentile.
@@ -173,7 +175,7 @@ def write_overlay(path: Path, image: np.ndarray, labels: np.ndarray,
     if image.dtype != np.uint8:
         low, high = np.percentile(image, (2, 98))
         image = (255 * ((image - low) / max(high - low, 1e-12)).clip(0, 1)).astype(np.uint8)
-    colours = np.asarray(palette, np.float32)[labels]
+    colours, opacity = np.asarray(palette, np.float32)[labels], opacity[..., None]
     blend = np.rint((1 - opacity) * image + opacity * colours).astype(np.uint8)
     with write_atomically(path) as partial:
         Image.fromarray(blend).save(partial)

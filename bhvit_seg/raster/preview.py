@@ -12,6 +12,7 @@ import numpy as np
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.fileio import write_bytes
+from bhvit_seg.inference.blending import class_opacity
 from bhvit_seg.raster.opening import class_names, named_failure, open_raster
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def write_preview(image: str | Path, labels: str | Path, out: str | Path, *,
         image, labels: The raster, and its label raster with colour table and class names.
         bands: Bands to show (from 1); by default red, green and blue.
         max_side: Largest side of the PNG in pixels.
-        opacity: Opacity of the class colours, 0 to 1.
+        opacity: Opacity of the class colours, 0 to 1; the class ``background`` has none.
         alpha: Whether a band tagged as alpha marks nodata.
 
     Raises:
@@ -53,6 +54,7 @@ def write_preview(image: str | Path, labels: str | Path, out: str | Path, *,
         picture = read_labels(result, size)
         pixels, _ = read_picture(source, size, bands, picture.valid, alpha)
     colours = np.moveaxis(picture.palette.astype(np.float32)[picture.ids], -1, 0)
+    opacity = class_opacity(picture.ids, picture.names, opacity)
     # Of one band or three.
     blend = np.rint((1 - opacity) * pixels + opacity * colours).astype(np.uint8)
     opaque = 255 * picture.valid[None].astype(np.uint8)

@@ -5,7 +5,7 @@ import pytest
 
 import bhvit_seg.native
 from bhvit_seg import extras
-from bhvit_seg.commands.doctor import instruction_sets
+from bhvit_seg.commands.doctor import check_engine
 from bhvit_seg.compat import doctor
 
 FORK = {'onedl-mmsegmentation': '1.4.2', 'onedl-mmengine': '0.10.12', 'onedl-mmcv': '2.3.6'}
@@ -24,7 +24,7 @@ def examine(monkeypatch):
 
         monkeypatch.setattr(importlib.metadata, 'version', version)
         monkeypatch.setattr(doctor, 'import_failure', lambda name: failures.get(name, ''))
-        return doctor.examine(instruction_sets)
+        return doctor.examine(check_engine)
 
     return pretend
 
