@@ -2,8 +2,7 @@
 
 ``bhvit-seg COMMAND ...`` trains until the time END (seconds since 1970), with its cosine schedule
 run through. Its length in iterations follows from the speed so far. Decoded images stay in memory,
-and on a GPU the training step of a BHViT backbone is replayed as a CUDA graph: several thousand
-small kernels, whose launches would take most of the time. OUT.pth gets the weights alone, ready for
+and a BHViT backbone is a CUDA graph (``CudaGraphHook``). OUT.pth gets the weights alone, ready for
 ``init_cfg`` or ``export``.
 """
 
@@ -24,11 +23,11 @@ from bhvit_seg.datasets.transforms import loading
 from bhvit_seg.fileio import write_atomically
 from bhvit_seg.models.backbones.bhvit import BHViT
 from bhvit_seg.models.weights import state_dict_of
+from bhvit_seg.training.hooks import CudaGraphHook
 from bhvit_seg.training.loops import ResumableTrainLoop
 from bhvit_seg.training.runner import ResumingRunner, model_of
 
 WARM_UP = 100  # iterations of growing learning rate
-GRAPHED_AT = 3  # the iteration that captures; by then all parameters are initialized
 TIMED_FROM = 10
 
 
@@ -52,26 +51,7 @@ class TimedLoop(ResumableTrainLoop):
         elif iteration % 20 == 0 and iteration > TIMED_FROM:
             self._max_iters = max(iteration + 2, round(
                 TIMED_FROM + (iteration - TIMED_FROM) / max(share, 1e-6)))
-        if iteration == GRAPHED_AT and torch.cuda.is_available():
-            self._train_and_graph(data_batch)
-        else:
-            super().run_iter(data_batch)
-
-    def _train_and_graph(self, data_batch: dict) -> None:
-        backbone, inputs = model_of(self.runner).backbone, []
-        handle = backbone.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach()))
         super().run_iter(data_batch)
-        handle.remove()
-        if not isinstance(backbone, BHViT):
-            return
-        state = {name: value.clone() for name, value in backbone.state_dict().items()}
-        amp = type(self.runner.optim_wrapper).__name__ == 'AmpOptimWrapper'
-        with torch.autocast('cuda', enabled=amp, cache_enabled=False):
-            torch.cuda.make_graphed_callables(backbone, (inputs[0].clone(),),
-                                              allow_unused_input=True)
-        with torch.no_grad():  # capturing has changed the running statistics
-            for name, value in backbone.state_dict().items():
-                value.copy_(state[name])
 
 
 def main(end: str, out: str, *command: str) -> int:
@@ -84,6 +64,8 @@ def main(end: str, out: str, *command: str) -> int:
     train = ResumingRunner.train
 
     def train_and_keep(runner: ResumingRunner):
+        if isinstance(model_of(runner).backbone, BHViT):
+            runner.register_hook(CudaGraphHook())
         model = train(runner)
         dataset = runner.train_dataloader.dataset
         state = {name: value.cpu() for name, value in

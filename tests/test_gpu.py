@@ -41,7 +41,7 @@ def test_outputs_and_gradients_are_those_of_the_cpu():
         outputs = backbone(image.to(device))
         sum((output ** 2).mean() for output in outputs).backward()
         found.append([[output.detach().cpu() for output in outputs],
-                      [parameter.grad.cpu() for parameter in backbone.parameters()
+                      [parameter.grad.clone().cpu() for parameter in backbone.parameters()
                        if parameter.grad is not None]])
     assert len(found[0][1]) > 50
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
@@ -74,3 +74,14 @@ def test_nccl_and_synchronized_norms(amp, tiny_config, repository, tmp_path):
             filter(None, [str(repository), os.environ.get('PYTHONPATH', '')]))})
     assert run.returncode == 0, run.stderr[-3000:]
     assert (tmp_path / 'work' / 'iter_12.pth').exists()
+
+
+def test_a_cuda_graph_trains_as_without(tiny_config, tmp_path):
+    from bhvit_seg.training.train import train
+
+    plain, graphed = (
+        train(tiny_config(BINARY.replace('SyncBN', 'BN'), extra), work_dir=tmp_path / name)
+        for name, extra in (('plain', ''),
+                            ('graphed', "custom_hooks = [dict(type='CudaGraphHook')]")))
+    losses = [runner.message_hub.get_scalar('train/loss').data[0] for runner in (plain, graphed)]
+    torch.testing.assert_close(*map(torch.tensor, losses), rtol=1e-2, atol=1e-3)

@@ -161,7 +161,8 @@ def _judge_ids(report: DatasetReport, findings: list[dict], info: dict) -> None:
         advice = (f'the {masks} are in colours: the most frequent are {", ".join(colours)}; ' + (
             'set mask_encoding in the dataset to the class of each, such as '
             f'mask_encoding={{{pairs}}}' if 'mask_encoding' in info else
-            'convert them to ids, as docs/datasets.md says, or use RSLVFDataset with mask_encoding'))
+            'convert them to ids, as docs/datasets.md says, or use RSLVFDataset with '
+            'mask_encoding'))
     elif plain and ids in ([0, 255], [255]):
         advice = (f'the {masks} hold only {" and ".join(map(str, ids))}, and 255 means ignored: '
                   "set mask_encoding='binary255' in the dataset if 255 is a class")

@@ -41,6 +41,11 @@ class Verification:
         return 2 * self.torch_float32 + int(ALLOWANCE * self.pixels)
 
     @property
+    def spare(self) -> int:
+        """Labels that 16 bits may change: one in a thousand, within what is allowed in all."""
+        return min(int(ALLOWANCE * self.pixels), self.allowed - self.packed)
+
+    @property
     def passed(self) -> bool:
         return self.packed <= self.allowed
 
@@ -89,10 +94,15 @@ def narrow(tensors: Mapping[str, np.ndarray], names: Iterable[str]) -> dict[str,
 
 
 def narrow_where_harmless(tensors: Mapping[str, np.ndarray], images: Sequence[np.ndarray],
-                          labels: Sequence[np.ndarray], threads: int | None = None
-                          ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Store tensors in 16 bits, together or else one by one from the largest, if no label changes.
-    Returns the tensors, and how many labels would change for each one kept in 32 bits."""
+                          labels: Sequence[np.ndarray], accepted: int,
+                          threads: int | None = None
+                          ) -> tuple[dict[str, np.ndarray], dict[str, int], int]:
+    """Store tensors in 16 bits, from the largest on, while at most ``accepted`` labels change.
+
+    Returns:
+        The tensors, how many labels would change with each one that is kept in 32 bits, and how
+        many change.
+    """
     def changes(names: list[str]) -> int:
         trial = narrow(tensors, names)
         if not all(np.isfinite(trial[name]).all() for name in names):
@@ -100,14 +110,16 @@ def narrow_where_harmless(tensors: Mapping[str, np.ndarray], images: Sequence[np
         return count_changes(packed_labels(trial, images, threads), labels)
 
     names = sorted(filter(may_be_narrow, tensors), key=lambda name: -tensors[name].size)
-    if not changes(names):
-        return narrow(tensors, names), {}
+    changed = changes(names)
+    if changed <= accepted:
+        return narrow(tensors, names), {}, changed
     harmless: list[str] = []
-    kept = {}
+    kept, changed = {}, 0
     for name in names:
-        changed = changes([*harmless, name])
-        if changed:
-            kept[name] = changed
+        with_it = changes([*harmless, name])
+        if with_it > accepted:
+            kept[name] = with_it
         else:
             harmless.append(name)
-    return narrow(tensors, harmless), kept
+            changed = with_it
+    return narrow(tensors, harmless), kept, changed

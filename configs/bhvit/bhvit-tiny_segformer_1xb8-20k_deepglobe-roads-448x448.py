@@ -1,7 +1,7 @@
 # DeepGlobe roads (I. Demir et al., CVPR Workshops 2018, arXiv 1805.06561): 1024 px at 0.5 m. The
 # publisher's folders valid and test have no masks, so lists divide train (docs/datasets.md):
-# DATA_ROOT/train/ID_sat.jpg and ID_mask.png, DATA_ROOT/{train,val}.txt with an ID a line.
-# The publisher asks to threshold the masks at 128.
+# DATA_ROOT/train/ID_sat.jpg and ID_mask.png, DATA_ROOT/{train,val}.txt with an ID a line. The
+# publisher asks to threshold the masks at 128.
 _base_ = './bhvit-tiny_segformer_1xb8-20k_rs-lvf-448x448.py'
 
 data_root = 'data/deepglobe_roads'

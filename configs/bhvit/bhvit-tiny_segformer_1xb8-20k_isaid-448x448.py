@@ -1,6 +1,7 @@
-# iSAID (S. Waqas Zamir et al., CVPR Workshops 2019, arXiv 1905.12886): objects of 15 classes in images
-# of DOTA, in mmsegmentation's layout of tiles (docs/datasets.md): DATA_ROOT/img_dir/{train,val}/*.png
-# and DATA_ROOT/ann_dir/{train,val}/*_instance_color_RGB.png. Id 0 is background, 255 is ignored.
+# iSAID (S. Waqas Zamir et al., CVPR Workshops 2019, arXiv 1905.12886): objects of 15 classes in
+# images of DOTA, in mmsegmentation's layout of tiles (docs/datasets.md):
+# DATA_ROOT/img_dir/{train,val}/*.png and DATA_ROOT/ann_dir/{train,val}/*_instance_color_RGB.png. Id
+# 0 is background, 255 is ignored.
 _base_ = './bhvit-tiny_segformer_1xb8-20k_rs-lvf-448x448.py'
 
 dataset_type = 'iSAIDDataset'

@@ -1,7 +1,7 @@
-# LandCover.ai v1 (A. Boguszewski et al., CVPR Workshops 2021, arXiv 2005.02264): orthophotos of Poland
-# at 0.25 m (8 of 41 at 0.5 m), as the publisher's split.py cuts them to 512 px (docs/datasets.md):
-# DATA_ROOT/output/*.jpg and *_m.png, DATA_ROOT/{train,val,test}.txt.
-# The publisher gives no colours; these are TorchGeo's.
+# LandCover.ai v1 (A. Boguszewski et al., CVPR Workshops 2021, arXiv 2005.02264): orthophotos of
+# Poland at 0.25 m (8 of 41 at 0.5 m), as the publisher's split.py cuts them to 512 px
+# (docs/datasets.md): DATA_ROOT/output/*.jpg and *_m.png, DATA_ROOT/{train,val,test}.txt. The
+# publisher gives no colours; these are TorchGeo's.
 _base_ = './bhvit-tiny_segformer_1xb8-20k_rs-lvf-448x448.py'
 
 data_root = 'data/landcover.ai'

@@ -1,7 +1,7 @@
-# LoveDA (J. Wang et al., NeurIPS 2021, arXiv 2110.08733): land cover of cities and villages in China
-# at 0.3 m, in mmsegmentation's layout (docs/datasets.md says how to prepare each data set):
-# DATA_ROOT/img_dir/{train,val}/*.png and DATA_ROOT/ann_dir/{train,val}/*.png.
-# Id 0, without data, is ignored; LoveDADataset makes 1..7 the labels 0..6.
+# LoveDA (J. Wang et al., NeurIPS 2021, arXiv 2110.08733): land cover of cities and villages in
+# China at 0.3 m, in mmsegmentation's layout (docs/datasets.md says how to prepare each data set):
+# DATA_ROOT/img_dir/{train,val}/*.png and DATA_ROOT/ann_dir/{train,val}/*.png. Id 0, without data,
+# is ignored; LoveDADataset makes 1..7 the labels 0..6.
 _base_ = './bhvit-tiny_segformer_1xb8-20k_rs-lvf-448x448.py'
 
 dataset_type = 'LoveDADataset'

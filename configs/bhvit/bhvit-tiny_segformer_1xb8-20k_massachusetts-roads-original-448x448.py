@@ -1,5 +1,5 @@
-# Massachusetts roads (V. Mnih, Machine Learning for Aerial Image Labeling, 2013): the publisher's tiles
-# of 1500 px at 1 m, in its folders (docs/datasets.md):
+# Massachusetts roads (V. Mnih, Machine Learning for Aerial Image Labeling, 2013): the publisher's
+# tiles of 1500 px at 1 m, in its folders (docs/datasets.md):
 # DATA_ROOT/{train,valid,test}/sat/*.tiff and DATA_ROOT/{train,valid,test}/map/*.tif.
 _base_ = './bhvit-tiny_segformer_1xb8-20k_rs-lvf-448x448.py'
 

@@ -1,5 +1,5 @@
-# OpenEarthMap (J. Xia et al., WACV 2023, arXiv 2210.10732): land cover of 97 regions at 0.25 to 0.5 m,
-# in the publisher's folders (docs/datasets.md): DATA_ROOT/REGION/images/*.tif and labels/*.tif,
+# OpenEarthMap (J. Xia et al., WACV 2023, arXiv 2210.10732): land cover of 97 regions at 0.25 to 0.5
+# m, in the publisher's folders (docs/datasets.md): DATA_ROOT/REGION/images/*.tif and labels/*.tif,
 # DATA_ROOT/{train,val}.txt. Id 0, unknown, is ignored. The test images have no labels.
 _base_ = './bhvit-tiny_segformer_1xb8-20k_rs-lvf-448x448.py'
 

@@ -1,6 +1,7 @@
-# ISPRS Potsdam: six classes of a city at 5 cm, red, green, blue, in mmsegmentation's layout of tiles
-# (docs/datasets.md): DATA_ROOT/img_dir/{train,val}/*.png and DATA_ROOT/ann_dir/{train,val}/*.png.
-# Id 0, the eroded boundaries, is ignored; PotsdamDataset makes 1..6 the labels 0..5.
+# ISPRS Potsdam: six classes of a city at 5 cm, red, green, blue, in mmsegmentation's layout of
+# tiles (docs/datasets.md): DATA_ROOT/img_dir/{train,val}/*.png and
+# DATA_ROOT/ann_dir/{train,val}/*.png. Id 0, the eroded boundaries, is ignored; PotsdamDataset makes
+# 1..6 the labels 0..5.
 _base_ = './bhvit-tiny_segformer_1xb8-20k_rs-lvf-448x448.py'
 
 dataset_type = 'PotsdamDataset'

@@ -48,11 +48,26 @@ def test_harmless_tensors_are_narrowed(name, factor, model, images, engine):
         tensors[each] = tensors[each].astype(np.float16).astype(np.float64)
     tensors[name] = tensors[name] * factor
     labels = run(tensors, images)
-    narrowed, kept = verify.narrow_where_harmless(tensors, images, labels)
-    assert set(kept) == ({name} if factor > 1 else set())
-    if factor == 1.0003:
-        changed = verify.count_changes(run(verify.narrow(tensors, [name]), images), labels)
-        assert kept == {name: changed} and changed
+    narrowed, kept, changed = verify.narrow_where_harmless(tensors, images, labels, 0)
+    assert set(kept) == ({name} if factor > 1 else set()) and changed == 0
     assert names - set(kept) == {
         each for each, array in narrowed.items() if array.dtype == np.float16}
     assert verify.count_changes(run(narrowed, images), labels) == 0
+    if factor != 1.0003:
+        return
+    expected = verify.count_changes(run(verify.narrow(tensors, [name]), images), labels)
+    assert kept == {name: expected} and expected
+    # as many as are accepted may change, and no more
+    assert set(verify.narrow_where_harmless(tensors, images, labels, expected - 1)[1]) == {name}
+    narrowed, kept, changed = verify.narrow_where_harmless(tensors, images, labels, expected)
+    assert not kept and changed == expected
+    assert verify.count_changes(run(narrowed, images), labels) == expected
+
+
+@pytest.mark.parametrize('packed, torch_float32, spare', [
+    (0, 0, 262), (0, 50, 262), (100, 0, 162), (100, 50, 262), (262, 0, 0)])
+def test_16_bits_may_change_one_label_in_a_thousand_within_what_is_accepted(
+        packed, torch_float32, spare):
+    check = verify.Verification(4, 512 * 512, packed, torch_float32)
+    assert check.spare == spare
+    assert verify.Verification(4, 512 * 512, packed + spare, torch_float32).passed
