@@ -20,6 +20,7 @@ from bhvit_seg.progress import WorkProgress
 
 MAX_THREADS = 8
 COLOURS_SHOWN = 6
+SIZES_TRIED = 20
 
 
 def check_from_config(cfg, split: str = 'train', progress: bool = True) -> DatasetReport:
@@ -37,7 +38,7 @@ def check_from_config(cfg, split: str = 'train', progress: bool = True) -> Datas
         channels=len(mean) if len(mean) > 1 else None,  # one mean serves any number of channels
         head_classes=[head['num_classes'] for head in heads if 'num_classes' in head],
         needs_masks=not all(metric.get('format_only', False) for metric in metrics),
-        progress=progress)
+        batch_size=loader.get('batch_size') or 1, progress=progress)
 
 
 def require_folders(cfg, split: str = 'train') -> None:
@@ -76,7 +77,8 @@ def _image_suffixes(dataset) -> tuple[str, ...]:
 
 
 def check_dataset(dataset, split: str = 'train', channels: int | None = None, head_classes=(),
-                  needs_masks: bool = True, progress: bool = True) -> DatasetReport:
+                  needs_masks: bool = True, batch_size: int = 1, progress: bool = True
+                  ) -> DatasetReport:
     """Check every file of a built dataset (also one that repeats or concatenates others).
 
     Args:
@@ -84,6 +86,7 @@ def check_dataset(dataset, split: str = 'train', channels: int | None = None, he
         channels: Input channels of the model, where known.
         head_classes: ``num_classes`` of the model's heads.
         needs_masks: Whether images without any mask folder are a problem.
+        batch_size: Images of a batch, which must have one size.
         progress: Show progress.
     """
     parts = list(_leaves(dataset))
@@ -110,6 +113,8 @@ def check_dataset(dataset, split: str = 'train', channels: int | None = None, he
         report.problems.insert(0, (
             f'the {split} images, such as {samples[0]["img_path"]}, have no masks to learn from '
             'or to score: set data_root and data_prefix.seg_map_path to where they are'))
+    if split != 'train' and batch_size > 1 and not report.problems:
+        _compare_sizes(report, [tuple(finding['size']) for finding in findings], dataset)
     return report
 
 
@@ -187,6 +192,20 @@ def _judge_ids(report: DatasetReport, findings: list[dict], info: dict) -> None:
     if empty:
         report.warnings.append(f'{len(empty)} of {count} classes have no pixel in {report.split}: '
                                f'{shortened(empty)}')
+
+
+def _compare_sizes(report: DatasetReport, sizes: list[tuple], dataset) -> None:
+    """Check that images have one size after the pipeline."""
+    made: dict[tuple, str] = {}
+    for index in list({size: index for index, size in enumerate(sizes)}.values())[:SIZES_TRIED]:
+        sample = dataset[index]
+        if hasattr(sample.get('inputs'), 'shape'):  # not those of test-time augmentation
+            made[tuple(sample['inputs'].shape[-2:])] = sample['data_samples'].img_path
+    if len(made) > 1:
+        found = ', '.join(f'{path} {high}x{wide}' for (high, wide), path in [*made.items()][:2])
+        report.problems.append(
+            f'images differ in size and cannot be put into one batch (height x width: {found}): '
+            f'set {report.split}_dataloader.batch_size=1')
 
 
 def _masks_without_image(dataset, infos: list[dict]) -> list[str]:
