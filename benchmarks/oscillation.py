@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.hooks.weight_record import (
+from bhvit_seg.errors import UserError, command, first_line
+from bhvit_seg.fileio import make_output_folder, write_json
+from bhvit_seg.training.hooks.weight_record import (
     COLOURS,
     FILE,
     SIDE,
@@ -16,8 +18,6 @@ from benchmarks.hooks.weight_record import (
     draw_histogram,
     draw_shares,
 )
-from bhvit_seg.errors import UserError, command, first_line
-from bhvit_seg.fileio import make_output_folder, write_json
 from bhvit_seg.training.imitation import new_figure, save_figure
 
 

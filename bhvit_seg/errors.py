@@ -132,7 +132,17 @@ class _Interruption:
         self.signum = self.signum or signum
         if not self.text:
             self.text = _explanations[0]() if _explanations else NOTHING_TO_KEEP
+        while frame is not None and not _explanations:
+            if frame.f_code.co_filename == '<frozen importlib._bootstrap>':
+                # Half imported packages swallow a KeyboardInterrupt or crash on it.
+                self.report()
+                os._exit(128 + self.signum)
+            frame = frame.f_back
         raise KeyboardInterrupt
+
+    def report(self) -> None:
+        name = 'interrupted' if self.signum == signal.SIGINT else 'terminated'
+        say(f'{name}: {self.text}')
 
 
 def say(line: str) -> None:
@@ -152,9 +162,9 @@ def discard_output() -> None:
 def end(error: BaseException, interruption: _Interruption) -> None:
     """End the process as :func:`command` says; return if the error is a bug."""
     if interruption.signum or isinstance(error, KeyboardInterrupt):
-        signum = interruption.signum or signal.SIGINT
-        name = 'interrupted' if signum == signal.SIGINT else 'terminated'
-        say(f'{name}: {interruption.text or NOTHING_TO_KEEP}')
+        signum = interruption.signum = interruption.signum or signal.SIGINT
+        interruption.text = interruption.text or NOTHING_TO_KEEP
+        interruption.report()
         # A second Ctrl-C while threads are joined ends the process at once.
         interruption.before[signum] = signal.SIG_DFL
         sys.exit(128 + signum)

@@ -30,6 +30,7 @@ BODIES = {
     'outermost explanation': KEPT + "\n        with explain_interrupt(lambda: 'inner'): wait()",
     'without explanation': 'wait()',
     'while importing': 'import slow',
+    'swallowed by an import': 'try: import slow\n    except BaseException: wait()',
     'turned into another error': (
         KEPT + '\n        try: wait()\n        except KeyboardInterrupt: raise RuntimeError("x")'),
     'with a forked worker': (
@@ -108,3 +109,15 @@ def test_training_says_which_checkpoint_is_kept(tiny_config, start, tmp_path):
     assert process.returncode == 130 and len(lines) == 1, errors
     name = (tmp_path / 'work' / 'last_checkpoint').read_text()
     assert os.path.basename(name) in lines[0] and '--resume' in lines[0]
+
+
+@pytest.mark.parametrize('arguments', [['train', 'x'], ['doctor']])
+def test_commands_are_interrupted_while_they_import(arguments, start):
+    process = start(sys.executable, '-v', '-m', 'bhvit_seg', *arguments)
+    for line in process.stderr:
+        if 'numpy' in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    said = [line for line in errors.splitlines() if line.startswith(('interrupted', 'Traceback'))]
+    assert process.returncode == 130 and said == [f'interrupted: {NOTHING_TO_KEEP}']

@@ -270,7 +270,8 @@ def write_companions(raster: str, plan: OutputPaths, args: argparse.Namespace) -
                                    'what belongs beside it'):
         for name, path in plan.companions.items():
             if is_there(path, name) and not args.overwrite:
-                print(f'{path} ({name}) is there already; remove it to have it made again')
+                print(f'{path} ({name}) is there already and is kept, whatever options made it; '
+                      'remove it to have it made again')
             else:
                 print(f'{path}{make(name, path)}')
 

@@ -21,6 +21,8 @@ PYTHON_FOR_STACK = (3, 10)
 STACKS = {'mmseg': {'mm': 'onedl-mmsegmentation', 'openmmlab': 'mmsegmentation'},
           'mmengine': {'mm': 'onedl-mmengine', 'openmmlab': 'mmengine'},
           'mmcv': {'mm': 'onedl-mmcv', 'openmmlab': 'mmcv', 'lite': 'mmcv-lite'}}
+TESTED = {'onedl-mmsegmentation': '1.4', 'onedl-mmengine': '0.10', 'onedl-mmcv': '2.3',
+          'mmsegmentation': '1.2.2', 'mmengine': '0.10.7', 'mmcv': '2.1.0'}
 # By extra: its commands, and its packages in the order of their dependencies.
 TASKS = {
     'predict': ('predict --packed', ('cv2', 'PIL')),
@@ -63,6 +65,12 @@ def examine(check_engine: Callable[[], tuple[str, list[str]]]) -> Diagnosis:
             found.problems.append(
                 f"{' and '.join(installed)} both provide {module} and overwrite each other's "
                 f'files: pip uninstall -y {" ".join(installed)} && {install_line("mm")}')
+        wanted = STACKS[module][stack]
+        for name, version in installed.items() if len(installed) == 1 else ():
+            if name != wanted or not version.startswith(TESTED[wanted]):
+                found.problems.append(
+                    f'{name} {version} is installed, but {wanted} {TESTED[wanted]} is what works '
+                    f'here: pip uninstall -y {name} && {install_line(stack)}')
     told = set()
     for extra, (name, modules) in TASKS.items():
         if extra == 'mm' and sys.version_info < PYTHON_FOR_STACK:

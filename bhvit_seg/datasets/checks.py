@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from bhvit_seg.progress import WorkProgress
 
 MAX_THREADS = 8
 COLOURS_SHOWN = 6
+SIZES_TRIED = 20
 
 
 def check_from_config(cfg, split: str = 'train', progress: bool = True) -> DatasetReport:
@@ -36,11 +38,11 @@ def check_from_config(cfg, split: str = 'train', progress: bool = True) -> Datas
         channels=len(mean) if len(mean) > 1 else None,  # one mean serves any number of channels
         head_classes=[head['num_classes'] for head in heads if 'num_classes' in head],
         needs_masks=not all(metric.get('format_only', False) for metric in metrics),
-        progress=progress)
+        batch_size=loader.get('batch_size') or 1, progress=progress)
 
 
 def require_folders(cfg, split: str = 'train') -> None:
-    """Raise a UserError if a config lacks a split, its ``data_root`` or its image folder."""
+    """Raise a UserError if a config lacks a split, its ``data_root``, image folder or images."""
     loader = cfg.get(f'{split}_dataloader')
     if not loader:
         raise UserError(f'the config has no {split}_dataloader: choose another split')
@@ -57,10 +59,26 @@ def require_folders(cfg, split: str = 'train') -> None:
             if place and not fileio.isdir(place):
                 raise UserError(f'{name} {place} of {split}_dataloader does not exist: give '
                                 f'{advice} in the config')
+        # At an empty list mmengine's base class would fail without a name.
+        suffixes = _image_suffixes(dataset)
+        if place and not any(name.lower().endswith(suffixes) for name in fileio.list_dir_or_file(
+                place, list_dir=False, recursive=True)):
+            raise UserError(f'image folder {place} of {split}_dataloader holds no file ending in '
+                            f'{" or ".join(suffixes)}: check data_prefix and img_suffix')
+
+
+def _image_suffixes(dataset) -> tuple[str, ...]:
+    """The suffixes that a config or its class gives, in lower case; ``('',)`` if neither."""
+    kind = dataset.get('type')
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    parameter = inspect.signature(kind).parameters.get('img_suffix') if kind else None
+    default = parameter.default if parameter else ''
+    return tuple(map(str.lower, _listed(dataset.get('img_suffix', default))))
 
 
 def check_dataset(dataset, split: str = 'train', channels: int | None = None, head_classes=(),
-                  needs_masks: bool = True, progress: bool = True) -> DatasetReport:
+                  needs_masks: bool = True, batch_size: int = 1, progress: bool = True
+                  ) -> DatasetReport:
     """Check every file of a built dataset (also one that repeats or concatenates others).
 
     Args:
@@ -68,6 +86,7 @@ def check_dataset(dataset, split: str = 'train', channels: int | None = None, he
         channels: Input channels of the model, where known.
         head_classes: ``num_classes`` of the model's heads.
         needs_masks: Whether images without any mask folder are a problem.
+        batch_size: Images of a batch, which must have one size.
         progress: Show progress.
     """
     parts = list(_leaves(dataset))
@@ -94,6 +113,8 @@ def check_dataset(dataset, split: str = 'train', channels: int | None = None, he
         report.problems.insert(0, (
             f'the {split} images, such as {samples[0]["img_path"]}, have no masks to learn from '
             'or to score: set data_root and data_prefix.seg_map_path to where they are'))
+    if split != 'train' and batch_size > 1 and not report.problems:
+        _compare_sizes(report, [tuple(finding['size']) for finding in findings], dataset)
     return report
 
 
@@ -142,9 +163,11 @@ def _judge_ids(report: DatasetReport, findings: list[dict], info: dict) -> None:
     advice = None
     if colours and isinstance(encoding, str):
         pairs = ', '.join(f"'{colour}': '{name}'" for colour, name in zip(colours, classes))
-        advice = (f'the {masks} are in colours: the most frequent are {", ".join(colours)}; set '
-                  'mask_encoding in the dataset to the class of each, such as '
-                  f'mask_encoding={{{pairs}}}')
+        advice = (f'the {masks} are in colours: the most frequent are {", ".join(colours)}; ' + (
+            'set mask_encoding in the dataset to the class of each, such as '
+            f'mask_encoding={{{pairs}}}' if 'mask_encoding' in info else
+            'convert them to ids, as docs/datasets.md says, or use RSLVFDataset with '
+            'mask_encoding'))
     elif plain and ids in ([0, 255], [255]):
         advice = (f'the {masks} hold only {" and ".join(map(str, ids))}, and 255 means ignored: '
                   "set mask_encoding='binary255' in the dataset if 255 is a class")
@@ -171,13 +194,29 @@ def _judge_ids(report: DatasetReport, findings: list[dict], info: dict) -> None:
                                f'{shortened(empty)}')
 
 
+def _compare_sizes(report: DatasetReport, sizes: list[tuple], dataset) -> None:
+    """Check that images have one size after the pipeline."""
+    made: dict[tuple, str] = {}
+    for index in list({size: index for index, size in enumerate(sizes)}.values())[:SIZES_TRIED]:
+        sample = dataset[index]
+        if hasattr(sample.get('inputs'), 'shape'):  # not those of test-time augmentation
+            made[tuple(sample['inputs'].shape[-2:])] = sample['data_samples'].img_path
+    if len(made) > 1:
+        found = ', '.join(f'{path} {high}x{wide}' for (high, wide), path in [*made.items()][:2])
+        report.problems.append(
+            f'images differ in size and cannot be put into one batch (height x width: {found}): '
+            f'set {report.split}_dataloader.batch_size=1')
+
+
 def _masks_without_image(dataset, infos: list[dict]) -> list[str]:
     folder = dataset.data_prefix.get('seg_map_path')
     # A list of names or indices leaves images out on purpose.
     if not folder or dataset.ann_file or dataset._indices is not None or not fileio.isdir(folder):
         return []
     suffixes = tuple(suffix.lower() for suffix in _listed(dataset.seg_map_suffix))
-    wanted = {os.path.normpath(info['seg_map_path']) for info in infos if 'seg_map_path' in info}
+    # One folder may hold both.
+    wanted = {os.path.normpath(info[key]) for info in infos
+              for key in ('img_path', 'seg_map_path') if key in info}
     masks = [fileio.join_path(folder, name) for name in sorted(
         fileio.list_dir_or_file(folder, list_dir=False, recursive=True))
         if name.lower().endswith(suffixes)]

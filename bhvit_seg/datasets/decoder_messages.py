@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 HARMLESS_BYTES = 16
 END_MARK = b'\xff\xd9'
+ZEROS = re.compile(rb'\0{32,}')
 _LIBRARY_LINE = re.compile(rb'JPEG|JPEGLib|libpng|SOS|Adobe|TIFF', re.IGNORECASE)
 _GDAL_PREFIX = re.compile(r'^CPLE_\w+(:| in )|in JPEGLib:| \(this warning can be.*')
 _stderr_lock = threading.Lock()
@@ -68,6 +69,33 @@ def loses_pixels(message: str, content: bytes = b'') -> bool:
     harmless = (len(set(content[end - int(extraneous[1]):end])) <= 1 if content
                 else int(extraneous[1]) <= HARMLESS_BYTES)
     return extraneous[2] != 'd9' or not harmless
+
+
+def find_zeroed_part(content: bytes) -> str | None:
+    """Describe the part of a baseline JPEG file that was overwritten with zeros, or return None.
+
+    Zeros are valid codes. Unless they encode the end of a block, they stand for runs of equal
+    coefficients, which no photograph has. Components of a scan are interleaved, so checking luma is
+    enough.
+    """
+    first_symbols, components, at = {}, None, 2
+    with contextlib.suppress(IndexError):
+        while content[at] == 0xff and content[at + 1] != 0xda:
+            marker, length = content[at + 1], int.from_bytes(content[at + 2:at + 4], 'big')
+            segment = content[at + 4:at + 2 + length]
+            if marker in (0xc0, 0xc1):
+                components = segment[5]
+            while marker == 0xc4 and segment:  # tables of codes, the first of which is all zeros
+                first_symbols[segment[0]] = segment[17]
+                segment = segment[17 + sum(segment[1:17]):]
+            at += 2 + length
+        table = 0x10 | content[at + 6] & 0x0f  # of the first component of the scan
+        if content[at + 4] == components and first_symbols.get(table):
+            end = max(content.find(END_MARK, at), at)
+            for zeros in ZEROS.finditer(content, at, end):
+                if zeros.end() < end:  # else they may be padding
+                    return f'{len(zeros[0])} bytes from {zeros.start()} on are zero'
+    return None
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ import numpy as np
 
 from bhvit_seg.datasets.decoder_messages import (
     collect_stderr,
+    find_zeroed_part,
     gdal_damage_as_error,
     loses_pixels,
 )
@@ -282,7 +283,7 @@ def _decode_with_opencv(content: bytes, path: str, kind: str, color_type: str) -
             reason = error.err
     if content.startswith(JPEG_SIGNATURE):
         damage = [line for line in lines if loses_pixels(line, content)]
-        reason = damage[0] if damage else reason
+        reason = damage[0] if damage else find_zeroed_part(content) or reason
     if image is None or reason:
         raise _undecodable(path, kind, reason)
     return swap_red_and_blue(image.reshape(*image.shape[:2], -1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os.path as osp
 from collections.abc import Mapping, Sequence
 
@@ -130,12 +131,17 @@ class RSLVFDataset(BaseSegDataset):
             raise UserError(f'ann_file {self.ann_file} does not exist: correct it, or leave it '
                             'out to use every image of the folder')
         content = fileio.get(self.ann_file, backend_args=self.backend_args)
-        text = content.decode('utf-8-sig', 'replace')
+        utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        try:
+            text = content.decode('utf-16' if utf_16 else 'utf-8-sig')
+        except UnicodeDecodeError:
+            text = content.decode('latin-1')
         lines = list(filter(None, map(str.strip, text.splitlines())))
         if not lines:
             raise UserError(f'ann_file {self.ann_file} names no image: write one a line, or leave '
                             'it out to use every image of the folder')
-        stems = {name: stem for stem, name in images.items()} | {stem: stem for stem in images}
+        stems = {listed: stem for stem, name in images.items()
+                 for listed in (stem, name, stem + osp.splitext(name)[1])}
         selected = {}
         for line in lines:
             stem = stems.get(line) or stems.get(line.replace('\\', '/'))

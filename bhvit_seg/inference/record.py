@@ -62,6 +62,17 @@ def choose_jobs(out: Path, jobs: Sequence[Job], overwrite: bool) -> list[Job]:
         record = dict(json.loads((out / RECORD).read_text(encoding='utf-8')))
     left = []
     for job in jobs:
+        # Another image beside it changes the name: 1.png is written as 1, or as 1.png beside 1.jpg.
+        name, suffix = job.name, job.image.suffix
+        before = name[:-len(suffix)] if name.endswith(suffix) else name + suffix
+        stale = out / 'labels' / f'{before}.png'
+        former = (record.get(before) or {}).get('image') or {}
+        if former.get('path') == job.identity['image']['path'] and stale.exists():
+            if not overwrite:
+                raise UserError(f'{stale} is of {job.image}, which is now written as {name}.png: '
+                                'remove it, give another --out, or --overwrite')
+            for path in (stale, out / 'overlays' / stale.name):
+                path.unlink(missing_ok=True)
         files = [path for path in (job.labels, job.overlay) if path is not None]
         there = [path for path in files if path.exists()]
         # Without overlays the opacity of earlier ones does not matter.

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import rasterio
 
 from bhvit_seg.errors import UserError
+from bhvit_seg.inference.inputs import files_behind
+from bhvit_seg.inference.windows import Window
 from bhvit_seg.raster.opening import open_quietly
 from bhvit_seg.raster.reading import RasterSource
 from bhvit_seg.raster.resampling import pixel_sides
 
 COLOURS = ('red', 'green', 'blue')
+SAMPLES, SIDE = 5, 64  # windows along the diagonal, and their side in pixels
+FEWEST_LEVELS = 8  # of 255; a range that leaves fewer was meant for other values
+ORIENTATION = 0x0112
 FAR = 1.5  # largest factor between the ground sampling distances of raster and model
 
 
@@ -22,6 +28,9 @@ def find_remarks(source: RasterSource, ground_sampling_distance: float | None = 
     """Yield possible misinterpretations of a raster, given the model's metres per pixel."""
     with open_quietly(source.path) as dataset:
         yield from _band_order(source, dataset)
+        yield from _orientation(source, dataset)
+    if source.options.value_range is not None:
+        yield from _values(source, *source.options.value_range)
     yield from _resolution(source, ground_sampling_distance)
 
 
@@ -34,6 +43,41 @@ def _band_order(source: RasterSource, dataset: rasterio.io.DatasetReader) -> Ite
         order = ' '.join(str(tagged.index(colour) + 1) for colour in COLOURS)
         yield (f'the bands of {source.path} are tagged {", ".join(found)} and are read in the '
                f"file's order: --bands {order} gives a model of colours red, green, blue")
+
+
+def _orientation(source: RasterSource, dataset: rasterio.io.DatasetReader) -> Iterator[str]:
+    """Look for an EXIF orientation, which viewers apply, but GDAL and maps do not."""
+    value = dataset.tags().get('EXIF_Orientation')
+    if value is None and dataset.driver in ('GTiff', 'PNG', 'WEBP'):
+        # GDAL reports it for JPEG only. Pillow reads the header; its limits are on decoding.
+        with contextlib.suppress(Exception), warnings.catch_warnings():
+            from PIL import Image
+
+            warnings.simplefilter('ignore')
+            with Image.open(files_behind(source.path)[0]) as image:
+                value = image.getexif().get(ORIENTATION)
+    if value is not None and str(value) not in ('0', '1'):
+        yield (f'{source.path} has the EXIF orientation {value}, which viewers apply; it is mapped '
+               'as its pixels are stored: turn the file first, with `exiftran -a` for one, if it '
+               'should be seen as viewers show it')
+
+
+def _values(source: RasterSource, low: float, high: float) -> Iterator[str]:
+    """Compare sampled values with the range that they are scaled by."""
+    parts = []
+    for place in np.linspace(0, 1, SAMPLES):
+        top, left = (int(place * max(0, side - SIDE)) for side in (source.height, source.width))
+        pixels, valid = source.decode(
+            Window(top, left, min(SIDE, source.height), min(SIDE, source.width)))
+        parts.append(pixels.ravel() if valid is None else pixels[valid].ravel())
+    if not (values := np.concatenate(parts).astype(np.float64)).size:
+        return
+    first, last = np.percentile(values, (2, 98))
+    levels = 255 * np.diff(np.clip((np.array([first, last]) - low) / (high - low), 0, 1))[0]
+    if first < last and levels < FEWEST_LEVELS:
+        yield (f'most values of {source.path} lie between {first:g} and {last:g} where it was '
+               f'sampled, which --value-range {low:g} {high:g} makes {levels:.1f} of 255 grey '
+               'levels: give the range that the values have')
 
 
 def _resolution(source: RasterSource, expected: float | None) -> Iterator[str]:

@@ -98,7 +98,8 @@ def run_in_processes(job: Job, runs: Sequence[Sequence[int]], workers: int,
     while waiting:
         try:
             with tempfile.TemporaryDirectory() as folder, _pool(workers) as pool:
-                futures = {pool.submit(_map_to_files, job, run, folder): run for run in waiting}
+                with _blocked_interrupts():
+                    futures = {pool.submit(_map_to_files, job, run, folder): run for run in waiting}
                 while futures:
                     done, _ = wait(futures, return_when=FIRST_COMPLETED)
                     for future in done:
@@ -133,6 +134,20 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _blocked_interrupts() -> Iterator[None]:
+    """Block Ctrl-C in processes started meanwhile, which would print tracebacks while they import;
+    their parent handles it."""
+    if not hasattr(signal, 'pthread_sigmask'):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin_worker(pipe: Connection) -> None:

@@ -10,6 +10,7 @@ from bhvit_seg.datasets.report import DatasetReport
 from bhvit_seg.errors import UserError, first_problem
 from bhvit_seg.training.config import IOU_METRICS, dataset_nodes, listed, type_name
 
+GROUPS_OF_SCORES = ('mIoU', 'mDice', 'mFscore')  # what mmseg's metric takes as iou_metrics
 SCORES = ('aAcc', 'mIoU', 'mAcc', 'mFscore', 'mPrecision', 'mRecall', 'mDice')
 # Schedulers that end at a value of their own, which stays in effect after their end.
 DECAYING = ('CosineAnnealing', 'CosineRestart', 'OneCycle', 'Poly')
@@ -36,11 +37,13 @@ def check_config(cfg: Config, split: str = 'train') -> tuple[list[str], list[str
     """Return problems that make a config useless, and warnings, one sentence each; ``split`` is
     'train' for training with its validation, 'val' or 'test' for scoring alone."""
     model = cfg.get('model') or {}
-    problems = [*head_problems(model, split == 'train'), *window_problems(model)]
+    problems = [*head_problems(model, split == 'train'), *window_problems(model),
+                *metric_problems(cfg, f'{"val" if split == "train" else split}_evaluator')]
     if split != 'train' or not cfg.get('train_cfg'):  # a part from _base_ has data alone
         return problems, []
-    return ([*problems, *score_problems(cfg), *unlabelled_problems(cfg)],
-            list(schedule_warnings(cfg)))
+    lengths = list(length_problems(cfg))
+    return ([*problems, *lengths, *score_problems(cfg), *unlabelled_problems(cfg)],
+            [] if lengths else list(schedule_warnings(cfg)))
 
 
 def head_problems(model: Mapping, training: bool) -> Iterator[str]:
@@ -94,14 +97,46 @@ def unlabelled_problems(cfg: Config) -> Iterator[str]:
 
 
 def window_problems(model: Mapping) -> Iterator[str]:
-    """Windows of a prediction that leave pixels out."""
+    """Windows of a prediction that are missing or leave pixels out."""
     test_cfg = model.get('test_cfg') or {}
-    size, stride = test_cfg.get('crop_size') or (), test_cfg.get('stride') or ()
-    if test_cfg.get('mode') == 'slide' and not isinstance(size, int) and any(
-            step > side for side, step in zip(size, stride)):
+    if test_cfg.get('mode') != 'slide':
+        return
+    for name in ('crop_size', 'stride'):
+        value = test_cfg.get(name)
+        if not isinstance(value, (list, tuple)) or len(value) != 2:
+            yield (f"model.test_cfg.{name} is {value!r}, and mode='slide' expects a height and a "
+                   f'width in pixels, such as {name}=(448, 448)')
+            return
+    size, stride = test_cfg['crop_size'], test_cfg['stride']
+    if any(step > side for side, step in zip(size, stride)):
         yield (f'model.test_cfg.stride is {tuple(stride)}, larger than crop_size={tuple(size)}: '
                'pixels between the windows would not be predicted; give a stride of at most the '
                'crop size')
+
+
+def metric_problems(cfg: Config, name: str) -> Iterator[str]:
+    """Groups of scores that mmseg's metric does not know."""
+    for path, metric in listed(cfg.get(name), name):
+        asked = metric.get('iou_metrics') or ()
+        for group in [asked] if isinstance(asked, str) else asked:
+            if type_name(metric) in IOU_METRICS and group not in GROUPS_OF_SCORES:
+                yield (f'{path}.iou_metrics has {group!r}: expected some of '
+                       f'{", ".join(GROUPS_OF_SCORES)}')
+
+
+def length_problems(cfg: Config) -> Iterator[str]:
+    """Lengths that are not numbers of iterations, and schedules that refuse the last ones."""
+    length = cfg.train_cfg.get('max_iters')
+    counts = {'train_cfg.max_iters': length}
+    for path, scheduler in listed(cfg.get('param_scheduler'), 'param_scheduler'):
+        counts.update({f'{path}.{key}': scheduler.get(key)
+                       for key in ('end', 'T_max', 'total_steps')})
+    for name, count in counts.items():
+        if count is not None and not (isinstance(count, (int, float)) and count > 0):
+            yield f'{name} is {count!r}: expected a number of iterations, from 1'
+        elif name.endswith('total_steps') and count and isinstance(length, int) and count < length:
+            yield (f'{name} is {count}, and further steps are refused: set it to '
+                   f'train_cfg.max_iters={length}')
 
 
 def score_problems(cfg: Config) -> Iterator[str]:
@@ -112,11 +147,11 @@ def score_problems(cfg: Config) -> Iterator[str]:
     if not metrics or any(type_name(metric) not in IOU_METRICS for metric in metrics):
         return
     scores = [f'{metric["prefix"]}/{name}' if metric.get('prefix') else name
-              for metric in metrics for name in SCORES]
+              for metric in metrics if not metric.get('format_only') for name in SCORES]
     for name in [wanted] if isinstance(wanted, str) else wanted:
         if name not in (*scores, 'auto'):
             yield (f'default_hooks.checkpoint.save_best is {name!r}, which val_evaluator does not '
-                   f'compute: expected one of {", ".join(scores)}')
+                   f'compute: expected one of {", ".join(scores) or "none, for format_only"}')
 
 
 def schedule_warnings(cfg: Config) -> Iterator[str]:
@@ -133,6 +168,13 @@ def schedule_warnings(cfg: Config) -> Iterator[str]:
                    f'{path}.by_epoch=False')
         elif kind.startswith(DECAYING):
             decaying.append((scheduled_end(scheduler, length), path, scheduler))
+        else:
+            name = {'LinearLR': 'end', 'MultiStepLR': 'milestones'}.get(kind, '')
+            place = scheduler.get(name, math.inf if name == 'end' else 0)
+            if (max(place, default=0) if isinstance(place, (list, tuple)) else place) > length:
+                yield (f'{path}.{name} of {kind} is {scheduler.get(name, "not given")}, and '
+                       f'training ends at train_cfg.max_iters={length}, before the learning rate '
+                       f'gets there: set {path}.{name} to fit')
     end, path, scheduler = max(decaying, key=lambda item: item[0], default=(length, '', {}))
     if end == length:
         return

@@ -97,8 +97,9 @@ def enable_amp(cfg: Config) -> None:
 
 def choose_checkpoint(cfg: Config, resume: bool | str | Path) -> dict[str, Any] | None:
     """Set ``resume`` and ``load_from`` of the config; return the checkpoint to resume from."""
+    checkpoint = None
     if resume is True:
-        path = find_resumable(cfg.work_dir)
+        path, checkpoint = find_resumable(cfg.work_dir)
         if path is None:
             print(f'nothing to resume from in {cfg.work_dir}: training starts from the beginning')
     else:
@@ -108,7 +109,7 @@ def choose_checkpoint(cfg: Config, resume: bool | str | Path) -> dict[str, Any] 
         if cfg.get('load_from') and '://' not in cfg.load_from:
             load_checkpoint_safely(cfg.load_from)
         return None
-    checkpoint = load_checkpoint_safely(path)
+    checkpoint = checkpoint or load_checkpoint_safely(path)
     if 'optimizer' not in checkpoint or 'meta' not in checkpoint:
         raise UserError(
             f'{path} holds weights only, so training cannot go on from it: resume from an '
@@ -118,15 +119,18 @@ def choose_checkpoint(cfg: Config, resume: bool | str | Path) -> dict[str, Any] 
     return checkpoint
 
 
-def find_resumable(work_dir: str | Path) -> Path | None:
-    """Return the newest checkpoint of a training: what ``last_checkpoint`` names, else by number.
-
-    Each has its name only when it is whole, see ``ResumableCheckpointHook``."""
-    pointer = Path(work_dir) / 'last_checkpoint'
-    if pointer.is_file():
-        named = Path(pointer.read_text().strip())
-        for path in (named, Path(work_dir) / named.name):
-            if path.is_file():
-                return path
-    numbered = [path for path in Path(work_dir).glob('iter_*.pth') if path.stem[5:].isdigit()]
-    return max(numbered, key=lambda path: int(path.stem[5:]), default=None)
+def find_resumable(work_dir: str | Path) -> tuple[Path | None, dict[str, Any] | None]:
+    """Return the newest whole checkpoint of a training and its content: what ``last_checkpoint``
+    names, else by number. Damaged ones are passed over, and named."""
+    work_dir = Path(work_dir)
+    pointer = work_dir / 'last_checkpoint'
+    named = Path(pointer.read_text().strip()) if pointer.is_file() else Path()
+    numbered = [path for path in work_dir.glob('iter_*.pth') if path.stem[5:].isdigit()]
+    numbered.sort(key=lambda path: int(path.stem[5:]), reverse=True)
+    for path in dict.fromkeys([named, work_dir / named.name, *numbered]):
+        if path.is_file():
+            try:
+                return path, load_checkpoint_safely(path)
+            except UserError as error:
+                print(f'passed over: {error}')
+    return None, None

@@ -4,8 +4,8 @@ import re
 import numpy as np
 import pytest
 
-from benchmarks.hooks.weight_record import FILE, SIDE, WeightRecord
 from benchmarks.oscillation import format_results, main
+from bhvit_seg.training.hooks.weight_record import FILE, SIDE, WeightRecord
 
 LAYERS = {'a': 400, 'b': 600}
 

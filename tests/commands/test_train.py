@@ -31,12 +31,17 @@ def test_training_from_elsewhere_leaves_checkpoints_in_the_work_dir(tiny_config,
     assert (work_dir / 'last_checkpoint').read_text() == str(work_dir / 'iter_2.pth')
 
 
-def test_resuming_from_a_moved_work_dir(tiny_config, tmp_path):
+def test_resuming_from_a_moved_work_dir_and_a_damaged_last_checkpoint(tiny_config, tmp_path,
+                                                                      capsys):
     train(tiny_config('train_cfg.update(max_iters=4, val_interval=4)'), work_dir=tmp_path / 'old')
     moved = tmp_path / 'moved'
     (tmp_path / 'old').rename(moved)
+    last = moved / 'iter_4.pth'
+    last.write_bytes(last.read_bytes()[:1000])
+    capsys.readouterr()
     runner = train(tiny_config('train_cfg.update(max_iters=6, val_interval=6)'), work_dir=moved,
                    resume=True)
+    assert 'passed over: ' in (said := capsys.readouterr().out) and str(last) in said
     assert runner.iter == 6
     assert load_checkpoint_safely(moved / 'iter_6.pth')['meta']['iter'] == 6
 

@@ -64,6 +64,9 @@ BROKEN = 'libproj.so: no such file'
 @pytest.mark.parametrize('versions, failures, problem, remedy', [
     ({**FORK, **ORIGINAL}, {}, 'mmsegmentation both provide mmseg and overwrite',
      'pip uninstall -y onedl-mmsegmentation mmsegmentation'),
+    ({**ORIGINAL, 'mmcv': '2.2.0'}, {}, 'mmcv 2.2.0 is installed, but mmcv 2.1.0', '[openmmlab]'),
+    ({'mmsegmentation': '1.2.2', 'mmengine': '0.10.7', 'onedl-mmcv': '2.3.6'}, {},
+     'onedl-mmcv 2.3.6 is installed, but mmcv 2.1.0', 'pip uninstall -y onedl-mmcv'),
     (FORK, {'rasterio': BROKEN}, f'rasterio does not import ({BROKEN})', '[raster]'),
     ({}, {'numpy': 'missing'}, 'NumPy', 'pip install numpy'),
 ])

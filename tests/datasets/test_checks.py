@@ -213,3 +213,19 @@ def test_real_folders_have_no_problem(data_root, base_config, name, config, clas
         np.testing.assert_allclose(100 * report.pixels / total, shares, atol=0.006)
     else:  # id 0, "other", is ignored
         assert report.ignored > 0 and (report.pixels > 0).sum() == 48
+
+
+def test_images_of_a_batch_have_to_agree_in_size(scenes, build):
+    for name in (IMAGE, MASK):
+        alter(scenes / name, lambda picture: picture[:-8, :-16])
+    steps = [dict(type='LoadAerialImage'), dict(type='LoadAerialAnnotations')]
+    dataset = build(scenes, pipeline=[*steps, dict(type='PackSegInputs')])
+    found, = problems(dataset, split='val', batch_size=3)
+    assert 'png 64x80' in found and f'{IMAGE} 56x64' in found
+    assert 'val_dataloader.batch_size=1' in found
+    assert not problems(dataset, split='val') and not problems(dataset, batch_size=3)
+    # Where sides are kept in proportion, they still differ.
+    for keep_ratio in (False, True):
+        resize = dict(type='Resize', scale=(32, 32), keep_ratio=keep_ratio)
+        resized = build(scenes, pipeline=[*steps, resize, dict(type='PackSegInputs')])
+        assert bool(problems(resized, split='test', batch_size=3)) == keep_ratio

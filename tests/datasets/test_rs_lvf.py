@@ -45,7 +45,7 @@ def test_suffixes_of_any_case_and_below_folders(tmp_path, build):
     assert names(dataset, 'seg_map_path') == ['x_mask.png', 'y_mask.png']
 
 
-@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig'])
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'latin-1', 'utf-16'])
 def test_ann_file_of_any_editor_selects(scenes, build, encoding):
     for folder in ('images', 'annotations'):
         (scenes / folder / 'train' / 'höhe').mkdir()

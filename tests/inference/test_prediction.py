@@ -114,6 +114,18 @@ def test_a_changed_image_is_predicted_again_where_it_may_be(predict, out, tmp_pa
     assert predict().skipped == [image, kept]
 
 
+def test_an_image_beside_one_of_its_stem_leaves_no_stale_labels(predict, out, tmp_path):
+    png = draw(tmp_path / 'in' / '7.png', 0)
+    predict()
+    tif = draw(tmp_path / 'in' / '7.tif', 1)
+    with pytest.raises(UserError, match=r'labels.7\.png is of .*7\.png.*7\.png\.png.*--overwrite'):
+        predict()
+    predict(overwrite=True)
+    assert files_in(out / 'labels') == files_in(out / 'overlays') == ['7.png.png', '7.tif.png']
+    assert_labels(out, '7.png', png)
+    assert_labels(out, '7.tif', tif)
+
+
 @pytest.mark.parametrize('kind', ['labels', 'overlays'])
 def test_files_of_unknown_origin_are_not_replaced(predict, out, tmp_path, kind):
     draw(tmp_path / 'in' / 'a.png', 0)

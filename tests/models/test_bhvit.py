@@ -187,6 +187,21 @@ def test_checkpointing_changes_neither_gradients_nor_statistics():
     torch.testing.assert_close(results[0], results[1])
 
 
+def test_frozen_stages_keep_weights_and_statistics():
+    model = build(frozen_stages=2).train()
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
+    sum(out.square().mean() for out in model(torch.randn(2, 3, 64, 64))).backward()
+    optimizer.step()
+    moved = {n for n, t in model.state_dict().items() if not torch.equal(t, before[n])}
+    frozen = ('patch_embed.', 'stages.0.', 'stages.1.', 'downsamplings.0.')
+    assert not any(n.startswith(frozen) for n in moved)
+    assert {'stages.2.0.mlp.fc1.weight', 'downsamplings.1.conv.weight'} <= moved
+    kept = build(norm_eval=True).train()
+    assert all(layer.training != isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)
+               for layer in kept.modules())
+
+
 def test_drop_path_leaves_out_whole_samples():
     model = build(drop_path_rate=0.999).train()
     block = model.stages[3][1]

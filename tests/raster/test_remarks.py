@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 from raster.rasters import write_raster
 from rasterio.enums import ColorInterp
 
@@ -44,3 +45,36 @@ def test_bands_in_another_order_than_red_green_blue(tmp_path, tags, order):
     if order:
         assert f'--bands {order} ' in found[0] and str(path) in found[0]
         assert not remarks_on(path, bands=tuple(map(int, order.split())))
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'tif', 'webp'])
+def test_an_orientation_is_told(tmp_path, suffix):
+    for orientation, count in ((1, 0), (3, 1), (6, 1)):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = tmp_path / f'{orientation}.{suffix}'
+        Image.fromarray(noise().transpose(1, 2, 0)).save(path, exif=exif)
+        found = remarks_on(path)
+        assert len(found) == count
+        assert not found or f'{path} has the EXIF orientation {orientation}' in found[0]
+
+
+@pytest.mark.parametrize('dtype, scale, value_range, told', [
+    ('float32', 1 / 255, (0, 255), True), ('float32', 1 / 255, (0, 1), False),
+    ('uint16', 1, (0, 65535), True), ('uint16', 257, (0, 65535), False),
+    ('uint16', 40, (0, 255), False), ('int16', 100, (-30000, -20000), True)])
+def test_values_that_the_range_makes_one_grey(tmp_path, dtype, scale, value_range, told):
+    bands = (noise(dtype='float64') * scale).astype(dtype)
+    path = write_raster(tmp_path / 'a.tif', bands)
+    found = remarks_on(path, value_range=value_range)
+    assert len(found) == told
+    if told:
+        assert f'--value-range {value_range[0]:g} {value_range[1]:g}' in found[0]
+    assert not remarks_on(path, value_range=None, eight_bit=False)
+
+
+def test_values_that_do_not_differ_say_nothing(tmp_path):
+    bands = np.zeros((3, 20, 500), np.float32)
+    assert not remarks_on(write_raster(tmp_path / 'flat.tif', bands), value_range=(0, 255))
+    bands[:, :, :480] = np.nan
+    assert not remarks_on(write_raster(tmp_path / 'empty.tif', bands), value_range=(0, 255))

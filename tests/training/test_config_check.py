@@ -37,6 +37,17 @@ def no_gpu(monkeypatch):
     (["val_evaluator.update(prefix='val')"], ["save_best is 'mIoU'", 'val/mIoU']),
     ([LOSS.format('CrossEntropyLoss', 'loss_weight=0.0'), AUXILIARY.format(2, None)],
      ['model.decode_head.loss_decode.loss_weight is 0']),
+    (["model['test_cfg'] = dict(mode='slide', crop_size=(32, 32))"],
+     ['model.test_cfg.stride is None']),
+    (["model['test_cfg'] = dict(mode='slide', crop_size=32, stride=(8, 8))"],
+     ['model.test_cfg.crop_size is 32']),
+    (['train_cfg.update(max_iters=0)'], ['train_cfg.max_iters is 0']),
+    (["param_scheduler[0].update(end='12')"], ["param_scheduler.0.end is '12'"]),
+    (["param_scheduler = [dict(type='OneCycleLR', eta_max=1, total_steps=5, by_epoch=False)]"],
+     ['param_scheduler.0.total_steps is 5', 'train_cfg.max_iters=12']),
+    (["val_evaluator.update(format_only=True, output_dir='out')"], ["save_best is 'mIoU'"]),
+    (["val_evaluator.update(iou_metrics=['mIoU', 'mFScore'])"],
+     ["val_evaluator.iou_metrics has 'mFScore'", 'mFscore']),
 ])
 def test_what_cannot_work_is_one_sentence(lines, words, tiny_config):
     with pytest.raises(UserError) as error:
@@ -93,6 +104,9 @@ def test_examples_of_the_documentation_are_sound(repository, tmp_path):
     ({'param_scheduler.1.by_epoch': True}, ['param_scheduler.1.by_epoch=False']),
     ({'param_scheduler': dict(head=[dict(type='PolyLR', end=60, by_epoch=False)])},
      ['param_scheduler.head.0']),
+    ({'param_scheduler.0.end': 5000}, ['param_scheduler.0.end of LinearLR is 5000', '=500']),
+    ({'param_scheduler': dict(type='MultiStepLR', milestones=[300, 8000], by_epoch=False)},
+     ['param_scheduler.milestones of MultiStepLR is [300, 8000]', 'max_iters=500']),
 ])
 def test_schedules_that_end_elsewhere_are_told(change, words, repository):
     path, = (repository / 'configs' / 'demo').glob('*.py')

@@ -14,10 +14,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-from benchmarks.hooks.weight_record import FILE
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.weights import load_checkpoint_safely
 from bhvit_seg.training.hooks.training_stages import load_twin
+from bhvit_seg.training.hooks.weight_record import FILE
 from bhvit_seg.training.train import train
 
 # Distillation with feature maps, regularization, stages that begin from the twin, freezing,
@@ -36,7 +36,6 @@ model = dict(
 """
 RECIPE = """
 _base_ = './twin.py'
-custom_imports = dict(imports=['bhvit_seg.modules', 'benchmarks.hooks'])
 model = dict(
     type='DistillationSegmentor',
     teacher=dict(config={folder!r} + '/twin.py', checkpoint={folder!r} + '/twin.pth'),

@@ -137,6 +137,8 @@ class BHViT(Backbone):
         output_norm: Whether each returned map is normalised.
         drop_path_rate: Stochastic depth of the last block's MLP; the others increase to it
             linearly.
+        frozen_stages: Stages, from the stem (0) on, that keep weights and statistics; -1: none.
+        norm_eval: Whether BatchNorm keeps its statistics in training.
         with_cp: Recompute blocks in the backward pass to save memory.
         pretrain_img_size: Side in pixels of the images that position embeddings are learned on.
         token_mixers: ``'hybrid'`` (convolution, convolution, attention, attention), or
@@ -159,10 +161,10 @@ class BHViT(Backbone):
                  norm_cfg: dict | None = None, attention: str = 'qd', rectify_weights: bool = False,
                  binary: bool = True, in_channels: int = 3, window_size: int = 7,
                  out_indices: Sequence[int] = (0, 1, 2, 3), output_norm: bool = True,
-                 drop_path_rate: float = 0.1, with_cp: bool = False, pretrain_img_size: int = 224,
-                 token_mixers: str = 'hybrid', convolution: str = 'multi_scale',
-                 attention_span: str = 'multi_scale', shifts: bool = True,
-                 init_cfg: dict | None = None) -> None:
+                 drop_path_rate: float = 0.1, frozen_stages: int = -1, norm_eval: bool = False,
+                 with_cp: bool = False, pretrain_img_size: int = 224, token_mixers: str = 'hybrid',
+                 convolution: str = 'multi_scale', attention_span: str = 'multi_scale',
+                 shifts: bool = True, init_cfg: dict | None = None) -> None:
         if init_cfg and init_cfg.get('type') == 'Pretrained' and not init_cfg.get('checkpoint'):
             init_cfg = None
         super().__init__(in_channels, out_indices, init_cfg)
@@ -175,7 +177,8 @@ class BHViT(Backbone):
                 ('attention_span', attention_span, ('multi_scale', 'window', 'global')),
                 ('shifts', shifts, (True, False))):
             check_choice('BHViT', name, value, choices)
-        self.arch, self.with_cp = arch, with_cp
+        self.arch, self.frozen_stages = arch, frozen_stages
+        self.norm_eval, self.with_cp = norm_eval, with_cp
         norm_cfg = dict(norm_cfg or dict(type='BN'))
         depths, channels = arch['depths'], arch['channels']
         map_size = pretrain_img_size // 4
@@ -201,6 +204,7 @@ class BHViT(Backbone):
             if output_norm else {})
         self._register_load_state_dict_pre_hook(
             lambda state, prefix, *_: adapt_state_dict(self, state, prefix))
+        self.train()  # with what is frozen
 
     def init_weights(self) -> None:
         if not self.init_cfg or self.init_cfg.get('type') != 'Pretrained':
@@ -241,3 +245,15 @@ class BHViT(Backbone):
             raise UserError(
                 f'the image is {image.shape[2]}×{image.shape[3]} pixels (height × width), '
                 'smaller than one 4×4 patch; give a larger image.')
+
+    def train(self, mode: bool = True) -> BHViT:
+        """Set the mode; frozen stages and, with ``norm_eval``, BatchNorms stay in evaluation."""
+        super().train(mode)
+        if self.frozen_stages >= 0:
+            for module in (self.patch_embed, *self.stages[:self.frozen_stages],
+                           *self.downsamplings[:max(self.frozen_stages - 1, 0)]):
+                module.eval().requires_grad_(False)
+        for module in self.modules() if self.norm_eval else ():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self

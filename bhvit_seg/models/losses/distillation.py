@@ -16,6 +16,15 @@ from .cross_entropy import with_background
 UNLABELLED = 254
 
 
+def require_equal(what: str, student: Tensor, teacher: Tensor) -> None:
+    """Raise a UserError unless maps ``(B, C, h, w)`` have the same channels and sizes."""
+    if student.shape[1:] != teacher.shape[1:]:
+        mine, theirs = ('×'.join(map(str, maps.shape[1:])) for maps in (student, teacher))
+        raise UserError(f'{what} of the teacher are {theirs} (channels × height × width), those of '
+                        f'the student {mine}: set model.teacher to one of the same classes and '
+                        'size, and feature_loss to maps of one stride with their channels')
+
+
 @MODELS.register_module()
 class PixelDistillationLoss(nn.Module):
     """``T² · KL(p_teacher ‖ p_student)`` at each pixel, ``p = softmax(logits / T)``.
@@ -36,6 +45,7 @@ class PixelDistillationLoss(nn.Module):
                 ignore_index: int = 255) -> Tensor:
         """Compute the loss of logits ``(B, classes, H, W)`` in float32; 0 if no pixel counts."""
         student, teacher = with_background(student), with_background(teacher.detach())
+        require_equal('logits', student, teacher)
         counted = label != ignore_index
         # (pixels that count, classes)
         student_log, teacher_log = (
@@ -75,10 +85,14 @@ class FeatureDistillationLoss(nn.Module):
                 ignore_index: int = 255) -> Tensor:
         """Compute the mean over the maps ``(B, C, h, w)`` of ``in_index``, in float32."""
         counted = (label != ignore_index).float().unsqueeze(1)
+        if max(self.in_index) >= min(len(student), len(teacher)):
+            raise UserError(f'feature_loss.in_index is {list(self.in_index)}, but the student has '
+                            f'{len(student)} maps and the teacher {len(teacher)}, from 0')
         terms = []
         for place, index in enumerate(self.in_index):
             mine = F.normalize(self.adapters[place](student[index]).float())
             theirs = F.normalize(teacher[index].detach().float())
+            require_equal(f'features {index}', mine, theirs)
             share = F.adaptive_avg_pool2d(counted, mine.shape[2:]).squeeze(1)
             distance = (mine - theirs).square().sum(1)
             terms.append((distance * share).sum() / share.sum().clamp(min=1e-6))

@@ -11,7 +11,7 @@ cfg_options = {
     # Of the configs' 3000 iterations, as all lengths that `iterations` shortens.
     'train_cfg.val_interval': 750,
     'default_hooks.checkpoint.interval': 1500,
-    'custom_imports.imports': ['bhvit_seg.modules', 'benchmarks.baselines', 'benchmarks.hooks'],
+    'custom_imports.imports': ['bhvit_seg.modules', 'benchmarks.baselines'],
     'default_hooks.weight_statistics': dict(
         type='WeightStatisticsHook', interval=10, figure_interval=250)
 }

@@ -60,6 +60,18 @@ def test_no_pixels_give_zero(batch):
     assert loss.item() == 0 and student.grad.abs().sum() == 0
 
 
+def test_maps_that_do_not_fit_are_named(batch):
+    student, teacher, label = batch
+    for other, words in ((teacher[:, :2], '2×4×5'), (teacher[:, :, 1:], '3×3×5')):
+        with pytest.raises(UserError, match=f'logits of the teacher are {words}.*student 3×4×5'):
+            PixelDistillationLoss()(student, other, label)
+    loss = FeatureDistillationLoss([1], [3], [3])
+    with pytest.raises(UserError, match=r'in_index is \[1\].*student has 2 .* teacher 1'):
+        loss([student] * 2, [teacher], label)
+    with pytest.raises(UserError, match='features 1 of the teacher are 2×4×5.*student 3×4×5'):
+        loss([student] * 2, [teacher[:, :2]] * 2, label)
+
+
 def test_what_stands_at_ignored_pixels_is_without_effect(batch):
     student, teacher, label = batch
     before = PixelDistillationLoss()(student, teacher, label)

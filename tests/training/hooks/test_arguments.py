@@ -2,15 +2,13 @@
 
 import pytest
 
-from benchmarks.hooks import (
-    BatchNormReestimationHook,
-    OscillationFreezingHook,
-    WeightStatisticsHook,
-)
 from bhvit_seg.errors import UserError
 from bhvit_seg.training.hooks import (
+    BatchNormReestimationHook,
+    OscillationFreezingHook,
     TrainingStagesHook,
     WeightRegularizationHook,
+    WeightStatisticsHook,
 )
 
 

@@ -40,9 +40,8 @@ def run_to(work_dir: Path, iterations: int) -> None:
     """Train from the newest checkpoint: one every second iteration, validation every fourth."""
     runner = Runner(work_dir)
     hook = ResumableCheckpointHook(interval=2, by_epoch=False, max_keep_ckpts=1, save_best='mIoU')
-    newest = find_resumable(work_dir)
-    if newest:
-        checkpoint = load_checkpoint_safely(newest)
+    _, checkpoint = find_resumable(work_dir)
+    if checkpoint:
         runner.iter = checkpoint['iter']
         runner.message_hub.load_state_dict(checkpoint['message_hub'])
     hook.before_train(runner)
@@ -88,7 +87,7 @@ def test_dying_at_any_file_operation_loses_no_checkpoint(tmp_path):
         died = die_at(number, work_dir)
         for path in work_dir.glob('*.pth'):
             load_checkpoint_safely(path)
-        newest = find_resumable(work_dir)
+        newest, _ = find_resumable(work_dir)
         # Two operations write a file: nothing can be there before the first is done.
         assert newest is not None or number < 2
         run_to(work_dir, 9)

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training.hooks.toy import SCALE, Record, Script, script, train
 
-from benchmarks.hooks.weight_freezing import OscillationFreezingHook, WatchedWeight
 from bhvit_seg.models.weights import load_checkpoint_safely
+from bhvit_seg.training.hooks.weight_freezing import OscillationFreezingHook, WatchedWeight
+
+from .toy import SCALE, Record, Script, script, train
 
 ITERATIONS = 40
 NAMES = ('first', 'second')

@@ -6,8 +6,8 @@ from mmengine.model import BaseModel
 from torch import nn
 from torch.utils.data import DataLoader
 
-from benchmarks.hooks.batch_norm_reestimation import reestimate
 from bhvit_seg.models.weights import load_checkpoint_safely
+from bhvit_seg.training.hooks.batch_norm_reestimation import reestimate
 from bhvit_seg.training.loops import SeekableSampler
 from bhvit_seg.training.train import train
 

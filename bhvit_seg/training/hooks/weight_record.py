@@ -70,18 +70,11 @@ def draw_shares(axis: Axes, record: WeightRecord, share: str, **style: Any) -> N
 
 
 def training_figure(record: WeightRecord) -> Figure:
-    """Draw one training: histogram, flips of all layers together and, by rows, of each layer."""
-    figure = new_figure(14, 4)
-    histogram, flips, layers = figure.subplots(1, 3)
+    """Draw the last histogram of a training, and its flips."""
+    figure = new_figure(10, 4)
+    histogram, flips = figure.subplots(1, 2)
     draw_histogram(histogram, record)
     if record.looks:
         draw_shares(flips, record, 'flipped', color=COLOURS[0])
         draw_shares(flips.twinx(), record, 'near_zero', color=COLOURS[4], linestyle='--')
-        ends = record.iterations()
-        counts = np.array([look['flipped'] for look in record.looks]) / [*record.layers.values()]
-        image = layers.imshow(100 * counts.T, vmin=0, aspect='auto', interpolation='nearest',
-                              cmap='magma', extent=(ends[0] - record.interval, ends[-1],
-                                                    len(record.layers) + 0.5, 0.5))
-        layers.set(xlabel='iteration', ylabel='layer', title='flips of each layer, %')
-        figure.colorbar(image, ax=layers)
     return figure

@@ -8,15 +8,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from training.hooks.toy import SCALE, Script, Toy, script, train
 
-from benchmarks.hooks.weight_record import FILE, SIDE
-from benchmarks.hooks.weight_statistics import (
+from bhvit_seg.training.hooks.weight_record import FILE, SIDE
+from bhvit_seg.training.hooks.weight_statistics import (
     PICTURE,
     WeightStatisticsHook,
     bin_width,
     count_bins,
 )
+
+from .toy import SCALE, Script, Toy, script, train
 
 ITERATIONS, INTERVAL, NEAR = 12, 3, SCALE / 4
 SIZES = {'first': 30, 'second': 15}

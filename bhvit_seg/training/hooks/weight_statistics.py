@@ -28,10 +28,9 @@ class WeightStatisticsHook(Hook):
     """Sample the latent weights at intervals, in total and for each layer.
 
     A weight has flipped when its binary value differs from the last sample's; it is near 0 when it
-    is near its threshold, the mean of its channel. Samples go to the log and, as
-    ``weights/flip_ratio`` and ``weights/near_zero`` (followed by the layer's name for each layer),
-    to mmengine's visualizer. ``weight_statistics.json`` and ``.png`` in the work dir hold and plot
-    the whole training. A model without binary layers has no statistics.
+    is near its threshold, the mean of its channel. Samples go to the log, to mmengine's visualizer
+    (``weights/flip_ratio``, ``weights/near_zero``, and with the name of each layer) and to
+    ``weight_statistics.json`` and ``.png`` in the work dir.
 
     Args:
         interval: Iterations between samples.

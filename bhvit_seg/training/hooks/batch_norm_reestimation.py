@@ -25,13 +25,8 @@ from bhvit_seg.training.runner import model_of
 class BatchNormReestimationHook(Hook):
     """Estimate the statistics of all BatchNorm layers again after the last training step.
 
-    The batches are those that training would have seen next, so a resumed run gets the statistics
-    of an uninterrupted one. Dropout and drop path are off, weights are binary. It runs before the
-    last validation and checkpoint, on averaged weights (``EMAHook``) if these are validated and
-    saved.
-
-    Args:
-        num_batches: Batches per process.
+    It uses the ``num_batches`` batches per process that training would have seen next, without
+    dropout and drop path, with binary weights, and those of ``EMAHook`` if there is one.
     """
 
     priority = 'LOW'  # after averages of weights, before checkpoints
@@ -77,9 +72,8 @@ def following_batches(runner: Runner, number: int) -> Iterator:
 def reestimate(model: BaseModel, batches: Iterable) -> int:
     """Replace running statistics by their averages over batches; return the number of such layers.
 
-    Everything else computes as in evaluation, in full precision. Layers that the batches do not
-    reach, such as those of auxiliary heads, and layers in evaluation mode (``norm_eval``) are
-    unchanged.
+    Everything else computes as in evaluation. Layers that the batches do not reach, such as those
+    of auxiliary heads, and layers in evaluation mode (``norm_eval``) are unchanged.
     """
     mode = model.training
     layers = batch_norms(model.train()).values()
