@@ -1,4 +1,4 @@
-"""Rasters on web servers give the maps of local files, and little more than their windows is read."""
+"""Rasters on web servers are mapped like files, and little more than their windows is read."""
 
 import subprocess
 import sys
