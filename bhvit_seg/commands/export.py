@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              'read them')
     parser.add_argument('--precision', metavar='BITS', default='auto',
                         help='bits of full-precision weights and position embeddings: 16, 32 or '
-                             'auto, 16 where that changes at most one in a thousand labels of the '
-                             'verification in all (default: auto)')
+                             'auto, 16 where the labels of the verification stay within what is '
+                             'accepted (default: auto)')
     parser.add_argument('--no-verify', action='store_true',
                         help='do not compare with torch; auto is 32 then')
     parser.add_argument('--threads', type=int, metavar='N',

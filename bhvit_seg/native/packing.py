@@ -93,8 +93,8 @@ def pack_model(model: nn.Module, out: str | Path, meta: Mapping[str, Any] | None
     Args:
         meta: Meta data of the file.
         images: ``(H, W, C)``, red first, to verify with. Without images nothing is verified.
-        precision: Bits of full-precision parts: ``'16'``, ``'32'``, or ``'auto'``: 16 where that
-            changes at most one in a thousand labels of ``images`` in all.
+        precision: Bits of full-precision parts: ``'16'``, ``'32'``, or ``'auto'``: 16 where the
+            labels of ``images`` stay within what :class:`Verification` allows.
         threads: Threads of the engine.
 
     Raises:

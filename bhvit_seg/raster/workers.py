@@ -8,12 +8,14 @@ import multiprocessing
 import os
 import pickle
 import signal
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
 import rasterio
@@ -95,9 +97,9 @@ def run_in_processes(job: Job, runs: Sequence[Sequence[int]], workers: int,
     deaths = 0
     while waiting:
         try:
-            with _pool(workers) as pool:
+            with tempfile.TemporaryDirectory() as folder, _pool(workers) as pool:
                 with _blocked_interrupts():
-                    futures = {pool.submit(_map_whole_run, job, run): run for run in waiting}
+                    futures = {pool.submit(_map_to_files, job, run, folder): run for run in waiting}
                 while futures:
                     done, _ = wait(futures, return_when=FIRST_COMPLETED)
                     for future in done:
@@ -105,7 +107,9 @@ def run_in_processes(job: Job, runs: Sequence[Sequence[int]], workers: int,
                         waiting.remove(run := futures.pop(future))
                         deaths = 0
                         on_windows(job.count_windows([run]))
-                        yield from finished
+                        for index, path, statistics in finished:
+                            yield FinishedBlock(index, path.read_bytes(), statistics)
+                            path.unlink()
         except BrokenProcessPool as error:
             deaths += 1
             if deaths == ATTEMPTS:
@@ -207,3 +211,14 @@ def _map_whole_run(job: Job, run: Sequence[int]) -> list[FinishedBlock]:
         _, job, model = _current
         with rasterio.Env(GDAL_CACHEMAX=job.cache):
             return list(run_here(job, [run], model, lambda count: None))
+
+
+def _map_to_files(job: Job, run: Sequence[int], folder: str) -> list[tuple[int, Path, Counter]]:
+    """Map a run of blocks to files. What goes through the pipe of the pool is then so short that it
+    is written at once: its reader would wait forever for the rest of a process that was killed."""
+    finished = []
+    for index, content, statistics in _map_whole_run(job, run):
+        path = Path(folder) / str(index)
+        path.write_bytes(content)
+        finished.append((index, path, statistics))
+    return finished
