@@ -1,6 +1,7 @@
 """Importing this module (``custom_imports`` of configs) registers everything that configs name."""
 
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
+import bhvit_seg.datasets.open_earth_map
 import bhvit_seg.datasets.rs_lvf
 import bhvit_seg.datasets.transforms
 import bhvit_seg.datasets.unlabelled

@@ -14,6 +14,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
+from published_layouts import LABELS, write_layout
 
 import bhvit_seg.modules  # noqa: F401
 from bhvit_seg.datasets.synthetic import write_dataset
@@ -51,6 +52,7 @@ TRAINED = [TINY.format('', 'rs-lvf'), *(TINY.format(f'{row}_', 'rs-lvf') for row
         'tiny_binary-ds_upernet_8xb4-50e_ade20k-480x480-center',
         'tiny_distill-staged_segformer_1xb4-3k_rs-lvf-224x224',
         'tiny_distill_segformer_1xb4-3k_dubai-224x224',
+        'nano_binary-ds_distill-lite0_segformer_1xb32-1500_dubai-224x224',
         *(f'nano_binary-ds_{row}segformer_1xb4-3k_rs-lvf-224x224'
           for row in ('', 'distill-lite0_', 'distill-unlabelled_')))), *(
     f'{name}_' + RECIPE.format(data) for name, data in (
@@ -59,6 +61,8 @@ TRAINED = [TINY.format('', 'rs-lvf'), *(TINY.format(f'{row}_', 'rs-lvf') for row
             ('bnn-18_segformer', 'rs-lvf'), ('binary-vit-tiny_segformer', 'dubai'))),
         ('baselines/segformer-b0', 'rs-lvf'), ('baselines/efficientnet-lite0_fpn', 'oam-fair'),
         ('baselines/efficientnet-lite2_fpn', 'massachusetts-roads'))),
+    *(f'bhvit/bhvit-{network}_segformer_1xb8-20k_{data}-448x448.py' for data in LABELS
+      for network in ('tiny', 'nano_binary-ds')),
     'demo/bhvit-mini_segformer_1xb8-250_rs-lvf-224x224.py']
 
 
@@ -204,8 +208,8 @@ def test_baselines_are_trained_like_bhvit(name):
 
 
 @pytest.fixture(scope='module')
-def sets(tmp_path_factory, ade20k_like) -> dict[int, Path]:
-    """Generated sets of the kinds that configs read, by their number of classes."""
+def sets(tmp_path_factory, ade20k_like) -> dict:
+    """Generated sets of the kinds that configs read, by number of classes or by name."""
     roots = {classes: tmp_path_factory.mktemp(f'classes{classes}') for classes in (2, 5)}
     roots[150] = ade20k_like
     write_dataset(roots[2], n_train=2, n_val=1, size=(96, 128))
@@ -215,6 +219,9 @@ def sets(tmp_path_factory, ade20k_like) -> dict[int, Path]:
     for path in (roots[5] / 'annotations').rglob('*.png'):
         cells = rng.choice([0, 1, 2, 3, 4, 255], (6, 8)).astype(np.uint8)
         assert cv2.imwrite(str(path), cells.repeat(16, 0).repeat(16, 1))
+    for data in LABELS:
+        roots[data] = tmp_path_factory.mktemp(data)
+        write_layout(roots[data], data)
     return roots
 
 
@@ -242,7 +249,8 @@ def test_config_trains_an_iteration_and_predicts(name, divisor, sets, teacher):
     if 'teacher' in cfg.model:
         cfg.model.teacher.checkpoint = teacher(cfg.model.teacher.config)
     labelled, *unlabelled = train_parts(cfg)
-    labelled['data_root'] = str(sets[classes])
+    data = words(name)[-1].removesuffix('-448x448')
+    labelled['data_root'] = str(sets.get(data) or sets[classes])
     for part in (labelled, *unlabelled):
         for step in part.pipeline:
             if 'crop_size' in step:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +42,7 @@ def check_from_config(cfg, split: str = 'train', progress: bool = True) -> Datas
 
 
 def require_folders(cfg, split: str = 'train') -> None:
-    """Raise a UserError if a config lacks a split, its ``data_root`` or its image folder."""
+    """Raise a UserError if a config lacks a split, its ``data_root``, image folder or images."""
     loader = cfg.get(f'{split}_dataloader')
     if not loader:
         raise UserError(f'the config has no {split}_dataloader: choose another split')
@@ -58,6 +59,21 @@ def require_folders(cfg, split: str = 'train') -> None:
             if place and not fileio.isdir(place):
                 raise UserError(f'{name} {place} of {split}_dataloader does not exist: give '
                                 f'{advice} in the config')
+        # At an empty list mmengine's base class would fail without a name.
+        suffixes = _image_suffixes(dataset)
+        if place and not any(name.lower().endswith(suffixes) for name in fileio.list_dir_or_file(
+                place, list_dir=False, recursive=True)):
+            raise UserError(f'image folder {place} of {split}_dataloader holds no file ending in '
+                            f'{" or ".join(suffixes)}: check data_prefix and img_suffix')
+
+
+def _image_suffixes(dataset) -> tuple[str, ...]:
+    """The suffixes that a config or its class gives, in lower case; ``('',)`` if neither."""
+    kind = dataset.get('type')
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    parameter = inspect.signature(kind).parameters.get('img_suffix') if kind else None
+    default = parameter.default if parameter else ''
+    return tuple(map(str.lower, _listed(dataset.get('img_suffix', default))))
 
 
 def check_dataset(dataset, split: str = 'train', channels: int | None = None, head_classes=(),
@@ -147,9 +163,11 @@ def _judge_ids(report: DatasetReport, findings: list[dict], info: dict) -> None:
     advice = None
     if colours and isinstance(encoding, str):
         pairs = ', '.join(f"'{colour}': '{name}'" for colour, name in zip(colours, classes))
-        advice = (f'the {masks} are in colours: the most frequent are {", ".join(colours)}; set '
-                  'mask_encoding in the dataset to the class of each, such as '
-                  f'mask_encoding={{{pairs}}}')
+        advice = (f'the {masks} are in colours: the most frequent are {", ".join(colours)}; ' + (
+            'set mask_encoding in the dataset to the class of each, such as '
+            f'mask_encoding={{{pairs}}}' if 'mask_encoding' in info else
+            'convert them to ids, as docs/datasets.md says, or use RSLVFDataset with '
+            'mask_encoding'))
     elif plain and ids in ([0, 255], [255]):
         advice = (f'the {masks} hold only {" and ".join(map(str, ids))}, and 255 means ignored: '
                   "set mask_encoding='binary255' in the dataset if 255 is a class")
@@ -196,7 +214,9 @@ def _masks_without_image(dataset, infos: list[dict]) -> list[str]:
     if not folder or dataset.ann_file or dataset._indices is not None or not fileio.isdir(folder):
         return []
     suffixes = tuple(suffix.lower() for suffix in _listed(dataset.seg_map_suffix))
-    wanted = {os.path.normpath(info['seg_map_path']) for info in infos if 'seg_map_path' in info}
+    # One folder may hold both.
+    wanted = {os.path.normpath(info[key]) for info in infos
+              for key in ('img_path', 'seg_map_path') if key in info}
     masks = [fileio.join_path(folder, name) for name in sorted(
         fileio.list_dir_or_file(folder, list_dir=False, recursive=True))
         if name.lower().endswith(suffixes)]

@@ -140,7 +140,8 @@ class RSLVFDataset(BaseSegDataset):
         if not lines:
             raise UserError(f'ann_file {self.ann_file} names no image: write one a line, or leave '
                             'it out to use every image of the folder')
-        stems = {name: stem for stem, name in images.items()} | {stem: stem for stem in images}
+        stems = {listed: stem for stem, name in images.items()
+                 for listed in (stem, name, stem + osp.splitext(name)[1])}
         selected = {}
         for line in lines:
             stem = stems.get(line) or stems.get(line.replace('\\', '/'))

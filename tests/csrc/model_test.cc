@@ -26,8 +26,8 @@ void write(const Answer& answer, FILE* file) {
 }
 
 int failures_of(const char* path, FILE* file) {
-  const TensorFile file(path);
-  Model serial(file, 1, choose_kernels("serial"));
+  const TensorFile tensors(path);
+  Model serial(tensors, 1, choose_kernels("serial"));
   testing::Random random(1);
   std::vector<testing::RandomImage> images;
   std::vector<Answer> expected;  // to the bytes and to the floats of each
@@ -41,7 +41,7 @@ int failures_of(const char* path, FILE* file) {
   int failures = 0;
   for (const std::string& name : instruction_sets())
     for (int threads : {1, 3}) {
-      Model model(file, threads, choose_kernels(name));
+      Model model(tensors, threads, choose_kernels(name));
       for (size_t i = 0; i < expected.size(); ++i) {
         const testing::RandomImage& image = images[i / 2];
         if (Answer(model, i % 2 ? image.as_floats() : image.as_bytes()) == expected[i]) continue;
