@@ -29,7 +29,8 @@ OPENMMLAB := .venv-openmmlab
 OPENMMLAB_BIN := $(OPENMMLAB)/bin
 OPENMMLAB_STAMP := $(OPENMMLAB)/.installed
 
-.PHONY: help demo test test-all lint install test-pretrain test-openmmlab test-sanitize test-neon clean
+.PHONY: help demo test test-all lint install test-pretrain test-openmmlab test-sanitize test-neon docs \
+	release clean
 
 help:
 	@echo 'make demo            sample set, training, test, prediction and a contact sheet (minutes)'
@@ -39,6 +40,8 @@ help:
 	@echo 'make test-openmmlab  the suite on the original OpenMMLab packages, in an environment of its own'
 	@echo 'make test-sanitize   the engine under sanitizers, with thousands of damaged files (minutes)'
 	@echo 'make test-neon       the NEON kernels, cross-compiled for arm64 and run by qemu'
+	@echo 'make docs            the documentation as a site, in build/site'
+	@echo 'make release         sdist and wheel in dist/, checked, and tried in an environment of its own'
 	@echo 'make lint            ruff and clang-format alone'
 	@echo 'make install         only the environment, in $(VENV)'
 	@echo 'make clean           removes environments, caches and build products'
@@ -70,6 +73,27 @@ test-sanitize: $(STAMP)
 test-neon: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m csrc.checks neon
 
+# The pages as they lie in the repository, by links. --strict: a link or an anchor that leads
+# nowhere is an error.
+PAGES := $(wildcard *.md docs configs/*/README.md bhvit_seg/zoo)
+
+docs: $(VENV)/.extra-docs
+	rm -rf build/pages build/site
+	mkdir -p $(addprefix build/pages/,$(sort $(dir $(PAGES))))
+	$(foreach page,$(PAGES),ln -s '$(CURDIR)/$(page)' 'build/pages/$(page)';)
+	$(BIN)/python -m mkdocs build --strict
+
+RELEASED := build/released
+
+release: $(VENV)/.extra-release
+	rm -rf dist $(RELEASED)
+	BHVIT_REQUIRE_ENGINE=1 $(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m auditwheel show dist/*.whl
+	$(PYTHON) -m venv $(RELEASED)
+	$(RELEASED)/bin/python -m pip install --quiet "$$(echo dist/*.whl)[predict]" pytest
+	PATH='$(CURDIR)/$(RELEASED)/bin':"$$PATH" bash tests/installed.sh
+
 # $(1): the folder of the new environment.
 define new_environment
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
@@ -85,6 +109,10 @@ endef
 $(STAMP): setup.py pyproject.toml $(filter bhvit_seg/%,$(CSRC))
 	$(call new_environment,$(VENV))
 	$(BIN)/python -m pip install -e '.[mm,test]'
+	touch $@
+
+$(VENV)/.extra-%: $(STAMP)
+	$(BIN)/python -m pip install 'bhvit_seg[$*]'
 	touch $@
 
 $(PRETRAIN_STAMP): $(STAMP)

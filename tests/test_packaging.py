@@ -49,11 +49,11 @@ def sources(repository, tmp_path_factory):
     return folder
 
 
-def setup_command(sources, *arguments, **environment):
+def setup_command(sources, *arguments, fails=False, **environment):
     done = subprocess.run(
         [sys.executable, 'setup.py', '-q', *map(str, arguments)], cwd=sources,
         env={**os.environ, **environment}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode != 0) == fails, done.stderr
     return done
 
 
@@ -85,6 +85,11 @@ def test_failed_compilation_is_told_last_and_noted(sources, tmp_path):
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert all(line.startswith('***') for line in lines[-4:]) and reason in '\n'.join(lines[-4:])
     assert not list(tmp_path.rglob('_engine*'))
+
+
+def test_failed_compilation_ends_a_build_that_requires_the_engine(sources, tmp_path):
+    setup_command(sources, 'build_ext', '--build-lib', tmp_path, '--build-temp', tmp_path / 'temp',
+                  fails=True, CC='/bin/false', CXX='/bin/false', BHVIT_REQUIRE_ENGINE='1')
 
 
 def test_source_archive_has_what_builds_and_what_tests(sources, repository, tmp_path):
