@@ -10,15 +10,17 @@ from typing import Any
 
 from bhvit_seg.errors import UserError, command, first_line
 from bhvit_seg.fileio import make_output_folder, write_json
-from bhvit_seg.training.hooks.weight_record import (
-    COLOURS,
+from bhvit_seg.training.hooks.weight_statistics import (
     FILE,
     SIDE,
-    WeightRecord,
     draw_histogram,
     draw_shares,
+    iterations_of,
+    shares_of,
 )
 from bhvit_seg.training.imitation import new_figure, save_figure
+
+COLOURS = ('#2e86ab', '#d1495b', '#66a182', '#edae49', '#8d96a3')
 
 
 def compare_oscillation(work_dirs: Sequence[str | Path],
@@ -52,7 +54,7 @@ def compare_oscillation(work_dirs: Sequence[str | Path],
     records = [read_record(folder) for folder in work_dirs]
     for folder, record in zip(work_dirs, records):
         for setting in ('interval', 'near_zero'):
-            values = getattr(records[0], setting), getattr(record, setting)
+            values = records[0][setting], record[setting]
             if values[0] != values[1]:
                 raise UserError(
                     f'{work_dirs[0]} and {folder} cannot be compared: {setting} of their '
@@ -65,7 +67,7 @@ def compare_oscillation(work_dirs: Sequence[str | Path],
     return results
 
 
-def read_record(work_dir: str | Path) -> WeightRecord:
+def read_record(work_dir: str | Path) -> dict[str, Any]:
     """Read the record of a training from its work dir.
 
     Raises:
@@ -76,9 +78,9 @@ def read_record(work_dir: str | Path) -> WeightRecord:
         raise UserError(f'no {FILE} in {work_dir}: give the work dir of a training with '
                         'WeightStatisticsHook')
     try:
-        record = WeightRecord(**json.loads(path.read_text(encoding='utf-8')))
-        looked = record.shares('flipped').size and record.shares('near_zero').size
-        drawn = [len(histogram['counts']) == 2 * SIDE for histogram in record.histograms]
+        record = json.loads(path.read_text(encoding='utf-8'))
+        looked = shares_of(record, 'flipped').size and shares_of(record, 'near_zero').size
+        drawn = [len(histogram['counts']) == 2 * SIDE for histogram in record['histograms']]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f'{path} is not a record of WeightStatisticsHook or is damaged '
                         f'({first_line(error)}): resuming the training writes it again') from error
@@ -88,7 +90,7 @@ def read_record(work_dir: str | Path) -> WeightRecord:
     return record
 
 
-def summarize(record: WeightRecord) -> dict[str, Any]:
+def summarize(record: dict[str, Any]) -> dict[str, Any]:
     """Return the numbers of a training.
 
     Returns:
@@ -96,28 +98,29 @@ def summarize(record: WeightRecord) -> dict[str, Any]:
         at the last look and as the mean over those in the last tenth of the record; the share
         ``near_zero`` at the last look.
     """
-    flips, iterations = record.shares('flipped'), record.iterations()
+    flips, iterations = shares_of(record, 'flipped'), iterations_of(record)
     return dict(
-        iterations=int(iterations[-1]), interval=record.interval, flip_ratio=float(flips[-1]),
+        iterations=int(iterations[-1]), interval=record['interval'], flip_ratio=float(flips[-1]),
         flip_ratio_last_tenth=float(flips[iterations > 0.9 * iterations[-1]].mean()),
-        near_zero=float(record.shares('near_zero')[-1]))
+        near_zero=float(shares_of(record, 'near_zero')[-1]))
 
 
-def histogram_figure(records: Sequence[WeightRecord], names: Sequence[str]):
+def histogram_figure(records: Sequence[dict[str, Any]], names: Sequence[str]):
     """Draw the histograms of latent weights in panels on common axes."""
     figure = new_figure(1 + 4.5 * len(records), 3.6)
     panels = figure.subplots(1, len(records), squeeze=False, sharex=True, sharey=True)[0]
     widest = []
     for panel, record, name, colour in zip(panels, records, names, COLOURS):
-        draw_histogram(panel, record, colour)
+        draw_histogram(panel, record, color=colour)
         widest.append(panel.get_xlim()[1])
-        panel.set_title(f'{name}, {record.histograms[-1]["iteration"]} iterations', fontsize=10)
+        iteration = record['histograms'][-1]['iteration']
+        panel.set_title(f'{name}, {iteration} iterations', fontsize=10)
         panel.label_outer()
     panels[0].set_xlim(-max(widest), max(widest))
     return figure
 
 
-def flip_figure(records: Sequence[WeightRecord], names: Sequence[str]):
+def flip_figure(records: Sequence[dict[str, Any]], names: Sequence[str]):
     """Draw the shares of weights that flipped, and of those near 0, on axes of their own."""
     figure = new_figure(10, 3.6)
     left, right = figure.subplots(1, 2)

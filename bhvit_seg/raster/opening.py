@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 CLASS_TAG = 'CLASS_'  # a map's band has a tag for each class, its name
+_REMOTE = re.compile('://|/vsi(?:curl|s3|gs|az|adls|oss|swift)[/_?]')
 _told: set[tuple[str, str]] = set()
 
 
@@ -53,12 +55,15 @@ def named_failure(path: str | Path, expected: str = 'a whole raster',
     except RasterioError as error:
         missing = kind_of(path) in (Kind.MISSING, Kind.PATTERN)
         reason = 'no such file' if missing else first_line(error.__cause__ or error)
+        again = 'copy, download or make the file again'
+        if _REMOTE.search(os.fspath(path)):
+            expected = 'another address, on a server that answers range requests, or download it'
+            again = 'give the same command again, or download it'
         if window is None:
             raise UserError(f'cannot read {path} ({reason}): give {expected}') from error
         raise UserError(
             f'{path} cannot be read at rows {window.top} to {window.bottom - 1}, columns '
-            f'{window.left} to {window.right - 1} ({reason}): copy, download or make the file '
-            'again') from error
+            f'{window.left} to {window.right - 1} ({reason}): {again}') from error
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks.oscillation import format_results, main
-from bhvit_seg.training.hooks.weight_record import FILE, SIDE, WeightRecord
+from bhvit_seg.training.hooks.weight_statistics import FILE, SIDE
 
 LAYERS = {'a': 400, 'b': 600}
 
@@ -15,13 +15,13 @@ def write_record(folder, flips=(50, 40, 30, 20, 10, 8, 6, 5, 4, 2, 1), peaks=Fal
     bins = np.arange(-SIDE, SIDE) + 0.5
     shape = np.exp(-((np.abs(bins) - (60 if peaks else 0)) / 15) ** 2)
     counts = np.round(1000 * shape / shape.sum()).astype(int).tolist()
-    record = WeightRecord(**{
+    record = {
         'interval': 10, 'near_zero': 0.01, 'layers': LAYERS,
         'looks': [dict(iteration=10 * (i + 1), flipped=[0, n], near_zero=[100, 10 * n])
                   for i, n in enumerate(flips)],
-        'histograms': [dict(iteration=110, bin_width=2 ** -10, counts=counts)], **changes})
+        'histograms': [dict(iteration=110, bin_width=2 ** -10, counts=counts)], **changes}
     folder.mkdir(parents=True)
-    record.write(folder)
+    (folder / FILE).write_text(json.dumps(record))
     return folder
 
 

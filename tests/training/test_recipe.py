@@ -17,7 +17,7 @@ from mmseg.registry import MODELS
 from bhvit_seg.errors import UserError
 from bhvit_seg.models.weights import load_checkpoint_safely
 from bhvit_seg.training.hooks.training_stages import load_twin
-from bhvit_seg.training.hooks.weight_record import FILE
+from bhvit_seg.training.hooks.weight_statistics import FILE
 from bhvit_seg.training.train import train
 
 # Distillation with feature maps, regularization, stages that begin from the twin, freezing,

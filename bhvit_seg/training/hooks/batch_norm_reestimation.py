@@ -1,7 +1,6 @@
 """Re-estimation of BatchNorm statistics at the end of training.
 
-Running averages lag behind moving weights, and a flipped sign moves an output by twice the scaling
-factor at once. The average over many batches through the final network has no lag.
+Running averages lag behind weights whose signs flip; an average over many batches does not.
 """
 
 import itertools

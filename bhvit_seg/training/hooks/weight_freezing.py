@@ -1,9 +1,8 @@
 """Iterative freezing of the binary weights that oscillate most.
 
 After "Overcoming Oscillations in Quantization-Aware Training" (Nagel et al., arXiv 2203.11086),
-with two differences. Frequencies are counted in windows of steps instead of moving averages (two
-bytes a weight, exact). The threshold of a binary weight is the mean of its channel, which moves; a
-frozen weight therefore keeps its distance from the threshold, not its value.
+but frequencies are counted in windows of steps, and a frozen weight keeps its distance from its
+threshold, the mean of its channel, which moves.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from bhvit_seg.models.layers import binary_layers
 from bhvit_seg.training.runner import model_of
 from bhvit_seg.training.schedule import ScheduledHook, Stage
 
-from .weight_statistics import positive
+from .weight_statistics import distances, positive
 
 STATE = 'oscillation_freezing'
 LONGEST = 127  # votes are summed in int8
@@ -35,12 +34,11 @@ class OscillationFreezingHook(ScheduledHook):
     """Freeze weights whose sign flips often, at their more frequent sign.
 
     After each ``window`` steps, weights that flipped more than once and in more than a fraction
-    ``threshold`` of the steps are frozen until training ends. The threshold moves from the first to
-    the second value along half a cosine. With ``TrainingStagesHook``, counting begins once weights
-    are binary and ends when all are frozen. A resumed run freezes what an uninterrupted one does.
+    ``threshold`` of the steps are frozen until training ends. With ``TrainingStagesHook``, counting
+    begins once weights are binary and ends when all are frozen.
 
     Args:
-        threshold: Fractions of steps with a flip, when counting begins and at the end.
+        threshold: Fractions of steps, when counting begins and at the end; half a cosine between.
         begin: Fraction of training, 0 to 1, after which flips are counted.
         window: Steps of the optimizer in which flips are counted, 2 to 127.
     """
@@ -62,8 +60,8 @@ class OscillationFreezingHook(ScheduledHook):
 
     def before_train(self, runner: Runner) -> None:
         self._layers = binary_layers(model_of(runner))
-        resumed, self._resumed = self._resumed or dict(steps=0, weights={}), None
-        self._steps = resumed['steps']
+        resumed = self._resumed or dict(steps=0, weights={})
+        self._resumed, self._steps = None, resumed['steps']
         self._watched = {name: WatchedWeight(self._layers[name].weight, state)
                          for name, state in resumed['weights'].items()}
 
@@ -155,9 +153,7 @@ class WatchedWeight:
         """Freeze weights with over ``limit`` flips, all but one of a channel; begin a window."""
         picked = (self.flips > limit) & ~self.frozen
         if picked.any():
-            rows = self.weight.detach().flatten(1)
-            distance = rows - rows.mean(1, keepdim=True)
-            size = distance.abs()
+            size = distances(self.weight).abs()
             frozen = self.frozen | picked
             full = frozen.all(1)
             farthest = size.masked_fill(self.frozen, -1).argmax(1)

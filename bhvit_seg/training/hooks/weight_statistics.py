@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import asdict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -13,14 +16,18 @@ from mmseg.registry import HOOKS
 from torch import Tensor
 
 from bhvit_seg.errors import UserError
+from bhvit_seg.fileio import write_text
 from bhvit_seg.models.layers import latent_weights
-from bhvit_seg.training.imitation import save_figure
+from bhvit_seg.training.imitation import new_figure, save_figure
 from bhvit_seg.training.runner import model_of
 
-from .weight_record import SIDE, WeightRecord, training_figure
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 STATE = 'weight_statistics'
-PICTURE = 'weight_statistics.png'
+FILE, PICTURE = f'{STATE}.json', f'{STATE}.png'
+SIDE = 256  # bins of a histogram on each side of 0; the mean of |w| lies 16 to 32 bins from it
+VISIBLE = 0.999  # pictures show this fraction of the weights; what lies further out is cut off
 
 
 @HOOKS.register_module()
@@ -30,7 +37,9 @@ class WeightStatisticsHook(Hook):
     A weight has flipped when its binary value differs from the last sample's; it is near 0 when it
     is near its threshold, the mean of its channel. Samples go to the log, to mmengine's visualizer
     (``weights/flip_ratio``, ``weights/near_zero``, and with the name of each layer) and to
-    ``weight_statistics.json`` and ``.png`` in the work dir.
+    ``weight_statistics.json`` and ``.png`` in the work dir. The JSON file holds counts: ``looks``
+    by layer in the order of ``layers``, and ``histograms`` of all layers together; bin ``i`` counts
+    ``w`` in ``[i − SIDE, i − SIDE + 1)`` times its width, the outermost also what lies beyond.
 
     Args:
         interval: Iterations between samples.
@@ -56,11 +65,11 @@ class WeightStatisticsHook(Hook):
         self._signs = [positive(weight) for weight in self._weights.values()]
         settings = dict(interval=self.interval, near_zero=self.near_zero,
                         layers={name: weight.numel() for name, weight in self._weights.items()})
-        self._record = WeightRecord(**settings)
+        self._record = dict(settings, looks=[], histograms=[])
         resumed, self._resumed = self._resumed, None
         # With other settings statistics start again.
         if resumed and settings.items() <= resumed['record'].items():
-            self._record = WeightRecord(**resumed['record'])
+            self._record = resumed['record']
             self._signs = [old.to(new.device) for old, new in zip(resumed['signs'], self._signs)]
 
     def after_train_iter(self, runner: Runner, batch_idx, data_batch=None, outputs=None) -> None:
@@ -72,20 +81,29 @@ class WeightStatisticsHook(Hook):
         if sampling:
             self._sample(runner)
         if drawing:
-            self._add_histogram(runner.iter + 1)
+            weights = list(self._weights.values())
+            width = bin_width(weights)
+            counts = torch.stack([count_bins(weight, width) for weight in weights]).sum(0)
+            self._record['histograms'].append(
+                dict(iteration=runner.iter + 1, bin_width=width, counts=counts.tolist()))
         if (sampling or drawing) and is_main_process():
-            self._record.write(runner.work_dir)
+            write_text(f'{runner.work_dir}/{FILE}', json.dumps(self._record) + '\n')
         if drawing and is_main_process():
-            save_figure(training_figure(self._record), f'{runner.work_dir}/{PICTURE}')
+            figure = new_figure(10, 4)
+            histogram, flips = figure.subplots(1, 2)
+            draw_histogram(histogram, self._record)
+            draw_shares(flips, self._record, 'flipped')
+            save_figure(figure, f'{runner.work_dir}/{PICTURE}')
 
     def _sample(self, runner: Runner) -> None:
-        weights, layers = self._weights.values(), self._record.layers
+        weights, layers = self._weights.values(), self._record['layers']
         before, self._signs = self._signs, [positive(weight) for weight in weights]
         flipped = [(new != old).sum() for new, old in zip(self._signs, before)]
-        near = [count_near_threshold(weight, self.near_zero) for weight in weights]
+        near = [(distances(weight).abs() < self.near_zero).sum() for weight in weights]
         # One transfer from the device for all layers.
         flipped, near = torch.stack([torch.stack(flipped), torch.stack(near)]).tolist()
-        self._record.looks.append(dict(iteration=runner.iter + 1, flipped=flipped, near_zero=near))
+        self._record['looks'].append(
+            dict(iteration=runner.iter + 1, flipped=flipped, near_zero=near))
         scalars = {}
         for name, counts in (('weights/flip_ratio', flipped), ('weights/near_zero', near)):
             scalars[name] = sum(counts) / sum(layers.values())
@@ -97,32 +115,25 @@ class WeightStatisticsHook(Hook):
             f'{scalars["weights/near_zero"]:.2%} within {self.near_zero:g} of their threshold')
         runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
 
-    def _add_histogram(self, iteration: int) -> None:
-        weights = list(self._weights.values())
-        width = bin_width(weights)
-        counts = torch.stack([count_bins(weight, width) for weight in weights]).sum(0)
-        self._record.histograms.append(
-            dict(iteration=iteration, bin_width=width, counts=counts.tolist()))
-
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if self._weights:
-            checkpoint[STATE] = dict(record=asdict(self._record), signs=self._signs)
+            checkpoint[STATE] = dict(record=self._record, signs=self._signs)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if runner._resume:  # not where it begins from given weights
             self._resumed = checkpoint.get(STATE)
 
 
+def distances(weight: Tensor) -> Tensor:
+    """Return weights ``(out, ...)`` less their thresholds, the means of channels, (out, inputs)."""
+    rows = weight.detach().flatten(1)
+    return rows - rows.mean(1, keepdim=True)
+
+
 def positive(weight: Tensor) -> Tensor:
     """Return which weights ``(out, ...)`` binarize to +1, (out, inputs) bool."""
     rows = weight.detach().flatten(1)
     return rows >= rows.mean(1, keepdim=True)
-
-
-def count_near_threshold(weight: Tensor, distance: float) -> Tensor:
-    """Count the weights ``(out, ...)`` nearer than ``distance`` to the mean of their channel."""
-    rows = weight.detach().flatten(1)
-    return (rows - rows.mean(1, keepdim=True)).abs_().lt(distance).sum()
 
 
 def bin_width(weights: list[Tensor]) -> float:
@@ -136,3 +147,31 @@ def count_bins(weight: Tensor, width: float) -> Tensor:
     """Count the weights in each bin, ``(2 · SIDE,)``; powers of two as widths avoid rounding."""
     bins = (weight.detach().float().flatten() / width).floor_().clamp_(-SIDE, SIDE - 1)
     return torch.bincount(bins.add_(SIDE).long(), minlength=2 * SIDE)
+
+
+def iterations_of(record: Mapping[str, Any]) -> np.ndarray:
+    return np.array([look['iteration'] for look in record['looks']], dtype=int)
+
+
+def shares_of(record: Mapping[str, Any], name: str) -> np.ndarray:
+    """Return ``'flipped'`` or ``'near_zero'`` as fractions of all weights, one per sample."""
+    return np.array([sum(look[name]) for look in record['looks']]) / sum(record['layers'].values())
+
+
+def draw_histogram(axis: Axes, record: Mapping[str, Any], **style: Any) -> None:
+    last = record['histograms'][-1]
+    counts, width = np.array(last['counts'], dtype=float), last['bin_width']
+    axis.stairs(counts / counts.sum() / width, np.arange(-SIDE, SIDE + 1) * width, fill=True,
+                **style)
+    sides = np.cumsum(counts[SIDE:] + counts[SIDE - 1::-1])
+    reach = (np.searchsorted(sides, VISIBLE * sides[-1]) + 1) * width
+    axis.set(xlabel='latent weight', ylabel='density', xlim=(-reach, reach))
+
+
+def draw_shares(axis: Axes, record: Mapping[str, Any], name: str, **style: Any) -> None:
+    """Draw the fraction of weights that flipped, or are near 0, over the iterations."""
+    axis.plot(iterations_of(record), 100 * shares_of(record, name), **style)
+    axis.set(xlabel='iteration', ylabel={
+        'flipped': f'flipped within {record["interval"]} iterations, % of weights',
+        'near_zero': f'within {record["near_zero"]:g} of their threshold, % of weights'}[name])
+    axis.set_ylim(bottom=0)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from bhvit_seg.training.hooks.weight_record import FILE, SIDE
 from bhvit_seg.training.hooks.weight_statistics import (
+    FILE,
     PICTURE,
+    SIDE,
     WeightStatisticsHook,
     bin_width,
     count_bins,
