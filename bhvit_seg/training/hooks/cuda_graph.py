@@ -1,3 +1,5 @@
+"""A training step as one CUDA graph."""
+
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
