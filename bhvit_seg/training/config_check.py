@@ -86,14 +86,19 @@ def loss_problems(name: str, loss: Mapping, path: str, classes: int, channels: i
 
 
 def unlabelled_problems(cfg: Config) -> Iterator[str]:
-    """Unlabelled images or pixels without a teacher."""
+    """Unlabelled images or pixels without a teacher, or without a fixed share of the batch."""
     loader = cfg.get('train_dataloader')
-    unlabelled = [*dataset_nodes(loader, 'unlabelled'), *(
+    mixed = list(dataset_nodes(loader, 'unlabelled'))
+    unlabelled = [*mixed, *(
         node for node in dataset_nodes(loader, 'keep_unlabelled') if node['keep_unlabelled'])]
     if unlabelled and 'model' in cfg and not cfg.model.get('teacher'):
         yield (f'the {type_name(unlabelled[0])} of train_dataloader brings ground without labels, '
                f'and the {type_name(cfg.model)} has no teacher to label it: set model.type to '
                'DistillationSegmentor with a model.teacher, or leave it out')
+    loop = type_name(cfg.train_cfg)
+    if mixed and loop != 'ResumableTrainLoop':
+        yield (f'train_cfg.type is {loop}, which does not keep the share of images without labels '
+               'in each batch: set it to ResumableTrainLoop')
 
 
 def window_problems(model: Mapping) -> Iterator[str]:
@@ -166,6 +171,10 @@ def schedule_warnings(cfg: Config) -> Iterator[str]:
             yield (f'{path} ({kind}) counts epochs and training counts iterations '
                    f'(train_cfg.max_iters={length}), so it has no effect: set '
                    f'{path}.by_epoch=False')
+        elif scheduler.get('begin', 0) >= length:
+            yield (f'{path} ({kind}) begins at iteration {scheduler["begin"]} and training ends at '
+                   f'train_cfg.max_iters={length}, so it has no effect: set {path}.begin below '
+                   f'{length} and its end to fit, or leave it out')
         elif kind.startswith(DECAYING):
             decaying.append((scheduled_end(scheduler, length), path, scheduler))
         else:

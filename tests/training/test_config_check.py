@@ -98,6 +98,7 @@ def test_examples_of_the_documentation_are_sound(repository, tmp_path):
     ({'train_cfg.max_iters': 700}, ['ends at iteration 500', 'max_iters=700', 'the last 200',
                                     'param_scheduler.1.end=700', 'param_scheduler.1.T_max=670']),
     ({'train_cfg.max_iters': 400}, ['ends at iteration 500', 'training stops before']),
+    ({'param_scheduler.1.begin': 500}, ['max_iters=500', 'no effect']),
     ({'param_scheduler.1.T_max': 200}, ['ends at iteration 230', 'the last 270']),
     ({'param_scheduler': dict(type='CosineRestartLR', periods=[100, 300], by_epoch=False,
                               restart_weights=[1, 1], eta_min=0)}, ['iteration 400']),
