@@ -21,6 +21,7 @@ SAMPLES, SIDE = 5, 64  # windows along the diagonal, and their side in pixels
 FEWEST_LEVELS = 8  # of 255; a range that leaves fewer was meant for other values
 ORIENTATION = 0x0112
 FAR = 1.5  # largest factor between the ground sampling distances of raster and model
+TOO_COARSE = 4  # times the pixels of the training images, which resampling does not make up for
 
 
 def find_remarks(source: RasterSource, ground_sampling_distance: float | None = None
@@ -90,5 +91,7 @@ def _resolution(source: RasterSource, expected: float | None) -> Iterator[str]:
         return
     found = float(np.sqrt(sides[0] * sides[1]))
     if not 1 / FAR <= found / expected <= FAR:
+        way = ('--resolution model resamples the raster to that' if found / expected < TOO_COARSE
+               else 'it lacks the details that the model looks for; take another model')
         yield (f'pixels of {source.path} are {found:.3g} m wide, and the model was trained on '
-               f'pixels of {expected:g} m: --resolution model resamples the raster to that')
+               f'pixels of {expected:g} m: {way}')
