@@ -8,7 +8,6 @@ from typing import Any
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.runner import Runner
 
 from bhvit_seg.datasets.checks import require_folders
 from bhvit_seg.errors import UserError
@@ -27,7 +26,7 @@ from bhvit_seg.training.config import (
     work_dir_of,
 )
 from bhvit_seg.training.config_check import require_sound
-from bhvit_seg.training.runner import model_of, start_processes
+from bhvit_seg.training.runner import ResumingRunner, model_of, start_processes
 
 
 def test(config: str | Path, checkpoint: str | Path, data_root: str | Path | None = None,
@@ -64,7 +63,7 @@ def test(config: str | Path, checkpoint: str | Path, data_root: str | Path | Non
         set_tta(cfg)
     start_processes(cfg, launcher)
     with explain_config_errors():
-        runner = Runner.from_cfg(cfg)
+        runner = ResumingRunner.from_cfg(cfg)
         for warning in warnings:
             runner.logger.warning(warning)
         model = model_of(runner)

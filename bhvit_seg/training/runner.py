@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import torch
@@ -24,6 +25,14 @@ class ResumingRunner(Runner):
     """A runner that may be given the content of a checkpoint, already read, as ``resumed``."""
 
     resumed: dict[str, Any] | None = None  # what is loaded next
+    last_start = ''
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """Set processes up. Runners of one second share mmengine's log file and message hub."""
+        while time.strftime('%Y%m%d_%H%M%S') == ResumingRunner.last_start:
+            time.sleep(0.05)
+        super().setup_env(env_cfg)
+        ResumingRunner.last_start = self.timestamp
 
     def load_checkpoint(self, filename: str, *args, **kwargs) -> dict[str, Any]:
         """Load a checkpoint into the model, as ``Runner`` does; a given one has to fit exactly."""
