@@ -77,6 +77,8 @@ def test_the_widths_of_the_presets(arch, downsampling, head, assert_packed_equal
     dict(backbone=dict(norm_cfg=dict(type='SyncBN', eps=1e-3))),
     dict(backbone=dict(norm_cfg=dict(type='BN', affine=False))),
     dict(backbone=dict(rectify_weights=True)),
+    dict(backbone=dict(adaptive='running', downsampling='binary'),
+         head_options=dict(adaptive='running')),
     dict(preprocessor=dict(bgr_to_rgb=False)),
     dict(preprocessor=dict(_delete_=True, type='BaseDataPreprocessor')),
     dict(preprocessor=dict(_delete_=True, type='SegDataPreProcessor')),
@@ -125,6 +127,8 @@ def arch(**changes):
 @pytest.mark.parametrize('options, words', [
     (dict(backbone=dict(binary=False)), 'binary=False'),
     (dict(backbone=dict(attention='gsb')), "attention='qd'"),
+    (dict(backbone=dict(adaptive='image')), "adaptive='image'"),
+    (dict(head_options=dict(adaptive='image')), "adaptive='image'"),
     (dict(backbone=dict(norm_cfg=dict(type='LN'))), 'LayerNorm'),
     (dict(backbone=dict(norm_cfg=dict(type='BN', track_running_stats=False))), 'BatchNorm1d'),
     (dict(head_options=dict(type='FCNHead', in_channels=256, in_index=3)), 'FCNHead'),
@@ -175,7 +179,7 @@ def shrunken(config):
 
 
 # Ablations are other networks.
-NOT_PACKED = ('_no-shift_', '_no-msgdc_', '_no-msmha_', '_no-qd_', '-only_')
+NOT_PACKED = ('_no-shift_', '_no-msgdc_', '_no-msmha_', '_no-qd_', '-only_', '_bidense_')
 
 
 def test_our_configs_of_binary_networks_can_be_packed(repository):

@@ -23,6 +23,8 @@ onnxruntime = pytest.importorskip('onnxruntime')
     dict(backbone=dict(downsampling='binary')), dict(backbone=dict(binary=False)),
     dict(backbone=dict(attention='gsb')), dict(backbone=dict(attention='boolean')),
     dict(backbone=dict(attention_span='global', shifts=False, norm_cfg=dict(type='LN'))),
+    *(dict(backbone=dict(downsampling='binary', adaptive=adaptive),
+           head_options=dict(adaptive=adaptive)) for adaptive in ('image', 'running')),
 ], ids=str)
 @torch.no_grad()
 def test_the_folded_network_is_the_trained_one(options, monkeypatch):
@@ -43,6 +45,7 @@ def test_pixels_are_normalised_as_the_preprocessor_does():
     (96, dict(head='BinaryUPerHead', align_corners=True)),
     (64, dict(in_channels=4, backbone=dict(downsampling='binary', attention='gsb'))),
     (64, dict(backbone=dict(binary=False), head_options=dict(binary=False))),
+    (96, dict(backbone=dict(adaptive='image'))),
     (64, dict(classes=2, head_options=dict(out_channels=1, threshold=0.4, loss_decode=dict(
         type='CrossEntropyLoss', use_sigmoid=True)))),
 ], ids=str)
