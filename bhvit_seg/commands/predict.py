@@ -19,7 +19,11 @@ EXAMPLES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('inputs', nargs='+', metavar='IN', help='image, folder or glob pattern')
     add_model(parser)
-    parser.add_argument('--out', required=True, metavar='DIR', help='output folder')
+    parser.add_argument('--out', required=True, metavar='DIR',
+                        help='output folder, which is made. Files are named as the images below '
+                             'their folder, with .png. Those that are there already are kept '
+                             'where OUT/prediction.json records the same image, model and options, '
+                             'and are refused otherwise')
     parser.add_argument('--threads', type=int, metavar='N',
                         help='threads of the packed model (default: all cores)')
     parser.add_argument('--lidar', metavar='DIR',
@@ -29,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='opacity of the class colours in overlays, 0 to 1 (default: 0.5)')
     parser.add_argument('--no-overlay', action='store_true', help='write label maps only')
     parser.add_argument('--overwrite', action='store_true',
-                        help='predict again what is there already')
+                        help='predict again what is there already, and replace other files of the '
+                             'same names; never inputs')
     parser.add_argument('--window', type=int, metavar='PIXELS',
                         help='side of overlapping windows that larger images are predicted in '
                              '(default: the training crop, for images of more than 2048x2048)')
