@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bhvit_seg.errors import UserError, command
+from bhvit_seg.errors import UserError, command, similar_to
 
 # Subcommands by task, with their summaries for `bhvit-seg --help`. The module of a subcommand has
 # its name, with underscores, and DESCRIPTION, EXAMPLES, add_arguments(parser) and run(args), which
@@ -81,7 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(overview(), file=sys.stderr)
         return 2
     if name not in SUMMARIES:
-        raise UserError(f'bhvit-seg has no command {name}: expected one of {", ".join(SUMMARIES)}')
+        raise UserError(f'bhvit-seg has no command {name}{similar_to(name, SUMMARIES)}: expected '
+                        f'one of {", ".join(SUMMARIES)}')
     return run_command(name, rest)
 
 

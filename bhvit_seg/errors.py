@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import functools
 import importlib
@@ -10,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Callable
 
@@ -49,6 +50,12 @@ def shortened(names: list[str], shown: int = 10) -> str:
     """Return the first names of a list, and how many follow."""
     more = len(names) - shown
     return ', '.join(names[:shown]) + (f' and {more} more' if more > 0 else '')
+
+
+def similar_to(name: str, names: Iterable[str]) -> str:
+    """Return the question after a name that is none of ``names``: whether the nearest is meant."""
+    nearest = difflib.get_close_matches(name, names, 1)
+    return f' (did you mean {nearest[0]}?)' if nearest else ''
 
 
 def first_problem(problems: list[str]) -> str:

@@ -340,19 +340,23 @@ def _mlp(mlp: BinaryMLP, shifts: ShiftBranches, norm: nn.Module) -> Tensors:
 # ------------------------------------------------------------------------------------- heads
 
 
+def head_modules(head: nn.Module) -> dict[str, nn.Module]:
+    """Return the convolutions of a head by their names in a packed file."""
+    if isinstance(head, BinarySegformerHead):
+        return {**{f'conv{i}': conv for i, conv in enumerate(head.convs)},
+                'fusion': head.fusion_conv}
+    return {**{f'psp{k}': branch[1] for k, branch in enumerate(head.psp_modules)},
+            'bottleneck': head.bottleneck,
+            **{f'lateral{i}': conv for i, conv in enumerate(head.lateral_convs)},
+            **{f'fpn{i}': conv for i, conv in enumerate(head.fpn_convs)},
+            'fpn_bottleneck': head.fpn_bottleneck}
+
+
 def _head(head: nn.Module) -> Tensors:
     tensors = {}
-    if isinstance(head, BinarySegformerHead):
-        modules = {**{f'conv{i}': conv for i, conv in enumerate(head.convs)},
-                   'fusion': head.fusion_conv}
-    else:
+    if isinstance(head, BinaryUPerHead):
         tensors['pool_scales'] = np.array(head.psp_modules.pool_scales, np.int32)
-        modules = {**{f'psp{k}': branch[1] for k, branch in enumerate(head.psp_modules)},
-                   'bottleneck': head.bottleneck,
-                   **{f'lateral{i}': conv for i, conv in enumerate(head.lateral_convs)},
-                   **{f'fpn{i}': conv for i, conv in enumerate(head.fpn_convs)},
-                   'fpn_bottleneck': head.fpn_bottleneck}
-    for name, module in modules.items():
+    for name, module in head_modules(head).items():
         assert isinstance(module, BinaryConvModule)
         tensors.update(_named(name, {
             'input_bias': _numpy(module.conv.input_bias),

@@ -86,6 +86,10 @@ class TrainedSegmentor:
         picture = picture.reshape(*picture.shape[:2], -1)
         return {**results, 'picture': swap_red_and_blue(picture)}
 
+    def read(self, image: str | Path, lidar: str | Path | None = None) -> np.ndarray:
+        """Return an image file as the test pipeline reads it, ``(H, W, C)``, red first."""
+        return pixels_of(self.load(image, lidar))
+
 
 def pixels_of(results: Mapping[str, Any]) -> np.ndarray:
     """Return the ``inputs`` of a pipeline as ``(H, W, C)``, red first."""

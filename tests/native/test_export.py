@@ -21,7 +21,8 @@ from bhvit_seg.models.backbones.bhvit import ARCHITECTURES
 from bhvit_seg.models.data_preprocessor import MultiChannelSegDataPreProcessor
 from bhvit_seg.native import PackedSegmentor
 from bhvit_seg.native.export import check_exportable, fold_segmentor
-from bhvit_seg.native.file_format import write_packed
+from bhvit_seg.native.file_format import read_packed, write_packed
+from bhvit_seg.native.unpacking import unpack_segmentor
 
 SIZES = [(64, 64), (37, 50), (100, 68), (4, 4)]
 
@@ -40,6 +41,9 @@ def assert_packed_equals(engine, tmp_path):
         expected, logits = simulated_logits(model, image), packed.logits(image)
         assert logits.shape == expected.shape and logits.dtype == np.float32
         np.testing.assert_allclose(logits, expected, atol=2e-6 * np.abs(expected).max())
+        stored = read_packed(tmp_path / 'model.bhv').tensors
+        unpacked = simulated_logits(unpack_segmentor(stored), image)
+        np.testing.assert_allclose(unpacked, expected, atol=2e-6 * np.abs(expected).max())
         upsampled = torch.nn.functional.interpolate(
             torch.from_numpy(expected)[None], size, mode='bilinear',
             align_corners=model.align_corners)[0]
