@@ -32,7 +32,7 @@ GROUPS = {
         'export': 'pack a trained model into one file that runs without torch',
         'export-onnx': 'write a trained model for QGIS and other runtimes',
         'benchmark': 'time packed models on this machine, and against what it could do at best',
-        'predict': 'predict image files: label maps and overlays',
+        'predict': 'predict image files, a video or a camera: label maps and overlays',
         'predict-raster': 'predict a georeferenced raster of any size',
         'score-raster': 'score a predicted raster against a raster of labels',
     },
