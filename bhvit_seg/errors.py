@@ -18,6 +18,7 @@ from typing import Callable
 BAD_INPUT = 2
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 CLOSED_PIPE = 128 + 13  # as the shell reports a process that SIGPIPE ended
+WORKER_TERMINATED = 'is killed by signal: Terminated'  # of torch's data loader
 NOTHING_TO_KEEP = 'nothing unfinished is left behind; the same command starts again'
 
 
@@ -104,6 +105,10 @@ def explain_interrupt(explain: Callable[[], str]) -> Iterator[None]:
     _explanations.append(explain)
     try:
         yield
+    except RuntimeError as error:
+        if any(WORKER_TERMINATED in str(cause) for cause in causes(error)):
+            signal.raise_signal(signal.SIGTERM)  # on its way to this process too
+        raise
     finally:
         _explanations.remove(explain)
 
@@ -137,6 +142,9 @@ class _Interruption:
             # A forked worker ends silently: torch reports any other status than 0.
             os._exit(0 if signum == signal.SIGINT else 128 + signum)
         self.signum = self.signum or signum
+        if hasattr(signal, 'SIGCHLD'):
+            # torch raises an error, even at exit, for workers that got the same signal.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if not self.text:
             self.text = _explanations[0]() if _explanations else NOTHING_TO_KEEP
         while frame is not None and not _explanations:
