@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-from bhvit_seg.errors import UserError, command
+from bhvit_seg.errors import UserError, command, similar_to
 
 # Subcommands by task, with their summaries for `bhvit-seg --help`. The module of a subcommand has
 # its name, with underscores, and DESCRIPTION, EXAMPLES, add_arguments(parser) and run(args), which
@@ -31,7 +32,7 @@ GROUPS = {
         'export': 'pack a trained model into one file that runs without torch',
         'export-onnx': 'write a trained model for QGIS and other runtimes',
         'benchmark': 'time packed models on this machine, and against what it could do at best',
-        'predict': 'predict image files: label maps and overlays',
+        'predict': 'predict image files, a video or a camera: label maps and overlays',
         'predict-raster': 'predict a georeferenced raster of any size',
         'score-raster': 'score a predicted raster against a raster of labels',
     },
@@ -50,14 +51,32 @@ def overview() -> str:
                                   '`bhvit-seg --version` prints the version.'])
 
 
+class Parser(argparse.ArgumentParser):
+    """Answers wrong arguments with a UserError: one sentence, without the usage before it."""
+
+    def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+        self._given = sys.argv[1:] if args is None else args
+        return super().parse_args(args, namespace)
+
+    def error(self, message: str) -> None:
+        options = self._option_string_actions
+        for word in self._given:
+            name = word.partition('=')[0]
+            # argparse takes beginnings of options too
+            if len(name) > 2 and name[:2] == '--' and not any(
+                    option.startswith(name) for option in options):
+                message = f'there is no option {name}{similar_to(name, options)}'
+                break
+        raise UserError(f'{message}; see `{self.prog} --help`')
+
+
 def run_command(name: str, arguments: list[str] | None = None) -> int:
     """Parse the arguments of a subcommand, by default those of the process, and run it."""
-    import argparse
     import importlib
     import textwrap
 
     module = importlib.import_module(f'bhvit_seg.commands.{name.replace("-", "_")}')
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f'bhvit-seg {name}', description=textwrap.fill(module.DESCRIPTION, 80),
         epilog='\n  '.join(['examples:', *module.EXAMPLES]),
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -81,7 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(overview(), file=sys.stderr)
         return 2
     if name not in SUMMARIES:
-        raise UserError(f'bhvit-seg has no command {name}: expected one of {", ".join(SUMMARIES)}')
+        raise UserError(f'bhvit-seg has no command {name}{similar_to(name, SUMMARIES)}: expected '
+                        f'one of {", ".join(SUMMARIES)}')
     return run_command(name, rest)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import functools
 import importlib
@@ -10,13 +11,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Callable
 
 BAD_INPUT = 2
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 CLOSED_PIPE = 128 + 13  # as the shell reports a process that SIGPIPE ended
+WORKER_TERMINATED = 'is killed by signal: Terminated'  # of torch's data loader
 NOTHING_TO_KEEP = 'nothing unfinished is left behind; the same command starts again'
 
 
@@ -49,6 +51,12 @@ def shortened(names: list[str], shown: int = 10) -> str:
     """Return the first names of a list, and how many follow."""
     more = len(names) - shown
     return ', '.join(names[:shown]) + (f' and {more} more' if more > 0 else '')
+
+
+def similar_to(name: str, names: Iterable[str]) -> str:
+    """Return the question after a name that is none of ``names``: whether the nearest is meant."""
+    nearest = difflib.get_close_matches(name, names, 1)
+    return f' (did you mean {nearest[0]}?)' if nearest else ''
 
 
 def first_problem(problems: list[str]) -> str:
@@ -97,6 +105,10 @@ def explain_interrupt(explain: Callable[[], str]) -> Iterator[None]:
     _explanations.append(explain)
     try:
         yield
+    except RuntimeError as error:
+        if any(WORKER_TERMINATED in str(cause) for cause in causes(error)):
+            signal.raise_signal(signal.SIGTERM)  # on its way to this process too
+        raise
     finally:
         _explanations.remove(explain)
 
@@ -130,6 +142,9 @@ class _Interruption:
             # A forked worker ends silently: torch reports any other status than 0.
             os._exit(0 if signum == signal.SIGINT else 128 + signum)
         self.signum = self.signum or signum
+        if hasattr(signal, 'SIGCHLD'):
+            # torch raises an error, even at exit, for workers that got the same signal.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if not self.text:
             self.text = _explanations[0]() if _explanations else NOTHING_TO_KEEP
         while frame is not None and not _explanations:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, similar_to
 
 PACKAGE = Path(__file__).resolve().parent
 PARTS = ('_base_', 'suites')  # parts and lists of configs; no command trains them
@@ -39,8 +39,8 @@ def find_config(config: str | Path) -> Path:
     name = path.name[:-3] if path.name.endswith('.py') else path.name
     if name in by_name:
         return by_name[name]
-    raise UserError(f'no config at {config}: give the path of a file or a name that `bhvit-seg '
-                    'configs` lists')
+    raise UserError(f'no config at {config}{similar_to(name, by_name)}: give the path of a file or '
+                    'a name that `bhvit-seg configs` lists')
 
 
 def shipped_models() -> dict[str, dict[str, Any]]:
@@ -54,8 +54,9 @@ def find_model(model: str | Path) -> Path:
     if str(model) not in models:
         if Path(model).is_file():
             return Path(model)
-        raise UserError(f'no model at {model}: give the path of a packed model, or a name that '
-                        f'`bhvit-seg models` lists: {", ".join(models) or "none so far"}')
+        raise UserError(f'no model at {model}{similar_to(str(model), models)}: give the path of a '
+                        'packed model, or a name that `bhvit-seg models` lists: '
+                        f'{", ".join(models) or "none so far"}')
     path, expected = ZOO / models[str(model)]['file'], models[str(model)]['sha256']
     found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else 'none'
     if found != expected:
@@ -68,6 +69,6 @@ def model_card(model: str) -> str:
     """Return the Markdown card of a shipped model; a UserError if there is none."""
     models = shipped_models()
     if model not in models:
-        raise UserError(f'no model {model} is shipped: ' + (
+        raise UserError(f'no model {model} is shipped{similar_to(model, models)}: ' + (
             f'expected one of {", ".join(models)}' if models else 'this version brings none'))
     return (ZOO / f'{model}.md').read_text('utf-8')

@@ -19,6 +19,7 @@ from published_layouts import LABELS, write_layout
 import bhvit_seg.modules  # noqa: F401
 from bhvit_seg.datasets.synthetic import write_dataset
 from bhvit_seg.errors import UserError
+from bhvit_seg.models.backbones.bhvit import ARCHITECTURES
 from bhvit_seg.models.layers import BinaryLayer
 from bhvit_seg.native.export import check_exportable
 from bhvit_seg.training.config_check import check_config
@@ -32,6 +33,7 @@ CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob('*.py')
 BASELINES = [name for name in CONFIGS if 'baselines/' in name]
 RECIPE = '1xb4-3k_{}-224x224.py'
 TINY = 'bhvit/bhvit-tiny_{}segformer_' + RECIPE
+NANO = 'bhvit/bhvit-nano_binary-ds_{}segformer_' + RECIPE
 # What each row of the ablation changes, and in which words the exporter refuses it.
 ABLATIONS = {
     'no-shift': ('model.backbone.shifts', 'shifts=False'),
@@ -43,6 +45,7 @@ ABLATIONS = {
     'attention-only': ('model.backbone.token_mixers', "token_mixers='hybrid'"),
     'convolution-only': ('model.backbone.token_mixers', "token_mixers='hybrid'"),
 }
+METHODS = {'bidense': "adaptive='image'", 'bidense-running': None}
 # One config of each kind: every part of a name, network, head, data and loss occurs in it.
 TRAINED = [TINY.format('', 'rs-lvf'), *(TINY.format(f'{row}_', 'rs-lvf') for row in ABLATIONS), *(
     f'bhvit/bhvit-{name}.py' for name in (
@@ -54,7 +57,8 @@ TRAINED = [TINY.format('', 'rs-lvf'), *(TINY.format(f'{row}_', 'rs-lvf') for row
         'tiny_distill_segformer_1xb4-3k_dubai-224x224',
         'nano_binary-ds_distill-lite0_segformer_1xb32-1500_dubai-224x224',
         *(f'nano_binary-ds_{row}segformer_1xb4-3k_rs-lvf-224x224'
-          for row in ('', 'distill-lite0_', 'distill-unlabelled_')))), *(
+          for row in ('', 'distill-lite0_', 'distill-unlabelled_')))),
+    *(NANO.format(f'{row}_', 'rs-lvf') for row in METHODS), *(
     f'{name}_' + RECIPE.format(data) for name, data in (
         *((f'suites/baselines/{network}', data) for network, data in (
             ('reactnet-18_segformer', 'rs-lvf'), ('bireal-18_fp32_segformer', 'dubai'),
@@ -177,15 +181,18 @@ def test_config_builds(name):
         check_binary(MODELS.build(cfg.model), cfg)
 
 
-@pytest.mark.parametrize('row', ABLATIONS)
-def test_a_row_of_the_ablation_changes_one_thing_which_the_exporter_may_refuse(row):
-    name = TINY.format(f'{row}_', 'rs-lvf')
-    key, refusal = ABLATIONS[row]
-    assert {key for key in differences(name, TINY.format('', 'rs-lvf'))
-            if not key.startswith('model.test_cfg.')} == {key}
+@pytest.mark.parametrize('base,row,keys,refusal', [
+    *((TINY, row, {key}, refusal) for row, (key, refusal) in ABLATIONS.items()),
+    *((NANO, row, {'model.backbone.adaptive', 'model.decode_head.adaptive'}, refusal)
+      for row, refusal in METHODS.items())], ids=[*ABLATIONS, *METHODS])
+def test_a_row_of_the_ablation_changes_one_thing_which_the_exporter_may_refuse(
+        base, row, keys, refusal):
+    name = base.format(f'{row}_', 'rs-lvf')
+    assert {key for key in differences(name, base.format('', 'rs-lvf'))
+            if not key.startswith('model.test_cfg.')} == keys
     model = read(name).model
-    model.backbone.arch = dict(depths=(1,) * 4, channels=(64, 128, 256, 512),
-                               mlp_channels=(64, 128, 256, 512), num_heads=(1, 1, 4, 8))
+    arch = ARCHITECTURES[model.backbone.arch]
+    model.backbone.arch = dict(arch, depths=(1,) * 4, mlp_channels=arch['channels'])
     model = MODELS.build(model).eval()
     if refusal is None:
         return check_exportable(model)

@@ -20,6 +20,9 @@ from bhvit_seg.errors import UserError
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp')
 RASTER_SUFFIXES = ('.tif', '.tiff', '.vrt', '.jp2', '.j2k', '.img', '.png', '.jpg', '.jpeg',
                    '.webp')
+# Codecs that OpenCV's wheels encode, by the suffix of the output; other files are read too.
+VIDEO_CODECS = {'.mp4': 'mp4v', '.mov': 'mp4v', '.mkv': 'mp4v', '.avi': 'MJPG'}
+VIDEO_SUFFIXES = (*VIDEO_CODECS, '.webm', '.m4v', '.mpg', '.mpeg', '.ts', '.mts', '.wmv')
 # Virtual file systems, URLs and parts of files (at least two letters: C: is a drive), XML.
 _ADDRESS = re.compile(r'/vsi\w+[/?]|[A-Za-z][\w+.-]+:|\s*<')
 Kind = enum.Enum('Kind', 'FILE FOLDER ADDRESS PATTERN MISSING')
@@ -36,6 +39,16 @@ def kind_of(given: str | os.PathLike) -> Kind:
     if _ADDRESS.match(text):
         return Kind.ADDRESS
     return Kind.PATTERN if glob.has_magic(text) else Kind.MISSING
+
+
+def is_camera(given: str | os.PathLike) -> bool:
+    """Tell whether an input is the number of a camera, and not a file or folder of that name."""
+    return os.fspath(given).isdecimal() and not os.path.exists(given)
+
+
+def is_video(given: str | os.PathLike) -> bool:
+    """Tell whether an input is, by its name, a video or a camera."""
+    return Path(given).suffix.lower() in VIDEO_SUFFIXES or is_camera(given)
 
 
 def find_images(inputs: Sequence[str | Path], out: str | Path) -> dict[Path, Path]:

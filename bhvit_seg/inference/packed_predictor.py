@@ -40,6 +40,9 @@ class PackedPredictor(Predictor):
             pixels = append_lidar(pixels, str(image), raster, str(lidar))
         return LoadedImage(picture, resize(pixels, self.meta['test_scale']))
 
+    def prepare(self, picture: np.ndarray) -> LoadedImage:
+        return LoadedImage(picture, resize(picture, self.meta['test_scale']))
+
     def predict(self, image: LoadedImage) -> np.ndarray:
         size = image.pixels.shape[:2]
         if size == image.size:

@@ -65,11 +65,7 @@ def predict_files(inputs: Sequence[str | Path], source: ModelSource, out: str | 
             does.
         whole: Predict all images in one piece.
     """
-    if not 0 <= opacity <= 1:
-        raise UserError(f'--opacity is {opacity}, but it has to be between 0 and 1')
-    if window is not None and (whole or window < 1):
-        raise UserError(f'--window is {window}: give a number of pixels of at least 1, and not '
-                        '--whole as well')
+    check_choices(opacity, window, whole)
     out, shown = Path(out), opacity if overlay else None
     names = find_images(inputs, out)
     model = source.load(windows=window is not None)
@@ -96,9 +92,7 @@ def predict_files(inputs: Sequence[str | Path], source: ModelSource, out: str | 
             try:
                 image = model.load(
                     job.image, None if lidar is None else find_raster(lidar, job.name))
-                sides = choose_windows(model, image, window, whole)
-                labels = (model.predict(image) if sides is None else
-                          predict_in_windows(model, image, sides))
+                labels, sides = label(model, image, window, whole)
                 write_prediction(job, image, labels, model, overwrite)
             except Exception as error:
                 # An error in one image must not stop the others.
@@ -116,6 +110,22 @@ def predict_files(inputs: Sequence[str | Path], source: ModelSource, out: str | 
             f'overlapping windows of {model.window[0]}x{model.window[1]}, as `bhvit-seg '
             'predict-raster` does; --whole takes images in one piece, --window N sets the side')
     return report
+
+
+def check_choices(opacity: float, window: int | None, whole: bool) -> None:
+    if not 0 <= opacity <= 1:
+        raise UserError(f'--opacity is {opacity}, but it has to be between 0 and 1')
+    if window is not None and (whole or window < 1):
+        raise UserError(f'--window is {window}: give a number of pixels of at least 1, and not '
+                        '--whole as well')
+
+
+def label(model: Predictor, image: LoadedImage, window: int | None, whole: bool
+          ) -> tuple[np.ndarray, tuple[int, int] | None]:
+    """Return the class ids ``(H, W)`` of an image, and its windows or None for one piece."""
+    sides = choose_windows(model, image, window, whole)
+    return (model.predict(image) if sides is None else
+            predict_in_windows(model, image, sides)), sides
 
 
 def choose_windows(model: Predictor, image: LoadedImage, window: int | None, whole: bool
@@ -160,13 +170,15 @@ def write_prediction(job: Job, image: LoadedImage, labels: np.ndarray, model: Pr
         write_labels(job.labels, labels, model.palette)
     if job.overlay is not None:
         weights = class_opacity(labels, dict(enumerate(model.classes)), job.identity['opacity'])
-        write_overlay(job.overlay, image.picture, labels, model.palette, weights)
+        overlay = draw_overlay(image.picture, labels, model.palette, weights)
+        with write_atomically(job.overlay) as partial:
+            Image.fromarray(overlay).save(partial)
 
 
-def write_overlay(path: Path, image: np.ndarray, labels: np.ndarray,
-                  palette: Sequence[Sequence[int]], opacity: np.ndarray) -> None:
-    """Write an image ``(H, W, C)``, red first, blended with the colours (RGB) of its labels by
-    ``opacity`` ``(H, W)``.
+def draw_overlay(image: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]],
+                 opacity: np.ndarray) -> np.ndarray:
+    """Return an image ``(H, W, C)``, red first, blended with the colours (RGB) of its labels by
+    ``opacity`` ``(H, W)``, as ``(H, W, 3)`` uint8.
 
     It shows the first three channels, or the first as grey; values of other types than 8 bits are
     scaled from their 2nd to their 98th percentile.
@@ -176,6 +188,4 @@ def write_overlay(path: Path, image: np.ndarray, labels: np.ndarray,
         low, high = np.percentile(image, (2, 98))
         image = (255 * ((image - low) / max(high - low, 1e-12)).clip(0, 1)).astype(np.uint8)
     colours, opacity = np.asarray(palette, np.float32)[labels], opacity[..., None]
-    blend = np.rint((1 - opacity) * image + opacity * colours).astype(np.uint8)
-    with write_atomically(path) as partial:
-        Image.fromarray(blend).save(partial)
+    return np.rint((1 - opacity) * image + opacity * colours).astype(np.uint8)

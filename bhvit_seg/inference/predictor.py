@@ -62,6 +62,10 @@ class Predictor:
         """Read an image file and its LiDAR raster, or raise a UserError."""
         raise NotImplementedError
 
+    def prepare(self, picture: np.ndarray) -> LoadedImage:
+        """Resize ``(H, W, 3)`` uint8, red first, like an image file that :meth:`load` reads."""
+        raise NotImplementedError
+
     def predict(self, image: LoadedImage) -> np.ndarray:
         """Return the class ids ``(H, W)`` of an image file; a UserError if it does not fit."""
         raise NotImplementedError

@@ -53,6 +53,9 @@ class TorchPredictor(Predictor):
         results = self.trained.load(image, lidar)
         return LoadedImage(results['picture'], pixels_of(results), results)
 
+    def prepare(self, picture: np.ndarray) -> LoadedImage:
+        return LoadedImage(picture, pixels_of(results := self.trained.load(picture)), results)
+
     @torch.no_grad()
     def predict(self, image: LoadedImage) -> np.ndarray:
         sample, = self.model.test_step({'inputs': [image.results['inputs']],

@@ -4,12 +4,21 @@ Where 4 or 2 does not divide a map, zeros are padded at the bottom and right, af
 there is one, so that padding adds nothing to a convolution.
 """
 
+from __future__ import annotations
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .fused import add_tiled_, prelu
-from .layers import BinaryConv2d, RPReLU, build_token_norm, normalize, shift_and_binarize
+from .layers import (
+    BinaryConv2d,
+    RPReLU,
+    binarize_map,
+    build_adaptive,
+    build_token_norm,
+    normalize,
+)
 from .tokens import MapShape, to_rows
 
 
@@ -64,13 +73,14 @@ class Downsampling(nn.Module):
     """
 
     def __init__(self, in_channels: int, channels: int, norm_cfg: dict, map_size: int,
-                 kind: str, binary: bool = True) -> None:
+                 kind: str, binary: bool = True, adaptive: str | None = None) -> None:
         super().__init__()
         self.binary = binary
         self.norm_in = build_token_norm(norm_cfg, in_channels)
-        self.input_bias = self.act = None
+        self.input_bias = self.adaptive = self.act = None
         if kind == 'binary':
             self.input_bias = nn.Parameter(torch.zeros(in_channels))
+            self.adaptive = build_adaptive(adaptive, in_channels, binary)
             self.conv = BinaryConv2d(in_channels, channels, 2, 2, bias=False, input_bias=False,
                                      binary=binary)
             self.act = RPReLU(channels)
@@ -80,16 +90,15 @@ class Downsampling(nn.Module):
         self.position = PositionEmbedding(channels, map_size)
 
     def forward(self, rows: Tensor, shape: MapShape) -> tuple[Tensor, MapShape]:
-        normed = normalize(self.norm_in, rows)
-        inputs = normed
+        normed = inputs = shape.to_map(normalize(self.norm_in, rows))
         if self.input_bias is not None:
-            inputs = shift_and_binarize(normed, self.input_bias, self.binary)
-        maps = self.conv(_pad_to_multiple(shape.to_map(inputs), 2))
+            inputs = binarize_map(normed, self.input_bias, self.binary, self.adaptive)
+        maps = self.conv(_pad_to_multiple(inputs, 2))
         out = to_rows(maps).to(rows.dtype)
         if self.act is None:
             out = normalize(self.norm_out, out)
         else:
-            pooled = F.avg_pool2d(shape.to_map(normed), 2, ceil_mode=True, count_include_pad=False)
+            pooled = F.avg_pool2d(normed, 2, ceil_mode=True, count_include_pad=False)
             out = normalize(self.norm_out, out, -self.act.shift_in)
             out = prelu(add_tiled_(out, to_rows(pooled)), self.act.slope) + self.act.shift_out
         shape = MapShape.of(maps)

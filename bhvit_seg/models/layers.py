@@ -11,8 +11,13 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from bhvit_seg.errors import UserError
+
 from .fused import prelu
-from .quantizers import binarize_activation, binarize_weight
+from .quantizers import AdaptiveBinarizer, binarize_activation, binarize_weight
+
+# What thresholds and scales of binary convolutions adapt to: nothing, or see AdaptiveBinarizer.
+ADAPTIVE = (None, 'image', 'running')
 
 
 class BinaryLayer(nn.Module):
@@ -56,6 +61,22 @@ def shift_and_binarize(x: Tensor, bias: Tensor, binary: bool) -> Tensor:
     return binarize_activation(x, bias) if binary else x + bias
 
 
+def build_adaptive(adaptive: str | None, channels: int, binary: bool) -> AdaptiveBinarizer | None:
+    """Build what :func:`binarize_map` takes, None in the full-precision twin."""
+    if adaptive not in ADAPTIVE:
+        raise UserError(f'adaptive is {adaptive!r}; binary convolutions take '
+                        f'{" or ".join(map(repr, ADAPTIVE))}.')
+    return AdaptiveBinarizer(channels, adaptive) if adaptive and binary else None
+
+
+def binarize_map(maps: Tensor, bias: Tensor, binary: bool,
+                 adaptive: AdaptiveBinarizer | None) -> Tensor:
+    """:func:`shift_and_binarize` for a map ``(B, C, H, W)``; the result is channels-last."""
+    x = maps.permute(0, 2, 3, 1)
+    x = shift_and_binarize(x, bias, binary) if adaptive is None else adaptive(x, bias)
+    return x.permute(0, 3, 1, 2)
+
+
 @MODELS.register_module()
 class BinaryConv2d(BinaryLayer, nn.Conv2d):
     """2-D convolution of binarized inputs with binarized weights; arguments of ``nn.Conv2d``.
@@ -66,16 +87,20 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):
         input_bias: Whether the layer binarizes its input, after adding a learned bias per channel.
             ``False`` if the input is ±1 already.
         binary: ``False`` makes it a full-precision convolution.
+        adaptive: Of :class:`~bhvit_seg.models.quantizers.AdaptiveBinarizer`; None: a learned bias
+            alone. Without effect if ``input_bias`` or ``binary`` is ``False``.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size, *args,
-                 input_bias: bool = True, binary: bool = True, **kwargs) -> None:
+                 input_bias: bool = True, binary: bool = True, adaptive: str | None = None,
+                 **kwargs) -> None:
         super().__init__(in_channels, out_channels, kernel_size, *args, **kwargs)
         if self.padding_mode != 'zeros':
             raise ValueError(f'BinaryConv2d pads with zeros only, got padding_mode='
                              f'{self.padding_mode!r}; leave padding_mode out.')
         self.binary = binary
         self.input_bias = nn.Parameter(torch.zeros(in_channels)) if input_bias else None
+        self.adaptive = build_adaptive(adaptive, in_channels, binary and input_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C_in, H, W)`` to ``(B, C_out, H', W')``."""
@@ -84,8 +109,7 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):
     def convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve with another bias, for callers that fold a shift per channel into it."""
         if self.input_bias is not None:
-            x = shift_and_binarize(x.permute(0, 2, 3, 1), self.input_bias, self.binary)
-            x = x.permute(0, 3, 1, 2)
+            x = binarize_map(x, self.input_bias, self.binary, self.adaptive)
         return F.conv2d(x, self._weight(), bias, self.stride, self.padding, self.dilation,
                         self.groups)
 

@@ -32,10 +32,6 @@ def polynomial_gradient_(x: Tensor) -> Tensor:
     return x.abs_().mul_(-2).add_(2).clamp_(min=0)
 
 
-def sum_to_channels(grad: Tensor) -> Tensor:
-    return grad.reshape(-1, grad.shape[-1]).sum(0)
-
-
 class _BinarizeActivation(Function):
 
     @staticmethod
@@ -47,19 +43,34 @@ class _BinarizeActivation(Function):
     def backward(ctx, grad_bits: Tensor):
         x, bias = ctx.saved_tensors
         grad = polynomial_gradient_(x + bias).mul_(grad_bits)
-        return grad, sum_to_channels(grad) if ctx.needs_input_grad[1] else None
+        return grad, grad.sum_to_size(bias.shape) if ctx.needs_input_grad[1] else None
 
 
 def binarize_activation(x: Tensor, bias: Tensor) -> Tensor:
     """Binarize activations after adding a learned bias per channel.
 
     Forward: ``sign(x + bias)``. Gradient with respect to ``x``: ``g · max(2 − 2|x + bias|, 0)``,
-    the piecewise polynomial of Bi-Real Net; the bias gets its sum over all but the last
-    dimension. Shapes: ``x`` ``(..., C)``, ``bias`` ``(C,)``; the result is ±1 like ``x``.
+    the piecewise polynomial of Bi-Real Net; the bias gets its sum over what it is broadcast to.
+    Shapes: ``x`` ``(..., C)``, ``bias`` ``(C,)`` or ``(B, 1, 1, C)``; the result is ±1 like ``x``.
     """
     if torch.jit.is_tracing():
         return sign(x, -bias)
     return _BinarizeActivation.apply(x, bias)
+
+
+def binarize_adaptively(x: Tensor, bias: Tensor, mean_weight: Tensor, exponent: Tensor) -> Tensor:
+    """Binarize maps with thresholds and scales that follow each image (BiDense, arXiv 2411.10346).
+
+    Forward, with the means of an image over its positions, channel by channel, and ``s = x + bias −
+    mean_weight · mean(x)``: ``exp(exponent · mean|s|) · sign(s)``. Gradient: means are constants,
+    so that ``x`` and ``bias`` get ``g · exp(…) · max(2 − 2|s|, 0)``, ``mean_weight`` that times
+    ``−mean(x)``, and ``exponent`` the result times ``g · mean|s|``, summed as they are broadcast.
+    Shapes: ``x`` ``(B, H, W, C)``, all others ``(C,)``.
+    """
+    values = x.detach()
+    shift = bias - mean_weight * values.mean((1, 2), keepdim=True)
+    size = (values + shift.detach()).abs().mean((1, 2), keepdim=True)
+    return binarize_activation(x, shift) * (exponent * size).exp()
 
 
 class _BinarizeWeight(Function):
@@ -275,6 +286,44 @@ class BooleanAttentionQuantizer(nn.Module):
         heads_last = (keys * matrix).transpose(1, 3)
         bits = binarize_activation(heads_last, self.bias.to(matrix.dtype)).transpose(1, 3)
         return (bits + 1) * (self.scale / (2 * keys)).view(-1, 1, 1)
+
+
+class AdaptiveBinarizer(nn.Module):
+    """Thresholds and scales of binarized maps that follow the distribution of the values.
+
+    The distribution-adaptive binarizer of BiDense, as its code computes it (`binary/bidense.py` of
+    https://github.com/frickyinn/BiDense; the paper has ``mean|s| − 1`` in the exponent). Deliberate
+    difference: ``mean_weight`` and ``exponent`` begin at 0, where the layer is an ordinary one.
+
+    Args:
+        channels: Of the maps.
+        adaptive: ``'image'``: :func:`binarize_adaptively`. ``'running'``, ours: constants per
+            channel that can be packed. The mean is that of BatchNorm's running statistics, in
+            training too; its deviation stands for ``mean|s|``, and the convolution has one scale,
+            the geometric mean of those of its inputs.
+    """
+
+    def __init__(self, channels: int, adaptive: str) -> None:
+        super().__init__()
+        self.mean_weight = nn.Parameter(torch.zeros(channels))
+        self.exponent = nn.Parameter(torch.zeros(channels))
+        self.statistics = None
+        if adaptive == 'running':
+            self.statistics = nn.BatchNorm1d(channels, affine=False)
+
+    def constants(self, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the shift ``(C,)`` and the scale ``()`` of ``adaptive='running'``."""
+        mean, variance = self.statistics.running_mean, self.statistics.running_var
+        return bias - self.mean_weight * mean, (self.exponent * variance.sqrt()).mean().exp()
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """Binarize a map ``(B, H, W, C)``, with the learned bias ``(C,)`` of its layer."""
+        if self.statistics is None:
+            return binarize_adaptively(x, bias, self.mean_weight, self.exponent)
+        if self.statistics.training:
+            self.statistics(x.detach().reshape(-1, x.shape[-1]))
+        shift, scale = self.constants(bias)
+        return binarize_activation(x, shift) * scale
 
 
 # By the value of `attention` in a config.

@@ -14,6 +14,8 @@ from .layers import (
     BinaryProjection,
     LayerScale,
     RPReLU,
+    binarize_map,
+    build_adaptive,
     build_token_norm,
     normalize,
     shift_and_binarize,
@@ -31,10 +33,12 @@ class MSGDC(nn.Module):
     """
 
     def __init__(self, channels: int, norm_cfg: dict, groups: int = 4,
-                 dilations: tuple[int, ...] = (1, 3, 5), binary: bool = True) -> None:
+                 dilations: tuple[int, ...] = (1, 3, 5), binary: bool = True,
+                 adaptive: str | None = None) -> None:
         super().__init__()
         self.binary = binary
         self.input_bias = nn.Parameter(torch.zeros(channels))
+        self.adaptive = build_adaptive(adaptive, channels, binary)
         self.convs = nn.ModuleList(
             BinaryConv2d(channels, channels, 3, padding=d, dilation=d, groups=groups,
                          input_bias=False, binary=binary) for d in dilations)
@@ -42,7 +46,7 @@ class MSGDC(nn.Module):
         self.norm = build_token_norm(norm_cfg, channels)
 
     def forward(self, x: Tensor, shape: MapShape) -> Tensor:
-        maps = shape.to_map(shift_and_binarize(x, self.input_bias, self.binary))
+        maps = binarize_map(shape.to_map(x), self.input_bias, self.binary, self.adaptive)
         total = None
         for conv, act in zip(self.convs, self.acts):
             branch = prelu(to_rows(conv.convolve(maps, conv.bias - act.shift_in)), act.slope)

@@ -18,9 +18,9 @@ from bhvit_seg.errors import UserError
 from bhvit_seg.models.backbones.bhvit import BHViT, Block
 from bhvit_seg.models.decode_heads import BinaryConvModule, BinarySegformerHead, BinaryUPerHead
 from bhvit_seg.models.embeddings import Downsampling, PatchEmbedding
-from bhvit_seg.models.layers import BinaryLayer, RPReLU
+from bhvit_seg.models.layers import BinaryConv2d, BinaryLayer, RPReLU
 from bhvit_seg.models.mlp import BinaryMLP, ShiftBranches
-from bhvit_seg.models.quantizers import AttentionQuantizer, sign
+from bhvit_seg.models.quantizers import AdaptiveBinarizer, AttentionQuantizer, sign
 from bhvit_seg.models.segmentors import DistillationSegmentor
 from bhvit_seg.models.token_mixers import MSGDC, MSMHA
 
@@ -41,6 +41,7 @@ def fold_segmentor(model: EncoderDecoder) -> Tensors:
     """Return the packed model's tensors (reals in float64); a UserError if it cannot be packed."""
     check_exportable(model)
     model = copy.deepcopy(model).cpu().double()
+    fold_adaptive(model)
     backbone, head = model.backbone, model.decode_head
     preprocessing, order = read_preprocessing(model)
     tensors = {'architecture': _architecture(backbone, head),
@@ -66,6 +67,20 @@ def fold_segmentor(model: EncoderDecoder) -> Tensors:
 def uninitialized_quantizers(model: nn.Module) -> int:
     """Count attention quantizers that no training step has initialised."""
     return sum(isinstance(m, AttentionQuantizer) and not m.initialized for m in model.modules())
+
+
+@torch.no_grad()
+def fold_adaptive(model: nn.Module) -> None:
+    """Fold the constants of ``adaptive='running'`` into the biases and weights of convolutions."""
+    for module in list(model.modules()):
+        adaptive = getattr(module, 'adaptive', None)
+        if adaptive is not None and adaptive.statistics is not None:
+            bias, scale = adaptive.constants(module.input_bias)
+            module.input_bias.copy_(bias)
+            for conv in module.modules():
+                if isinstance(conv, BinaryConv2d):
+                    conv.weight.mul_(scale)  # and with it the mean of its magnitude
+            module.adaptive = None
 
 
 def _named(prefix: str, tensors: Tensors) -> Tensors:
@@ -101,6 +116,9 @@ def _obstacles(model: nn.Module) -> Iterator[tuple[str, str]]:
     for layer in (*backbone.modules(), *head.modules()):
         if isinstance(layer, BinaryLayer) and not layer.binary:
             yield 'the model is the full-precision twin (binary=False)', 'the binary network'
+        if isinstance(layer, AdaptiveBinarizer) and layer.statistics is None:
+            yield ("thresholds and scales of convolutions depend on the image (adaptive='image')",
+                   "constants (adaptive=None or 'running')")
     stages = tuple(range(len(backbone.stages)))
     for i in stages:
         yield from _obstacles_in_stage(backbone, i)
@@ -322,19 +340,23 @@ def _mlp(mlp: BinaryMLP, shifts: ShiftBranches, norm: nn.Module) -> Tensors:
 # ------------------------------------------------------------------------------------- heads
 
 
+def head_modules(head: nn.Module) -> dict[str, nn.Module]:
+    """Return the convolutions of a head by their names in a packed file."""
+    if isinstance(head, BinarySegformerHead):
+        return {**{f'conv{i}': conv for i, conv in enumerate(head.convs)},
+                'fusion': head.fusion_conv}
+    return {**{f'psp{k}': branch[1] for k, branch in enumerate(head.psp_modules)},
+            'bottleneck': head.bottleneck,
+            **{f'lateral{i}': conv for i, conv in enumerate(head.lateral_convs)},
+            **{f'fpn{i}': conv for i, conv in enumerate(head.fpn_convs)},
+            'fpn_bottleneck': head.fpn_bottleneck}
+
+
 def _head(head: nn.Module) -> Tensors:
     tensors = {}
-    if isinstance(head, BinarySegformerHead):
-        modules = {**{f'conv{i}': conv for i, conv in enumerate(head.convs)},
-                   'fusion': head.fusion_conv}
-    else:
+    if isinstance(head, BinaryUPerHead):
         tensors['pool_scales'] = np.array(head.psp_modules.pool_scales, np.int32)
-        modules = {**{f'psp{k}': branch[1] for k, branch in enumerate(head.psp_modules)},
-                   'bottleneck': head.bottleneck,
-                   **{f'lateral{i}': conv for i, conv in enumerate(head.lateral_convs)},
-                   **{f'fpn{i}': conv for i, conv in enumerate(head.fpn_convs)},
-                   'fpn_bottleneck': head.fpn_bottleneck}
-    for name, module in modules.items():
+    for name, module in head_modules(head).items():
         assert isinstance(module, BinaryConvModule)
         tensors.update(_named(name, {
             'input_bias': _numpy(module.conv.input_bias),

@@ -1,4 +1,4 @@
-"""From a trained segmentor to an ONNX file for other runtimes: ``bhvit-seg export-onnx``."""
+"""From a segmentor, trained or packed, to an ONNX file: ``bhvit-seg export-onnx``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from bhvit_seg.fileio import make_output_folder, refuse_inputs, write_atomically
 from bhvit_seg.native.onnx_network import OnnxSegmentor
 from bhvit_seg.native.packed_meta import describe
 from bhvit_seg.native.packing import read_images, synthetic_images
+from bhvit_seg.native.unpacking import UnpackedSegmentor
 from bhvit_seg.native.verify import Verification, compare_with_simulation
+from bhvit_seg.shipped import find_model
 from bhvit_seg.training.trained import TrainedSegmentor
 
 OPSET = 18  # with IR version 8, which onnxruntime reads from 1.14 on
@@ -107,18 +109,19 @@ def readable_metadata(meta: Mapping[str, Any], size: int) -> dict[str, str]:
     return {name: json.dumps(value) for name, value in values.items()}
 
 
-def export_onnx(config: str | Path, checkpoint: str | Path, out: str | Path,
+def export_onnx(config: str | Path, checkpoint: str | Path | None, out: str | Path,
                 size: int | None = None, dynamic: bool = False,
                 images: Mapping[Path, Path] | Sequence[Path] = (),
                 lidar: str | Path | None = None, verify: bool = True,
                 cfg_options: dict[str, Any] | None = None) -> OnnxReport:
-    """Write a trained segmentor as ONNX, and verify by onnxruntime that it labels as torch does.
+    """Write a segmentor as ONNX, and verify by onnxruntime that it labels as torch does.
 
     The input is ``(1, channels, height, width)``, float32, red first, divided by 255; the output
     ``(1, classes, height, width)``, the probabilities of the classes.
 
     Args:
         config, checkpoint, cfg_options: See :class:`~bhvit_seg.training.trained.TrainedSegmentor`.
+            With a ``checkpoint`` of None ``config`` is a packed model, by path or name.
         size: Side of images in pixels, a multiple of 32. Defaults to the training crop.
         dynamic: Whether images of all sizes are taken whose sides are multiples of 32.
         images, lidar: See :func:`~bhvit_seg.native.packing.export_packed`; cut or mirrored to the
@@ -129,7 +132,12 @@ def export_onnx(config: str | Path, checkpoint: str | Path, out: str | Path,
         UserError: The model cannot be exported, or the file labels otherwise than torch; no file is
             written then.
     """
-    refuse_inputs([out], [config, checkpoint, *images], 'name')
+    if checkpoint is None:
+        config = find_model(config)
+        if cfg_options:
+            raise UserError(f'--cfg-options is of configs and {config} is a packed model: leave it '
+                            'out, or give CONFIG and CHECKPOINT')
+    refuse_inputs([out], [config, *([] if checkpoint is None else [checkpoint]), *images], 'name')
     out = Path(out)
     if out.is_dir():
         raise UserError(f'{out} is a folder: give the name of the file to write')
@@ -140,12 +148,16 @@ def export_onnx(config: str | Path, checkpoint: str | Path, out: str | Path,
         import onnxruntime  # noqa: F401
 
     make_output_folder(out.parent, 'of the ONNX file')
-    trained = TrainedSegmentor(config, checkpoint, 'cpu', cfg_options)
-    meta = describe(trained)
+    if checkpoint is None:
+        source = UnpackedSegmentor(config)
+        meta = source.meta
+    else:
+        source = TrainedSegmentor(config, checkpoint, 'cpu', cfg_options)
+        meta = describe(source)
     if size is None:
         size = max(SMALLEST, -(-max(meta['window'] or [TILE]) // STRIDE) * STRIDE)
     sizes = [(size, size), *[(size + STRIDE, size + 3 * STRIDE)] * dynamic]
-    pictures = [] if not verify else read_images(trained, images, lidar) if images else (
+    pictures = [] if not verify else read_images(source, images, lidar) if images else (
         synthetic_images(meta['channels'], sizes[0], TRIALS))
     pictures = [fit(image, sizes[i % len(sizes)]) for i, image in enumerate(pictures)]
     metadata = readable_metadata(meta, size)
@@ -155,7 +167,7 @@ def export_onnx(config: str | Path, checkpoint: str | Path, out: str | Path,
         try:
             # Position embeddings are square, so a map that is not has them resized in the trace.
             image = torch.rand(1, meta['channels'], size, size + STRIDE * dynamic)
-            write_onnx(OnnxSegmentor(trained.model, dynamic), image, partial, metadata,
+            write_onnx(OnnxSegmentor(source.model, dynamic), image, partial, metadata,
                        dynamic={IMAGE: axes, OUTPUT: axes} if dynamic else None)
             labels = runtime_labels(partial, pictures)
         except Exception as error:  # exporters and runtimes fail in their own ways
@@ -166,7 +178,7 @@ def export_onnx(config: str | Path, checkpoint: str | Path, out: str | Path,
                 f'{" for images of any size" if dynamic else ""}: {type(error).__name__}: '
                 f'{first_line(error)}' + ('; leave --dynamic out' if dynamic else '')) from error
         if pictures:
-            check = compare_with_simulation(trained.model, labels, pictures)
+            check = compare_with_simulation(source.model, labels, pictures)
             if not check.passed:
                 raise UserError(
                     f'{out} was not written, because {check.packed} of {check.pixels} labels by '

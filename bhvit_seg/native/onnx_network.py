@@ -28,7 +28,7 @@ from bhvit_seg.models.mlp import BinaryMLP
 from bhvit_seg.models.quantizers import AttentionQuantizer, binarize_weight
 from bhvit_seg.models.token_mixers import MSMHA, prelu
 from bhvit_seg.models.tokens import MapShape, to_rows
-from bhvit_seg.native.export import read_preprocessing
+from bhvit_seg.native.export import fold_adaptive, read_preprocessing
 
 # Hidden values computed at once: 2 MiB of float32, so that they do not leave the cache.
 HIDDEN_VALUES = 1 << 19
@@ -228,6 +228,7 @@ def fold_for_runtimes(model: nn.Module, dynamic: bool = False) -> nn.Module:
     The trace of a ``dynamic`` one fits images of other sizes. It lacks what needs a number of rows.
     """
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    fold_adaptive(model)
     for layer in binary_layers(model).values():
         layer.weight.copy_(binarize_weight(layer.weight))
         layer.binarize_weights = False
@@ -239,7 +240,7 @@ def fold_for_runtimes(model: nn.Module, dynamic: bool = False) -> nn.Module:
             module.norm_out = _fold(module.conv, module.norm_out, shift)
         elif isinstance(module, BinaryConvModule):
             module.norm = _fold(module.conv, module.norm, -module.act.shift_in)
-            if module.conv.kernel_size == (1, 1):
+            if module.conv.kernel_size == (1, 1) and module.conv.adaptive is None:
                 module.conv = RowConv(module.conv)
         elif isinstance(module, BinaryProjection):
             module.norm = _fold(module.linear, module.norm, -module.act.shift_in)

@@ -7,18 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import bhvit_seg.compat.openmmlab  # noqa: F401  isort: skip
-from mmcv.transforms import LoadImageFromFile
 from mmcv.transforms import Resize as MMCVResize
 from mmseg.datasets.transforms import PackSegInputs, ResizeShortestEdge
 from torch import nn
 
 from bhvit_seg.datasets.image_io import COLOUR_FLAGS
-from bhvit_seg.datasets.transforms import LoadAerialAnnotations, LoadAerialImage, LoadLidarChannels
-from bhvit_seg.training.trained import TrainedSegmentor, find_dataset_meta
+from bhvit_seg.datasets.transforms import LoadAerialAnnotations, LoadLidarChannels
+from bhvit_seg.training.trained import IMAGE_LOADERS, TrainedSegmentor, find_dataset_meta
 
-_IMAGE_LOADERS = (LoadAerialImage, LoadImageFromFile)
 # Steps of a test pipeline that prediction from a packed model does or does not need.
-_KNOWN_STEPS = (*_IMAGE_LOADERS, LoadAerialAnnotations, LoadLidarChannels, MMCVResize,
+_KNOWN_STEPS = (*IMAGE_LOADERS, LoadAerialAnnotations, LoadLidarChannels, MMCVResize,
                 PackSegInputs, ResizeShortestEdge)
 
 
@@ -30,7 +28,7 @@ def describe(trained: TrainedSegmentor) -> dict[str, Any]:
     lidar = [{'channels': step.channels, 'fill': step.fill, 'nodata': step.nodata}
              for step in trained.pipeline if isinstance(step, LoadLidarChannels)]
     decoding = [step.color_type for step in trained.pipeline
-                if isinstance(step, _IMAGE_LOADERS) and step.color_type in COLOUR_FLAGS]
+                if isinstance(step, IMAGE_LOADERS) and step.color_type in COLOUR_FLAGS]
     channels = count_channels(model)
     camera = ['red', 'green', 'blue'] if channels >= 3 else []
     further = 'lidar' if lidar else 'channel'
@@ -78,7 +76,7 @@ def find_differences(trained: TrainedSegmentor) -> list[str]:
         sentences.append('the config predicts in sliding windows (model.test_cfg.mode), the packed '
                          'model takes images up to 2048×2048 pixels as a whole')
     for step in trained.pipeline:
-        if isinstance(step, _IMAGE_LOADERS) and step.color_type not in COLOUR_FLAGS:
+        if isinstance(step, IMAGE_LOADERS) and step.color_type not in COLOUR_FLAGS:
             sentences.append('`bhvit-seg predict --packed` reads images in colour, the test '
                              f'pipeline with color_type={step.color_type!r}')
         relative = isinstance(step, MMCVResize) and step.scale is None

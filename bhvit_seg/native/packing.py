@@ -21,6 +21,7 @@ from bhvit_seg.fileio import make_output_folder, refuse_inputs
 from bhvit_seg.native.export import fold_segmentor, uninitialized_quantizers
 from bhvit_seg.native.file_format import may_be_narrow, write_packed
 from bhvit_seg.native.packed_meta import describe, find_differences
+from bhvit_seg.native.unpacking import UnpackedSegmentor
 from bhvit_seg.native.verify import (
     Verification,
     compare_with_simulation,
@@ -29,7 +30,7 @@ from bhvit_seg.native.verify import (
     narrow_where_harmless,
     packed_labels,
 )
-from bhvit_seg.training.trained import TrainedSegmentor, pixels_of
+from bhvit_seg.training.trained import TrainedSegmentor
 
 PRECISIONS = ('auto', '16', '32')
 N_SCENES = 4
@@ -176,18 +177,19 @@ def export_packed(config: str | Path, checkpoint: str | Path, out: str | Path,
     return report
 
 
-def read_images(trained: TrainedSegmentor, images: Mapping[Path, Path] | Sequence[Path],
-                 lidar: str | Path | None) -> list[np.ndarray]:
+def read_images(model: TrainedSegmentor | UnpackedSegmentor,
+                images: Mapping[Path, Path] | Sequence[Path],
+                lidar: str | Path | None) -> list[np.ndarray]:
     """Read images as the test pipeline does: ``(H, W, C)``, red first."""
-    if trained.reads_lidar and lidar is None:
+    if model.reads_lidar and lidar is None:
         raise UserError('the model reads camera and LiDAR: give the folder of the rasters with '
                         '--lidar')
     paths, pictures = list(images), []
     count = min(len(paths), MAX_IMAGES)
     for path in [paths[i * len(paths) // count] for i in range(count)]:
         name = images[path] if isinstance(images, Mapping) else Path(path).stem
-        raster = find_raster(lidar, name) if trained.reads_lidar else None
-        pictures.append(pixels_of(trained.load(path, raster)))
+        raster = find_raster(lidar, name) if model.reads_lidar else None
+        pictures.append(model.read(path, raster))
     return pictures
 
 

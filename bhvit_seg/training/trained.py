@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmcv.transforms import LoadAnnotations
+from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmseg.datasets.transforms import LoadImageFromNDArray
 from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 
 from bhvit_seg.datasets.image_io import swap_red_and_blue
-from bhvit_seg.datasets.transforms import CenterCropEvaluation, LoadLidarChannels
+from bhvit_seg.datasets.transforms import CenterCropEvaluation, LoadAerialImage, LoadLidarChannels
 from bhvit_seg.errors import UserError, find_user_error, first_line
 from bhvit_seg.models.weights import load_weights
 from bhvit_seg.training.config import explain_config_errors, load_config, require_settings
+
+IMAGE_LOADERS = (LoadAerialImage, LoadImageFromFile)
 
 
 class TrainedSegmentor:
@@ -54,15 +57,23 @@ class TrainedSegmentor:
         except (RuntimeError, AssertionError) as error:
             raise UserError(f'the device {device} cannot be used: {first_line(error)}') from error
 
-    def load(self, image: str | Path, lidar: str | Path | None = None) -> dict[str, Any]:
-        """Run the test pipeline on an image file; ``picture`` (H, W, C), red first, is the decoded
-        image."""
-        results = {'img_path': str(image)}
+    def load(self, image: str | Path | np.ndarray, lidar: str | Path | None = None
+             ) -> dict[str, Any]:
+        """Run the test pipeline on an image file, or on an image (H, W, C) without the steps that
+        read it; ``picture`` (H, W, C), red first, is the decoded image."""
+        pipeline = self.pipeline
+        if isinstance(image, np.ndarray):
+            results = {'img': swap_red_and_blue(image)}
+            pipeline = [LoadImageFromNDArray(), *(
+                step for step in pipeline if not isinstance(step, IMAGE_LOADERS))]
+            image = 'in memory'
+        else:
+            results = {'img_path': str(image)}
         if lidar is not None:
             results['lidar_path'] = str(lidar)
         picture = None
         try:
-            for step in self.pipeline:
+            for step in pipeline:
                 results = step(results)
                 if picture is None and 'img' in results:
                     picture = results['img'].copy()
@@ -74,6 +85,10 @@ class TrainedSegmentor:
                             f'{first_line(error)}') from error
         picture = picture.reshape(*picture.shape[:2], -1)
         return {**results, 'picture': swap_red_and_blue(picture)}
+
+    def read(self, image: str | Path, lidar: str | Path | None = None) -> np.ndarray:
+        """Return an image file as the test pipeline reads it, ``(H, W, C)``, red first."""
+        return pixels_of(self.load(image, lidar))
 
 
 def pixels_of(results: Mapping[str, Any]) -> np.ndarray:

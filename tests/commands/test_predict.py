@@ -41,6 +41,14 @@ def test_one_bad_image_does_not_lose_the_others(usual, tiny_data, tmp_path, main
     (['IMAGE', '--device', 'cuda:77'], 'cuda:77'),
     (['IMAGE', '--packed', 'none.bhv'], '--packed and --config'),
     (['IMAGE', '--threads', '2'], '--threads'),
+    (['IMAGE', '--out', 'x.mp4'], 'is not a video'),
+    (['IMAGE', '--long-side', '99'], '--long-side 99'),
+    (['nowhere.mp4', '--out', 'x.mp4'], 'no video at nowhere.mp4'),
+    (['nowhere.mp4'], '--out is out'),
+    (['nowhere.mp4', '--no-overlay'], '--no-overlay'),
+    (['97', '--out', 'x.mp4'], 'no camera 97'),
+    (['97', '--out', 'x.mp4', '--long-side', '0'], '--long-side is 0'),
+    (['97', '--out', 'x.mp4', '--opacity', '3'], '--opacity is 3.0'),
 ])
 def test_bad_input_is_one_sentence(options, words, usual, tiny_data, main, sentence):
     image = tiny_data / 'images' / 'val' / '0.png'

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from bhvit_seg.models.quantizers import (
+    AdaptiveBinarizer,
     AttentionQuantizer,
     BooleanAttentionQuantizer,
     binarize_activation,
+    binarize_adaptively,
     binarize_weight,
     quantize_attention,
     quantize_attention_gsb,
@@ -38,6 +40,54 @@ def test_activation_bias_shifts_threshold_and_sums_the_gradient():
     expected = grad * (2 - 2 * (x + bias).abs().detach())
     torch.testing.assert_close(x.grad, expected)
     torch.testing.assert_close(bias.grad, expected.sum(0))
+
+
+def test_thresholds_and_scales_follow_each_image():
+    """Two images of three pixels; ``s`` of the second channel of the first is −1, 0, 1."""
+    x = torch.tensor([[[0.5, 1.], [-0.1, 2.], [0.2, 3.]], [[-2., 0.5], [-1., 0.], [0.6, 1.]]],
+                     dtype=torch.float64).view(2, 1, 3, 2).requires_grad_()
+    bias, mean_weight, exponent = parameters = [
+        torch.tensor(values, dtype=torch.float64, requires_grad=True)
+        for values in ([0.1, 1.], [0.5, 1.5], [0.3, -0.7])]
+    grad = torch.arange(1., 13.).double().view_as(x)
+    out = binarize_adaptively(x, *parameters)
+    out.backward(grad)
+    mean = torch.tensor([[0.2, 2.], [-0.8, 0.5]]).double().view(2, 1, 1, 2)
+    with torch.no_grad():
+        s = x + bias - mean_weight * mean
+        size = s.abs().mean((1, 2), keepdim=True)
+        scale = torch.exp(exponent * size)
+        signs = torch.where(s >= 0, 1., -1.)
+        passed = grad * scale * (2 - 2 * s.abs()).clamp(min=0)
+    assert s[0, 0, :, 1].tolist() == [-1, 0, 1] and signs[0, 0, :, 1].tolist() == [-1, 1, 1]
+    assert passed[0, 0, 0, 1] == passed[0, 0, 2, 1] == 0 < passed[0, 0, 1, 1]
+    torch.testing.assert_close(out, scale * signs)
+    torch.testing.assert_close(x.grad, passed)
+    torch.testing.assert_close(bias.grad, passed.sum((0, 1, 2)))
+    torch.testing.assert_close(mean_weight.grad, (passed * -mean).sum((0, 1, 2)))
+    torch.testing.assert_close(exponent.grad, (grad * out * size).detach().sum((0, 1, 2)))
+
+
+def test_running_statistics_are_constants_for_all_images():
+    binarizer = AdaptiveBinarizer(3, 'running')
+    with torch.no_grad():
+        binarizer.mean_weight.copy_(torch.tensor([1., 0.5, -1.]))
+        binarizer.exponent.copy_(torch.tensor([0.2, -0.1, 0.4]))
+    bias = torch.tensor([0.1, 0., -0.2], requires_grad=True)
+    x = torch.randn(2, 4, 5, 3) + 1
+    mean = 0.1 * x.mean((0, 1, 2))  # BatchNorm's momentum, from 0 and 1
+    deviation = (0.9 + 0.1 * x.flatten(0, 2).var(0)).sqrt()
+    out = binarizer(x, bias)
+    scale = torch.exp((binarizer.exponent * deviation).mean())
+    torch.testing.assert_close(
+        out, scale * sign(x + bias - binarizer.mean_weight * mean), rtol=1e-6, atol=0)
+    grad = torch.randn_like(out)
+    out.backward(grad)
+    passed = grad * scale * (2 - 2 * (x + bias - binarizer.mean_weight * mean).abs()).clamp(min=0)
+    torch.testing.assert_close(binarizer.mean_weight.grad, (passed * -mean).sum((0, 1, 2)))
+    torch.testing.assert_close(binarizer.exponent.grad, (grad * out).sum() * deviation / 3)
+    assert torch.equal(binarizer.eval()(x, bias), out)
+    assert torch.equal(binarizer(x[:1], bias), out[:1])
 
 
 def test_weight_has_two_values_and_the_gradient_goes_through_the_mean():

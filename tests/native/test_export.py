@@ -21,7 +21,8 @@ from bhvit_seg.models.backbones.bhvit import ARCHITECTURES
 from bhvit_seg.models.data_preprocessor import MultiChannelSegDataPreProcessor
 from bhvit_seg.native import PackedSegmentor
 from bhvit_seg.native.export import check_exportable, fold_segmentor
-from bhvit_seg.native.file_format import write_packed
+from bhvit_seg.native.file_format import read_packed, write_packed
+from bhvit_seg.native.unpacking import unpack_segmentor
 
 SIZES = [(64, 64), (37, 50), (100, 68), (4, 4)]
 
@@ -40,6 +41,9 @@ def assert_packed_equals(engine, tmp_path):
         expected, logits = simulated_logits(model, image), packed.logits(image)
         assert logits.shape == expected.shape and logits.dtype == np.float32
         np.testing.assert_allclose(logits, expected, atol=2e-6 * np.abs(expected).max())
+        stored = read_packed(tmp_path / 'model.bhv').tensors
+        unpacked = simulated_logits(unpack_segmentor(stored), image)
+        np.testing.assert_allclose(unpacked, expected, atol=2e-6 * np.abs(expected).max())
         upsampled = torch.nn.functional.interpolate(
             torch.from_numpy(expected)[None], size, mode='bilinear',
             align_corners=model.align_corners)[0]
@@ -77,6 +81,8 @@ def test_the_widths_of_the_presets(arch, downsampling, head, assert_packed_equal
     dict(backbone=dict(norm_cfg=dict(type='SyncBN', eps=1e-3))),
     dict(backbone=dict(norm_cfg=dict(type='BN', affine=False))),
     dict(backbone=dict(rectify_weights=True)),
+    dict(backbone=dict(adaptive='running', downsampling='binary'),
+         head_options=dict(adaptive='running')),
     dict(preprocessor=dict(bgr_to_rgb=False)),
     dict(preprocessor=dict(_delete_=True, type='BaseDataPreprocessor')),
     dict(preprocessor=dict(_delete_=True, type='SegDataPreProcessor')),
@@ -125,6 +131,8 @@ def arch(**changes):
 @pytest.mark.parametrize('options, words', [
     (dict(backbone=dict(binary=False)), 'binary=False'),
     (dict(backbone=dict(attention='gsb')), "attention='qd'"),
+    (dict(backbone=dict(adaptive='image')), "adaptive='image'"),
+    (dict(head_options=dict(adaptive='image')), "adaptive='image'"),
     (dict(backbone=dict(norm_cfg=dict(type='LN'))), 'LayerNorm'),
     (dict(backbone=dict(norm_cfg=dict(type='BN', track_running_stats=False))), 'BatchNorm1d'),
     (dict(head_options=dict(type='FCNHead', in_channels=256, in_index=3)), 'FCNHead'),
@@ -175,7 +183,7 @@ def shrunken(config):
 
 
 # Ablations are other networks.
-NOT_PACKED = ('_no-shift_', '_no-msgdc_', '_no-msmha_', '_no-qd_', '-only_')
+NOT_PACKED = ('_no-shift_', '_no-msgdc_', '_no-msmha_', '_no-qd_', '-only_', '_bidense_')
 
 
 def test_our_configs_of_binary_networks_can_be_packed(repository):

@@ -7,11 +7,13 @@ import pytest
 import torch
 from native.segmentors import balance_classes, build_segmentor, picture, write_experiment
 
+from bhvit_seg.cli import main as bhvit_seg
 from bhvit_seg.datasets.synthetic import generate_scene
 from bhvit_seg.errors import UserError
-from bhvit_seg.native import onnx_network
+from bhvit_seg.native import PackedSegmentor, onnx_network
 from bhvit_seg.native.onnx_export import export_onnx, runtime_labels
 from bhvit_seg.native.onnx_network import OnnxSegmentor, Pixels, fold_for_runtimes
+from bhvit_seg.native.packing import export_packed
 from bhvit_seg.native.verify import torch_labels
 
 onnx = pytest.importorskip('onnx')
@@ -23,6 +25,8 @@ onnxruntime = pytest.importorskip('onnxruntime')
     dict(backbone=dict(downsampling='binary')), dict(backbone=dict(binary=False)),
     dict(backbone=dict(attention='gsb')), dict(backbone=dict(attention='boolean')),
     dict(backbone=dict(attention_span='global', shifts=False, norm_cfg=dict(type='LN'))),
+    *(dict(backbone=dict(downsampling='binary', adaptive=adaptive),
+           head_options=dict(adaptive=adaptive)) for adaptive in ('image', 'running')),
 ], ids=str)
 @torch.no_grad()
 def test_the_folded_network_is_the_trained_one(options, monkeypatch):
@@ -43,6 +47,7 @@ def test_pixels_are_normalised_as_the_preprocessor_does():
     (96, dict(head='BinaryUPerHead', align_corners=True)),
     (64, dict(in_channels=4, backbone=dict(downsampling='binary', attention='gsb'))),
     (64, dict(backbone=dict(binary=False), head_options=dict(binary=False))),
+    (96, dict(backbone=dict(adaptive='image'))),
     (64, dict(classes=2, head_options=dict(out_channels=1, threshold=0.4, loss_decode=dict(
         type='CrossEntropyLoss', use_sigmoid=True)))),
 ], ids=str)
@@ -102,6 +107,22 @@ def test_geodeep_reads_the_file(tmp_path):
         raster.write(image.transpose(2, 0, 1))
     smoothed = segment(str(tmp_path / 'map.tif'), str(out))  # by a median of 5×5
     assert (smoothed == expected).mean() > 0.5
+
+
+def test_a_packed_model_gives_the_labels_of_the_engine(engine, tmp_path, sentence, capsys):
+    config, checkpoint = write_experiment(tmp_path, in_channels=4)
+    packed, out = tmp_path / 'model.bhv', tmp_path / 'model.onnx'
+    export_packed(config, checkpoint, packed, verify=False)
+    assert bhvit_seg(['export-onnx', str(packed), str(out), '--size', '96']) == 0
+    assert '"class 4"' in capsys.readouterr().out
+    image = picture((96, 96), 4)
+    labels, = runtime_labels(out, [image])
+    expected = PackedSegmentor(packed).predict(image)
+    assert (labels == expected).mean() > 0.99 and len(np.unique(expected)) > 1
+    for words, named in (([packed, out, '--cfg-options', 'a=1'], '--cfg-options'),
+                         ([tmp_path / 'none.bhv', out], 'none.bhv'),
+                         ([config, checkpoint, 'third', out], 'third')):
+        assert named in sentence(bhvit_seg, 'export-onnx', *words)
 
 
 def test_deepness_keys_are_json(tmp_path):

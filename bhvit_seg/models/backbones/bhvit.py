@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from bhvit_seg.errors import UserError
 
 from ..embeddings import Downsampling, PatchEmbedding
-from ..layers import build_token_norm, normalize
+from ..layers import ADAPTIVE, build_token_norm, normalize
 from ..mlp import BinaryMLP, ShiftBranches
 from ..quantizers import ATTENTION_QUANTIZERS
 from ..token_mixers import MSGDC, MSMHA
@@ -148,6 +148,8 @@ class BHViT(Backbone):
         attention_span: ``'multi_scale'`` (MSMHA), ``'window'`` (no pooled tokens) or ``'global'``
             (all tokens of the map).
         shifts: Whether blocks have shift branches beside their MLP.
+        adaptive: None, or what thresholds and scales of the binary convolutions follow: ``'image'``
+            (BiDense) or ``'running'`` (running statistics).
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads a checkpoint of this backbone or
             of a segmentor that has it; stem weights and position embeddings are adapted in channels
             and size. A ``checkpoint`` of None loads none.
@@ -164,7 +166,8 @@ class BHViT(Backbone):
                  drop_path_rate: float = 0.1, frozen_stages: int = -1, norm_eval: bool = False,
                  with_cp: bool = False, pretrain_img_size: int = 224, token_mixers: str = 'hybrid',
                  convolution: str = 'multi_scale', attention_span: str = 'multi_scale',
-                 shifts: bool = True, init_cfg: dict | None = None) -> None:
+                 shifts: bool = True, adaptive: str | None = None,
+                 init_cfg: dict | None = None) -> None:
         if init_cfg and init_cfg.get('type') == 'Pretrained' and not init_cfg.get('checkpoint'):
             init_cfg = None
         super().__init__(in_channels, out_indices, init_cfg)
@@ -175,7 +178,7 @@ class BHViT(Backbone):
                 ('token_mixers', token_mixers, tuple(TOKEN_MIXERS)),
                 ('convolution', convolution, tuple(CONVOLUTIONS)),
                 ('attention_span', attention_span, ('multi_scale', 'window', 'global')),
-                ('shifts', shifts, (True, False))):
+                ('shifts', shifts, (True, False)), ('adaptive', adaptive, ADAPTIVE)):
             check_choice('BHViT', name, value, choices)
         self.arch, self.frozen_stages = arch, frozen_stages
         self.norm_eval, self.with_cp = norm_eval, with_cp
@@ -185,12 +188,13 @@ class BHViT(Backbone):
         self.patch_embed = PatchEmbedding(in_channels, channels[0], norm_cfg, map_size)
         self.downsamplings = nn.ModuleList(
             Downsampling(channels[i], channels[i + 1], norm_cfg, max(map_size >> (i + 1), 1),
-                         downsampling, binary) for i in range(3))
+                         downsampling, binary, adaptive) for i in range(3))
         rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device='cpu').tolist())
 
         def mixer(stage: int) -> nn.Module:
             if TOKEN_MIXERS[token_mixers][stage] == 'convolution':
-                return MSGDC(channels[stage], norm_cfg, binary=binary, **CONVOLUTIONS[convolution])
+                return MSGDC(channels[stage], norm_cfg, binary=binary, adaptive=adaptive,
+                             **CONVOLUTIONS[convolution])
             return MSMHA(channels[stage], arch['num_heads'][stage], norm_cfg, window_size,
                          attention, rectify_weights, binary, attention_span)
 

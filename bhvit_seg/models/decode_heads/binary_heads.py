@@ -28,7 +28,7 @@ class BinaryConvModule(nn.Module):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, norm_cfg: dict,
-                 binary: bool = True) -> None:
+                 binary: bool = True, adaptive: str | None = None) -> None:
         super().__init__()
         if in_channels % out_channels and out_channels % in_channels:
             raise UserError(
@@ -36,7 +36,7 @@ class BinaryConvModule(nn.Module):
                 'shortcut; choose channels of the head so that one is a multiple of the other.')
         self.ratio = in_channels // out_channels
         self.conv = BinaryConv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2,
-                                 bias=False, binary=binary)
+                                 bias=False, binary=binary, adaptive=adaptive)
         self.norm = build_token_norm(norm_cfg, out_channels)
         self.act = RPReLU(out_channels)
 
@@ -50,15 +50,15 @@ class BinaryConvModule(nn.Module):
         return MapShape.of(x).to_map(out)
 
 
-def _binarize_conv_modules(parent: nn.Module, norm_cfg: dict, binary: bool) -> None:
+def _binarize_conv_modules(parent: nn.Module, *args) -> None:
     """Replace every ``ConvModule`` below ``parent`` by a :class:`BinaryConvModule`."""
     for name, child in parent.named_children():
         if isinstance(child, ConvModule):
             conv = child.conv
             setattr(parent, name, BinaryConvModule(conv.in_channels, conv.out_channels,
-                                                   conv.kernel_size[0], norm_cfg, binary))
+                                                   conv.kernel_size[0], *args))
         else:
-            _binarize_conv_modules(child, norm_cfg, binary)
+            _binarize_conv_modules(child, *args)
 
 
 class _BinaryHead:
@@ -67,14 +67,16 @@ class _BinaryHead:
     Args:
         binary: ``False`` gives the full-precision twin.
         norm_cfg: ``type`` ``'BN'`` (default), ``'SyncBN'`` or ``'LN'``.
+        adaptive: As of :class:`~bhvit_seg.models.backbones.BHViT`.
         kwargs: As in mmseg; ``channels`` has to be a multiple or a divisor of each of
             ``in_channels``. ``conv_cfg`` and ``act_cfg`` have no effect.
     """
 
-    def __init__(self, binary: bool = True, norm_cfg: dict | None = None, **kwargs) -> None:
+    def __init__(self, binary: bool = True, norm_cfg: dict | None = None,
+                 adaptive: str | None = None, **kwargs) -> None:
         norm_cfg = dict(norm_cfg or dict(type='BN'))
         super().__init__(norm_cfg=norm_cfg, **kwargs)
-        _binarize_conv_modules(self, norm_cfg, binary)
+        _binarize_conv_modules(self, norm_cfg, binary, adaptive)
 
 
 @MODELS.register_module()

@@ -1,0 +1,3 @@
+_base_ = './bhvit-nano_binary-ds_segformer_1xb4-3k_rs-lvf-224x224.py'
+
+model = dict(backbone=dict(adaptive='image'), decode_head=dict(adaptive='image'))
