@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bhvit_seg.datasets.image_io import cv2, swap_red_and_blue
+from bhvit_seg.datasets.image_io import cv2
 from bhvit_seg.errors import UserError, explain_interrupt
 from bhvit_seg.fileio import free_space, refuse_inputs, write_atomically
-from bhvit_seg.inference.blending import class_opacity
 from bhvit_seg.inference.inputs import IMAGE_SUFFIXES, VIDEO_CODECS, is_camera
 from bhvit_seg.inference.prediction import check_choices, draw_overlay, label
 from bhvit_seg.inference.predictor import Predictor
@@ -93,9 +92,8 @@ def predict_video(given: str | Path, source: ModelSource, out: str | Path, opaci
                 start = time.monotonic()
                 labels = label_frame(model, frame.picture, window, whole, long_side)
                 seconds = time.monotonic() - start
-                weights = class_opacity(labels, dict(enumerate(model.classes)), opacity)
                 yield frame._replace(model_seconds=seconds, picture=draw_overlay(
-                    frame.picture, labels, model.palette, weights))
+                    frame.picture, labels, model, opacity))
 
     def explain() -> str:
         return (f'the {report.labelled} frames so far are in {out}, which can be played'
@@ -155,7 +153,7 @@ def read_frames(capture: Any, live: bool, report: VideoReport) -> Iterator[_Fram
         now = time.monotonic()
         if ok:
             yield _Frame(int((now - start) * rate) if live else count, now,
-                         swap_red_and_blue(picture))
+                         cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
             count += 1
             if live:
                 report.lost, failed = report.lost + failed, 0
@@ -226,7 +224,7 @@ def write_frames(frames: Iterator[_Frame], capture: Any, path: Path, report: Vid
                     if not writer.open(str(path), codec, frame_rate(capture), size):
                         raise UserError(f'OpenCV cannot encode a video of {size[0]}x{size[1]} '
                                         f'pixels as {path.suffix}: give --out another suffix')
-                picture = swap_red_and_blue(frame.picture)
+                picture = cv2.cvtColor(frame.picture, cv2.COLOR_RGB2BGR)
                 if picture.shape[1::-1] != size:  # OpenCV would leave it out
                     picture = cv2.resize(picture, size)
                 for _ in range(report.written, frame.place + 1):
