@@ -1,5 +1,7 @@
 """Misspelt arguments in a config, told before anything is built and logged."""
 
+from __future__ import annotations
+
 import difflib
 import inspect
 from collections.abc import Iterator, Sequence

@@ -43,8 +43,8 @@ def check_config(cfg: Config, split: str = 'train') -> tuple[list[str], list[str
              'default_hooks', 'custom_hooks', f'{scoring}_evaluator']
     if split == 'train':
         parts += ['val_dataloader', 'val_cfg', 'optim_wrapper', 'param_scheduler']
-    problems = [*misspelt_arguments(cfg, parts), *head_problems(model, split == 'train'), *window_problems(model),
-                *metric_problems(cfg, f'{scoring}_evaluator')]
+    problems = [*misspelt_arguments(cfg, parts), *head_problems(model, split == 'train'),
+                *window_problems(model), *metric_problems(cfg, f'{scoring}_evaluator')]
     if split != 'train' or not cfg.get('train_cfg'):  # a part from _base_ has data alone
         return problems, []
     lengths = list(length_problems(cfg))
