@@ -140,15 +140,12 @@ def _new_file(out: str | os.PathLike, source: RasterSource, profile: Mapping[str
                     yield writer
                 writer.finish(resampling)
                 _write_sidecar(partial, out, classes)
-            except UserError:
-                raise
-            except (OSError, rasterio.errors.RasterioError, CPLE_BaseError) as error:
-                raise cannot_write(out, first_line(error.__cause__ or error)) from error
             finally:
                 for beside in partial.parent.glob(f'{partial.name}.*'):
                     beside.unlink()
-    except OSError as error:
-        raise cannot_write(out, error.strerror or str(error)) from error
+    except (OSError, rasterio.errors.RasterioError, CPLE_BaseError) as error:
+        reason = getattr(error, 'strerror', None) or first_line(error.__cause__ or error)
+        raise cannot_write(out, reason) from error
 
 
 class _Writer:

@@ -310,6 +310,7 @@ def test_a_file_that_cannot_grow(tmp_path, file_limit, kind):
             path.unlink()
         with file_limit(limit), pytest.raises(UserError) as error:
             write()
-        assert re.search('cannot write .*map.tif.*run the same command again', str(error.value))
+        assert re.search('cannot write .*map.tif: .* MB are free.*run the same command again',
+                         str(error.value))
         assert '\n' not in str(error.value) and names_in(tmp_path) == []
     write()
