@@ -4,6 +4,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
+# A checkout on it would stand for what is installed in the environments below.
+unexport PYTHONPATH
+
 PYTHON ?= python3
 # Installed by itself and first: pulled in as a dependency it may bring gigabytes of CUDA packages.
 TORCH ?= torch==2.13.0

@@ -27,7 +27,7 @@ from bhvit_seg.shipped import ZOO, find_config, shipped_models
 
 LARGEST = 10_000_000
 BEGIN, END = '<!-- measured; benchmarks/ship.py writes this part -->', '<!-- end -->'
-SIDE = 300  # of a picture of a failure, pixels
+SHOWN, SIDE = 3, 256  # failures in the picture of them, and their side in pixels
 REST = '\n## Where it fails\n\nNot described yet.\n'
 
 
@@ -49,7 +49,8 @@ def ship(name: str, config: str, checkpoint: str | Path, *, title: str, data: st
         data_root: The folder of the data. Defaults to the config's.
         precision: As of ``bhvit-seg export``.
         replace: Whether the model of that name is replaced.
-        failures: PNG to write with the images of the lowest IoU, their labels and predictions.
+        failures: Picture to write (PNG or JPEG) with the images of the lowest IoU, their labels and
+            predictions.
 
     Raises:
         UserError: Something given is wrong, the export differs from torch, or all models together
@@ -103,7 +104,7 @@ def write_failures(path: Path, name: str, val: Split, segmentor: PackedSegmentor
     colours[:len(segmentor.meta['palette'])] = segmentor.meta['palette']
     places = [str(each) for each in val.paths()]
     rows = []
-    for image, iou in worst:
+    for image, iou in worst[:SHOWN]:
         sample = val[places.index(image)]
         pictures = sample.image, colours[sample.labels], colours[segmentor.predict(sample.image)]
         rows.append((f'{sample.path.name}: mean IoU {iou:.1f} %', [
@@ -150,7 +151,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--attribution', required=True, nargs='+', metavar='TEXT',
                         help='lines that have to be shown')
     parser.add_argument('--precision', default='auto', help='as of bhvit-seg export')
-    parser.add_argument('--failures', metavar='PNG',
+    parser.add_argument('--failures', metavar='FILE',
                         help='picture of the images of the lowest IoU')
     parser.add_argument('--replace', action='store_true', help='replace the model of that name')
     args = parser.parse_args(argv)

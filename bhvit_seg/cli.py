@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 from bhvit_seg.errors import UserError, command, similar_to
@@ -50,14 +51,32 @@ def overview() -> str:
                                   '`bhvit-seg --version` prints the version.'])
 
 
+class Parser(argparse.ArgumentParser):
+    """Answers wrong arguments with a UserError: one sentence, without the usage before it."""
+
+    def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+        self._given = sys.argv[1:] if args is None else args
+        return super().parse_args(args, namespace)
+
+    def error(self, message: str) -> None:
+        options = self._option_string_actions
+        for word in self._given:
+            name = word.partition('=')[0]
+            # argparse takes beginnings of options too
+            if len(name) > 2 and name[:2] == '--' and not any(
+                    option.startswith(name) for option in options):
+                message = f'there is no option {name}{similar_to(name, options)}'
+                break
+        raise UserError(f'{message}; see `{self.prog} --help`')
+
+
 def run_command(name: str, arguments: list[str] | None = None) -> int:
     """Parse the arguments of a subcommand, by default those of the process, and run it."""
-    import argparse
     import importlib
     import textwrap
 
     module = importlib.import_module(f'bhvit_seg.commands.{name.replace("-", "_")}')
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f'bhvit-seg {name}', description=textwrap.fill(module.DESCRIPTION, 80),
         epilog='\n  '.join(['examples:', *module.EXAMPLES]),
         formatter_class=argparse.RawDescriptionHelpFormatter)

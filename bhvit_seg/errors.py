@@ -8,16 +8,19 @@ import errno
 import functools
 import importlib
 import os
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Callable
 
 BAD_INPUT = 2
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 CLOSED_PIPE = 128 + 13  # as the shell reports a process that SIGPIPE ended
+WORKER_TERMINATED = 'is killed by signal: Terminated'  # of torch's data loader
 NOTHING_TO_KEEP = 'nothing unfinished is left behind; the same command starts again'
 
 
@@ -64,6 +67,17 @@ def first_problem(problems: list[str]) -> str:
     return problems[0] + (f' ({others} more problem(s))' if others else '')
 
 
+def free_space(path: str | os.PathLike) -> str:
+    """Return how much is free where a file was to be written, in words."""
+    folder = Path(path).absolute()
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        return f'{shutil.disk_usage(folder).free / 1e6:,.1f} MB are free there now'
+    except OSError:
+        return 'how much is free there is not known'
+
+
 def sentence_of(error: BaseException) -> str:
     """Return what the user is told about ``error``, or '' if it is a bug."""
     user_error = find_user_error(error)
@@ -77,9 +91,11 @@ def sentence_of(error: BaseException) -> str:
         if name.split('.')[0] in EXTRA_OF:
             return missing_package(name)
     if isinstance(error, OSError) and error.strerror:
+        full = error.errno in DISK_ERRORS
         if error.filename is not None:  # no such file, no permission
-            return f'{os.fsdecode(error.filename)}: {error.strerror}'
-        if error.errno in DISK_ERRORS:
+            name = os.fsdecode(error.filename)
+            return f'{name}: {error.strerror}' + (f' ({free_space(name)})' if full else '')
+        if full:
             return error.strerror
     return ''
 
@@ -104,6 +120,10 @@ def explain_interrupt(explain: Callable[[], str]) -> Iterator[None]:
     _explanations.append(explain)
     try:
         yield
+    except RuntimeError as error:
+        if any(WORKER_TERMINATED in str(cause) for cause in causes(error)):
+            signal.raise_signal(signal.SIGTERM)  # on its way to this process too
+        raise
     finally:
         _explanations.remove(explain)
 
@@ -137,6 +157,9 @@ class _Interruption:
             # A forked worker ends silently: torch reports any other status than 0.
             os._exit(0 if signum == signal.SIGINT else 128 + signum)
         self.signum = self.signum or signum
+        if hasattr(signal, 'SIGCHLD'):
+            # torch raises an error, even at exit, for workers that got the same signal.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if not self.text:
             self.text = _explanations[0]() if _explanations else NOTHING_TO_KEEP
         while frame is not None and not _explanations:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import DISK_ERRORS, UserError
 
 PACKED_MAGIC = b'BHVITSEG'  # what a packed model begins with
 PARTIAL = '.partial'
@@ -56,6 +56,10 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
         with open(partial, 'rb+') as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        if error.errno in DISK_ERRORS and error.filename in (None, str(partial)):
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

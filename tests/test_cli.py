@@ -55,6 +55,7 @@ def test_unknown_command_and_option_are_errors(arguments, capsys):
 
 @pytest.mark.parametrize('arguments, meant', [
     (['tran'], 'train'), (['models', 'road-1m'], 'roads-1m'),
+    (['predict', 'image.png', '--packd'], '--packed'),
     (['train', 'bhvit-tiny_segformer_1xb4-3k_rslvf-224x224'],
      'bhvit-tiny_segformer_1xb4-3k_rs-lvf-224x224')])
 def test_a_misspelt_name_is_answered_with_the_nearest(arguments, meant, sentence):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -96,17 +97,24 @@ def test_commands_survive_any_output(redirection, status, said, start):
     assert errors.count('\n') == bool(said)
 
 
-def test_training_says_which_checkpoint_is_kept(tiny_config, start, tmp_path):
+@pytest.mark.parametrize('signum, workers_first', [
+    (signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)])
+def test_training_says_which_checkpoint_is_kept(signum, workers_first, tiny_config, start,
+                                                tmp_path):
     config = tiny_config('train_cfg.update(max_iters=100000, val_interval=100000)',
                          'train_dataloader.update(num_workers=2)')
     process = start(sys.executable, '-m', 'bhvit_seg', 'train', config, '--work-dir', 'work')
     for line in process.stdout:
         if 'Iter(train) [     5/' in line:
             break
-    os.killpg(process.pid, signal.SIGINT)
+    if workers_first:  # as a service manager may do
+        for worker in Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split():
+            os.kill(int(worker), signum)
+    else:
+        os.killpg(process.pid, signum)
     _, errors = process.communicate(timeout=60)
     lines = [line for line in errors.splitlines() if 'Warning' not in line and line[:1] != ' ']
-    assert process.returncode == 130 and len(lines) == 1, errors
+    assert process.returncode == 128 + signum and len(lines) == 1, errors
     name = (tmp_path / 'work' / 'last_checkpoint').read_text()
     assert os.path.basename(name) in lines[0] and '--resume' in lines[0]
 

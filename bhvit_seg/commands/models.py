@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import re
+from collections.abc import Sequence
 
 from bhvit_seg.errors import UserError
 
@@ -31,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(model_item(args.name), indent=2, ensure_ascii=False))
         return 0
     if args.name is not None:
-        print(model_card(args.name))
+        print(plain_text(model_card(args.name)))
         return 0
     rows = [('name', 'metres a pixel', 'mean IoU', 'MB', 'what it finds')]
     for name, entry in shipped_models().items():
@@ -42,7 +44,28 @@ def run(args: argparse.Namespace) -> int:
     if len(rows) == 1:
         print('no models are shipped with this version: `bhvit-seg export` packs your own')
         return 0
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    for row in rows:
-        print('  '.join(f'{cell:<{width}}' for cell, width in zip(row, widths)).rstrip())
+    print('\n'.join(aligned(rows)))
     return 0
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows as lines of which each column begins at the same place."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ['  '.join(f'{cell:<{width}}' for cell, width in zip(row, widths)).rstrip()
+            for row in rows]
+
+
+def plain_text(markdown: str) -> str:
+    """Return Markdown, as cards are written, without its marks: links as text (URL), tables in
+    columns, neither images nor comments."""
+    text = re.sub(r'<!--.*?-->|!\[.*?\]\(.*?\)', '', markdown, flags=re.DOTALL)
+    text = re.sub(r'\[([^]]+)\]\(([^)]+)\)', r'\1 (\2)', text)
+    text = re.sub(r'^#+ +', '', text, flags=re.MULTILINE).replace('**', '').replace('`', '')
+
+    def table(match: re.Match) -> str:
+        rows = [[cell.strip() for cell in line.strip(' |').split('|')]
+                for line in match[0].splitlines() if not re.fullmatch(r'[|: -]*', line)]
+        return '\n'.join(aligned(rows)) + '\n'
+
+    text = re.sub(r'(?:^\|.*\n)+', table, text, flags=re.MULTILINE)
+    return re.sub(r'\n{3,}', '\n\n', text).strip()

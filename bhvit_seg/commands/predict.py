@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='image, folder or glob pattern; or a video, or the number of a camera')
     add_model(parser)
     parser.add_argument('--out', required=True, metavar='OUT',
-                        help='output folder; of a video a file: .mp4, .mov, .mkv or .avi')
+                        help='output folder, where label maps are named as the images are below '
+                             'IN; of a video a file: .mp4, .mov, .mkv or .avi')
     parser.add_argument('--threads', type=int, metavar='N',
                         help='threads of the packed model (default: all cores)')
     parser.add_argument('--lidar', metavar='DIR',
@@ -36,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='opacity of the class colours in overlays, 0 to 1 (default: 0.5)')
     parser.add_argument('--no-overlay', action='store_true', help='write label maps only')
     parser.add_argument('--overwrite', action='store_true',
-                        help='predict again what is there already')
+                        help='predict again what is there already, and replace other files of the '
+                             'same names; never inputs')
     parser.add_argument('--long-side', type=int, metavar='PIXELS',
                         help='longer side that frames of a video are reduced to for the model; '
                              'overlays keep their size (default: as they are)')

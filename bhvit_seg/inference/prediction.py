@@ -14,8 +14,8 @@ from bhvit_seg.datasets.lidar import find_raster
 from bhvit_seg.errors import (
     UserError,
     explain_interrupt,
-    find_user_error,
     first_line,
+    sentence_of,
     shortened,
 )
 from bhvit_seg.fileio import refuse_inputs, write_atomically
@@ -96,8 +96,7 @@ def predict_files(inputs: Sequence[str | Path], source: ModelSource, out: str | 
                 write_prediction(job, image, labels, model, overwrite)
             except Exception as error:
                 # An error in one image must not stop the others.
-                known = find_user_error(error)
-                sentence = str(known) if known else f'{type(error).__name__}: {first_line(error)}'
+                sentence = sentence_of(error) or f'{type(error).__name__}: {first_line(error)}'
                 report.failed[job.image] = (
                     sentence if str(job.image) in sentence else f'{job.image}: {sentence}')
                 continue

@@ -69,4 +69,7 @@ def resample(dataset: DatasetReader, options: ReadOptions) -> DatasetReader:
         settings.update(resampling=rasterio.enums.Resampling.bilinear, XSCALE=across, YSCALE=down)
     return rasterio.vrt.WarpedVRT(
         dataset, transform=dataset.transform * rasterio.Affine.scale(1 / across, 1 / down),
-        height=height, width=width, add_alpha=not alpha, UNIFIED_SRC_NODATA='YES', **settings)
+        height=height, width=width, add_alpha=not alpha, UNIFIED_SRC_NODATA='YES',
+        # Alpha says where there is data, so nothing has to begin as nodata, which newer releases of
+        # GDAL warn of where there is none.
+        init_dest_nodata=False, INIT_DEST='0', **settings)

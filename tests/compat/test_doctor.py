@@ -37,13 +37,16 @@ def test_either_stack_is_well(stack, examine, engine):
 
 
 def test_device_without_torch_has_no_problem(examine, engine):
-    found = examine({}, **dict.fromkeys(('torch', 'mmengine', 'mmcv', 'mmseg', 'distributed'),
-                                        'missing'))
+    found = examine({}, **dict.fromkeys(('torch', 'mmengine', 'mmcv', 'mmseg', 'distributed',
+                                         'onnxruntime'), 'missing'))
     assert not found.problems
     training = next(task for task in found.tasks if 'train' in task.name)
     assert not training.works and 'torch, mmengine, mmcv, mmseg' in training.found
     assert training.install.startswith('pip install torch==')
     assert found.tasks[0].works and found.tasks[1].works
+    onnx = next(task for task in found.tasks if task.name == 'export-onnx')
+    assert not onnx.works and onnx.install.startswith('pip install torch==')
+    assert onnx.install.endswith('[onnx]"')
 
 
 def test_failed_compilation_is_told_with_its_reason(examine, monkeypatch, tmp_path):

@@ -1,8 +1,10 @@
-// Kernels for AVX2 with FMA: bits are counted by table lookup.
+// Kernels for AVX2 with FMA: bits are counted by table.
 #if defined(__AVX2__)
 
 #define BHVIT_ISA avx2
 #include "lanes_avx2.h"
+//
+#include "tables_avx2.h"
 //
 #include "vector_kernels.h"
 

@@ -255,16 +255,17 @@ struct Kernels {
 // Floats of scratch that mlp needs.
 static inline uint64_t mlp_scratch(int channels, int hidden) {
   const uint64_t lanes = kMaxVectors * kLanes;
-  return lanes * (3 * static_cast<uint64_t>(channels) + 2 * (channels / 32) + hidden / 32) +
+  return lanes * (3 * static_cast<uint64_t>(channels) + 3 * (channels / 32) + 2 * (hidden / 32)) +
          8 * kLanes;
 }
 // Words of scratch that multi_scale needs.
 static inline uint64_t multi_scale_scratch(const Convolution& branch) {
-  return static_cast<uint64_t>(3 * branch.groups) * branch.words * kTileLanes;
+  return 3 * static_cast<uint64_t>(branch.words) *
+         (2 * static_cast<uint64_t>(branch.groups) * kTileLanes + 2 * branch.outputs);
 }
 // Floats of scratch that project_tokens needs.
 static inline uint64_t project_tokens_scratch(int channels) {
-  return kTileLanes * (static_cast<uint64_t>(channels) + 3 * channels / 32);
+  return kTileLanes * (static_cast<uint64_t>(channels) + 2 * 3 * channels / 32);
 }
 // Floats of scratch that attend needs for so many tokens, pooled ones included.
 static inline uint64_t attend_scratch(int head_channels, int tokens) {

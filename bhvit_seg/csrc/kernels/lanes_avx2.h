@@ -21,6 +21,7 @@ struct M {
 };  // all bits of a lane
 constexpr int kOutputs = 4;
 constexpr int kTokens = 1;
+constexpr int kTableTokens = 2;  // vectors that products by table take together: tables_avx2.h
 
 #define BHVIT_EACH(type, operation) \
   return type { operation(x.a), operation(x.b) }
@@ -91,7 +92,18 @@ BHVIT_INLINE __m256 permute_half(F x, __m256i lanes) {
 BHVIT_INLINE F permute(F x, U lanes) {
   return {permute_half(x, lanes.a), permute_half(x, lanes.b)};
 }
+// Halves of vectors, each permuted within itself: one instruction for each instead of three.
+constexpr int kPermuted = 8;
+BHVIT_INLINE F load_halves(const float* first, int second) {
+  return {_mm256_loadu_ps(first), _mm256_loadu_ps(first + second)};
+}
+BHVIT_INLINE F permute_halves(F x, U lanes) {
+  return {_mm256_permutevar8x32_ps(x.a, lanes.a), _mm256_permutevar8x32_ps(x.b, lanes.b)};
+}
 BHVIT_INLINE F lookup(F table, U index) { return permute(table, index); }  // index modulo 16
+BHVIT_INLINE F lookup_8(F table, U index) {                                // index below 8
+  return permute_halves({table.a, table.a}, index);
+}
 BHVIT_INLINE void load_pairs(const float* p, F& even, F& odd) {
   const F first = load(p), second = load(p + 16);
   const auto split = [](__m256 x, __m256 y, __m256& e, __m256& o) {

@@ -15,6 +15,10 @@ using U = __m512i;           // 32-bit words
 using M = __mmask16;         // a truth value for each lane
 constexpr int kOutputs = 8;  // of a micro-kernel with two vectors of tokens
 constexpr int kTokens = 2;
+constexpr int kTableTokens = 0;  // products are counted
+class Tables;
+class Nibbles;
+class GroupedLookup;
 
 BHVIT_INLINE M below(int n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << n) - 1; }
 BHVIT_INLINE M or_(M a, M b) { return a | b; }
@@ -46,7 +50,11 @@ BHVIT_INLINE F prelu(F x, F slope) {
   return _mm512_fixupimm_ps(_mm512_mul_ps(x, slope), x, kinds, 0);
 }
 BHVIT_INLINE F permute(F x, U lanes) { return _mm512_permutexvar_ps(lanes, x); }
+constexpr int kPermuted = kLanes;  // whole vectors at once
+BHVIT_INLINE F load_halves(const float* p, int) { return load(p); }
+BHVIT_INLINE F permute_halves(F x, U lanes) { return permute(x, lanes); }
 BHVIT_INLINE F lookup(F table, U index) { return permute(table, index); }  // index modulo 16
+BHVIT_INLINE F lookup_8(F table, U index) { return permute(table, index); }
 BHVIT_INLINE void load_pairs(const float* p, F& even, F& odd) {
   const F a = load(p), b = load(p + 16);
   const U pick = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);

@@ -21,6 +21,10 @@ struct M {
 };  // all bits of a lane
 constexpr int kOutputs = 4;
 constexpr int kTokens = 1;
+constexpr int kTableTokens = 0;  // products are counted
+class Tables;
+class Nibbles;
+class GroupedLookup;
 
 #define BHVIT_EACH(type, expression)                 \
   type r;                                            \
@@ -81,6 +85,9 @@ BHVIT_INLINE F permute(F x, U lanes) {
   BHVIT_EACH(F, vreinterpretq_f32_u8(vqtbl4q_u8(
                     table, vreinterpretq_u8_u32(vmlaq_n_u32(bytes, lanes.v[i], 0x04040404)))));
 }
+constexpr int kPermuted = kLanes;  // whole vectors at once
+BHVIT_INLINE F load_halves(const float* p, int) { return load(p); }
+BHVIT_INLINE F permute_halves(F x, U lanes) { return permute(x, lanes); }
 BHVIT_INLINE void load_pairs(const float* p, F& even, F& odd) {
   for (int i = 0; i < 4; ++i) {
     const float32x4x2_t pair = vld2q_f32(p + 8 * i);
@@ -117,6 +124,7 @@ BHVIT_INLINE U shift_left_2(U x) { BHVIT_EACH(U, vshlq_n_u32(x.v[i], 2)); }
 BHVIT_INLINE F lookup(F table, U index) {  // index modulo 16
   return permute(table, and_(index, broadcast(15u)));
 }
+BHVIT_INLINE F lookup_8(F table, U index) { return permute(table, index); }
 BHVIT_INLINE U add(U x, U y) { BHVIT_EACH(U, vaddq_u32(x.v[i], y.v[i])); }
 BHVIT_INLINE U subtract(U x, U y) { BHVIT_EACH(U, vsubq_u32(x.v[i], y.v[i])); }
 BHVIT_INLINE U add_where(M m, U x, U y) {

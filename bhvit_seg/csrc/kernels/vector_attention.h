@@ -48,26 +48,27 @@ BHVIT_INLINE void normalize_tokens(const TokenProjections& layer, const Map& map
   repeat<T>([&](int t) BHVIT_HERE {
     factor[t] = divide(broadcast(1.0f), sqrt(add(mean_of_sums(t), broadcast(layer.epsilon))));
   });
-  for (int word = 0; word < channels / 32; ++word) {
-    U packed[3][T];
-    for (auto& row : packed)
-      for (auto& x : row) x = broadcast(0u);
-    for (int i = 0; i < 32; ++i) {
-      const int c = 32 * word + i;
+  Packer<T> packed[3];
+  for (int first = 0; first < channels; first += kOutputs) {
+    repeat<kOutputs>([&](int o) BHVIT_HERE {
+      const int c = first + o;
       const F weight = broadcast(layer.norm_weight[c]), bias = broadcast(layer.norm_bias[c]);
+      F h[T];
       repeat<T>([&](int t) BHVIT_HERE {
         float* at = tile + c * L + t * kLanes;
-        const F h = fma(multiply(subtract(load(at), mean[t]), factor[t]), weight, bias);
-        store(at, h);
-        repeat<3>([&](int p) BHVIT_HERE {
-          packed[p][t] = or_where(greater_equal(h, broadcast(layer.parts[p].input_threshold[c])),
-                                  packed[p][t], broadcast(kBits[i]));
-        });
+        h[t] = fma(multiply(subtract(load(at), mean[t]), factor[t]), weight, bias);
+        store(at, h[t]);
       });
-    }
-    for (int p = 0; p < 3; ++p)
-      for (int t = 0; t < T; ++t)
-        store(bits + (p * channels / 32 + word) * L + t * kLanes, packed[p][t]);
+      repeat<3>([&](int p) BHVIT_HERE {
+        const F threshold = broadcast(layer.parts[p].input_threshold[c]);
+        M above[T];
+        repeat<T>([&](int t) BHVIT_HERE { above[t] = greater_equal(h[t], threshold); });
+        packed[p].set(first, o, above);
+      });
+    });
+    repeat<3>([&](int p) BHVIT_HERE {
+      packed[p].flush(first, bits + p * channels / 32 * L * Packer<T>::kWords, L);
+    });
   }
 }
 
@@ -79,33 +80,45 @@ void project_token_vectors(const TokenProjections& layer, const Map& map, Tokens
   float* tile = scratch;
   uint32_t* bits = reinterpret_cast<uint32_t*>(tile + channels * L);
   normalize_tokens<T>(layer, map, tokens, tile, bits);
+  const auto bits_of = [&](int p) BHVIT_HERE { return bits + p * words * L * Packer<T>::kWords; };
   Words<T> packed[3];
-  for (int first = 0; first < channels; first += kOutputs) {
+  const auto finish = [&](int p, int first, auto& acc) BHVIT_HERE {
+    const BitChannel* channel = layer.parts[p].outputs + first;
     const float* h = tile + first * L;
     float* __restrict to = sum + first * kTileLanes;
-    repeat<3>([&](int p) BHVIT_HERE {
-      const BitChannel* channel = layer.parts[p].outputs + first;
-      U acc[kOutputs][T];
-      start_sums(channels, acc);
-      count_differences<T, kOutputs>(bits + p * words * L, L,
-                                     weights_of(layer.parts[p].weights, first, words), words, acc);
-      for_block<T>([&](int o, int t) BHVIT_HERE {
-        const F x =
-            add(fma(to_float(acc[o][t]), broadcast(channel[o].scale), broadcast(channel[o].bias)),
-                load(h + o * L + t * kLanes));
-        const F y = prelu(x, broadcast(channel[o].slope));
+    repeat<kOutputs>([&](int o) BHVIT_HERE {
+      const F scale = broadcast(channel[o].scale), bias = broadcast(channel[o].bias);
+      const F slope = broadcast(channel[o].slope), threshold = broadcast(channel[o].threshold);
+      M above[T];
+      repeat<T>([&](int t) BHVIT_HERE {
+        const F x = add(fma(to_float(acc(o, t)), scale, bias), load(h + o * L + t * kLanes));
+        const F y = prelu(x, slope);
         float* at = to + o * kTileLanes + t * kLanes;
         store(at, p ? add(load(at), y) : y);
-        packed[p].set(first, o, t, greater_equal(y, broadcast(channel[o].threshold)));
+        above[t] = greater_equal(y, threshold);
       });
+      packed[p].set(first, o, above);
     });
-    for (int p = 0; p < 3; ++p) packed[p].flush(first, out + p * words * kTileLanes, kTileLanes);
+    packed[p].flush(first, out + p * words * kTileLanes, kTileLanes);
+  };
+  if constexpr (T == kTableTokens) {
+    repeat<3>([&](int p) BHVIT_HERE {
+      for_packed_outputs<T>(bits_of(p), channels, layer.parts[p].weights, channels,
+                            [&](int first, auto& acc) BHVIT_HERE { finish(p, first, acc); });
+    });
+  } else {
+    for (int first = 0; first < channels; first += kOutputs)
+      repeat<3>([&](int p) BHVIT_HERE {
+        Sums<T> acc;
+        count_outputs(bits_of(p), L, channels, layer.parts[p].weights, first, acc);
+        finish(p, first, acc);
+      });
   }
 }
 
 void project_tokens(const TokenProjections& layer, const Map& map, Tokens tokens, float* scratch,
                     uint32_t* bits, float* sum) {
-  for_vectors(tokens.vectors(), [&](int v, auto size) {
+  for_vectors<kProductTokens>(tokens.vectors(), [&](int v, auto size) {
     constexpr int T = decltype(size)::kSize;
     const int lane = v * kLanes, left = tokens.count - lane;
     const Tokens part = {tokens.token + lane, left < T * kLanes ? left : T * kLanes};
@@ -162,7 +175,9 @@ BHVIT_INLINE F softmax_terms(const Attention& head, const uint32_t* queries, con
     for (int w = 0; w < words; ++w)
       differences.add_bits(xor_(load(queries + w * stride), broadcast(key[w * stride])));
     const U p = differences.read();
-    F term = multiply(lookup(fine, p), lookup(middle, shift_right(p, 4)));
+    const U sixteens = shift_right(p, 4);  // at most 32 * Words / 16
+    const F factor = Words && Words < 4 ? lookup_8(middle, sixteens) : lookup(middle, sixteens);
+    F term = multiply(lookup(fine, p), factor);
     if (Long) term = multiply(term, lookup(coarse, shift_right(p, 8)));
     sum = add(sum, term);
     store(terms, term);

@@ -38,11 +38,14 @@ struct Two {
   static constexpr int kSize = 2;
 };
 
+// Vectors that binary products take together.
+constexpr int kProductTokens = kTableTokens ? kTableTokens : kTokens;
+
 // Calls run(first vector, number) until all vectors are done.
-template <typename Run>
+template <int Together = kTokens, typename Run>
 BHVIT_INLINE void for_vectors(int vectors, Run&& run) {
   int v = 0;
-  if constexpr (kTokens == 2) {
+  if constexpr (Together == 2) {
     for (; v + 2 <= vectors; v += 2) run(v, Two());
   }
   for (; v < vectors; ++v) run(v, One());

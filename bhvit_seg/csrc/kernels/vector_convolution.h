@@ -98,6 +98,20 @@ BHVIT_INLINE void accumulate_block(const Convolution& layer, int state, const Ou
   }
 }
 
+// Writes a vector of x, given the sum of its branches; `ahead`: where the next tile's lies.
+template <bool Whole>
+BHVIT_INLINE void add_branches(const MultiScaleConvolution& layer, int channel, F total, float* at,
+                               int count, ptrdiff_t ahead) {
+  __builtin_prefetch(at + ahead, 1);
+  const F x = Whole ? load(at) : load_first(at, count);
+  const F sum =
+      fma(total, broadcast(layer.out_scale[channel]), add(x, broadcast(layer.out_bias[channel])));
+  if (Whole)
+    store(at, sum);
+  else
+    store_first(at, sum, count);
+}
+
 // T vectors of outputs, N words a group (0: however many); Whole: no lane lies outside the map.
 template <int T, int N, bool Whole>
 void multi_scale_vectors(const MultiScaleConvolution& layer, const TapRows* taps, const Map& map,
@@ -132,34 +146,87 @@ void multi_scale_vectors(const MultiScaleConvolution& layer, const TapRows* taps
       });
     }
     float* row = map.at(y, output, x);
-    repeat<O>([&](int o) BHVIT_HERE {
-      const F scale = broadcast(layer.out_scale[output + o]),
-              bias = broadcast(layer.out_bias[output + o]);
+    repeat<O * T>([&](int i) BHVIT_HERE {
+      const int o = i / T, t = i % T;
+      add_branches<Whole>(layer, output + o, total[o][t], row + o * map.plane + t * kLanes,
+                          map.width - x - t * kLanes, ahead);
+    });
+  }
+}
+
+// The same by table; Lookup's weights lie behind its inputs of three branches.
+template <int T, bool Whole, typename Lookup = GroupedLookup>
+void look_up_vectors(const MultiScaleConvolution& layer, const TapRows* taps, const Map& map, int y,
+                     int x, uint32_t* scratch) {
+  constexpr int L = T * kLanes;
+  const Convolution& shape = layer.branches[0].convolution;
+  const ptrdiff_t ahead = x + L < map.width ? L : map.row - x;
+  const int inputs = Lookup::inputs_size(shape), weights = Lookup::weights_size(shape);
+  const uint32_t* rows = scratch + 3 * inputs;
+  const Outside<T> outside[3] = {
+      {taps[0], shape.kernel, x}, {taps[1], shape.kernel, x}, {taps[2], shape.kernel, x}};
+  for (int d = 0; d < 3; ++d)
+    Lookup::gather(layer.branches[d].convolution, taps[d], x, scratch + d * inputs);
+  for (int output = 0; output < shape.outputs; output += kOutputs) {
+    typename Lookup::Sums sums[3];
+    for (int d = 0; d < 3; ++d)
+      Lookup::count(layer.branches[d].convolution, scratch + d * inputs, rows + d * weights, output,
+                    sums[d]);
+    repeat<kOutputs>([&](int o) BHVIT_HERE {
+      const int c = output + o;
+      F total[T];
+      for (auto& part : total) part = broadcast(0.0f);
+#pragma GCC unroll 1
+      for (int d = 0; d < 3; ++d) {
+        const Border& border = layer.branches[d].convolution.border;
+        const BranchChannel channel = layer.branches[d].channels[c];
+        const int32_t start = border.start[taps[d].state * shape.outputs + c];
+        const int32_t* missing = border.missing + taps[d].state * shape.kernel * shape.outputs + c;
+        repeat<T>([&](int t) BHVIT_HERE {
+          U acc = sums[d].from(start, o, t);
+          for (int kx = 0; kx < shape.kernel; ++kx)
+            if (outside[d].columns[kx])
+              acc = add_where(outside[d].lanes[kx][t], acc, broadcast(missing[kx * shape.outputs]));
+          const F y = fma(to_float(acc), broadcast(channel.scale), broadcast(channel.bias));
+          total[t] = add(total[t], prelu(y, broadcast(channel.slope)));
+        });
+      }
+      float* row = map.at(y, c, x);
       repeat<T>([&](int t) BHVIT_HERE {
-        float* at = row + o * map.plane + t * kLanes;
-        const int count = map.width - x - t * kLanes;
-        __builtin_prefetch(at + ahead, 1);
-        const F residual = add(Whole ? load(at) : load_first(at, count), bias);
-        const F sum = fma(total[o][t], scale, residual);
-        if (Whole)
-          store(at, sum);
-        else
-          store_first(at, sum, count);
+        add_branches<Whole>(layer, c, total[t], row + t * kLanes, map.width - x - t * kLanes,
+                            ahead);
       });
     });
+  }
+}
+
+template <typename Lookup = GroupedLookup>
+BHVIT_INLINE void unpack_weights(const MultiScaleConvolution& layer, uint32_t* scratch) {
+  const Convolution& shape = layer.branches[0].convolution;
+  uint32_t* rows = scratch + 3 * Lookup::inputs_size(shape);
+  for (const GroupedBranch& branch : layer.branches) {
+    Lookup::unpack_weights(branch.convolution, rows);
+    rows += Lookup::weights_size(shape);
   }
 }
 
 template <int N>
 void multi_scale_row(const MultiScaleConvolution& layer, const TapRows* taps, const Map& map, int y,
                      uint32_t* scratch) {
-  for_vectors(div_up(map.width, kLanes), [&](int v, auto size) {
+  for_vectors<kProductTokens>(div_up(map.width, kLanes), [&](int v, auto size) {
     constexpr int T = decltype(size)::kSize;
     const int x = v * kLanes;
     // of what is left at the end of a row there is little
-    const auto run = map.width - x >= T * kLanes ? multi_scale_vectors<T, N, T == kTokens>
-                                                 : multi_scale_vectors<T, N, false>;
-    run(layer, taps, map, y, x, scratch);
+    const bool whole = map.width - x >= T * kLanes;
+    if constexpr (T == kTableTokens) {
+      const auto run = whole ? look_up_vectors<T, true> : look_up_vectors<T, false>;
+      if (!x) unpack_weights<>(layer, scratch);
+      run(layer, taps, map, y, x, scratch);
+    } else {
+      const auto run =
+          whole ? multi_scale_vectors<T, N, T == kTokens> : multi_scale_vectors<T, N, false>;
+      run(layer, taps, map, y, x, scratch);
+    }
   });
   wrap_span(map, map.planes, {y, 0, 0, map.width});
 }

@@ -10,6 +10,9 @@ namespace bhvit {
 namespace BHVIT_ISA {
 namespace {
 
+// Channels that are shifted and packed while they lie in the nearest cache: a word of bits.
+constexpr int kWordChannels = 32;
+
 // The MLP's hidden layer: its bits, and the sums of R adjacent channels; R = 0: of however many.
 template <int T, int R>
 BHVIT_INLINE void hidden_layer(const Mlp& mlp, const uint32_t* bits, const float* normed,
@@ -17,26 +20,39 @@ BHVIT_INLINE void hidden_layer(const Mlp& mlp, const uint32_t* bits, const float
   constexpr int L = T * kLanes;
   constexpr int kPool = R ? R : 1;
   const int channels = mlp.channels, ratio = R ? R : mlp.hidden / channels;
-  Words<T> words;
+  Packer<T> packer;
   F pool[T];
   int wrapped = 0;
-  for_outputs<T>(bits, L, channels, mlp.weights1, mlp.hidden, [&](int first, auto& acc) BHVIT_HERE {
+  const auto finish = [&](int first, auto& acc) BHVIT_HERE {
     const BitChannel* h = mlp.hidden_channels + first;
     const float* shortcut = normed + wrapped * L;
-    for_block<T>([&](int o, int t) BHVIT_HERE {
-      const F y = add(fma(to_float(acc[o][t]), broadcast(h[o].scale), broadcast(h[o].bias)),
-                      load(shortcut + o * L + t * kLanes));
-      const F p = prelu(y, broadcast(h[o].slope));
-      words.set(first, o, t, greater_equal(p, broadcast(h[o].threshold)));
-      // a constant where blocks have whole pools
-      const int place = R && R <= kOutputs ? o % kPool : (first + o) % ratio;
-      pool[t] = place ? add(pool[t], p) : p;
-      if (place == ratio - 1) store(pooled + (first + o) / ratio * L + t * kLanes, pool[t]);
+    float* const sums = pooled + first / ratio * L;
+    repeat<kOutputs>([&](int o) BHVIT_HERE {
+      const F scale = broadcast(h[o].scale), bias = broadcast(h[o].bias);
+      const F slope = broadcast(h[o].slope), threshold = broadcast(h[o].threshold);
+      M above[T];
+      repeat<T>([&](int t) BHVIT_HERE {
+        const F y = add(fma(to_float(acc(o, t)), scale, bias), load(shortcut + o * L + t * kLanes));
+        const F p = prelu(y, slope);
+        above[t] = greater_equal(p, threshold);
+        if constexpr (R > kOutputs) {
+          // what several blocks add up lies in memory from one to the next
+          pool[t] = o ? add(pool[t], p) : first % R ? add(load(sums + t * kLanes), p) : p;
+          if (o == kOutputs - 1) store(sums + t * kLanes, pool[t]);
+        } else {
+          // a constant where blocks have whole pools
+          const int place = R ? o % kPool : (first + o) % ratio;
+          pool[t] = place ? add(pool[t], p) : p;
+          if (place == ratio - 1) store(pooled + (first + o) / ratio * L + t * kLanes, pool[t]);
+        }
+      });
+      packer.set(first, o, above);
     });
-    words.flush(first, hidden_bits, L);
+    packer.flush(first, hidden_bits, L);
     wrapped += kOutputs;
     if (wrapped == channels) wrapped = 0;
-  });
+  };
+  for_packed_outputs<T>(bits, channels, mlp.weights1, mlp.hidden, finish);
 }
 
 // The second layer, added to the tile `shifted`; vector t of channel c is written to
@@ -49,27 +65,48 @@ BHVIT_INLINE void output_layer(const Mlp& mlp, const uint32_t* hidden_bits, cons
   const F zero = broadcast(0.0f);
   const F share = broadcast(1.0f / static_cast<float>(mlp.hidden / mlp.channels));
   Words<T> words;
-  for_outputs<T>(
-      hidden_bits, L, mlp.hidden, mlp.weights2, mlp.channels, [&](int first, auto& acc) BHVIT_HERE {
-        const OutputChannel* p = mlp.outputs + first;
-        const float* past = pooled + first * L;
-        const float* sum = shifted + first * L;
-        float* __restrict to[T];
-        for (int t = 0; t < T; ++t) to[t] = out[t] + first * stride;
-        for_block<T>([&](int o, int t) BHVIT_HERE {
-          const int at = o * L + t * kLanes;
-          F y = fma(to_float(acc[o][t]), broadcast(p[o].scale), broadcast(p[o].bias));
-          y = prelu(fma(load(past + at), share, y), broadcast(p[o].slope));
-          const F x = fma(y, broadcast(p[o].post_scale), load(sum + at));
-          store(to[t] + o * stride, x);
-          if (Next)
-            words.set(first, o, t,
-                      greater_equal(
-                          fma(x, broadcast(next.scale[first + o]), broadcast(next.bias[first + o])),
-                          zero));
-        });
-        if (Next) words.flush(first, out_bits, L);
+  const auto finish = [&](int first, auto& acc) BHVIT_HERE {
+    const float* past = pooled + first * L;
+    const float* sum = shifted + first * L;
+    float* __restrict to[T];
+    for (int t = 0; t < T; ++t) to[t] = out[t] + first * stride;
+    repeat<kOutputs>([&](int o) BHVIT_HERE {
+      const OutputChannel p = mlp.outputs[first + o];
+      M above[T];
+      repeat<T>([&](int t) BHVIT_HERE {
+        const int at = o * L + t * kLanes;
+        F y = fma(to_float(acc(o, t)), broadcast(p.scale), broadcast(p.bias));
+        y = prelu(fma(load(past + at), share, y), broadcast(p.slope));
+        const F x = fma(y, broadcast(p.post_scale), load(sum + at));
+        store(to[t] + o * stride, x);
+        if (Next)
+          above[t] = greater_equal(
+              fma(x, broadcast(next.scale[first + o]), broadcast(next.bias[first + o])), zero);
       });
+      if (Next) words.set(first, o, above);
+    });
+    if (Next) words.flush(first, out_bits, L);
+  };
+  for_packed_outputs<T>(hidden_bits, mlp.hidden, mlp.weights2, mlp.channels, finish);
+}
+
+// Bits of kWordChannels channels of a tile [channels][T * kLanes] plus `bias`.
+template <int T>
+BHVIT_INLINE void pack_inputs(const float* tile, const float* bias, int first, uint32_t* bits) {
+  constexpr int L = T * kLanes;
+  const F zero = broadcast(0.0f);
+  Packer<T> packer;
+  for (int c = first; c < first + kWordChannels; c += kOutputs) {
+    repeat<kOutputs>([&](int o) BHVIT_HERE {
+      M above[T];
+      repeat<T>([&](int t) BHVIT_HERE {
+        const F x = load(tile + (c + o) * L + t * kLanes);
+        above[t] = greater_equal(add(x, broadcast(bias[c + o])), zero);
+      });
+      packer.set(c, o, above);
+    });
+    packer.flush(c, bits, L);
+  }
 }
 
 // A run of tokens of a tile that lie in one row of a map: N vectors, the last of `count` lanes.
@@ -78,9 +115,6 @@ struct Run {
   const float* out;      // where the results will lie
   int lane, count;
 };
-
-// Channels that are shifted and packed while they lie in the nearest cache: a word of bits.
-constexpr int kWordChannels = 32;
 
 // The stencil of a run and what the MLP takes in, of kWordChannels channels from `first` on. Lanes
 // behind the run stay as they are.
@@ -146,8 +180,8 @@ BHVIT_INLINE void mlp_tile(const Mlp& mlp, const Map& in, const Map& out, const 
   float* shifted = normed + channels * L + kLanes;
   float* pooled = shifted + channels * L + kLanes;
   uint32_t* bits = reinterpret_cast<uint32_t*>(pooled + channels * L + kLanes);
-  uint32_t* hidden_bits = bits + channels / 32 * L;
-  uint32_t* out_bits = hidden_bits + hidden / 32 * L;
+  uint32_t* hidden_bits = bits + channels / 32 * L * Packer<T>::kWords;
+  uint32_t* out_bits = hidden_bits + hidden / 32 * L * Packer<T>::kWords;
 
   Span spans[L];
   Run runs[L];
@@ -165,8 +199,7 @@ BHVIT_INLINE void mlp_tile(const Mlp& mlp, const Map& in, const Map& out, const 
     else
       for (int s = 0; s < number; ++s)
         shift_run<1, L>(mlp, runs[s], first, in.plane, out.plane, shifted, normed);
-    pack_tile(normed + first * L, L, kWordChannels, T, nullptr, mlp.input_bias + first,
-              bits + first / 32 * L);
+    pack_inputs<T>(normed, mlp.input_bias, first, bits);
   }
 
   hidden_layer<T, R>(mlp, bits, normed, pooled, hidden_bits);
@@ -192,11 +225,12 @@ BHVIT_INLINE void mlp_tile(const Mlp& mlp, const Map& in, const Map& out, const 
 template <int R>
 void mlp_tiles(const Mlp& layer, const Map& in, const Map& out, const Binarizer* next,
                const BitMap* next_bits, Tokens tokens, float* scratch) {
-  for (int done = 0; done < tokens.count; done += kTokens * kLanes) {
+  for (int done = 0; done < tokens.count; done += kProductTokens * kLanes) {
     const int left = tokens.count - done;
-    const Tokens part = {tokens.token + done, left < kTokens * kLanes ? left : kTokens * kLanes};
-    if (kTokens == 2 && part.count > kLanes)
-      mlp_tile<kTokens, R>(layer, in, out, next, next_bits, part, scratch);
+    const Tokens part = {tokens.token + done,
+                         left < kProductTokens * kLanes ? left : kProductTokens * kLanes};
+    if (kProductTokens == 2 && part.count > kLanes)
+      mlp_tile<kProductTokens, R>(layer, in, out, next, next_bits, part, scratch);
     else
       mlp_tile<1, R>(layer, in, out, next, next_bits, part, scratch);
   }

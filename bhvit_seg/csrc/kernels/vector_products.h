@@ -55,23 +55,65 @@ BHVIT_INLINE const uint32_t* weights_of(const uint32_t* weights, int first, int 
   return weights + first / kBlock * words * kBlock + first % kBlock;
 }
 
+// Accumulators of kOutputs outputs.
 template <int T>
-BHVIT_INLINE void start_sums(int inputs, U (&acc)[kOutputs][T]) {
+struct Sums {
+  U sums[kOutputs][T];
+  BHVIT_INLINE U operator()(int o, int t) const { return sums[o][t]; }
+};
+
+template <int T>
+BHVIT_INLINE void count_outputs(const uint32_t* bits, int stride, int inputs,
+                                const uint32_t* weights, int first, Sums<T>& acc) {
   const U start = broadcast(-half(inputs));
-  for_block<T>([&](int o, int t) BHVIT_HERE { acc[o][t] = start; });
+  for_block<T>([&](int o, int t) BHVIT_HERE { acc.sums[o][t] = start; });
+  const int words = inputs / 32;
+  count_differences<T, kOutputs>(bits, stride, weights_of(weights, first, words), words, acc.sums);
+}
+
+// The same as for_outputs, by table: tabulate(tables, first word, number) makes those of some
+// words.
+template <typename Tabulate, typename Finish, typename Tables = Tables>
+BHVIT_INLINE void tabulate_outputs(int words, const uint32_t* weights, int outputs,
+                                   Tabulate&& tabulate, Finish&& finish) {
+  const int together = div_up(words, div_up(words, Tables::kMaxWords));
+  Tables tables;
+  typename Tables::Sums sums;
+  sums.start = -half(words * 32);
+  for (int begin = 0; begin < outputs; begin += Tables::kMaxOutputs) {
+    const int left = outputs - begin,
+              some = left < Tables::kMaxOutputs ? left : Tables::kMaxOutputs;
+    for (int from = 0; from < words; from += together) {
+      const int number = words - from < together ? words - from : together;
+      if (!begin || words > together) tabulate(tables, from, number);
+      const uint32_t* part = weights + from * kBlock;
+      for (int i = 0; i < some; i += kOutputs) {
+        tables.count(weights_of(part, begin + i, words), number, i, from > 0, sums);
+        if (from + number < words)
+          tables.keep(sums, i);
+        else
+          finish(begin + i, sums);
+      }
+    }
+  }
 }
 
 // All outputs of a product on tiles of T vectors: finish(first, accumulators) takes kOutputs of
-// them together, so that whatever depends on the output alone is worked out once for all.
+// them together, so that whatever depends on the output alone is worked out once for all;
+// accumulators(o, t) are those of a vector.
 template <int T, typename Finish>
 BHVIT_INLINE void for_outputs(const uint32_t* bits, int stride, int inputs, const uint32_t* weights,
                               int outputs, Finish&& finish) {
-  const int words = inputs / 32;
-  for (int first = 0; first < outputs; first += kOutputs) {
-    U acc[kOutputs][T];
-    start_sums(inputs, acc);
-    count_differences<T, kOutputs>(bits, stride, weights_of(weights, first, words), words, acc);
-    finish(first, acc);
+  if constexpr (T == kTableTokens) {
+    const auto tabulate = [&](auto& tables, int from, int number)
+                              BHVIT_HERE { tables.tabulate(bits + from * stride, stride, number); };
+    tabulate_outputs(inputs / 32, weights, outputs, tabulate, finish);
+  } else {
+    for (int first = 0; first < outputs; first += kOutputs) {
+      Sums<T> acc;
+      count_outputs(bits, stride, inputs, weights, first, acc);
+      finish(first, acc);
+    }
   }
 }
 
@@ -79,10 +121,12 @@ BHVIT_INLINE void for_outputs(const uint32_t* bits, int stride, int inputs, cons
 template <int T>
 class Words {
  public:
+  static constexpr int kWords = 1;
   BHVIT_INLINE Words() { clear(); }
   // Bit `o` behind output `first` of a word, first a multiple of kOutputs.
-  BHVIT_INLINE void set(int first, int o, int t, M where) {
-    words_[t] = or_where(where, words_[t], broadcast(kBits[first % 32 + o]));
+  BHVIT_INLINE void set(int first, int o, const M (&where)[T]) {
+    const U bit = broadcast(kBits[first % 32 + o]);
+    repeat<T>([&](int t) BHVIT_HERE { words_[t] = or_where(where[t], words_[t], bit); });
   }
   // After kOutputs outputs: writes the word they end, if they end one, to out[word][stride].
   BHVIT_INLINE void flush(int first, uint32_t* out, int stride) {
@@ -97,6 +141,33 @@ class Words {
   }
   U words_[T];
 };
+
+template <bool First, typename A, typename B>
+struct Choose {
+  using Type = A;
+};
+template <typename A, typename B>
+struct Choose<false, A, B> {
+  using Type = B;
+};
+
+// The bits of T vectors of tokens from one layer for the next product: in words
+// [words][T * kLanes], or as tables take them.
+template <int T>
+using Packer = typename Choose<T == kTableTokens, Nibbles, Words<T>>::Type;
+
+// The same as for_outputs, of bits that Packer has written.
+template <int T, typename Finish>
+BHVIT_INLINE void for_packed_outputs(const uint32_t* bits, int inputs, const uint32_t* weights,
+                                     int outputs, Finish&& finish) {
+  if constexpr (T == kTableTokens) {
+    const auto tabulate = [&](auto& tables, int from, int number)
+                              BHVIT_HERE { tables.tabulate(bits + from * 2 * T * kLanes, number); };
+    tabulate_outputs(inputs / 32, weights, outputs, tabulate, finish);
+  } else {
+    for_outputs<T>(bits, T * kLanes, inputs, weights, outputs, finish);
+  }
+}
 
 // The shortcut to outputs [first, first + kOutputs): channels repeated, or averaged over adjacent
 // ones; both numbers of channels are multiples of kOutputs.
@@ -132,13 +203,15 @@ void project_tile(const uint32_t* bits, int inputs, const uint32_t* weights,
                   const OutputChannel* outputs, int number, const float* shortcut,
                   int shortcut_channels, int stride, float* out) {
   for_outputs<T>(bits, stride, inputs, weights, number, [&](int first, auto& acc) BHVIT_HERE {
-    const OutputChannel* p = outputs + first;
     const Shortcut<Average> past(shortcut, shortcut_channels, number, first, stride);
     float* __restrict to = out + first * stride;
-    for_block<T>([&](int o, int t) BHVIT_HERE {
-      const F y = activate(p[o], acc[o][t], past.at(o, t * kLanes));
-      store(to + o * stride + t * kLanes,
-            fma(y, broadcast(p[o].post_scale), broadcast(p[o].post_bias)));
+    repeat<kOutputs>([&](int o) BHVIT_HERE {
+      const OutputChannel p = outputs[first + o];
+      repeat<T>([&](int t) BHVIT_HERE {
+        const F y = activate(p, acc(o, t), past.at(o, t * kLanes));
+        store(to + o * stride + t * kLanes,
+              fma(y, broadcast(p.post_scale), broadcast(p.post_bias)));
+      });
     });
   });
 }
@@ -146,7 +219,7 @@ void project_tile(const uint32_t* bits, int inputs, const uint32_t* weights,
 void project(const uint32_t* bits, int inputs, const uint32_t* weights,
              const OutputChannel* outputs, int number, const float* shortcut, int shortcut_channels,
              int stride, int vectors, float* out) {
-  for_vectors(vectors, [&](int v, auto size) {
+  for_vectors<kProductTokens>(vectors, [&](int v, auto size) {
     constexpr int T = decltype(size)::kSize;
     const int lane = v * kLanes;
     const auto run = shortcut_channels > number ? project_tile<T, true> : project_tile<T, false>;

@@ -12,18 +12,38 @@ namespace {
 
 constexpr int kMaxClasses = 256;  // labels are bytes
 
-// Sixteen columns of an upsampled row.
+// Sixteen columns of an upsampled row. Where a half of them lies between at most kPermuted source
+// columns, as it does when maps become larger, both are `narrow`.
 struct Columns {
   U left, right;
   F weight;
+  bool narrow;
+  int second;  // where the second half's source columns begin, if narrow
   Columns() = default;
   BHVIT_INLINE Columns(const Upsampling& to, int tile)
       : left(load(to.x0 + tile * kLanes)),
         right(load(to.x1 + tile * kLanes)),
-        weight(load(to.x_weight + tile * kLanes)) {}
+        weight(load(to.x_weight + tile * kLanes)) {
+    const uint32_t *x0 = to.x0 + tile * kLanes, *x1 = to.x1 + tile * kLanes;
+    second = static_cast<int>(x0[kLanes / 2]);
+    narrow = kPermuted < kLanes && x1[kLanes / 2 - 1] < kPermuted &&
+             x1[kLanes - 1] < x0[kLanes / 2] + kPermuted;
+    if (!narrow) return;
+    static_assert(kPermuted == kLanes || kTokens == 1, "all vectors of a tile have to be narrow");
+    const U behind = select(below(kLanes / 2), broadcast(0u), broadcast(second));
+    left = subtract(left, behind);
+    right = subtract(right, behind);
+  }
+  // Source columns from `from` on, as upsample<Narrow> takes them.
+  template <bool Narrow>
+  BHVIT_INLINE F read(const float* from) const {
+    return Narrow ? load_halves(from, second) : load(from);
+  }
+  template <bool Narrow>
   BHVIT_INLINE F upsample(F source) const {
-    const F a = permute(source, left);
-    return fma(weight, subtract(permute(source, right), a), a);
+    const F a = Narrow ? permute_halves(source, left) : permute(source, left);
+    const F b = Narrow ? permute_halves(source, right) : permute(source, right);
+    return fma(weight, subtract(b, a), a);
   }
 };
 
@@ -35,15 +55,16 @@ class Rows {
         bottom_(map.at(to.y1[y], 0, 0)),
         plane_(map.plane),
         weight_(broadcast(to.y_weight[y])) {}
-  // Values between the rows, from a column on.
-  BHVIT_INLINE F at(int channel, int x) const {
+  // Values at columns of a channel; x: where their source begins.
+  template <bool Narrow>
+  BHVIT_INLINE F at(int channel, const Columns& columns, int x) const {
     const float* top = top_ + channel * plane_ + x;
     const float* bottom = bottom_ + channel * plane_ + x;
     // planes lie too far apart for the processor to foresee the next ones
     __builtin_prefetch(top + kAhead * plane_);
     __builtin_prefetch(bottom + kAhead * plane_);
-    const F a = load(top);
-    return fma(weight_, subtract(load(bottom), a), a);
+    const F a = columns.read<Narrow>(top), b = columns.read<Narrow>(bottom);
+    return columns.upsample<Narrow>(fma(weight_, subtract(b, a), a));
   }
 
  private:
@@ -58,7 +79,9 @@ void upsample_tile(const Map& map, int channels, const Upsampling& to, int y, in
   const Columns columns(to, column_tile);
   const Rows rows(map, to, y);
   const int x = to.base[column_tile];
-  for (int c = 0; c < channels; ++c) store(tile + c * stride, columns.upsample(rows.at(c, x)));
+  for (int c = 0; c < channels; ++c)
+    store(tile + c * stride,
+          columns.narrow ? rows.at<true>(c, columns, x) : rows.at<false>(c, columns, x));
 }
 
 // Bits of values + bias and means of kAveraged adjacent ones; value(channel, vector) is called once
@@ -107,10 +130,18 @@ void upsample_and_pack(const Map& map, int channels, const Upsampling& to, int y
     const int lane = v * kLanes, first = column_tile + v;
     constexpr int T = decltype(size)::kSize;
     Columns columns[T];
-    for (int t = 0; t < T; ++t) columns[t] = Columns(to, first + t);
-    pack_values<T>(channels, bias, bits + lane, means + lane, stride, [&](int c, int t) {
-      return columns[t].upsample(rows.at(c, to.base[first + t]));
-    });
+    bool narrow = true;
+    for (int t = 0; t < T; ++t) {
+      columns[t] = Columns(to, first + t);
+      narrow = narrow && columns[t].narrow;
+    }
+    const auto pack = [&](auto&& value) BHVIT_HERE {
+      pack_values<T>(channels, bias, bits + lane, means + lane, stride, value);
+    };
+    if (narrow)
+      pack([&](int c, int t) { return rows.at<true>(c, columns[t], to.base[first + t]); });
+    else
+      pack([&](int c, int t) { return rows.at<false>(c, columns[t], to.base[first + t]); });
   });
 }
 
@@ -155,11 +186,9 @@ BHVIT_INLINE int find_candidates(const LogitRows& rows, int classes, int columns
 }
 
 // Labels of R rows from y on and of a tile of columns, out of candidate classes.
-template <int R>
-BHVIT_INLINE void label_tile(const LogitRows& rows, const int* candidates, int number,
-                             const Upsampling& to, int y, int tile, int count, uint8_t* labels,
-                             ptrdiff_t stride) {
-  const Columns columns(to, tile);
+template <int R, bool Narrow>
+void label_tile(const LogitRows& rows, const int* candidates, int number, const Upsampling& to,
+                const Columns& columns, int y, int count, uint8_t* labels, ptrdiff_t stride) {
   F weights[R], best[R];
   U label[R];
   for (int r = 0; r < R; ++r) {
@@ -169,8 +198,9 @@ BHVIT_INLINE void label_tile(const LogitRows& rows, const int* candidates, int n
   }
   for (int i = 0; i < number; ++i) {
     const ptrdiff_t plane = candidates[i] * rows.plane;
-    const F a = columns.upsample(load(rows.top + plane));
-    const F difference = subtract(columns.upsample(load(rows.bottom + plane)), a);
+    const F a = columns.upsample<Narrow>(columns.read<Narrow>(rows.top + plane));
+    const F b = columns.upsample<Narrow>(columns.read<Narrow>(rows.bottom + plane));
+    const F difference = subtract(b, a);
     const U name = broadcast(candidates[i]);
     for (int r = 0; r < R; ++r) {
       const F value = fma(weights[r], difference, a);
@@ -202,12 +232,15 @@ void label_rows(const Map& logits, int classes, const Upsampling& to, int y_begi
     for (int t = first; t < tile; ++t) {
       const LogitRows rows = rows_at(to.base[t]);
       const int x = t * kLanes, count = width - x < kLanes ? width - x : kLanes;
+      const Columns columns(to, t);
+      const auto four = columns.narrow ? label_tile<4, true> : label_tile<4, false>;
+      const auto one = columns.narrow ? label_tile<1, true> : label_tile<1, false>;
       uint8_t* out = labels + x;
       int y = y_begin;
       for (; y + 4 <= y_end; y += 4, out += 4 * stride)
-        label_tile<4>(rows, candidates, number, to, y, t, count, out, stride);
+        four(rows, candidates, number, to, columns, y, count, out, stride);
       for (; y < y_end; ++y, out += stride)
-        label_tile<1>(rows, candidates, number, to, y, t, count, out, stride);
+        one(rows, candidates, number, to, columns, y, count, out, stride);
     }
   }
 }
