@@ -8,10 +8,12 @@ import errno
 import functools
 import importlib
 import os
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Callable
 
@@ -65,6 +67,17 @@ def first_problem(problems: list[str]) -> str:
     return problems[0] + (f' ({others} more problem(s))' if others else '')
 
 
+def free_space(path: str | os.PathLike) -> str:
+    """Return how much is free where a file was to be written, in words."""
+    folder = Path(path).absolute()
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        return f'{shutil.disk_usage(folder).free / 1e6:,.1f} MB are free there now'
+    except OSError:
+        return 'how much is free there is not known'
+
+
 def sentence_of(error: BaseException) -> str:
     """Return what the user is told about ``error``, or '' if it is a bug."""
     user_error = find_user_error(error)
@@ -78,9 +91,11 @@ def sentence_of(error: BaseException) -> str:
         if name.split('.')[0] in EXTRA_OF:
             return missing_package(name)
     if isinstance(error, OSError) and error.strerror:
+        full = error.errno in DISK_ERRORS
         if error.filename is not None:  # no such file, no permission
-            return f'{os.fsdecode(error.filename)}: {error.strerror}'
-        if error.errno in DISK_ERRORS:
+            name = os.fsdecode(error.filename)
+            return f'{name}: {error.strerror}' + (f' ({free_space(name)})' if full else '')
+        if full:
             return error.strerror
     return ''
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import DISK_ERRORS, UserError
 
 PACKED_MAGIC = b'BHVITSEG'  # what a packed model begins with
 PARTIAL = '.partial'
@@ -56,6 +56,10 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
         with open(partial, 'rb+') as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        if error.errno in DISK_ERRORS and error.filename in (None, str(partial)):
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
@@ -96,12 +100,6 @@ def make_output_folder(path: str | os.PathLike, name: str) -> Path:
             f'cannot write to the folder {folder} ({name}): {error.strerror}; '
             'give a folder that can be made and written to') from error
     return folder
-
-
-def free_space(path: str | os.PathLike) -> str:
-    """Return a phrase about the room that is left on the disk of a path."""
-    folder = next(folder for folder in Path(os.path.realpath(path)).parents if folder.is_dir())
-    return f'{shutil.disk_usage(folder).free / 1e6:,.0f} MB are free in {folder}'
 
 
 def identify(path: str | os.PathLike) -> object:

@@ -1,10 +1,12 @@
 import json
 import os
 import re
+import shutil
+from types import SimpleNamespace
 
 import pytest
 
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, command
 from bhvit_seg.fileio import (
     make_output_folder,
     refuse_inputs,
@@ -45,6 +47,15 @@ def test_failing_writer_leaves_the_old_file(tmp_path):
         partial.write_text('new, but not wh')
         raise RuntimeError
     assert path.read_text() == 'old' and names_in(tmp_path) == ['scores.txt']
+
+
+def test_a_full_disk_is_told_with_the_file_and_what_is_free(tmp_path, file_limit, sentence,
+                                                            monkeypatch):
+    path, free = tmp_path / 'new' / 'scores.txt', {tmp_path / 'new': 12_340_000}
+    monkeypatch.setattr(shutil, 'disk_usage', lambda folder: SimpleNamespace(free=free[folder]))
+    with file_limit(1000):
+        said = sentence(command(lambda arguments: write_text(path, 5000 * 'x')))
+    assert f'{path}: ' in said and '12.3 MB' in said and names_in(path.parent) == []
 
 
 def test_killed_writer_leaves_the_old_file(tmp_path):

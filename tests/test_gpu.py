@@ -76,11 +76,13 @@ def test_nccl_and_synchronized_norms(amp, tiny_config, repository, tmp_path):
     assert (tmp_path / 'work' / 'iter_12.pth').exists()
 
 
-def test_a_cuda_graph_trains_as_without(tiny_config, tmp_path):
+@pytest.mark.parametrize('frozen_stages', [-1, 2])
+def test_a_cuda_graph_trains_as_without(frozen_stages, tiny_config, tmp_path):
     from bhvit_seg.training.train import train
 
     plain, graphed = (
-        train(tiny_config(BINARY.replace('SyncBN', 'BN'), extra), work_dir=tmp_path / name)
+        train(tiny_config(BINARY.replace('SyncBN', 'BN'), extra, "model['backbone']"
+                          f'.update(frozen_stages={frozen_stages})'), work_dir=tmp_path / name)
         for name, extra in (('plain', ''),
                             ('graphed', "custom_hooks = [dict(type='CudaGraphHook')]")))
     losses = [runner.message_hub.get_scalar('train/loss').data[0] for runner in (plain, graphed)]

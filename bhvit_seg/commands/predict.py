@@ -26,11 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='image, folder or glob pattern; or a video, or the number of a camera')
     add_model(parser)
     parser.add_argument('--out', required=True, metavar='OUT',
-                        help='output folder, which is made; of a video a file: .mp4, .mov, .mkv or '
-                             '.avi. Label maps are named as the images below their folder, with '
-                             '.png. Those that are there already are kept where '
-                             'OUT/prediction.json records the same image, model and options, and '
-                             'are refused otherwise')
+                        help='output folder, where label maps are named as the images are below '
+                             'IN; of a video a file: .mp4, .mov, .mkv or .avi')
     parser.add_argument('--threads', type=int, metavar='N',
                         help='threads of the packed model (default: all cores)')
     parser.add_argument('--lidar', metavar='DIR',

@@ -21,7 +21,7 @@ from typing import Any
 import filelock
 import numpy as np
 
-from bhvit_seg.errors import UserError
+from bhvit_seg.errors import UserError, free_space
 from bhvit_seg.fileio import PARTIAL, remove_leftovers, write_bytes, write_json
 
 FORMAT = 2
@@ -44,8 +44,9 @@ def encode_block(arrays: Mapping[str, np.ndarray]) -> bytes:
 def cannot_write(path: str | os.PathLike, reason: str) -> UserError:
     """Return the error for a map, or a part of it, that could not be written to ``path``."""
     return UserError(
-        f'cannot write {path}: {reason}; make room there, or see that it can be written to, and '
-        'run the same command again, which continues from the blocks that are finished')
+        f'cannot write {path}: {reason} ({free_space(path)}); make room there, or see that it '
+        'can be written to, and run the same command again, which continues from the blocks '
+        'that are finished')
 
 
 def folder_of(out: Path) -> Path:

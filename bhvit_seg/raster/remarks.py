@@ -12,6 +12,7 @@ import rasterio
 from bhvit_seg.errors import UserError
 from bhvit_seg.inference.inputs import files_behind
 from bhvit_seg.inference.windows import Window
+from bhvit_seg.raster import collars
 from bhvit_seg.raster.opening import open_quietly
 from bhvit_seg.raster.reading import RasterSource
 from bhvit_seg.raster.resampling import pixel_sides
@@ -32,6 +33,9 @@ def find_remarks(source: RasterSource, ground_sampling_distance: float | None = 
         yield from _orientation(source, dataset)
     if source.options.value_range is not None:
         yield from _values(source, *source.options.value_range)
+    # On a server the tiles of all corners would be fetched for it.
+    if source.options.border_nodata is None and files_behind(source.path):
+        yield from _collar(source)
     yield from _resolution(source, ground_sampling_distance)
 
 
@@ -79,6 +83,29 @@ def _values(source: RasterSource, low: float, high: float) -> Iterator[str]:
         yield (f'most values of {source.path} lie between {first:g} and {last:g} where it was '
                f'sampled, which --value-range {low:g} {high:g} makes {levels:.1f} of 255 grey '
                'levels: give the range that the values have')
+
+
+def _collar(source: RasterSource) -> Iterator[str]:
+    """Look for an undeclared collar where it would begin in the corners, but not in the middle."""
+    height, width = min(collars.SIDE, source.height), min(SIDE, source.width)
+    bottom, right = source.height - height, source.width - width
+    corners = {'upper left': (0, 0), 'upper right': (0, right), 'lower left': (bottom, 0),
+               'lower right': (bottom, right)}
+    pixels = {name: source.decode(Window(*at, height, width)) for name, at in {
+        **corners, 'middle': (bottom // 2, right // 2)}.items()}
+    for name in collars.COLOURS:
+        try:
+            colour = collars.make_colour(name, source.dtype, source.options.border_tolerance,
+                                         source.options.value_range)
+        except UserError:  # what black and white are is not known
+            return
+        found = [corner for corner in corners if pixels[corner][1] is None
+                 and colour.covers(pixels[corner][0]).all()
+                 and (pixels[corner][0] == colour.exact).mean() > 0.5]
+        if found and not colour.covers(pixels['middle'][0]).all():
+            yield (f'{source.path} is {name} in its {" and ".join(found)} corner and calls that '
+                   'valid: if it is a border without an image, --border-nodata leaves it out of '
+                   'the map')
 
 
 def _resolution(source: RasterSource, expected: float | None) -> Iterator[str]:

@@ -96,7 +96,7 @@ def write_probabilities(out: str | os.PathLike, source: RasterSource,
     """Write probabilities: one band per class, named after it, as a cloud-optimized GeoTIFF.
 
     uint8 has the scale 1/255 and an internal mask; float16 has the nodata value NaN, and is read as
-    float32. Other arguments, and errors, are those of :func:`write_labels`.
+    float32 by GDAL before 3.11. Other arguments, and errors, are those of :func:`write_labels`.
 
     Args:
         strips: The first row, probabilities ``(classes, rows, width)``, and which pixels are
@@ -140,15 +140,12 @@ def _new_file(out: str | os.PathLike, source: RasterSource, profile: Mapping[str
                     yield writer
                 writer.finish(resampling)
                 _write_sidecar(partial, out, classes)
-            except UserError:
-                raise
-            except (OSError, rasterio.errors.RasterioError, CPLE_BaseError) as error:
-                raise cannot_write(out, first_line(error.__cause__ or error)) from error
             finally:
                 for beside in partial.parent.glob(f'{partial.name}.*'):
                     beside.unlink()
-    except OSError as error:
-        raise cannot_write(out, error.strerror or str(error)) from error
+    except (OSError, rasterio.errors.RasterioError, CPLE_BaseError) as error:
+        reason = getattr(error, 'strerror', None) or first_line(error.__cause__ or error)
+        raise cannot_write(out, reason) from error
 
 
 class _Writer:
@@ -234,7 +231,9 @@ class _Writer:
         with open_quietly(self._path) as dataset:
             for top, rows, checksum in self._written:
                 window = ((top, top + rows), (0, self._size[1]))
-                if zlib.crc32(dataset.read(window=window)) != checksum:
+                # GDAL from 3.11 on reads 16 bits as float16.
+                found = dataset.read(window=window, out_dtype=self._profile['dtype'])
+                if zlib.crc32(found) != checksum:
                     raise OSError(f'rows {top} to {top + rows} are not read as written')
                 dataset.dataset_mask(window=window)
             count = len(dataset.overviews(1))

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from bhvit_seg.datasets.checks import check_from_config
 from bhvit_seg.datasets.report import DatasetReport
 from bhvit_seg.errors import UserError, first_problem
+from bhvit_seg.training.argument_check import misspelt_arguments
 from bhvit_seg.training.config import IOU_METRICS, dataset_nodes, listed, type_name
 
 GROUPS_OF_SCORES = ('mIoU', 'mDice', 'mFscore')  # what mmseg's metric takes as iou_metrics
@@ -37,8 +38,13 @@ def check_config(cfg: Config, split: str = 'train') -> tuple[list[str], list[str
     """Return problems that make a config useless, and warnings, one sentence each; ``split`` is
     'train' for training with its validation, 'val' or 'test' for scoring alone."""
     model = cfg.get('model') or {}
-    problems = [*head_problems(model, split == 'train'), *window_problems(model),
-                *metric_problems(cfg, f'{"val" if split == "train" else split}_evaluator')]
+    scoring = split if split != 'train' else 'val'
+    parts = ['model', *(f'{split}_{part}' for part in ('dataloader', 'cfg')),
+             'default_hooks', 'custom_hooks', f'{scoring}_evaluator']
+    if split == 'train':
+        parts += ['val_dataloader', 'val_cfg', 'optim_wrapper', 'param_scheduler']
+    problems = [*misspelt_arguments(cfg, parts), *head_problems(model, split == 'train'),
+                *window_problems(model), *metric_problems(cfg, f'{scoring}_evaluator')]
     if split != 'train' or not cfg.get('train_cfg'):  # a part from _base_ has data alone
         return problems, []
     lengths = list(length_problems(cfg))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from mmseg.registry import HOOKS
 
 from bhvit_seg.datasets.unlabelled import find_images
 from bhvit_seg.errors import UserError
-from bhvit_seg.fileio import write_atomically
+from bhvit_seg.fileio import write_atomically, write_bytes
 from bhvit_seg.models.weights import state_dict_of
 from bhvit_seg.training.config import check_options, load_config, require_settings
 from bhvit_seg.training.train import run_training
@@ -127,9 +128,10 @@ def pretrain(config: str | Path, images: Sequence[str | Path], work_dir: str | P
     runner = run_training(cfg, work_dir or Path('work_dirs') / name, resume, amp, seed)
     target = Path(cfg.work_dir) / 'backbone.pth'
     state = state_dict_of({'state_dict': runner.model.state_dict()})
-    with write_atomically(target) as partial:
-        torch.save({'state_dict': {name: value.cpu() for name, value in state.items()
-                                   if name.startswith('backbone.')}, 'meta': {}}, partial)
+    torch.save({'state_dict': {name: value.cpu() for name, value in state.items()
+                               if name.startswith('backbone.')}, 'meta': {}},
+               content := io.BytesIO())
+    write_bytes(target, content.getvalue())  # torch itself does not say that a disk is full
     return target
 
 

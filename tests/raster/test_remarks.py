@@ -73,6 +73,25 @@ def test_values_that_the_range_makes_one_grey(tmp_path, dtype, scale, value_rang
     assert not remarks_on(path, value_range=None, eight_bit=False)
 
 
+@pytest.mark.parametrize('dtype, value, corner, options, told', [
+    ('uint8', 0, (slice(0, 30), slice(0, 90)), {}, 'black in its upper left corner'),
+    ('uint8', 255, (slice(-30, None), slice(None)), {},
+     'white in its lower left and lower right corner'),
+    ('uint8', 0, (slice(0, 30), slice(0, 90)), {'border_nodata': 'auto'}, None),
+    ('uint8', 0, (slice(0, 30), slice(0, 90)), {'nodata': 0}, None),
+    ('uint8', 0, (slice(40, 90), slice(40, 150)), {}, None),
+    ('uint8', 9, (slice(0, 30), slice(0, 90)), {}, None),
+    ('uint16', 0, (slice(0, 30), slice(-90, None)), {'value_range': (0, 255)},
+     'black in its upper right corner')])
+def test_an_undeclared_border_is_told(tmp_path, dtype, value, corner, options, told):
+    bands = noise(dtype=dtype)
+    bands[(slice(None), *corner)] = value
+    path = write_raster(tmp_path / 'a.tif', bands)
+    found = remarks_on(path, **options)
+    assert len(found) == (told is not None)
+    assert not told or f'{path} is {told} ' in found[0] and '--border-nodata' in found[0]
+
+
 def test_values_that_do_not_differ_say_nothing(tmp_path):
     bands = np.zeros((3, 20, 500), np.float32)
     assert not remarks_on(write_raster(tmp_path / 'flat.tif', bands), value_range=(0, 255))

@@ -217,9 +217,10 @@ def test_probabilities_in_half_precision(tmp_path, labels, shares, masked):
     valid = labels != 255 if masked else None
     write_probabilities(out, place(), masked_strips(half, valid), CLASSES, 'float16')
     with open_quietly(out) as dataset:
-        found = dataset.read()
-        assert np.isnan(dataset.nodata) and found.dtype == np.float32
-        assert dataset.tags(1, ns='IMAGE_STRUCTURE')['NBITS'] == '16'
+        found = dataset.read(out_dtype='float32')
+        assert np.isnan(dataset.nodata)
+        assert dataset.dtypes[0] == 'float16' or (  # GDAL from 3.11 on, and before
+            dataset.tags(1, ns='IMAGE_STRUCTURE')['NBITS'] == '16')
     expected = half.astype(np.float32)
     if masked:
         expected[:, labels == 255] = np.nan
@@ -309,6 +310,7 @@ def test_a_file_that_cannot_grow(tmp_path, file_limit, kind):
             path.unlink()
         with file_limit(limit), pytest.raises(UserError) as error:
             write()
-        assert re.search('cannot write .*map.tif.*run the same command again', str(error.value))
+        assert re.search('cannot write .*map.tif: .* MB are free.*run the same command again',
+                         str(error.value))
         assert '\n' not in str(error.value) and names_in(tmp_path) == []
     write()

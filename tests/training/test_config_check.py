@@ -45,6 +45,16 @@ def no_gpu(monkeypatch):
     (["param_scheduler[0].update(end='12')"], ["param_scheduler.0.end is '12'"]),
     (["param_scheduler = [dict(type='OneCycleLR', eta_max=1, total_steps=5, by_epoch=False)]"],
      ['param_scheduler.0.total_steps is 5', 'train_cfg.max_iters=12']),
+    *(([f'{part}.update({wrong}=3)'], [f'{path}.{wrong}: ', f' {meant}?'])
+      for part, path, wrong, meant in (
+        ('train_cfg', 'train_cfg', 'max_itrs', 'max_iters'),
+        ('train_dataloader', 'train_dataloader', 'batch_sise', 'batch_size'),
+        ('train_pipeline[3]', 'train_dataloader.dataset.pipeline.3', 'probe', 'prob'),
+        ("model['backbone']", 'model.backbone', 'num_stage', 'num_stages'),
+        ("optim_wrapper['optimizer']", 'optim_wrapper.optimizer', 'wieght_decay', 'weight_decay'),
+        ('param_scheduler[0]', 'param_scheduler.0', 'powr', 'power'),
+        ("default_hooks['checkpoint']", 'default_hooks.checkpoint', 'intervall', 'interval'),
+        ('val_evaluator', 'val_evaluator', 'iou_metric', 'iou_metrics'))),
     (["val_evaluator.update(format_only=True, output_dir='out')"], ["save_best is 'mIoU'"]),
     (["val_evaluator.update(iou_metrics=['mIoU', 'mFScore'])"],
      ["val_evaluator.iou_metrics has 'mFScore'", 'mFscore']),

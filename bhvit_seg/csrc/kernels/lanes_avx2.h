@@ -101,6 +101,9 @@ BHVIT_INLINE F permute_halves(F x, U lanes) {
   return {_mm256_permutevar8x32_ps(x.a, lanes.a), _mm256_permutevar8x32_ps(x.b, lanes.b)};
 }
 BHVIT_INLINE F lookup(F table, U index) { return permute(table, index); }  // index modulo 16
+BHVIT_INLINE F lookup_8(F table, U index) {                                // index below 8
+  return permute_halves({table.a, table.a}, index);
+}
 BHVIT_INLINE void load_pairs(const float* p, F& even, F& odd) {
   const F first = load(p), second = load(p + 16);
   const auto split = [](__m256 x, __m256 y, __m256& e, __m256& o) {

@@ -54,6 +54,7 @@ constexpr int kPermuted = kLanes;  // whole vectors at once
 BHVIT_INLINE F load_halves(const float* p, int) { return load(p); }
 BHVIT_INLINE F permute_halves(F x, U lanes) { return permute(x, lanes); }
 BHVIT_INLINE F lookup(F table, U index) { return permute(table, index); }  // index modulo 16
+BHVIT_INLINE F lookup_8(F table, U index) { return permute(table, index); }
 BHVIT_INLINE void load_pairs(const float* p, F& even, F& odd) {
   const F a = load(p), b = load(p + 16);
   const U pick = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);

@@ -124,6 +124,7 @@ BHVIT_INLINE U shift_left_2(U x) { BHVIT_EACH(U, vshlq_n_u32(x.v[i], 2)); }
 BHVIT_INLINE F lookup(F table, U index) {  // index modulo 16
   return permute(table, and_(index, broadcast(15u)));
 }
+BHVIT_INLINE F lookup_8(F table, U index) { return permute(table, index); }
 BHVIT_INLINE U add(U x, U y) { BHVIT_EACH(U, vaddq_u32(x.v[i], y.v[i])); }
 BHVIT_INLINE U subtract(U x, U y) { BHVIT_EACH(U, vsubq_u32(x.v[i], y.v[i])); }
 BHVIT_INLINE U add_where(M m, U x, U y) {

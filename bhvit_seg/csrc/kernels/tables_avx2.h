@@ -123,6 +123,27 @@ class Tables {
     }
   }
 
+  // Kernels::busy_count: tables and weights in the nearest cache, and nothing but counting.
+  static int64_t busy_count(int rounds, uint32_t* sink) {
+    constexpr int kWords = 4, kOf = 32;
+    uint32_t bits[kWords * kTileLanes], weights[kWords * kOf];
+    for (int i = 0; i < kWords * kTileLanes; ++i) bits[i] = sink[i % kLanes] * (2 * i + 1);
+    for (int i = 0; i < kWords * kOf; ++i) weights[i] = 0x9e3779b9u * i;
+    Tables tables;
+    tables.tabulate(bits, kTileLanes, kWords);
+    Sums sums;
+    U all = load(sink);
+    const int outputs = rounds / (2 * kWords);
+    for (int i = 0; i < outputs; i += kOutputs) {
+      const int first = i % kOf;
+      tables.count(weights + first / kBlock * kWords * kBlock + first % kBlock, kWords, 0, false,
+                   sums);
+      for (int o = 0; o < kOutputs; ++o) all = add(all, U{sums.even[o], sums.odd[o]});
+    }
+    store(sink, all);
+    return int64_t{outputs} * kWords * 32 * kTileLanes;
+  }
+
   BHVIT_INLINE void keep(const Sums& sums, int first) {
     __m256i* to = reinterpret_cast<__m256i*>(kept_ + first * kKept);
     for (int o = 0; o < kOutputs; ++o) {

@@ -175,7 +175,9 @@ BHVIT_INLINE F softmax_terms(const Attention& head, const uint32_t* queries, con
     for (int w = 0; w < words; ++w)
       differences.add_bits(xor_(load(queries + w * stride), broadcast(key[w * stride])));
     const U p = differences.read();
-    F term = multiply(lookup(fine, p), lookup(middle, shift_right(p, 4)));
+    const U sixteens = shift_right(p, 4);  // at most 32 * Words / 16
+    const F factor = Words && Words < 4 ? lookup_8(middle, sixteens) : lookup(middle, sixteens);
+    F term = multiply(lookup(fine, p), factor);
     if (Long) term = multiply(term, lookup(coarse, shift_right(p, 8)));
     sum = add(sum, term);
     store(terms, term);

@@ -15,7 +15,9 @@ namespace bhvit {
 namespace BHVIT_ISA {
 namespace {
 
+template <typename Tables = Tables>
 int64_t busy_count(int rounds, uint32_t* sink) {
+  if constexpr (kTableTokens > 0) return Tables::busy_count(rounds, sink);
   constexpr int kTogether = kTokens == 2 ? 8 : 2;
   U a = load(sink), weights[kTogether], sums[kTogether];
   for (int i = 0; i < kTogether; ++i) {
@@ -72,7 +74,7 @@ constexpr Kernels make_kernels(const char* name) {
           upsample_tile,
           upsample_and_pack,
           label_rows,
-          busy_count,
+          busy_count<>,
           busy_multiply};
 }
 

@@ -13,14 +13,23 @@ namespace {
 // values are asked for while this one is worked on.
 constexpr int kAhead = kTileLanes;
 
-BHVIT_INLINE F exp2_lanes(F x) {
-  const F rounded = subtract(add(x, broadcast(kRound)), broadcast(kRound));
-  const F f = subtract(x, rounded);
-  F p = broadcast(kExp2[6]);
-  for (int i = 5; i >= 0; --i) p = fma(p, f, broadcast(kExp2[i]));
-  // rounded + kRound has the integer in its low bits
-  const U exponent = shift_left(as_words(add(rounded, broadcast(kRound))), 23);
-  return as_floats(add(as_words(p), exponent));
+// 2^x, in place.
+template <int T>
+BHVIT_INLINE void exp2_lanes(F (&x)[T]) {
+  F rounded[T], p[T];
+  repeat<T>([&](int t) BHVIT_HERE {
+    rounded[t] = subtract(add(x[t], broadcast(kRound)), broadcast(kRound));
+    x[t] = subtract(x[t], rounded[t]);
+    p[t] = broadcast(kExp2[6]);
+  });
+  repeat<6>([&](int i) BHVIT_HERE {
+    repeat<T>([&](int t) BHVIT_HERE { p[t] = fma(p[t], x[t], broadcast(kExp2[5 - i])); });
+  });
+  repeat<T>([&](int t) BHVIT_HERE {
+    // rounded + kRound has the integer in its low bits
+    const U exponent = shift_left(as_words(add(rounded[t], broadcast(kRound))), 23);
+    x[t] = as_floats(add(as_words(p[t]), exponent));
+  });
 }
 
 // A vector of tokens that lie in several runs, out of registers: short stores one after another
@@ -145,18 +154,29 @@ void pack_tile(const float* tile, int stride, int channels, int vectors, const f
 void gelu_tile(float* tile, int stride, int channels, int vectors) {
   const F zero = broadcast(0.0f), end = broadcast(kErfcEnd), one = broadcast(1.0f),
           half = broadcast(0.5f);
-  for (int c = 0; c < channels; ++c) {
-    for (int v = 0; v < vectors; ++v) {
+  // two vectors together: each step of a polynomial waits for the one before
+  for_vectors<2>(vectors, [&](int v, auto number) BHVIT_HERE {
+    constexpr int T = decltype(number)::kSize;
+    for (int c = 0; c < channels; ++c) {
       float* at = tile + c * stride + v * kLanes;
-      const F x = load(at);
-      const F size = max(x, subtract(zero, x));
-      const F u = select(greater(size, end), end, size);
-      F p = broadcast(kErfc[10]);
-      for (int i = 9; i >= 0; --i) p = fma(p, u, broadcast(kErfc[i]));
-      const F tail = multiply(half, exp2_lanes(subtract(zero, multiply(u, p))));
-      store(at, multiply(x, select(greater(x, zero), subtract(one, tail), tail)));
+      F u[T], p[T];
+      repeat<T>([&](int t) BHVIT_HERE {
+        const F x = load(at + t * kLanes), size = max(x, subtract(zero, x));
+        u[t] = select(greater(size, end), end, size);
+        p[t] = broadcast(kErfc[10]);
+      });
+      repeat<10>([&](int i) BHVIT_HERE {
+        const F next = broadcast(kErfc[9 - i]);
+        repeat<T>([&](int t) BHVIT_HERE { p[t] = fma(p[t], u[t], next); });
+      });
+      repeat<T>([&](int t) BHVIT_HERE { p[t] = subtract(zero, multiply(u[t], p[t])); });
+      exp2_lanes(p);
+      repeat<T>([&](int t) BHVIT_HERE {
+        const F x = load(at + t * kLanes), tail = multiply(half, p[t]);
+        store(at + t * kLanes, multiply(x, select(greater(x, zero), subtract(one, tail), tail)));
+      });
     }
-  }
+  });
 }
 
 template <int T>

@@ -90,45 +90,90 @@ void run_full_precision(const Run& run, int s) {
   });
 }
 
-void run_binary(const Run& run, int s) {
+// Means of the four taps' patches [4][channels][stride], of which each lane has `number`.
+template <typename Number>
+void average_taps(const float* patches, int channels, int stride, int lanes, const Number& number,
+                  float* mean) {
+  const ptrdiff_t tap = static_cast<ptrdiff_t>(channels) * stride;
+  for (int c = 0; c < channels; ++c, patches += stride, mean += stride)
+    for (int i = 0; i < lanes; ++i) {
+      float sum = 0.0f;
+      for (int t = 0; t < 4; ++t) sum += patches[t * tap + i];
+      mean[i] = sum / number(i);
+    }
+}
+
+// Outputs of a row, all of whose taps lie inside the map.
+void downsample_inside(const Run& run, int s, int y, int x, Tokens tokens, float* scratch) {
+  const DownsamplingParameters& layer = run.parameters.downsamplings[s - 1];
+  const Map& from = run.plan.stages[s - 1].x;
+  const int channels = from.planes, outputs = run.plan.stages[s].x.planes;
+  float* patches = scratch;                           // [4][channels][kTileLanes]
+  float* mean = patches + 4 * channels * kTileLanes;  // [channels][kTileLanes]
+  float* out = mean + channels * kTileLanes;          // [outputs][kTileLanes]
+  uint32_t* bits = reinterpret_cast<uint32_t*>(out + outputs * kTileLanes);
+  for (int v = 0; v < tokens.vectors(); ++v)
+    run.kernels.load_patches(from, channels, y, x + v * kLanes, layer.in.scale.data(),
+                             layer.in.bias.data(), patches + v * kLanes, kTileLanes);
+  average_taps(
+      patches, channels, kTileLanes, tokens.vectors() * kLanes, [](int) { return 4.0f; }, mean);
+  for (int tap = 0; tap < 4; ++tap)
+    run.kernels.pack_tile(patches + tap * channels * kTileLanes, kTileLanes, channels,
+                          tokens.vectors(), nullptr, layer.binary.input_bias.data(),
+                          bits + tap * channels / 32 * kTileLanes);
+  run.kernels.project(bits, 4 * channels, layer.binary.convolution.weights.data(),
+                      layer.binary.outputs.data(), outputs, mean, channels, kTileLanes,
+                      tokens.vectors(), out);
+  finish_tokens(run, s, out, kTileLanes, tokens, out + outputs * kTileLanes);
+}
+
+// A vector of outputs at the border of a map of odd size.
+void downsample_border(const Run& run, int s, int y, int x, Tokens tokens, float* scratch) {
   const DownsamplingParameters& layer = run.parameters.downsamplings[s - 1];
   const Map& from = run.plan.stages[s - 1].x;
   const Map& to = run.plan.stages[s].x;
-  const int columns = div_up(to.width, kLanes), channels = from.planes, words = channels / 32;
+  const int channels = from.planes, words = channels / 32;
+  float* patches = scratch;                                                    // [4][channels][16]
+  float* mean = patches + 4 * channels * kLanes;                               // [channels][16]
+  float* out = mean + channels * kLanes;                                       // [outputs][16]
+  uint32_t* bits = reinterpret_cast<uint32_t*>(out + 2 * to.planes * kLanes);  // [4][words][16]
+  uint32_t* gathered = bits + 4 * words * kLanes;
+  run.kernels.load_patches(from, channels, y, x, layer.in.scale.data(), layer.in.bias.data(),
+                           patches, kLanes);
+  const int rows = 2 * y + 1 < from.height ? 2 : 1;
+  const int whole = from.width / 2 - x;  // outputs with two columns below them
+  average_taps(
+      patches, channels, kLanes, kLanes,
+      [=](int i) { return static_cast<float>(rows * (i < whole ? 2 : 1)); }, mean);
+  TapRows taps;
+  taps.plane = kLanes;
+  taps.state = rows == 2 ? 3 : 1;
+  for (int tap = 0; tap < 4; ++tap) {
+    uint32_t* const of_tap = bits + tap * words * kLanes;
+    run.kernels.pack_tile(patches + tap * channels * kLanes, kLanes, channels, 1, nullptr,
+                          layer.binary.input_bias.data(), of_tap);
+    for (int w = 0; w < words && tap % 2; ++w)
+      for (int i = whole > 0 ? whole : 0; i < kLanes; ++i) of_tap[w * kLanes + i] = 0;
+    taps.rows[tap] = tap / 2 < rows ? of_tap : nullptr;
+    taps.first[tap % 2] = 0;
+    taps.last[tap % 2] = tap % 2 ? whole : kLanes;
+  }
+  run.kernels.convolve(layer.binary.convolution.layer, layer.binary.outputs.data(), taps, 0, mean,
+                       channels, gathered, out);
+  finish_tokens(run, s, out, kLanes, tokens, out + to.planes * kLanes);
+}
+
+void run_binary(const Run& run, int s) {
+  const Map& from = run.plan.stages[s - 1].x;
+  const Map& to = run.plan.stages[s].x;
+  const int columns = div_up(to.width, kTileLanes);
   run.region("downsampling", to.height * columns, [&](int piece, float* scratch) {
-    const int y = piece / columns, x = piece % columns * kLanes;
-    const int count = to.width - x < kLanes ? to.width - x : kLanes;
-    float* patches = scratch;                       // [4][channels][16]
-    float* mean = patches + 4 * channels * kLanes;  // [channels][16]
-    float* out = mean + channels * kLanes;          // [outputs][16]
-    uint32_t* bits = reinterpret_cast<uint32_t*>(out + 2 * to.planes * kLanes);  // [4][words][16]
-    uint32_t* gathered = bits + 4 * words * kLanes;
-    run.kernels.load_patches(from, channels, y, x, layer.in.scale.data(), layer.in.bias.data(),
-                             patches, kLanes);
-    const int rows = 2 * y + 1 < from.height ? 2 : 1;
-    const int whole = from.width / 2 - x;  // outputs with two columns below them
-    for (int c = 0; c < channels; ++c)
-      for (int i = 0; i < kLanes; ++i) {
-        float sum = 0.0f;
-        for (int tap = 0; tap < 4; ++tap) sum += patches[(tap * channels + c) * kLanes + i];
-        mean[c * kLanes + i] = sum / static_cast<float>(rows * (i < whole ? 2 : 1));
-      }
-    TapRows taps;
-    taps.plane = kLanes;
-    taps.state = rows == 2 ? 3 : 1;
-    for (int tap = 0; tap < 4; ++tap) {
-      uint32_t* const of_tap = bits + tap * words * kLanes;
-      run.kernels.pack_tile(patches + tap * channels * kLanes, kLanes, channels, 1, nullptr,
-                            layer.binary.input_bias.data(), of_tap);
-      for (int w = 0; w < words && tap % 2; ++w)
-        for (int i = whole > 0 ? whole : 0; i < kLanes; ++i) of_tap[w * kLanes + i] = 0;
-      taps.rows[tap] = tap / 2 < rows ? of_tap : nullptr;
-      taps.first[tap % 2] = 0;
-      taps.last[tap % 2] = tap % 2 ? whole : kLanes;
-    }
-    run.kernels.convolve(layer.binary.convolution.layer, layer.binary.outputs.data(), taps, 0, mean,
-                         channels, gathered, out);
-    finish_tokens(run, s, out, kLanes, {y * to.width + x, count}, out + to.planes * kLanes);
+    const int y = piece / columns, first = piece % columns * kTileLanes;
+    const int end = std::min(to.width, first + kTileLanes);
+    if (2 * y + 1 < from.height && 2 * end <= from.width)
+      return downsample_inside(run, s, y, first, {y * to.width + first, end - first}, scratch);
+    for (int x = first; x < end; x += kLanes)
+      downsample_border(run, s, y, x, {y * to.width + x, std::min(kLanes, end - x)}, scratch);
   });
 }
 

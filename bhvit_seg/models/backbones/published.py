@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bhvit_seg.errors import UserError
-from bhvit_seg.fileio import write_atomically
+from bhvit_seg.fileio import write_bytes
 
 from ..weights import load_checkpoint_safely, state_dict_of
 
@@ -197,6 +198,6 @@ def convert_file(src: str | Path, dst: str | Path) -> dict[str, Tensor]:
     with torch.serialization.safe_globals([argparse.Namespace]):
         checkpoint = load_checkpoint_safely(src)
     converted = convert_checkpoint(state_dict_of(checkpoint))
-    with write_atomically(dst) as partial:
-        torch.save(dict(state_dict=converted, meta=dict()), partial)
+    torch.save(dict(state_dict=converted, meta=dict()), content := io.BytesIO())
+    write_bytes(dst, content.getvalue())  # torch itself does not say that a disk is full
     return converted

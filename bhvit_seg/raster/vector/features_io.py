@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bhvit_seg.errors import UserError, first_line, load_package
+from bhvit_seg.errors import UserError, first_line, free_space, load_package
 from bhvit_seg.fileio import write_atomically
 from bhvit_seg.inference.windows import Window
 from bhvit_seg.raster.opening import class_names, named_failure, open_raster
@@ -207,8 +207,8 @@ class LayerWriter:
                     raise OSError('what was written cannot be read back')
         except (OSError, CRSError, DataLayerError, DataSourceError, GeometryError) as error:
             reason = getattr(error, 'strerror', None) or first_line(error)
-            raise UserError(f'cannot write {self._out}: {reason}; make room there, or give a name '
-                            'that can be written to') from error
+            raise UserError(f'cannot write {self._out}: {reason} ({free_space(self._out)}); '
+                            'make room there, or give a name that can be written to') from error
 
 
 def _check_closed(path: Path) -> None:

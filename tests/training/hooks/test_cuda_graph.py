@@ -1,11 +1,19 @@
+import logging
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from bhvit_seg.errors import UserError
+from bhvit_seg.models.backbones.bhvit import BHViT
+from bhvit_seg.training.hooks import CudaGraphHook
 from bhvit_seg.training.train import train
 
-BINARY = """
-arch = dict(depths=(1, 1, 1, 1), channels=(8, 16, 32, 64), mlp_channels=(16, 32, 64, 128),
+ARCH = dict(depths=(1, 1, 1, 1), channels=(8, 16, 32, 64), mlp_channels=(16, 32, 64, 128),
             num_heads=(1, 1, 2, 4))
+
+BINARY = f"""
+arch = {ARCH}
 model.update(
     backbone=dict(type='BHViT', arch=arch, with_cp=WITH_CP),
     decode_head=dict(
@@ -30,3 +38,30 @@ def test_on_a_cpu_nothing_changes(tiny_config, tmp_path):
 def test_what_cannot_be_captured_is_refused(model, problem, tiny_config, tmp_path):
     with pytest.raises(UserError, match=problem):
         train(tiny_config(model, HOOK), work_dir=tmp_path / 'work')
+
+
+@pytest.mark.parametrize('frozen_stages', [-1, 0, 2, 4])
+def test_frozen_stages_can_be_captured(frozen_stages, monkeypatch):
+    """What torch demands of a module, and does with it three times before it records."""
+    captured = []
+
+    def capture(module, images, allow_unused_input):
+        assert not module._forward_pre_hooks
+        outputs = [each for each in module(*images) if each.requires_grad]
+        inputs = [each for each in module.parameters() if each.requires_grad]
+        captured.extend(torch.autograd.grad(outputs, inputs, list(map(torch.ones_like, outputs)),
+                                            allow_unused=allow_unused_input))
+
+    monkeypatch.setattr(torch.cuda, 'make_graphed_callables', capture)
+    torch.manual_seed(0)
+    backbone = BHViT(ARCH, frozen_stages=frozen_stages).train()
+    runner = SimpleNamespace(model=SimpleNamespace(backbone=backbone), optim_wrapper=None, iter=0,
+                             logger=logging.getLogger())
+    hook = CudaGraphHook(begin=0)
+    hook.before_train_iter(runner, 0)
+    backbone(torch.randn(2, 3, 64, 64))
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    hook.after_train_iter(runner, 0)
+    assert any(each is not None and each.any() for each in captured)
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, before[name]), name
