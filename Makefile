@@ -32,8 +32,8 @@ OPENMMLAB := .venv-openmmlab
 OPENMMLAB_BIN := $(OPENMMLAB)/bin
 OPENMMLAB_STAMP := $(OPENMMLAB)/.installed
 
-.PHONY: help demo test test-all lint install test-pretrain test-openmmlab test-sanitize test-neon docs \
-	release clean
+.PHONY: help demo test test-all lint install test-pretrain test-openmmlab test-sanitize test-neon test-armhf \
+	test-aarch64 docs release wheel-aarch64 clean
 
 help:
 	@echo 'make demo            sample set, training, test, prediction and a contact sheet (minutes)'
@@ -43,8 +43,11 @@ help:
 	@echo 'make test-openmmlab  the suite on the original OpenMMLab packages, in an environment of its own'
 	@echo 'make test-sanitize   the engine under sanitizers, with thousands of damaged files (minutes)'
 	@echo 'make test-neon       the NEON kernels, cross-compiled for arm64 and run by qemu'
+	@echo 'make test-armhf      the engine on 32-bit ARM, in the same way'
+	@echo 'make test-aarch64    the wheel of wheel-aarch64 in an arm64 Python that qemu runs'
 	@echo 'make docs            the documentation as a site, in build/site'
 	@echo 'make release         sdist and wheel in dist/, checked, and tried in an environment of its own'
+	@echo 'make wheel-aarch64   cross-compiles a wheel for 64-bit ARM into dist/, on Debian'
 	@echo 'make lint            ruff and clang-format alone'
 	@echo 'make install         only the environment, in $(VENV)'
 	@echo 'make clean           removes environments, caches and build products'
@@ -76,6 +79,9 @@ test-sanitize: $(STAMP)
 test-neon: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m csrc.checks neon
 
+test-armhf: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m csrc.checks armhf
+
 # The pages as they lie in the repository, by links. --strict: a link or an anchor that leads
 # nowhere is an error.
 PAGES := $(wildcard *.md docs configs/*/README.md bhvit_seg/zoo)
@@ -96,6 +102,33 @@ release: $(VENV)/.extra-release
 	$(PYTHON) -m venv $(RELEASED)
 	$(RELEASED)/bin/python -m pip install --quiet "$$(echo dist/*.whl)[predict]" pytest
 	PATH='$(CURDIR)/$(RELEASED)/bin':"$$PATH" bash tests/installed.sh
+
+# An arm64 Python that qemu runs builds the wheel, so that tags, headers and flags are the target's;
+# the compilers are this machine's. auditwheel finds the oldest glibc that the engine runs on.
+ARM64 := build/arm64
+ARM64_INCLUDE := $(ARM64)/root/usr/include
+
+$(ARM64)/.complete: tests/arm64.sh $(STAMP)
+	rm -rf $(ARM64)
+	bash tests/arm64.sh $(ARM64)
+	$(BIN)/python -m pip install --quiet --target $(ARM64)/build setuptools pybind11
+	touch $@
+
+wheel-aarch64: $(ARM64)/.complete $(VENV)/.extra-release
+	rm -rf $(ARM64)/wheel dist/*_aarch64.whl build/lib.*aarch64*
+	BHVIT_REQUIRE_ENGINE=1 PYTHONPATH=$(ARM64)/build \
+		CPPFLAGS="-I$$(echo $(ARM64_INCLUDE)/python3*) -idirafter $(ARM64_INCLUDE)" $(ARM64)/bin/python -c \
+		'from setuptools.build_meta import build_wheel; build_wheel("$(ARM64)/wheel")'
+	PATH='$(abspath $(BIN))':"$$PATH" $(BIN)/python -m auditwheel repair --wheel-dir dist $(ARM64)/wheel/*.whl
+
+# Its packages are installed by this machine's pip: that of the emulated Python takes minutes.
+test-aarch64: wheel-aarch64
+	rm -rf $(ARM64)/site
+	set -- $$($(ARM64)/bin/python -c 'import platform; print(platform.python_version(), *platform.libc_ver()[1].split("."))'); \
+		$(BIN)/python -m pip install --quiet --target $(ARM64)/site --only-binary :all: --python-version $$1 \
+		$$(printf -- "--platform manylinux_$$2_%s_aarch64 " $$(seq $$3 -1 17)) "$$(echo dist/*_aarch64.whl)[predict]" pytest
+	PATH='$(abspath $(ARM64)/bin)':"$$PATH" bash tests/installed.sh
+	$(BIN)/python tests/other_python.py '$(abspath $(ARM64)/bin/python)'
 
 # $(1): the folder of the new environment.
 define new_environment

@@ -6,11 +6,11 @@ Tools' settings are in pyproject.toml.
 from __future__ import annotations
 
 import os
-import platform
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,7 +25,7 @@ CSRC = Path('bhvit_seg') / 'csrc'
 # No -march=native: what is installed runs on every processor of its kind, and each file of
 # kernels says which instructions it may use. Fused multiply-adds stand where the source has them.
 COMPILE = ['-std=c++17', '-O3', '-fvisibility=hidden', '-ffp-contract=off', '-pthread',
-           '-g0', '-Wall', '-Wextra', '-Wno-maybe-uninitialized']
+           '-g0', '-Wall', '-Wextra', '-Wno-maybe-uninitialized', '-Wno-psabi']
 COMPILE_ISA = {
     'avx2.cc': ['-mavx2', '-mfma'],
     'avx512.cc': ['-mavx2', '-mfma', '-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq',
@@ -34,8 +34,9 @@ COMPILE_ISA = {
 
 # About the largest of all sources takes, with some to spare.
 BYTES_A_COMPILER = 600 << 20
-# Wheels for others are built with BHVIT_REQUIRE_ENGINE=1: a failure ends the build.
-ENGINE_REQUIRED = os.environ.get('BHVIT_REQUIRE_ENGINE') == '1'
+# Of wheels for others: a failure ends the build. The other two variables are those of cross builds.
+ENGINE_REQUIRED = os.environ.get('BHVIT_REQUIRE_ENGINE') == '1' or not {
+    '_PYTHON_HOST_PLATFORM', 'PYTHON_CROSSENV'}.isdisjoint(os.environ)
 # Beside the engine's place: why it is not there. `bhvit-seg doctor` reads it.
 FAILURE_FILE = 'engine_failure.txt'
 
@@ -58,8 +59,6 @@ class BuildEngine(build_ext):
                 path.write_text(BuildEngine.failure + '\n', encoding='utf-8')
 
     def build_extension(self, extension: Extension) -> None:
-        x86 = platform.machine().lower() in ('x86_64', 'amd64')
-
         def compile_one(source: str) -> list[str]:
             flags = COMPILE_ISA.get(Path(source).name, []) if x86 else []
             return self.compiler.compile(
@@ -69,17 +68,34 @@ class BuildEngine(build_ext):
         try:
             import pybind11
 
+            x86 = target_of(self.compiler).startswith('x86_64')
             include_dirs = [*extension.include_dirs, pybind11.get_include()]
             with ThreadPoolExecutor(compile_jobs()) as executor:
                 objects = sum(executor.map(compile_one, extension.sources), [])
             self.compiler.link_shared_object(
                 objects, self.get_ext_fullpath(extension.name), target_lang='c++',
-                extra_postargs=['-pthread'])
+                extra_postargs=['-pthread', '-s'])
         except (CCompilerError, ExecError, PlatformError, OSError, ImportError,
                 subprocess.SubprocessError) as error:
             if ENGINE_REQUIRED:
                 raise
             BuildEngine.failure = describe(error)
+
+
+def target_of(compiler) -> str:
+    """Return what a compiler compiles for, like ``aarch64-linux-gnu``.
+
+    One for another processor than this Python's ends the build: the wheel would be named wrongly.
+    """
+    command = getattr(compiler, 'compiler_so_cxx', None) or compiler.compiler_so
+    target = subprocess.run([*command, '-dumpmachine'], check=True, capture_output=True,
+                            text=True).stdout.strip()
+    python = sysconfig.get_config_var('MULTIARCH') or ''
+    if '-' in python and any((processor in target) != (processor in python)
+                             for processor in ('x86_64', 'aarch64')):
+        sys.exit(f'error: {command[0]} compiles for {target}, but this Python is one for {python}: '
+                 'build with a Python for that (make wheel-aarch64 does), or without CC and CXX')
+    return target
 
 
 def describe(error: BaseException) -> str:

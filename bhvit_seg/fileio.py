@@ -102,12 +102,6 @@ def make_output_folder(path: str | os.PathLike, name: str) -> Path:
     return folder
 
 
-def free_space(path: str | os.PathLike) -> str:
-    """Return a phrase about the room that is left on the disk of a path."""
-    folder = next(folder for folder in Path(os.path.realpath(path)).parents if folder.is_dir())
-    return f'{shutil.disk_usage(folder).free / 1e6:,.0f} MB are free in {folder}'
-
-
 def identify(path: str | os.PathLike) -> object:
     """Return a key that all names of a file, also links, share, whether it exists or not."""
     with contextlib.suppress(OSError):

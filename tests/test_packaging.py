@@ -1,8 +1,10 @@
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 
 import pytest
@@ -87,9 +89,21 @@ def test_failed_compilation_is_told_last_and_noted(sources, tmp_path):
     assert not list(tmp_path.rglob('_engine*'))
 
 
-def test_failed_compilation_ends_a_build_that_requires_the_engine(sources, tmp_path):
+@pytest.mark.parametrize('environment', [
+    {'BHVIT_REQUIRE_ENGINE': '1'}, {'_PYTHON_HOST_PLATFORM': sysconfig.get_platform()}])
+def test_failed_compilation_ends_a_build_for_others(environment, sources, tmp_path):
     setup_command(sources, 'build_ext', '--build-lib', tmp_path, '--build-temp', tmp_path / 'temp',
-                  fails=True, CC='/bin/false', CXX='/bin/false', BHVIT_REQUIRE_ENGINE='1')
+                  fails=True, CC='/bin/false', CXX='/bin/false', **environment)
+
+
+def test_compiler_for_another_processor_ends_a_build(sources, tmp_path):
+    target = 'x86_64-linux-gnu' if platform.machine() == 'aarch64' else 'aarch64-linux-gnu'
+    compiler = tmp_path / 'cross-g++'
+    compiler.write_text(f'#!/bin/sh\necho {target}\n')
+    compiler.chmod(0o755)
+    done = setup_command(sources, 'build_ext', '--build-lib', tmp_path, '--build-temp',
+                         tmp_path / 'temp', fails=True, CC=str(compiler), CXX=str(compiler))
+    assert f'{compiler} compiles for {target}' in done.stderr
 
 
 def test_source_archive_has_what_builds_and_what_tests(sources, repository, tmp_path):

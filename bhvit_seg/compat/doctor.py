@@ -101,9 +101,10 @@ def examine(check_engine: Callable[[], tuple[str, list[str]]]) -> Diagnosis:
 def examine_engine(found: Diagnosis, check_engine: Callable[[], tuple[str, list[str]]]) -> None:
     """Add the engine to the tasks, and why it does not work to the problems."""
     name = 'the engine of packed models'
-    if import_failure('numpy'):
+    if failure := import_failure('numpy'):
         found.tasks.append(Task(name, 'NumPy does not import', False))
-        found.problems.append('NumPy, which everything needs, does not import: pip install numpy')
+        found.problems.append(
+            f'NumPy, which everything needs, does not import ({failure}): pip install numpy')
         return
     try:
         line, problems = check_engine()
@@ -135,7 +136,8 @@ def import_failure(module: str) -> str:
         except ModuleNotFoundError as error:
             return 'missing' if error.name == module else f'it needs {error.name}'
         except Exception as error:
-            return first_line(error)  # whatever a broken package raises is what is to be told
+            # Whatever a broken package raises is what is to be told; NumPy gives it as the cause.
+            return first_line(error.__cause__ or error)
     return ''
 
 

@@ -168,16 +168,15 @@ def write_prediction(job: Job, image: LoadedImage, labels: np.ndarray, model: Pr
     if overwrite or not job.labels.exists():
         write_labels(job.labels, labels, model.palette)
     if job.overlay is not None:
-        weights = class_opacity(labels, dict(enumerate(model.classes)), job.identity['opacity'])
-        overlay = draw_overlay(image.picture, labels, model.palette, weights)
+        overlay = draw_overlay(image.picture, labels, model, job.identity['opacity'])
         with write_atomically(job.overlay) as partial:
             Image.fromarray(overlay).save(partial)
 
 
-def draw_overlay(image: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]],
-                 opacity: np.ndarray) -> np.ndarray:
-    """Return an image ``(H, W, C)``, red first, blended with the colours (RGB) of its labels by
-    ``opacity`` ``(H, W)``, as ``(H, W, 3)`` uint8.
+def draw_overlay(image: np.ndarray, labels: np.ndarray, model: Predictor, opacity: float
+                 ) -> np.ndarray:
+    """Return an image ``(H, W, C)``, red first, blended with the colours of its labels, as ``(H, W,
+    3)`` uint8; the class ``background`` has none.
 
     It shows the first three channels, or the first as grey; values of other types than 8 bits are
     scaled from their 2nd to their 98th percentile.
@@ -186,5 +185,12 @@ def draw_overlay(image: np.ndarray, labels: np.ndarray, palette: Sequence[Sequen
     if image.dtype != np.uint8:
         low, high = np.percentile(image, (2, 98))
         image = (255 * ((image - low) / max(high - low, 1e-12)).clip(0, 1)).astype(np.uint8)
-    colours, opacity = np.asarray(palette, np.float32)[labels], opacity[..., None]
-    return np.rint((1 - opacity) * image + opacity * colours).astype(np.uint8)
+    ids = np.arange(len(model.classes))
+    weights = class_opacity(ids, dict(enumerate(model.classes)), opacity)[:, None]
+    # What each value of a channel becomes under each class: arithmetic on each pixel takes three
+    # times as long.
+    overlay, rows = np.empty_like(image), labels.astype(np.int32) * 256
+    for channel, colours in enumerate(np.asarray(model.palette, np.float64)[ids].T):
+        blends = np.rint((1 - weights) * np.arange(256) + weights * colours[:, None])
+        overlay[..., channel] = blends.astype(np.uint8).ravel()[rows + image[..., channel]]
+    return overlay

@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bhvit_seg.datasets.image_io import cv2, swap_red_and_blue
-from bhvit_seg.errors import UserError, explain_interrupt
-from bhvit_seg.fileio import free_space, refuse_inputs, write_atomically
-from bhvit_seg.inference.blending import class_opacity
+from bhvit_seg.datasets.image_io import cv2
+from bhvit_seg.errors import UserError, explain_interrupt, free_space
+from bhvit_seg.fileio import refuse_inputs, write_atomically
 from bhvit_seg.inference.inputs import IMAGE_SUFFIXES, VIDEO_CODECS, is_camera
 from bhvit_seg.inference.prediction import check_choices, draw_overlay, label
 from bhvit_seg.inference.predictor import Predictor
@@ -26,6 +25,7 @@ from bhvit_seg.inference.source import ModelSource
 from bhvit_seg.progress import WorkProgress
 
 USUAL_RATE = 25.0  # frames per second of a camera that does not say
+COUNTED = ('.mp4', '.m4v', '.mov', '.avi')  # others declare a duration, of the sound for one
 PATIENCE = 30  # frames in a row that a camera may fail to give
 # FFmpeg's decoders write a line for each damaged block.
 os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
@@ -93,16 +93,15 @@ def predict_video(given: str | Path, source: ModelSource, out: str | Path, opaci
                 start = time.monotonic()
                 labels = label_frame(model, frame.picture, window, whole, long_side)
                 seconds = time.monotonic() - start
-                weights = class_opacity(labels, dict(enumerate(model.classes)), opacity)
                 yield frame._replace(model_seconds=seconds, picture=draw_overlay(
-                    frame.picture, labels, model.palette, weights))
+                    frame.picture, labels, model, opacity))
 
     def explain() -> str:
         return (f'the {report.labelled} frames so far are in {out}, which can be played'
                 if report.labelled else 'no frame was labelled, and nothing is left behind')
 
     with explain_interrupt(explain), write_atomically(out) as partial:
-        frames = ahead(draw(ahead(read_frames(capture, is_camera(given), report),
+        frames = ahead(draw(ahead(read_frames(capture, given, report),
                                   newest=is_camera(given))))
         try:
             write_frames(frames, capture, partial, report)
@@ -145,23 +144,25 @@ def frame_rate(capture: Any) -> float:
     return rate if 1 <= rate <= 240 else USUAL_RATE
 
 
-def read_frames(capture: Any, live: bool, report: VideoReport) -> Iterator[_Frame]:
-    """Yield frames. A file may fail to give one and go on with the next: it ends where as many as
-    it declares have been given or have failed."""
+def read_frames(capture: Any, given: str | Path, report: VideoReport) -> Iterator[_Frame]:
+    """Yield frames. A file may fail to give one and go on with the next: it ends at a failure
+    after as many as it declares have been given or have failed."""
+    live = is_camera(given)
     rate, declared = frame_rate(capture), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     start, count, failed = time.monotonic(), 0, 0
-    while failed <= (PATIENCE if live else declared - count):
+    while not failed or failed <= (PATIENCE if live else declared - count):
         ok, picture = capture.read()
         now = time.monotonic()
         if ok:
             yield _Frame(int((now - start) * rate) if live else count, now,
-                         swap_red_and_blue(picture))
+                         cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
             count += 1
             if live:
                 report.lost, failed = report.lost + failed, 0
         failed += not ok
     if not live:
-        report.lost = max(0, declared - count)
+        slack = 0 if Path(given).suffix.lower() in COUNTED else rate / 2
+        report.lost = declared - count if declared - count > slack else 0
 
 
 def ahead(items: Iterator[Any], newest: bool = False) -> Iterator[Any]:
@@ -226,7 +227,7 @@ def write_frames(frames: Iterator[_Frame], capture: Any, path: Path, report: Vid
                     if not writer.open(str(path), codec, frame_rate(capture), size):
                         raise UserError(f'OpenCV cannot encode a video of {size[0]}x{size[1]} '
                                         f'pixels as {path.suffix}: give --out another suffix')
-                picture = swap_red_and_blue(frame.picture)
+                picture = cv2.cvtColor(frame.picture, cv2.COLOR_RGB2BGR)
                 if picture.shape[1::-1] != size:  # OpenCV would leave it out
                     picture = cv2.resize(picture, size)
                 for _ in range(report.written, frame.place + 1):

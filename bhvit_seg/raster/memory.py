@@ -1,15 +1,22 @@
-"""The size of blocks for a limit of memory."""
+"""The size of blocks for limits of memory and of the time that an interrupt loses."""
 
 import re
+import timeit
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from bhvit_seg.errors import UserError
+from bhvit_seg.inference.predictor import Predictor
 from bhvit_seg.inference.windows import Grid
 from bhvit_seg.raster.writing import OutputOptions
 
 TILE = OutputOptions().tile  # blocks are whole tiles of the file that is written
 _UNITS = {'': 1, 'k': 1 << 10, 'm': 1 << 20, 'g': 1 << 30, 't': 1 << 40}
+SECONDS = 30  # of the model for a block, which is lost where it is interrupted
+# Windows side by side in a block narrowed for that: those over its border are computed twice.
+NARROWEST = 32
 OVERVIEWS = 32 << 20  # memory of GDAL beside its cache during overviews
 
 
@@ -53,6 +60,19 @@ def block_size(grid: Grid, demand: Demand, limit: int) -> tuple[int, int]:
                 f'{-(-(needed - limit) >> 20)} MB more, or a smaller --window')
         width = max(TILE, width // TILE * 3 // 4 * TILE)
     return TILE, width
+
+
+def width_in_time(grid: Grid, model: Predictor, dtype: np.dtype, width: int) -> int:
+    """Return the width of blocks that take at most about :data:`SECONDS` each on this machine, of
+    at most ``width``; a model that is so slow that they would be narrow is given longer."""
+    rows, columns = (side - grid.cell * both for side, both in zip(grid.window, grid.overlap))
+    if min(width, grid.width) <= NARROWEST * columns:
+        return width
+    windows = np.zeros((model.batch, *grid.window, model.channels), dtype)
+    seconds = min(timeit.repeat(lambda: model.scores(windows), number=1, repeat=2)) / model.batch
+    widest = max(NARROWEST * columns, int(SECONDS / seconds * rows * columns / TILE))
+    even = -(-grid.width // -(-grid.width // widest))
+    return min(width, -(-even // TILE) * TILE)
 
 
 def memory_of(grid: Grid, demand: Demand, width: int) -> int:

@@ -27,7 +27,14 @@ from bhvit_seg.inference.windows import Grid, Window, cut_blocks, lay_grid
 from bhvit_seg.progress import WorkProgress
 from bhvit_seg.raster.identity import describe_run, digests, is_finished
 from bhvit_seg.raster.journal import PLAN, Journal
-from bhvit_seg.raster.memory import OVERVIEWS, Demand, block_size, reading_cache, resident_memory
+from bhvit_seg.raster.memory import (
+    OVERVIEWS,
+    Demand,
+    block_size,
+    reading_cache,
+    resident_memory,
+    width_in_time,
+)
 from bhvit_seg.raster.options import ReadOptions
 from bhvit_seg.raster.outputs import IDENTITY_TAG, OutputPaths, check_outputs, probabilities_path
 from bhvit_seg.raster.reading import RasterSource
@@ -123,11 +130,11 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
             model.channels * (1 if source.dtype == np.uint8 and not options.value_range else 4),
             {None: 0, 'uint8': 1, 'float16': 2}[probabilities], model.batch)
         # Finds an undeclared collar, once, before the source is sent to workers.
-        source.read(Window(0, 0, 1, 1))
+        pixels, _ = source.read(Window(0, 0, 1, 1))
         for remark in find_remarks(source, model.ground_sampling_distance):
             print(f'note: {remark}', file=sys.stderr)
         blocks = cut_blocks((source.height, source.width),
-                            plan_blocks(journal, grid, demand, work, cache))
+                            plan_blocks(journal, grid, demand, work, cache, model, pixels.dtype))
         job = Job(source, model_source, grid, blocks, probabilities, cache // work.workers)
         report.resumed = len(journal.done)
         tags = {path: {IDENTITY_TAG: digest, 'MODEL': model.name}
@@ -149,8 +156,8 @@ def map_raster(raster: str | Path, out: Path, model_source: ModelSource, model: 
     return report
 
 
-def plan_blocks(journal: Journal, grid: Grid, demand: Demand, work: WorkChoices, cache: int
-                ) -> tuple[int, int]:
+def plan_blocks(journal: Journal, grid: Grid, demand: Demand, work: WorkChoices, cache: int,
+                model: Predictor, dtype: np.dtype) -> tuple[int, int]:
     """Return height and width of blocks, those of the interrupted run if it has finished any."""
     path = journal.folder / PLAN
     if journal.done and path.exists():
@@ -162,7 +169,8 @@ def plan_blocks(journal: Journal, grid: Grid, demand: Demand, work: WorkChoices,
         if work.scheduler is None and work.workers > 1:
             # Every worker loads what this process has loaded.
             limit = limit // work.workers - resident_memory()
-    size = block_size(grid, demand, limit)
+    height, width = block_size(grid, demand, limit)
+    size = height, width_in_time(grid, model, dtype, width)
     write_json(path, {'block': size})
     return size
 

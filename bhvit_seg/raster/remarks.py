@@ -33,7 +33,8 @@ def find_remarks(source: RasterSource, ground_sampling_distance: float | None = 
         yield from _orientation(source, dataset)
     if source.options.value_range is not None:
         yield from _values(source, *source.options.value_range)
-    if source.options.border_nodata is None:
+    # On a server the tiles of all corners would be fetched for it.
+    if source.options.border_nodata is None and files_behind(source.path):
         yield from _collar(source)
     yield from _resolution(source, ground_sampling_distance)
 

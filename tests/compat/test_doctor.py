@@ -72,6 +72,7 @@ BROKEN = 'libproj.so: no such file'
      'onedl-mmcv 2.3.6 is installed, but mmcv 2.1.0', 'pip uninstall -y onedl-mmcv'),
     (FORK, {'rasterio': BROKEN}, f'rasterio does not import ({BROKEN})', '[raster]'),
     ({}, {'numpy': 'missing'}, 'NumPy', 'pip install numpy'),
+    ({}, {'numpy': BROKEN}, BROKEN, 'pip install numpy'),
 ])
 def test_each_problem_is_told_with_its_remedy(versions, failures, problem, remedy, examine, engine):
     found = examine(versions, **failures)

@@ -1,10 +1,9 @@
-"""The C++ tests in ways of their own: under sanitizers, and on an emulated arm64.
+"""The C++ tests in ways of their own: under sanitizers, and on emulated ARM of 64 and 32 bits.
 
-    PYTHONPATH=tests python -m csrc.checks sanitize
-    PYTHONPATH=tests python -m csrc.checks neon
+    PYTHONPATH=tests python -m csrc.checks {sanitize,neon,armhf}
 
-``make test-sanitize`` and ``make test-neon`` are these. Models are small and random; what is
-built stays in ``build/``.
+``make test-sanitize``, ``make test-neon`` and ``make test-armhf`` are these. Models are small and
+random; what is built stays in ``build/``.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,9 @@ MODELS = {
 }
 FUZZ_TRIES = 5000  # a model
 SANITIZE = ('-fno-sanitize-recover=all', '-fno-omit-frame-pointer', '-g1')
-CROSS = dict(compiler='aarch64-linux-gnu-g++', emulator='qemu-aarch64')
+CROSS = {'neon': ('aarch64-linux-gnu-g++', 'qemu-aarch64'),
+         'armhf': ('arm-linux-gnueabihf-g++', 'qemu-arm')}  # no vectors: serial alone
+EMULATED_TRIES = 500
 
 
 def write_models(folder: Path) -> list[Path]:
@@ -93,27 +95,32 @@ def sanitize(folder: Path) -> None:
     run(programs['threads_test'], *models)
 
 
-def neon(folder: Path) -> None:
-    """Kernels and whole models on arm64: equal to serial there, and to serial here."""
+def emulate(folder: Path, compiler: str, emulator: str) -> None:
+    """Kernels, threads, damaged files and whole models on ARM: equal to serial there and here."""
     require('g++', packages='g++')
-    require(*CROSS.values(), packages='g++-aarch64-linux-gnu qemu-user')
+    require(compiler, emulator, packages=f'g++-{compiler.removesuffix("-g++")} qemu-user')
     models = write_models(folder)
     here = compiled(folder / 'here', 'model_test', compiler='g++')
-    there = compiled(folder / 'arm64', 'kernels_test', 'self_test_test', 'model_test',
-                     compiler=CROSS['compiler'], options=('-static',), x86=False)
-    run(CROSS['emulator'], there['kernels_test'])
-    run(CROSS['emulator'], there['self_test_test'])
+    there = compiled(folder / 'there', 'kernels_test', 'self_test_test', 'threads_test',
+                     'fuzz_test', 'model_test', compiler=compiler, options=('-static',), x86=False)
+    run(emulator, there['kernels_test'])
+    run(emulator, there['self_test_test'])
+    run(emulator, there['threads_test'], *models)
+    for model in models:
+        run(emulator, there['fuzz_test'], model, str(EMULATED_TRIES))
     run(here['model_test'], folder / 'answers-here', *models)
-    run(CROSS['emulator'], there['model_test'], folder / 'answers-arm64', *models)
-    answers = [(folder / name).read_bytes() for name in ('answers-here', 'answers-arm64')]
+    run(emulator, there['model_test'], folder / 'answers-there', *models)
+    answers = [(folder / name).read_bytes() for name in ('answers-here', 'answers-there')]
     if answers[0] != answers[1]:
-        sys.exit('error: the models answer otherwise on arm64 than here')
-    print(f'{len(models)} models answer on arm64 as here: {len(answers[0])} equal bytes')
+        sys.exit(f'error: the models answer otherwise in {emulator} than here')
+    print(f'{len(models)} models answer in {emulator} as here: {len(answers[0])} equal bytes')
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    ways = {'sanitize': sanitize, 'neon': neon}
+    ways = {'sanitize': sanitize, **{
+        way: partial(emulate, compiler=compiler, emulator=emulator)
+        for way, (compiler, emulator) in CROSS.items()}}
     parser = argparse.ArgumentParser(prog='csrc.checks', description=__doc__.splitlines()[0])
     parser.add_argument('way', choices=ways)
     way = parser.parse_args(argv).way

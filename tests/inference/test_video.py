@@ -99,6 +99,16 @@ def test_broken_frames_are_counted_and_do_not_end_it(packed, clip, tmp_path):
     assert len(frames_of(out)) == report.written == report.labelled
 
 
+def test_a_stream_that_declares_no_length_is_read_to_its_end(packed, clip, tmp_path):
+    stream = tmp_path / 'stream.mjpeg'
+    stream.write_bytes(b''.join(
+        cv2.imencode('.jpg', each)[1].tobytes() for each in frames_of(clip)))
+    assert cv2.VideoCapture(str(stream)).get(cv2.CAP_PROP_FRAME_COUNT) <= 0
+    report = predict_video(stream, packed, tmp_path / 'out.mp4')
+    assert (report.labelled, report.lost) == (FRAMES, 0)
+    assert len(frames_of(tmp_path / 'out.mp4')) == FRAMES
+
+
 def test_an_interrupt_leaves_the_frames_so_far(packed, clip, tmp_path, monkeypatch):
     counts, threads = iter(range(100)), threading.active_count()
 
@@ -167,6 +177,6 @@ def test_frames_of_a_camera_have_their_place_in_time(monkeypatch):
 
     camera, report = Camera(), VideoReport()
     monkeypatch.setattr(video.time, 'monotonic', lambda: camera.clock)
-    places = [frame.place for frame in read_frames(camera, True, report)]
+    places = [frame.place for frame in read_frames(camera, '97', report)]
     assert places == [2, 7, 10, 12] and report.lost == 1
     assert camera.reads == 5 + video.PATIENCE + 1

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from raster.rasters import NAMES, PALETTE, paint
 
 from bhvit_seg.errors import UserError
 from bhvit_seg.inference.source import ModelSource
-from bhvit_seg.inference.windows import lay_grid
+from bhvit_seg.inference.windows import cut_blocks, lay_grid
 from bhvit_seg.native import PackedSegmentor
 from bhvit_seg.raster import predict, workers
+from bhvit_seg.raster.mapping import windows_of_run
 from bhvit_seg.raster.options import ReadOptions
 from bhvit_seg.raster.predict import WindowChoices, WorkChoices, map_raster
 from bhvit_seg.raster.writing import OutputOptions
@@ -121,6 +123,20 @@ def test_memory_limit_narrows_blocks(large, map_model):
     assert memory_of(grid, demand, width) <= 1 << 30
     with pytest.raises(UserError, match='MB more'):
         block_size(grid, demand, 1 << 20)
+
+
+@pytest.mark.parametrize('seconds, narrowed', [(0.001, False), (0.05, True), (3.0, True)])
+def test_an_interrupt_loses_half_a_minute_or_a_few_windows(seconds, narrowed, monkeypatch):
+    from bhvit_seg.raster import memory
+
+    grid = lay_grid((5120, 150_000), (224, 224), 0.25, 4)
+    model = SimpleNamespace(batch=2, channels=3, scores=lambda windows: windows)
+    monkeypatch.setattr(memory.timeit, 'repeat', lambda *args, **kwargs: [9.0, 2 * seconds])
+    width = memory.width_in_time(grid, model, np.uint8, 100_352)
+    column = [block for block in cut_blocks((5120, 150_000), (512, width)) if block.left == width]
+    rows, columns = windows_of_run(grid, column)
+    assert (width < 100_352) == narrowed and width % 512 == 0
+    assert len(rows) * len(columns) / len(column) * seconds < 35 or 32 <= len(columns) <= 36
 
 
 @pytest.fixture
