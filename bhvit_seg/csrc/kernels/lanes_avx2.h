@@ -53,10 +53,28 @@ BHVIT_INLINE void store(float* p, F x) {
   _mm256_storeu_ps(p, x.a);
   _mm256_storeu_ps(p + 8, x.b);
 }
+// In parts of 8, 4, 2 and 1: a masked store takes some processors as long as twenty others.
 BHVIT_INLINE void store_first(float* p, F x, int n) {
-  const M m = below(n);
-  _mm256_maskstore_ps(p, m.a, x.a);
-  _mm256_maskstore_ps(p + 8, m.b, x.b);
+  if (n >= kLanes) return store(p, x);
+  if (n <= 0) return;
+  __m256 eight = x.a;
+  if (n & 8) {
+    _mm256_storeu_ps(p, x.a);
+    p += 8;
+    eight = x.b;
+  }
+  __m128 four = _mm256_castps256_ps128(eight);
+  if (n & 4) {
+    _mm_storeu_ps(p, four);
+    p += 4;
+    four = _mm256_extractf128_ps(eight, 1);
+  }
+  if (n & 2) {
+    _mm_storel_pi(reinterpret_cast<__m64*>(p), four);
+    p += 2;
+    four = _mm_movehl_ps(four, four);
+  }
+  if (n & 1) _mm_store_ss(p, four);
 }
 BHVIT_INLINE F broadcast(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 BHVIT_INLINE F add(F x, F y) { BHVIT_BOTH(F, _mm256_add_ps); }
