@@ -66,9 +66,9 @@ class BuildEngine(build_ext):
                 extra_postargs=COMPILE + flags, depends=extension.depends)
 
         try:
+            x86 = target_of(self.compiler).startswith('x86_64')
             import pybind11
 
-            x86 = target_of(self.compiler).startswith('x86_64')
             include_dirs = [*extension.include_dirs, pybind11.get_include()]
             with ThreadPoolExecutor(compile_jobs()) as executor:
                 objects = sum(executor.map(compile_one, extension.sources), [])
