@@ -2,14 +2,13 @@
 
 ``PYTHONPATH=tests python -m benchmarks.against_plain --arch small --batch 2``. Calls of the two are
 interleaved in one process. On a CPU they are measured in processor time, which depends less on
-other processes than wall-clock time does; peak memory is measured in separate processes. The plain
+other processes than wall-clock time does, and peak memory in separate processes. The plain
 implementation takes sides that are multiples of 224.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import time
 
 import torch
@@ -17,15 +16,15 @@ from mmseg.registry import MODELS
 from plain_bhvit import PlainBHViT, published_manifest
 
 import bhvit_seg.models  # noqa: F401
-from benchmarks.training import highest_memory
+from benchmarks.training import peak_memory
 from bhvit_seg.models.backbones.bhvit import ARCHITECTURES, convert_checkpoint
 
 WARM_UP = 1
 
 
-def make_steps(args):
+def make_steps(arch, args):
     """Return ``{name: step}``; a step is a function of whether to train."""
-    sizes, size, cuda = ARCHITECTURES[args.arch], args.size, args.device.startswith('cuda')
+    sizes, size, cuda = ARCHITECTURES[arch], args.size, args.device.startswith('cuda')
     torch.manual_seed(0)
     state = {}
     manifest = published_manifest(*(sizes[k] for k in (
@@ -35,7 +34,7 @@ def make_steps(args):
         if name.endswith(('running_var', 'norm.weight', 'alpha', 'init_state')):
             state[name] = state[name].abs() + 0.5
     image = torch.randn(args.batch, 3, size, size, device=args.device)
-    ours = MODELS.build(dict(type='BHViT', arch=args.arch, output_norm=False, drop_path_rate=0.,
+    ours = MODELS.build(dict(type='BHViT', arch=arch, output_norm=False, drop_path_rate=0.,
                              pretrain_img_size=size))
     ours.load_state_dict(convert_checkpoint(state))
     ours.to(args.device)
@@ -61,30 +60,16 @@ def make_steps(args):
     return {'plain': plain_step, 'bhvit_seg': ours_step}
 
 
-def peak_memory(name, args):
-    """MiB that a training step takes in a fresh process; on a GPU with weights and gradients."""
+def training_step(name, arch, args):
+    """What :func:`benchmarks.training.peak_memory` measures."""
     torch.set_num_threads(1)
-    step = make_steps(args)[name]
-    before = highest_memory()
-    step(True)
-    if args.device.startswith('cuda'):
-        return torch.cuda.max_memory_allocated() / 2**20
-    return (highest_memory() - before) / 2**20
+    make_steps(arch, args)[name](True)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--arch', default='small', choices=ARCHITECTURES)
-    parser.add_argument('--batch', type=int, default=2)
-    parser.add_argument('--size', type=int, default=224)
-    parser.add_argument('--repeats', type=int, default=5)
-    parser.add_argument('--device', default='cpu', help='cpu or cuda (default: cpu)')
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+def compare(arch, args):
     clock = time.perf_counter if args.device.startswith('cuda') else time.process_time
-    steps = make_steps(args)
-    print(f'BHViT-{args.arch}, batch {args.batch}, {args.size}×{args.size}, '
+    steps = make_steps(arch, args)
+    print(f'BHViT-{arch}, batch {args.batch}, {args.size}×{args.size}, '
           f'{args.device}{", mixed precision" * args.amp}')
     for train in (True, False):
         best = dict.fromkeys(steps, float('inf'))
@@ -98,11 +83,23 @@ def main():
             f'{name} {1e3 * seconds:.0f} ms' for name, seconds in best.items()),
             f'ratio {best["plain"] / best["bhvit_seg"]:.2f}')
     del steps, step
-    context = multiprocessing.get_context('spawn')
     for name in ('plain', 'bhvit_seg'):
-        with context.Pool(1) as pool:
-            peak = pool.apply(peak_memory, (name, args))
+        peak = peak_memory(args.device, training_step, name, arch, args) / 2**20
         print(f'peak memory of a training step, {name}: {peak:.0f} MiB', flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--arch', nargs='+', default=['small'], choices=ARCHITECTURES)
+    parser.add_argument('--batch', type=int, default=2)
+    parser.add_argument('--size', type=int, default=224)
+    parser.add_argument('--repeats', type=int, default=5)
+    parser.add_argument('--device', default='cpu', help='cpu or cuda (default: cpu)')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    for arch in args.arch:
+        compare(arch, args)
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import multiprocessing
 import resource
 import statistics
@@ -110,21 +111,36 @@ def highest_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
-def _peak_memory(config: str | Path, cfg_options: dict[str, Any] | None, twin: bool,
-                 arguments: dict[str, Any], threads: int | None) -> int:
-    """Bytes that a training step adds to the process at its peak; runs in a process of its own."""
+def peak_memory(device: str, step: Callable[..., None], *args: Any) -> int:
+    """Bytes that ``step(*args)`` takes on the device at its peak.
+
+    On a CPU it runs in a process of its own, where they are what it adds to resident memory; on a
+    GPU, in this one, they include whatever this process already has there.
+    """
+    if device.startswith('cuda'):
+        gc.collect()
+        torch.cuda.reset_peak_memory_stats(device)
+        step(*args)
+        return torch.cuda.max_memory_allocated(device)
+    with multiprocessing.get_context('spawn').Pool(1) as pool:
+        return pool.apply(_added_memory, (step, *args))
+
+
+def _added_memory(step: Callable[..., None], *args: Any) -> int:
+    before = highest_memory()
+    step(*args)
+    return highest_memory() - before
+
+
+def _train_twice(config: str | Path, cfg_options: dict[str, Any] | None, twin: bool,
+                 arguments: dict[str, Any], threads: int | None) -> None:
+    # weights, gradients and the optimizer's state are part of what a step needs
     cfg = load_config(config, cfg_options)
     if threads:
         torch.set_num_threads(threads)
-    on_gpu = arguments['device'].startswith('cuda')
-    before = highest_memory()
     step = TrainingStep(cfg, full_precision_twin(cfg.model) if twin else cfg.model, **arguments)
     for _ in range(WARM_UP):
         step.train()
-    if on_gpu:
-        return torch.cuda.max_memory_allocated()
-    # weights, gradients and the optimizer's state are part of what a step needs
-    return highest_memory() - before
 
 
 def benchmark_training(config: str | Path,
@@ -137,8 +153,8 @@ def benchmark_training(config: str | Path,
                        cfg_options: dict[str, Any] | None = None) -> dict[str, dict[str, float]]:
     """Measure a training step and an evaluation pass of a config and its full-precision twin.
 
-    The two take turns in one process, so that other load on the machine affects both equally; the
-    peak memory of each is measured in a process of its own.
+    The two take turns in one process, so that other load on the machine affects both equally; on
+    a CPU the peak memory of each is measured in a process of its own.
 
     Args:
         config: The config file.
@@ -179,13 +195,9 @@ def benchmark_training(config: str | Path,
                 elapsed = step.seconds(getattr(step, kind))
                 if i >= WARM_UP:
                     times.setdefault(name, {}).setdefault(kind, []).append(1e3 * elapsed)
-    del steps
-    peaks = {}
-    context = multiprocessing.get_context('spawn')
-    for name in models:
-        with context.Pool(1) as pool:
-            peaks[name] = pool.apply(_peak_memory, (
-                str(config), cfg_options, name == 'full precision', arguments, threads))
+    del steps, step
+    peaks = {name: peak_memory(device, _train_twice, str(config), cfg_options,
+                               name == 'full precision', arguments, threads) for name in models}
     return {name: {
         'train_ms': min(times[name]['train']),
         'train_median_ms': statistics.median(times[name]['train']),
