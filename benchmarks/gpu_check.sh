@@ -29,10 +29,10 @@ CONFIG=${CONFIG:-bhvit-nano_binary-ds_segformer_1xb4-3k_rs-lvf-224x224}
 TAUGHT=${TAUGHT:-bhvit-nano_binary-ds_distill-lite0_segformer_1xb4-3k_rs-lvf-224x224}
 TEACHER=${TEACHER:-efficientnet-lite0_fpn_1xb4-3k_rs-lvf-224x224}
 if [ -n "${TINY:-}" ]; then
-  device=cpu amp=() batch=1 size=224 archs=(nano) loader=1 every=1
+  device=cpu amp=() batch=1 images=1 size=224 archs=(nano) loader=1 every=1
   LIMIT=${LIMIT:-900}
 else
-  device=cuda amp=(--amp) batch=16 size=448 archs=(tiny small nano) loader=4 every=50
+  device=cuda amp=(--amp) batch=16 images=8 size=448 archs=(nano tiny small) loader=4 every=50
   LIMIT=${LIMIT:-540}  # seconds, all together
 fi
 mkdir -p "$OUT"
@@ -65,12 +65,12 @@ step 'machine'
 
 step 'training steps'
 try 'steps against plain' timeout $((LIMIT / 3)) "$PYTHON" -m benchmarks.against_plain \
-  --arch "${archs[@]}" --batch "$batch" --size "$size" --device "$device" "${amp[@]}"
+  --arch "${archs[@]}" --batch "$images" --size "$size" --device "$device" "${amp[@]}"
 for arch in "${archs[@]}"; do
   options=(model.backbone.arch="$arch")
   [ "$arch" = nano ] || options+=('model.decode_head.in_channels=[64,128,256,512]')
   try "segmentor of $arch" timeout $((LIMIT / 9)) "$PYTHON" -m benchmarks.training "$CONFIG" \
-    --batch-size "$batch" --size $((size * 8 / 7)) $((size * 8 / 7)) --device "$device" \
+    --batch-size "$images" --size $((size * 8 / 7)) $((size * 8 / 7)) --device "$device" \
     --iterations 5 "${amp[@]}" --cfg-options "${options[@]}"
 done
 
