@@ -44,18 +44,18 @@ class CudaGraphHook(Hook):
             self.left = -1
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
-        if self.left == 0:
+        # Between iterations, when no autograd graph holds nodes of the ordinary stream.
+        if self._inputs is not None:
+            self._capture(runner)
+        elif self.left == 0:
             self._handle = runner.model.backbone.register_forward_pre_hook(self._keep)
+        self.left -= 1
 
     def _keep(self, module, args) -> None:
         self._inputs = args[0].detach()
-
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
-                         outputs=None) -> None:
-        self.left -= 1
-        if self.left != -1 or self._inputs is None:
-            return
         self._handle.remove()
+
+    def _capture(self, runner: Runner) -> None:
         backbone, inputs, self._inputs = runner.model.backbone, self._inputs.clone(), None
         state = {name: value.clone() for name, value in backbone.state_dict().items()}
         amp = type(runner.optim_wrapper).__name__ == 'AmpOptimWrapper'
@@ -64,5 +64,5 @@ class CudaGraphHook(Hook):
         with torch.no_grad():  # capturing has changed the running statistics
             for name, value in backbone.state_dict().items():
                 value.copy_(state[name])
-        runner.logger.info(f'the backbone is a CUDA graph from iteration {runner.iter + 2} on, for '
+        runner.logger.info(f'the backbone is a CUDA graph from iteration {runner.iter + 1} on, for '
                            f'batches of {tuple(inputs.shape)}')

@@ -61,7 +61,7 @@ def test_frozen_stages_can_be_captured(frozen_stages, monkeypatch):
     hook.before_train_iter(runner, 0)
     backbone(torch.randn(2, 3, 64, 64))
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    hook.after_train_iter(runner, 0)
+    hook.before_train_iter(runner, 1)
     assert any(each is not None and each.any() for each in captured)
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, before[name]), name
