@@ -15,10 +15,12 @@ using U = __m512i;           // 32-bit words
 using M = __mmask16;         // a truth value for each lane
 constexpr int kOutputs = 8;  // of a micro-kernel with two vectors of tokens
 constexpr int kTokens = 2;
+constexpr int kChains = 8;  // vectors whose polynomials are evaluated together
 constexpr int kTableTokens = 0;  // products are counted
 class Tables;
 class Nibbles;
 class GroupedLookup;
+class LevelTables;
 
 BHVIT_INLINE M below(int n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << n) - 1; }
 BHVIT_INLINE M or_(M a, M b) { return a | b; }

@@ -257,6 +257,58 @@ class GroupedLookup {
   }
 };
 
+// Sums of the levels that one vector of queries gives to keys, over those whose bits are set: for
+// each four keys they are tabulated for all 16 patterns of bits.
+class LevelTables {
+ public:
+  static constexpr int kMost = 255 / 3;  // keys whose levels, at most 3 each, fit bytes
+
+  // level(j): those of key j < number <= kMost.
+  template <typename Level>
+  BHVIT_INLINE void tabulate(int number, const Level& level) {
+    groups_ = div_up(number, 4);
+    __m128i* to = tables_;
+    for (int from = 0; from < number; from += 4) {
+      to[0] = _mm_setzero_si128();
+      for (int i = 0, size = 1; i < 4; ++i, size *= 2) {
+        const __m128i more =
+            from + i < number ? narrow(level(from + i)) : _mm_setzero_si128();
+        for (int pattern = 0; pattern < size; ++pattern)
+          to[size + pattern] = _mm_add_epi8(to[pattern], more);
+      }
+      to += 16;
+    }
+  }
+  // Of keys whose bits are set in words of 32 keys.
+  BHVIT_INLINE U sum(const uint32_t* bits) const {
+    __m128i bytes = _mm_setzero_si128();
+    const __m128i* table = tables_;
+    int left = groups_;
+    for (; left >= 8; left -= 8, table += 8 * 16, ++bits) {
+      const uint32_t word = *bits;
+      repeat<8>([&](int i) BHVIT_HERE { add_entry(table + 16 * i, word >> 4 * i, bytes); });
+    }
+    for (uint32_t word = left ? *bits : 0; left; --left, table += 16, word >>= 4)
+      add_entry(table, word, bytes);
+    const __m128i order = _mm_setr_epi8(0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15);
+    bytes = _mm_shuffle_epi8(bytes, order);
+    return {_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8))};
+  }
+
+ private:
+  // Lanes 0 to 3, 8 to 11, 4 to 7, 12 to 15.
+  static BHVIT_INLINE __m128i narrow(U level) {
+    const __m256i x = _mm256_packs_epi32(level.a, level.b);
+    return _mm_packus_epi16(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  }
+  static BHVIT_INLINE void add_entry(const __m128i* table, uint32_t pattern, __m128i& bytes) {
+    bytes = _mm_add_epi8(bytes, _mm_load_si128(table + (pattern & 15)));
+  }
+
+  int groups_;
+  __m128i tables_[(kMost + 3) / 4 * 16];
+};
+
 // The bits of 32 tokens for Tables, collected output by output: 32 bytes for each four outputs.
 class Nibbles {
  public:

@@ -192,14 +192,16 @@ BHVIT_INLINE F softmax_terms(const Attention& head, const uint32_t* queries, con
   return add(sums[0], sums[1]);
 }
 
+// 0 to 3.
+BHVIT_INLINE U level_of(F term, F factor, F zero_point) {
+  const F x = fma(term, factor, zero_point);
+  return round_to_words(min(max(x, broadcast(0.0f)), broadcast(3.0f)));
+}
+
 // Levels of keys: bit j of a word of `low` and `high` counts once and twice.
 BHVIT_INLINE void quantize(const float* terms, int number, F factor, F zero_point, uint32_t* low,
                            uint32_t* high) {
-  const F zero = broadcast(0.0f), three = broadcast(3.0f);
-  const auto level = [&](int j) {
-    const F x = fma(load(terms + j * kLanes), factor, zero_point);
-    return round_to_words(min(max(x, zero), three));
-  };
+  const auto level = [&](int j) { return level_of(load(terms + j * kLanes), factor, zero_point); };
   const U even_bits = broadcast(0x55555555u), odd_bits = broadcast(0xaaaaaaaau);
   for (int from = 0; from < number; from += 32, low += kLanes, high += kLanes) {
     const int count = number - from < 32 ? number - from : 32;
@@ -244,22 +246,54 @@ BHVIT_INLINE void sum_values(const uint32_t* low, const uint32_t* high, const ui
   }
 }
 
+// quantize and sum_values by table.
+template <typename Tables>
+BHVIT_INLINE void look_up_values(const float* terms, F factor, F zero_point, const Keys& keys,
+                                 int channels, int32_t* out) {
+  constexpr int kSome = Tables::kMost / 32 * 32;  // whole words
+  constexpr uint32_t kAll[3] = {~0u, ~0u, ~0u};
+  static_assert(Tables::kMost <= 96, "more words of bits are needed");
+  const int words = div_up(keys.number, 32);
+  Tables tables;
+  for (int from = 0; from < keys.number;) {
+    const int left = keys.number - from, some = left <= Tables::kMost ? left : kSome;
+    tables.tabulate(some, [&](int j) BHVIT_HERE {
+      return level_of(load(terms + (from + j) * kLanes), factor, zero_point);
+    });
+    const U levels = tables.sum(kAll);
+    const uint32_t* values = keys.values + from / 32;
+    for (int c = 0; c < channels; ++c, values += words) {
+      const U positive = tables.sum(values);
+      const U more = subtract(add(positive, positive), levels);
+      int32_t* at = out + c * kLanes;
+      store(at, from ? add(load(at), more) : more);
+    }
+    from += some;
+  }
+}
+
+template <typename Tables = LevelTables>
 BHVIT_INLINE void attend_vector(const Attention& head, const uint32_t* queries, const Keys& keys,
                                 float* terms, int32_t* out) {
-  const int words = div_up(keys.number, 32);
-  uint32_t* low = reinterpret_cast<uint32_t*>(terms + 32 * words * kLanes);
-  uint32_t* high = low + words * kLanes;
   const F sum = head.head_words == 2   ? softmax_terms<2, false>(head, queries, keys, terms)
                 : head.head_words == 1 ? softmax_terms<1, false>(head, queries, keys, terms)
                 : head.head_words < 8  ? softmax_terms<0, false>(head, queries, keys, terms)
                                        : softmax_terms<0, true>(head, queries, keys, terms);
-  quantize(terms, keys.number, divide(broadcast(head.level_scale), sum), broadcast(head.zero_point),
-           low, high);
-  const auto run = words == 1   ? sum_values<1>
-                   : words == 2 ? sum_values<2>
-                   : words == 3 ? sum_values<3>
-                                : sum_values<0>;
-  run(low, high, keys.values, words, head.head_channels, out);
+  const F factor = divide(broadcast(head.level_scale), sum);
+  const F zero_point = broadcast(head.zero_point);
+  if constexpr (kTableTokens > 0) {
+    look_up_values<Tables>(terms, factor, zero_point, keys, head.head_channels, out);
+  } else {
+    const int words = div_up(keys.number, 32);
+    uint32_t* low = reinterpret_cast<uint32_t*>(terms + 32 * words * kLanes);
+    uint32_t* high = low + words * kLanes;
+    quantize(terms, keys.number, factor, zero_point, low, high);
+    const auto run = words == 1   ? sum_values<1>
+                     : words == 2 ? sum_values<2>
+                     : words == 3 ? sum_values<3>
+                                  : sum_values<0>;
+    run(low, high, keys.values, words, head.head_channels, out);
+  }
 }
 
 // Adds the contexts of one vector of pooled tokens, the first of which is `cell`.
@@ -290,7 +324,7 @@ void attend(const Attention& head, const TokenBits (&bits)[3], int first_word, c
     const bool of_window = lane + kLanes > cells;
     int32_t* sums =
         of_window ? to.sums + (lane / kLanes - cells / kLanes) * to.vector : pooled_sums;
-    attend_vector(head, sets[0] + lane, keys, terms, sums);
+    attend_vector<>(head, sets[0] + lane, keys, terms, sums);
     if (lane < cells) add_pooled(to, head.head_channels, lane, sums);
   }
 }

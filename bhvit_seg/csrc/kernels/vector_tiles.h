@@ -16,18 +16,17 @@ constexpr int kAhead = kTileLanes;
 // 2^x, in place.
 template <int T>
 BHVIT_INLINE void exp2_lanes(F (&x)[T]) {
-  F rounded[T], p[T];
+  F rounded[T], p[T];  // with the integer in the low bits
   repeat<T>([&](int t) BHVIT_HERE {
-    rounded[t] = subtract(add(x[t], broadcast(kRound)), broadcast(kRound));
-    x[t] = subtract(x[t], rounded[t]);
+    rounded[t] = add(x[t], broadcast(kRound));
+    x[t] = subtract(x[t], subtract(rounded[t], broadcast(kRound)));
     p[t] = broadcast(kExp2[6]);
   });
   repeat<6>([&](int i) BHVIT_HERE {
     repeat<T>([&](int t) BHVIT_HERE { p[t] = fma(p[t], x[t], broadcast(kExp2[5 - i])); });
   });
   repeat<T>([&](int t) BHVIT_HERE {
-    // rounded + kRound has the integer in its low bits
-    const U exponent = shift_left(as_words(add(rounded[t], broadcast(kRound))), 23);
+    const U exponent = shift_left(as_words(rounded[t]), 23);
     x[t] = as_floats(add(as_words(p[t]), exponent));
   });
 }
@@ -122,11 +121,20 @@ void store_tile(const float* tile, int stride, int channels, const Map& map, Tok
 
 void add_map(const Map& map, int channels, Tokens tokens, float* tile, int stride) {
   for_parts(tokens, [&](int lane, Tokens part) BHVIT_HERE {
+    const int x = part.token % map.width;
+    float* at = tile + lane;
+    if (part.count == kLanes && x + kLanes <= map.width) {
+      const float* from = map.at(part.token / map.width, 0, x);
+      for (int c = 0; c < channels; ++c, at += stride, from += map.plane) {
+        __builtin_prefetch(from + kAhead);
+        store(at, add(load(at), load(from)));
+      }
+      return;
+    }
     const Joined<float> joined = join_tokens(map, part);
     const M inside = below(part.count);
-    for (int c = 0; c < channels; ++c) {
+    for (int c = 0; c < channels; ++c, at += stride) {
       joined.prefetch(c * map.plane + kAhead);
-      float* at = tile + c * stride + lane;
       const F x = load(at);
       store(at, select(inside, add(x, joined.read(c * map.plane)), x));
     }
@@ -151,64 +159,70 @@ void pack_tile(const float* tile, int stride, int channels, int vectors, const f
   }
 }
 
-void gelu_tile(float* tile, int stride, int channels, int vectors) {
+// GELU of T vectors, in place.
+template <int T>
+BHVIT_INLINE void gelu_vectors(float* const (&at)[T]) {
   const F zero = broadcast(0.0f), end = broadcast(kErfcEnd), one = broadcast(1.0f),
           half = broadcast(0.5f);
-  // two vectors together: each step of a polynomial waits for the one before
-  for_vectors<2>(vectors, [&](int v, auto number) BHVIT_HERE {
-    constexpr int T = decltype(number)::kSize;
-    for (int c = 0; c < channels; ++c) {
-      float* at = tile + c * stride + v * kLanes;
-      F u[T], p[T];
-      repeat<T>([&](int t) BHVIT_HERE {
-        const F x = load(at + t * kLanes), size = max(x, subtract(zero, x));
-        u[t] = select(greater(size, end), end, size);
-        p[t] = broadcast(kErfc[10]);
-      });
-      repeat<10>([&](int i) BHVIT_HERE {
-        const F next = broadcast(kErfc[9 - i]);
-        repeat<T>([&](int t) BHVIT_HERE { p[t] = fma(p[t], u[t], next); });
-      });
-      repeat<T>([&](int t) BHVIT_HERE { p[t] = subtract(zero, multiply(u[t], p[t])); });
-      exp2_lanes(p);
-      repeat<T>([&](int t) BHVIT_HERE {
-        const F x = load(at + t * kLanes), tail = multiply(half, p[t]);
-        store(at + t * kLanes, multiply(x, select(greater(x, zero), subtract(one, tail), tail)));
-      });
-    }
+  F u[T], p[T];
+  repeat<T>([&](int t) BHVIT_HERE {
+    const F x = load(at[t]);
+    u[t] = min(end, max(x, subtract(zero, x)));
+    p[t] = broadcast(-kErfc[10]);
+  });
+  repeat<10>([&](int i) BHVIT_HERE {
+    const F next = broadcast(-kErfc[9 - i]);
+    repeat<T>([&](int t) BHVIT_HERE { p[t] = fma(p[t], u[t], next); });
+  });
+  repeat<T>([&](int t) BHVIT_HERE { p[t] = multiply(u[t], p[t]); });
+  exp2_lanes(p);
+  repeat<T>([&](int t) BHVIT_HERE {
+    const F x = load(at[t]), tail = multiply(half, p[t]);
+    store(at[t], multiply(x, select(greater(x, zero), subtract(one, tail), tail)));
   });
 }
 
-template <int T>
-BHVIT_INLINE void multiply_column(const float* tile, int stride, int inputs, const float* weights,
-                                  const float* bias, int outputs, float* out,
-                                  ptrdiff_t out_stride) {
-  for (int block = 0; block < outputs; block += kBlock, weights += inputs * kBlock) {
-#pragma GCC unroll 2
-    for (int part = 0; part < kBlock; part += kOutputs) {
-      for (int from = 0; from < inputs; from += kPartialSum) {
-        const int to = inputs - from < kPartialSum ? inputs : from + kPartialSum;
-        F acc[kOutputs][T];
-        for (auto& row : acc)
-          for (auto& x : row) x = broadcast(0.0f);
-        for (int k = from; k < to; ++k) {
-          F a[T];
-          for (int t = 0; t < T; ++t) a[t] = load(tile + k * stride + t * kLanes);
-#pragma GCC unroll 8
-          for (int o = 0; o < kOutputs; ++o) {
-            const F w = broadcast(weights[k * kBlock + part + o]);
-            for (int t = 0; t < T; ++t) acc[o][t] = fma(a[t], w, acc[o][t]);
-          }
-        }
-#pragma GCC unroll 8
-        for (int o = 0; o < kOutputs; ++o) {
-          const int output = block + part + o;
-          for (int t = 0; t < T; ++t) {
-            float* at = out + output * out_stride + t * kLanes;
-            store(at, add(from ? load(at) : broadcast(bias[output]), acc[o][t]));
-          }
-        }
+void gelu_tile(float* tile, int stride, int channels, int vectors) {
+  // several vectors together: each step of a polynomial waits for the one before
+  for (int v = 0; v < vectors; ++v) {
+    float* at[kChains];
+    float* next = tile + v * kLanes;
+    int left = channels;
+    for (; left >= kChains; left -= kChains) {
+      for (auto& each : at) {
+        each = next;
+        next += stride;
       }
+      gelu_vectors(at);
+    }
+    for (; left > 0; --left, next += stride) gelu_vectors<1>({next});
+  }
+}
+
+template <int T>
+BHVIT_INLINE void multiply_column(const float* tile, ptrdiff_t stride, int inputs,
+                                  const float* weights, const float* bias, int outputs, float* out,
+                                  ptrdiff_t out_stride) {
+  for (int first = 0; first < outputs; first += kOutputs) {
+    const float* w = weights + first / kBlock * inputs * kBlock + first % kBlock;
+    const float* x = tile;
+    float* to = out + first * out_stride;
+    for (int from = 0; from < inputs; from += kPartialSum) {
+      const int number = inputs - from < kPartialSum ? inputs - from : kPartialSum;
+      F acc[kOutputs][T];
+      for_block<T>([&](int o, int t) BHVIT_HERE { acc[o][t] = broadcast(0.0f); });
+      for (int k = 0; k < number; ++k, x += stride, w += kBlock) {
+        F a[T];
+        repeat<T>([&](int t) BHVIT_HERE { a[t] = load(x + t * kLanes); });
+        repeat<kOutputs>([&](int o) BHVIT_HERE {
+          const F weight = broadcast(w[o]);
+          repeat<T>([&](int t) BHVIT_HERE { acc[o][t] = fma(a[t], weight, acc[o][t]); });
+        });
+      }
+      for_block<T>([&](int o, int t) BHVIT_HERE {
+        float* at = to + o * out_stride + t * kLanes;
+        store(at, add(from ? load(at) : broadcast(bias[first + o]), acc[o][t]));
+      });
     }
   }
 }

@@ -26,7 +26,16 @@ void finish_tokens(const Run& run, int stage, float* tile, int stride, Tokens to
 // Apart from its caller, in which the compiler runs out of registers for it.
 __attribute__((noinline)) void look_up(const uint8_t* from, int step, const float* values,
                                        int number, float* out) {
-  for (int i = 0; i < number; ++i) out[i] = values[from[i * step]];
+  int i = 0;
+  for (; i + 4 <= number; i += 4, from += 4 * step) {
+    const float a = values[from[0]], b = values[from[step]];
+    const float c = values[from[2 * step]], d = values[from[3 * step]];
+    out[i] = a;
+    out[i + 1] = b;
+    out[i + 2] = c;
+    out[i + 3] = d;
+  }
+  for (; i < number; ++i, from += step) out[i] = values[*from];
 }
 
 // Normalised values of the pixels below a row of patches, [(ky, kx, channel)][stride].
