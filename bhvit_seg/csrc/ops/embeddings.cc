@@ -23,19 +23,13 @@ void finish_tokens(const Run& run, int stage, float* tile, int stride, Tokens to
   store_bits(bits, stride, plan.bits, tokens);
 }
 
-// Apart from its caller, in which the compiler runs out of registers for it.
+// Normalised bytes of N adjacent channels of every fourth pixel, [N][stride]; `values` has 256 for
+// each channel. Apart from its caller, in which the compiler runs out of registers for it.
+template <int N>
 __attribute__((noinline)) void look_up(const uint8_t* from, int step, const float* values,
-                                       int number, float* out) {
-  int i = 0;
-  for (; i + 4 <= number; i += 4, from += 4 * step) {
-    const float a = values[from[0]], b = values[from[step]];
-    const float c = values[from[2 * step]], d = values[from[3 * step]];
-    out[i] = a;
-    out[i + 1] = b;
-    out[i + 2] = c;
-    out[i + 3] = d;
-  }
-  for (; i < number; ++i, from += step) out[i] = values[*from];
+                                       int number, float* out, ptrdiff_t stride) {
+  for (int i = 0; i < number; ++i, from += step)
+    for (int c = 0; c < N; ++c) out[c * stride + i] = values[256 * c + from[c]];
 }
 
 // Normalised values of the pixels below a row of patches, [(ky, kx, channel)][stride].
@@ -52,25 +46,27 @@ class PatchReader {
         const int inside = row < image_.height ? div_up(image_.width - column, 4) : 0;
         const int number = std::clamp(inside, 0, count);
         const size_t first = (static_cast<size_t>(row) * image_.width + column) * channels_;
-        for (int c = 0; c < channels_; ++c, tile += stride) {
-          read_values(first + c, c, number, tile);
-          std::fill(tile + number, tile + count, 0.0f);
-        }
+        read_values(first, number, tile, stride);
+        for (int c = 0; c < channels_; ++c, tile += stride)
+          if (number < count) std::fill(tile + number, tile + count, 0.0f);
       }
   }
 
  private:
-  // The same pixel and channel of adjacent patches.
-  void read_values(size_t first, int channel, int number, float* out) const {
+  // The same pixel of adjacent patches, channel by channel.
+  void read_values(size_t first, int number, float* out, int stride) const {
     const int step = 4 * channels_;
-    if (image_.bytes) {
-      look_up(image_.bytes + first, step, parameters_.byte_values.data() + channel * 256, number,
-              out);
-    } else {
-      for (int i = 0; i < number; ++i)
-        out[i] =
-            parameters_.normalized(image_.floats[first + static_cast<size_t>(i) * step], channel);
-    }
+    if (image_.bytes && channels_ == 3)
+      return look_up<3>(image_.bytes + first, step, parameters_.byte_values.data(), number, out,
+                        stride);
+    for (int c = 0; c < channels_; ++c, out += stride)
+      if (image_.bytes)
+        look_up<1>(image_.bytes + first + c, step, parameters_.byte_values.data() + 256 * c, number,
+                   out, stride);
+      else
+        for (int i = 0; i < number; ++i)
+          out[i] =
+              parameters_.normalized(image_.floats[first + c + static_cast<size_t>(i) * step], c);
   }
 
   const Image& image_;
