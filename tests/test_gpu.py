@@ -25,12 +25,14 @@ custom_imports = dict(imports=['bhvit_seg.modules'])
 """
 
 
-def test_outputs_and_gradients_are_those_of_the_cpu():
+def test_outputs_and_gradients_are_those_of_the_cpu(monkeypatch):
     from mmseg.registry import MODELS
     from native.segmentors import randomize
 
     import bhvit_seg.models  # noqa: F401
 
+    # keeps statistics of batches in float32, which is 1e-8 off
+    monkeypatch.setattr(torch.backends.cudnn, 'enabled', False)
     torch.manual_seed(0)
     backbone = MODELS.build(dict(type='BHViT', arch=ARCH, drop_path_rate=0.)).double()
     randomize(backbone)
