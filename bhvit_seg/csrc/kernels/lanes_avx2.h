@@ -21,7 +21,7 @@ struct M {
 };  // all bits of a lane
 constexpr int kOutputs = 4;
 constexpr int kTokens = 1;
-constexpr int kChains = 3;  // vectors whose polynomials are evaluated together
+constexpr int kChains = 3;       // vectors whose polynomials are evaluated together
 constexpr int kTableTokens = 2;  // vectors that products by table take together: tables_avx2.h
 
 #define BHVIT_EACH(type, operation) \

@@ -15,7 +15,7 @@ using U = __m512i;           // 32-bit words
 using M = __mmask16;         // a truth value for each lane
 constexpr int kOutputs = 8;  // of a micro-kernel with two vectors of tokens
 constexpr int kTokens = 2;
-constexpr int kChains = 8;  // vectors whose polynomials are evaluated together
+constexpr int kChains = 8;       // vectors whose polynomials are evaluated together
 constexpr int kTableTokens = 0;  // products are counted
 class Tables;
 class Nibbles;

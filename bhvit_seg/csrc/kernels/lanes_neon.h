@@ -21,7 +21,7 @@ struct M {
 };  // all bits of a lane
 constexpr int kOutputs = 4;
 constexpr int kTokens = 1;
-constexpr int kChains = 2;  // vectors whose polynomials are evaluated together
+constexpr int kChains = 2;       // vectors whose polynomials are evaluated together
 constexpr int kTableTokens = 0;  // products are counted
 class Tables;
 class Nibbles;

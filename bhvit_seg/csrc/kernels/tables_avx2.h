@@ -271,8 +271,7 @@ class LevelTables {
     for (int from = 0; from < number; from += 4) {
       to[0] = _mm_setzero_si128();
       for (int i = 0, size = 1; i < 4; ++i, size *= 2) {
-        const __m128i more =
-            from + i < number ? narrow(level(from + i)) : _mm_setzero_si128();
+        const __m128i more = from + i < number ? narrow(level(from + i)) : _mm_setzero_si128();
         for (int pattern = 0; pattern < size; ++pattern)
           to[size + pattern] = _mm_add_epi8(to[pattern], more);
       }
