@@ -23,6 +23,7 @@ void finish_tokens(const Run& run, int stage, bool gelu, float* tile, int stride
   store_bits(bits, stride, plan.bits, tokens);
 }
 
+// Words of four bytes, `step` bytes apart.
 void copy_words(const uint8_t* from, ptrdiff_t step, int number, float* to) {
   for (; number >= 4; number -= 4, from += 4 * step, to += 4) {
     uint32_t words[4];
@@ -44,7 +45,8 @@ class PatchReader {
 
   void read(const Span& span, float* tile, int stride) const {
     float* to = tile + span.lane;
-    for (int row = 4 * span.y; row < 4 * span.y + 4; ++row, to += 4 * channels_ * stride) {
+    const int end = std::min(4 * span.y + 4, image_.height);
+    for (int row = 4 * span.y; row < end; ++row, to += 4 * channels_ * stride) {
       const int values = columns_inside(row, 4 * span.x, 4 * span.count) * channels_;
       const size_t first = (static_cast<size_t>(row) * image_.width + 4 * span.x) * channels_;
       if (image_.bytes)
@@ -89,7 +91,7 @@ class PatchReader {
     for (int row = 4 * span.y; row < 4 * span.y + 4; ++row) {
       const int values = columns_inside(row, 4 * span.x, 4 * span.count) * channels_;
       for (int k = 0; k < 4 * channels_; ++k, to += stride)
-        std::fill(to + std::max(0, div_up(values - k, 4 * channels_)), to + span.count, 0.0f);
+        std::fill(to + div_up(values - k, 4 * channels_), to + span.count, 0.0f);
     }
   }
 
