@@ -222,8 +222,11 @@ def plot(points: Sequence[Point], path: Path) -> None:
         for point in shown:
             marker, colour = MARKERS[point.engine]
             axis.plot(point.min_ms, point.iou, marker, color=colour, markersize=8)
-            axis.annotate(point.name, (point.min_ms, point.iou), (6, 4), fontsize=8,
-                          textcoords='offset points')
+        # A name once, for its points join each other by a line.
+        for name in dict.fromkeys(point.name for point in shown):
+            line = sorted((point.min_ms, point.iou) for point in shown if point.name == name)
+            axis.plot(*zip(*line), color='grey', linewidth=0.8, zorder=0)
+            axis.annotate(name, line[-1], (8, -3), fontsize=8, textcoords='offset points')
         axis.set_xscale('log')
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter('{x:g}')
