@@ -371,8 +371,7 @@ Parameters::Parameters(const Tensors& file) : arch(read_architecture(file)) {
     if (deviation[c] <= 0)
       file.unsupported("preprocess.std of channel " + std::to_string(c) + " is not positive");
     largest_value = std::min(largest_value, kMaxDeviations * deviation[c]);
-    for (int v = 0; v < 256; ++v) byte_values.push_back(normalized(static_cast<float>(v), c));
-    if (!std::isfinite(byte_values[256 * c]) || !std::isfinite(byte_values.back()))
+    if (!std::isfinite(normalized(0.0f, c)) || !std::isfinite(normalized(255.0f, c)))
       file.unsupported("preprocess.std of channel " + std::to_string(c) + " is too small");
   }
   const int first = arch.channels[0];

@@ -122,8 +122,6 @@ struct Parameters {
 
   Architecture arch;
   Aligned<float> mean, deviation;
-  Aligned<float> byte_values;  // [channels][256]: what each byte of an image is, normalised
-
   float largest_value;  // of an image, positive or negative
 
   float normalized(float value, int channel) const {

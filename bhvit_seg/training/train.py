@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +74,33 @@ def run_training(cfg: Config, work_dir: str | Path, resume: bool | str | Path | 
         runner.resumed = checkpoint
         for warning in warnings:
             runner.logger.warning(warning)
-        with explain_interrupt(lambda: how_to_resume(runner.work_dir)):
+        with contextlib.ExitStack() as stack:
+            if runner.rank == 0:
+                stack.enter_context(sole_training(runner.work_dir))
+            stack.enter_context(explain_interrupt(lambda: how_to_resume(runner.work_dir)))
             runner.train()
     return runner
+
+
+@contextlib.contextmanager
+def sole_training(work_dir: str) -> Iterator[None]:
+    """Lock a work dir; the system frees it when the process ends, however it does."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    folder = os.open(work_dir, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # of a file system without locks
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f'another training runs in {work_dir}, and each would replace the '
+                                "other's checkpoints: give another --work-dir") from None
+        yield
+    finally:
+        os.close(folder)
 
 
 def how_to_resume(work_dir: str | Path) -> str:

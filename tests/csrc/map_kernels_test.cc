@@ -57,14 +57,23 @@ void test_store(const Pair& k, Random& random) {
   });
 }
 
-void test_add(const Pair& k, Random& random) {
+void test_embed(const Pair& k, Random& random) {
   for_tokens(random, [&](int height, int width, int channels, Tokens tokens, int stride) {
-    context(k, "add_map", height, width, channels, tokens, stride);
-    const TwinMap map(height, width, channels, random);
+    context(k, "embed_tile", height, width, channels, tokens, stride);
+    const TwinMap position(height, width, channels, random);
+    TwinMap map(height, width, channels, random);
     Twin<float> tile(tile_size(channels, stride), random);
-    k.serial.add_map(map.serial_map, channels, tokens, tile.serial.data(), stride);
-    k.other.add_map(map.other_map, channels, tokens, tile.other.data(), stride);
-    tile.expect_equal("tile");
+    const float widths[] = {1.0f, 0.01f, 5.0f};
+    const float size = random.one_of(widths);
+    for (size_t i = 0; i < tile.serial.size(); ++i) tile.serial[i] *= size;
+    tile.copy();
+    const bool gelu = random.below(2);
+    k.serial.embed_tile(tile.serial.data(), stride, channels, gelu, position.serial_map,
+                        map.serial_map, tokens);
+    k.other.embed_tile(tile.other.data(), stride, channels, gelu, position.other_map, map.other_map,
+                       tokens);
+    tile.expect_equal("tile", channels, stride, tokens.count);
+    map.expect_equal("map with border");
   });
 }
 
@@ -192,7 +201,7 @@ void test_labels(const Pair& k, Random& random) {
 void test_map_kernels(const Pair& kernels, Random& random) {
   test_load(kernels, random);
   test_store(kernels, random);
-  test_add(kernels, random);
+  test_embed(kernels, random);
   test_load_patches(kernels, random);
   test_pool_rows(kernels, random);
   test_upsample(kernels, random);

@@ -82,10 +82,10 @@ std::vector<Case> broken() {
 #define WITHOUT(kernel) cases.push_back({#kernel, without(sound, &Kernels::kernel)})
   WITHOUT(load_tile);
   WITHOUT(store_tile);
-  WITHOUT(add_map);
   WITHOUT(pack_tile);
   WITHOUT(pack_and_average);
-  WITHOUT(gelu_tile);
+  WITHOUT(normalize_bytes);
+  WITHOUT(embed_tile);
   WITHOUT(multiply);
   WITHOUT(load_patches);
   WITHOUT(mlp);

@@ -46,19 +46,22 @@ void test_pack_and_average(const Pair& k, Random& random) {
   });
 }
 
-void test_gelu(const Pair& k, Random& random) {
-  for_tiles([&](int channels, int stride, int vectors) {
-    Report::context("%s gelu_tile channels %d stride %d vectors %d", k.other.name, channels, stride,
-                    vectors);
-    Twin<float> tile(channels * stride, random);
-    const float widths[] = {1.0f, 0.01f, 5.0f};
-    const float width = random.one_of(widths);
-    for (size_t i = 0; i < tile.serial.size(); ++i) tile.serial[i] *= width;
-    tile.copy();
-    k.serial.gelu_tile(tile.serial.data(), stride, channels, vectors);
-    k.other.gelu_tile(tile.other.data(), stride, channels, vectors);
-    tile.expect_equal("tile");
-  });
+void test_normalize_bytes(const Pair& k, Random& random) {
+  for (int channels : {1, 3, 4, 5})
+    for (int stride : kStrides)
+      for (int vectors = 1; vectors <= stride / kLanes; ++vectors) {
+        Report::context("%s normalize_bytes channels %d stride %d vectors %d", k.other.name,
+                        channels, stride, vectors);
+        Twin<float> tile(16 * channels * stride, random);
+        const Filled<float> mean(channels, random);
+        Filled<float> deviation(channels, random);
+        for (int c = 0; c < channels; ++c) deviation[c] = 1.0f + deviation[c] * deviation[c];
+        k.serial.normalize_bytes(tile.serial.data(), stride, channels, vectors, mean.data(),
+                                 deviation.data());
+        k.other.normalize_bytes(tile.other.data(), stride, channels, vectors, mean.data(),
+                                deviation.data());
+        tile.expect_equal("tile");
+      }
 }
 
 void test_multiply(const Pair& k, Random& random) {
@@ -86,7 +89,7 @@ void test_multiply(const Pair& k, Random& random) {
 void test_tile_kernels(const Pair& kernels, Random& random) {
   test_pack(kernels, random);
   test_pack_and_average(kernels, random);
-  test_gelu(kernels, random);
+  test_normalize_bytes(kernels, random);
   test_multiply(kernels, random);
 }
 

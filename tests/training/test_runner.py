@@ -1,5 +1,9 @@
+import pytest
+
+from bhvit_seg.errors import UserError
 from bhvit_seg.training.config import load_config
 from bhvit_seg.training.runner import ResumingRunner
+from bhvit_seg.training.train import sole_training, train
 
 
 def test_runners_of_one_second_share_nothing(tiny_config, tmp_path):
@@ -13,3 +17,12 @@ def test_runners_of_one_second_share_nothing(tiny_config, tmp_path):
         log, = (tmp_path / name).glob('*/*.log')
         assert f'this is {name}' in log.read_text()
     assert len(set(map(id, hubs))) == 3
+
+
+def test_a_work_dir_takes_one_training_at_a_time(tiny_config, tmp_path):
+    with sole_training(tmp_path):
+        with pytest.raises(UserError, match=rf'another training runs in {tmp_path}.*--work-dir'):
+            train(tiny_config(), work_dir=tmp_path)
+        assert not list(tmp_path.glob('*.pth'))
+    train(tiny_config(), work_dir=tmp_path, cfg_options={'train_cfg.max_iters': 1})
+    assert (tmp_path / 'iter_1.pth').is_file()

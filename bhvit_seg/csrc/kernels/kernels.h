@@ -183,16 +183,19 @@ struct Kernels {
   // The reverse; `add`: onto what is there; `wrap`: keep the circular border.
   void (*store_tile)(const float* tile, int stride, int channels, const Map& map, Tokens tokens,
                      bool add, bool wrap);
-  // Adds tokens of a map to a tile.
-  void (*add_map)(const Map& map, int channels, Tokens tokens, float* tile, int stride);
   // Bits of tile * scale + bias >= 0 (of tile + bias if scale is null): [channels / 32][stride].
   void (*pack_tile)(const float* tile, int stride, int channels, int vectors, const float* scale,
                     const float* bias, uint32_t* bits);
   // The bits of tile + bias, and means of kAveraged adjacent channels: [channels / 4][stride].
   void (*pack_and_average)(const float* tile, int stride, int channels, int vectors,
                            const float* bias, uint32_t* bits, float* means);
-  // out = x -> x * Phi(x), in place.
-  void (*gelu_tile)(float* tile, int stride, int channels, int vectors);
+  // (byte - mean) / deviation of the bytes of each fourth row's words, least significant first, to
+  // that row and the next three, of 16 * channels; row r has channel r % channels.
+  void (*normalize_bytes)(float* tile, int stride, int channels, int vectors, const float* mean,
+                          const float* deviation);
+  // tile + position, or x * Phi(x) + position: in place, and into `to` with its circular border.
+  void (*embed_tile)(float* tile, int stride, int channels, bool gelu, const Map& position,
+                     const Map& to, Tokens tokens);
   // float out = weights * tile + bias, summed kPartialSum inputs at a time;
   // weights [outputs / 8][inputs][8], out [outputs][out_stride].
   void (*multiply)(const float* tile, int stride, int inputs, int vectors, const float* weights,

@@ -2,6 +2,7 @@
 // instruction sets are tested against it for equality to the bit, so the order of operations and
 // the places of fused multiply-adds here define the engine's results.
 #include <cmath>
+#include <cstring>
 #include <numeric>
 #include <vector>
 
@@ -53,13 +54,6 @@ void store_tile(const float* tile, int stride, int channels, const Map& map, Tok
     }
 }
 
-void add_map(const Map& map, int channels, Tokens tokens, float* tile, int stride) {
-  for (int c = 0; c < channels; ++c)
-    for (int i = 0; i < tokens.count; ++i)
-      tile[c * stride + i] +=
-          *map.at((tokens.token + i) / map.width, c, (tokens.token + i) % map.width);
-}
-
 void pack_tile(const float* tile, int stride, int channels, int vectors, const float* scale,
                const float* bias, uint32_t* bits) {
   for (int word = 0; word < channels / 32; ++word)
@@ -92,17 +86,38 @@ void pack_and_average(const float* tile, int stride, int channels, int vectors, 
       means[c * stride + lane] = shortcut_of(tile + lane, channels, number, c, stride);
 }
 
-void gelu_tile(float* tile, int stride, int channels, int vectors) {
-  for (int c = 0; c < channels; ++c)
+void normalize_bytes(float* tile, int stride, int channels, int vectors, const float* mean,
+                     const float* deviation) {
+  for (int row = 0; row < 16 * channels; row += 4)
     for (int lane = 0; lane < vectors * kLanes; ++lane) {
-      float& x = tile[c * stride + lane];
-      const float size = x > 0.0f - x ? x : 0.0f - x;
-      const float u = size > kErfcEnd ? kErfcEnd : size;
-      float p = kErfc[10];
-      for (int i = 9; i >= 0; --i) p = fused(p, u, kErfc[i]);
-      const float tail = 0.5f * exp2_value(0.0f - u * p);
-      x *= x > 0.0f ? 1.0f - tail : tail;
+      float* at = tile + row * stride + lane;
+      uint32_t word;
+      std::memcpy(&word, at, 4);
+      for (int i = 0; i < 4; ++i, word >>= 8) {
+        const int c = (row + i) % channels;
+        at[i * stride] = (static_cast<float>(word & 255) - mean[c]) / deviation[c];
+      }
     }
+}
+
+float gelu_value(float x) {
+  const float size = x > 0.0f - x ? x : 0.0f - x;
+  const float u = size > kErfcEnd ? kErfcEnd : size;
+  float p = kErfc[10];
+  for (int i = 9; i >= 0; --i) p = fused(p, u, kErfc[i]);
+  const float tail = 0.5f * exp2_value(0.0f - u * p);
+  return x * (x > 0.0f ? 1.0f - tail : tail);
+}
+
+void embed_tile(float* tile, int stride, int channels, bool gelu, const Map& position,
+                const Map& to, Tokens tokens) {
+  for (int c = 0; c < channels; ++c)
+    for (int i = 0; i < tokens.count; ++i) {
+      float& x = tile[c * stride + i];
+      if (gelu) x = gelu_value(x);
+      x += *position.at((tokens.token + i) / to.width, c, (tokens.token + i) % to.width);
+    }
+  store_tile(tile, stride, channels, to, tokens, false, true);
 }
 
 void multiply(const float* tile, int stride, int inputs, int vectors, const float* weights,
@@ -326,9 +341,10 @@ int64_t busy_multiply(int rounds, float* sink) {
 
 extern const Kernels kSerialKernels;
 const Kernels kSerialKernels = {
-    "serial",          load_tile,      store_tile,   add_map,      pack_tile,   pack_and_average,
-    gelu_tile,         multiply,       load_patches, mlp,          multi_scale, convolve,
-    project,           project_tokens, attend,       mix_context,  pool_rows,   upsample_tile,
-    upsample_and_pack, label_rows,     busy_count,   busy_multiply};
+    "serial",        load_tile,    store_tile,    pack_tile,         pack_and_average,
+    normalize_bytes, embed_tile,   multiply,      load_patches,      mlp,
+    multi_scale,     convolve,     project,       project_tokens,    attend,
+    mix_context,     pool_rows,    upsample_tile, upsample_and_pack, label_rows,
+    busy_count,      busy_multiply};
 
 }  // namespace bhvit

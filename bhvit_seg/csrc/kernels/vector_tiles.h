@@ -100,6 +100,7 @@ BHVIT_INLINE void wrap_span(const Map& map, int channels, const Span& span) {
 
 void store_tile(const float* tile, int stride, int channels, const Map& map, Tokens tokens,
                 bool accumulate, bool wrap) {
+  const ptrdiff_t plane = map.plane;
   Span spans[kTileLanes];
   const int number = cut_into_spans(tokens.token, tokens.count, map.width, spans);
   for (int s = 0; s < number; ++s) {
@@ -107,7 +108,7 @@ void store_tile(const float* tile, int stride, int channels, const Map& map, Tok
     const bool whole = span.count == kLanes;
     const float* from = tile + span.lane;
     float* to = map.at(span.y, 0, span.x);
-    for (int c = 0; c < channels; ++c, from += stride, to += map.plane) {
+    for (int c = 0; c < channels; ++c, from += stride, to += plane) {
       F x = load(from);
       if (accumulate) x = add(x, load(to));
       if (whole)
@@ -117,28 +118,6 @@ void store_tile(const float* tile, int stride, int channels, const Map& map, Tok
     }
     if (wrap) wrap_span(map, channels, span);
   }
-}
-
-void add_map(const Map& map, int channels, Tokens tokens, float* tile, int stride) {
-  for_parts(tokens, [&](int lane, Tokens part) BHVIT_HERE {
-    const int x = part.token % map.width;
-    float* at = tile + lane;
-    if (part.count == kLanes && x + kLanes <= map.width) {
-      const float* from = map.at(part.token / map.width, 0, x);
-      for (int c = 0; c < channels; ++c, at += stride, from += map.plane) {
-        __builtin_prefetch(from + kAhead);
-        store(at, add(load(at), load(from)));
-      }
-      return;
-    }
-    const Joined<float> joined = join_tokens(map, part);
-    const M inside = below(part.count);
-    for (int c = 0; c < channels; ++c, at += stride) {
-      joined.prefetch(c * map.plane + kAhead);
-      const F x = load(at);
-      store(at, select(inside, add(x, joined.read(c * map.plane)), x));
-    }
-  });
 }
 
 void pack_tile(const float* tile, int stride, int channels, int vectors, const float* scale,
@@ -159,14 +138,30 @@ void pack_tile(const float* tile, int stride, int channels, int vectors, const f
   }
 }
 
-// GELU of T vectors, in place.
-template <int T>
-BHVIT_INLINE void gelu_vectors(float* const (&at)[T]) {
+void normalize_bytes(float* tile, int stride, int channels, int vectors, const float* mean,
+                     const float* deviation) {
+  const U byte = broadcast(255u);
+  for (int v = 0; v < vectors; ++v) {
+    float* at = tile + v * kLanes;
+    for (int row = 0, c = 0; row < 16 * channels; row += 4) {
+      U words = load(reinterpret_cast<const uint32_t*>(at));
+      for (int i = 0; i < 4; ++i, at += stride, c = c + 1 < channels ? c + 1 : 0) {
+        const F value = subtract(to_float(and_(words, byte)), broadcast(mean[c]));
+        store(at, divide(value, broadcast(deviation[c])));
+        words = shift_right(words, 8);
+      }
+    }
+  }
+}
+
+// put(t, GELU) of the vectors at tile + t * stride.
+template <int T, typename Put>
+BHVIT_INLINE void gelu_vectors(const float* tile, int stride, const Put& put) {
   const F zero = broadcast(0.0f), end = broadcast(kErfcEnd), one = broadcast(1.0f),
           half = broadcast(0.5f);
   F u[T], p[T];
   repeat<T>([&](int t) BHVIT_HERE {
-    const F x = load(at[t]);
+    const F x = load(tile + t * stride);
     u[t] = min(end, max(x, subtract(zero, x)));
     p[t] = broadcast(-kErfc[10]);
   });
@@ -177,26 +172,54 @@ BHVIT_INLINE void gelu_vectors(float* const (&at)[T]) {
   repeat<T>([&](int t) BHVIT_HERE { p[t] = multiply(u[t], p[t]); });
   exp2_lanes(p);
   repeat<T>([&](int t) BHVIT_HERE {
-    const F x = load(at[t]), tail = multiply(half, p[t]);
-    store(at[t], multiply(x, select(greater(x, zero), subtract(one, tail), tail)));
+    const F x = load(tile + t * stride), tail = multiply(half, p[t]);
+    put(t, multiply(x, select(greater(x, zero), subtract(one, tail), tail)));
   });
 }
 
-void gelu_tile(float* tile, int stride, int channels, int vectors) {
-  // several vectors together: each step of a polynomial waits for the one before
-  for (int v = 0; v < vectors; ++v) {
-    float* at[kChains];
-    float* next = tile + v * kLanes;
-    int left = channels;
-    for (; left >= kChains; left -= kChains) {
-      for (auto& each : at) {
-        each = next;
-        next += stride;
-      }
-      gelu_vectors(at);
+// put(c, GELU of channel c) of a vector of tokens.
+template <typename Put>
+BHVIT_INLINE void gelu_channels(const float* tile, int stride, int channels, const Put& put) {
+  // several together: each step of a polynomial waits for the one before
+  int c = 0;
+  for (; c + kChains <= channels; c += kChains, tile += kChains * stride)
+    gelu_vectors<kChains>(tile, stride, [&](int t, F y) BHVIT_HERE { put(c + t, y); });
+  for (; c < channels; ++c, tile += stride)
+    gelu_vectors<1>(tile, stride, [&](int, F y) BHVIT_HERE { put(c, y); });
+}
+
+void embed_tile(float* tile, int stride, int channels, bool gelu, const Map& position,
+                const Map& to, Tokens tokens) {
+  const ptrdiff_t plane = to.plane;
+  for_parts(tokens, [&](int lane, Tokens part) BHVIT_HERE {
+    const int y = part.token / to.width, x = part.token % to.width;
+    float* const at = tile + lane;
+    if (part.count == kLanes && x + kLanes <= to.width) {
+      // stores between computations: those to lines out of the cache do not wait for each other
+      const float* const from = position.at(y, 0, x);
+      float* const out = to.at(y, 0, x);
+      const auto put = [&](int c, F value) BHVIT_HERE {
+        const F sum = add(value, load(from + c * plane));
+        store(at + c * stride, sum);
+        store(out + c * plane, sum);
+      };
+      if (gelu)
+        gelu_channels(at, stride, channels, put);
+      else
+        for (int c = 0; c < channels; ++c) put(c, load(at + c * stride));
+      return wrap_span(to, channels, {y, x, lane, kLanes});
     }
-    for (; left > 0; --left, next += stride) gelu_vectors<1>({next});
-  }
+    if (gelu)
+      gelu_channels(at, stride, channels,
+                    [&](int c, F value) BHVIT_HERE { store(at + c * stride, value); });
+    const Joined<float> joined = join_tokens(position, part);
+    const M inside = below(part.count);
+    for (int c = 0; c < channels; ++c) {
+      const F value = load(at + c * stride);
+      store(at + c * stride, select(inside, add(value, joined.read(c * plane)), value));
+    }
+    store_tile(at, stride, channels, to, part, false, true);
+  });
 }
 
 template <int T>

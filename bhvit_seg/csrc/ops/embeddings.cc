@@ -1,20 +1,20 @@
 // The stem and the downsampling between stages, each with its position embedding.
 #include <algorithm>
+#include <cstring>
 
 #include "run.h"
 
 namespace bhvit {
 namespace {
 
-// Adds the position embedding to tokens of a stage, stores them, and packs what its first block
-// convolves.
-void finish_tokens(const Run& run, int stage, float* tile, int stride, Tokens tokens,
+// Adds the position embedding to tokens of a stage, after their GELU if that is asked for, stores
+// them, and packs what its first block convolves.
+void finish_tokens(const Run& run, int stage, bool gelu, float* tile, int stride, Tokens tokens,
                    float* scratch) {
   const StagePlan& plan = run.plan.stages[stage];
   const int channels = plan.x.planes;
-  run.kernels.add_map(plan.position, channels, tokens, tile, stride);
+  run.kernels.embed_tile(tile, stride, channels, gelu, plan.position, plan.x, tokens);
   const auto& blocks = run.parameters.stages[stage];
-  run.kernels.store_tile(tile, stride, channels, plan.x, tokens, false, true);
   if (stage > 1 || blocks.empty()) return;
   uint32_t* bits = reinterpret_cast<uint32_t*>(scratch);
   const Affine& in = blocks[0].msgdc.in;
@@ -23,55 +23,81 @@ void finish_tokens(const Run& run, int stage, float* tile, int stride, Tokens to
   store_bits(bits, stride, plan.bits, tokens);
 }
 
-// Normalised bytes of N adjacent channels of every fourth pixel, [N][stride]; `values` has 256 for
-// each channel. Apart from its caller, in which the compiler runs out of registers for it.
-template <int N>
-__attribute__((noinline)) void look_up(const uint8_t* from, int step, const float* values,
-                                       int number, float* out, ptrdiff_t stride) {
-  for (int i = 0; i < number; ++i, from += step)
-    for (int c = 0; c < N; ++c) out[c * stride + i] = values[256 * c + from[c]];
+// Words of four bytes, `step` bytes apart.
+void copy_words(const uint8_t* from, ptrdiff_t step, int number, float* to) {
+  for (; number >= 4; number -= 4, from += 4 * step, to += 4) {
+    uint32_t words[4];
+    std::memcpy(words, from, 4);
+    std::memcpy(words + 1, from + step, 4);
+    std::memcpy(words + 2, from + 2 * step, 4);
+    std::memcpy(words + 3, from + 3 * step, 4);
+    std::memcpy(to, words, 16);
+  }
+  for (; number > 0; --number, from += step) std::memcpy(to++, from, 4);
 }
 
-// Normalised values of the pixels below a row of patches, [(ky, kx, channel)][stride].
+// Normalised values of the pixels below patches of a map, [(ky, kx, channel)][stride]: `read` all
+// spans of a tile, then `finish` it.
 class PatchReader {
  public:
   PatchReader(const Run& run, const Image& image)
-      : image_(image), channels_(run.parameters.arch.in_channels), parameters_(run.parameters) {}
+      : run_(run), image_(image), channels_(run.parameters.arch.in_channels) {}
 
-  void read(int y, int x, int count, float* tile, int stride) const {
-    for (int ky = 0; ky < 4; ++ky)
-      for (int kx = 0; kx < 4; ++kx) {
-        // patches that have this pixel
-        const int row = 4 * y + ky, column = 4 * x + kx;
-        const int inside = row < image_.height ? div_up(image_.width - column, 4) : 0;
-        const int number = std::clamp(inside, 0, count);
-        const size_t first = (static_cast<size_t>(row) * image_.width + column) * channels_;
-        read_values(first, number, tile, stride);
-        for (int c = 0; c < channels_; ++c, tile += stride)
-          if (number < count) std::fill(tile + number, tile + count, 0.0f);
-      }
+  void read(const Span& span, float* tile, int stride) const {
+    float* to = tile + span.lane;
+    const int end = std::min(4 * span.y + 4, image_.height);
+    for (int row = 4 * span.y; row < end; ++row, to += 4 * channels_ * stride) {
+      const int values = columns_inside(row, 4 * span.x, 4 * span.count) * channels_;
+      const size_t first = (static_cast<size_t>(row) * image_.width + 4 * span.x) * channels_;
+      if (image_.bytes)
+        read_bytes(image_.bytes + first, values, to, stride);
+      else
+        read_floats(image_.floats + first, values, to, stride);
+    }
+  }
+
+  void finish(const Span* spans, int number, int vectors, float* tile, int stride) const {
+    const Parameters& parameters = run_.parameters;
+    if (image_.bytes)
+      run_.kernels.normalize_bytes(tile, stride, channels_, vectors, parameters.mean.data(),
+                                   parameters.deviation.data());
+    for (int s = 0; s < number; ++s) clear_outside(spans[s], tile, stride);
   }
 
  private:
-  // The same pixel of adjacent patches, channel by channel.
-  void read_values(size_t first, int number, float* out, int stride) const {
-    const int step = 4 * channels_;
-    if (image_.bytes && channels_ == 3)
-      return look_up<3>(image_.bytes + first, step, parameters_.byte_values.data(), number, out,
-                        stride);
-    for (int c = 0; c < channels_; ++c, out += stride)
-      if (image_.bytes)
-        look_up<1>(image_.bytes + first + c, step, parameters_.byte_values.data() + 256 * c, number,
-                   out, stride);
-      else
-        for (int i = 0; i < number; ++i)
-          out[i] =
-              parameters_.normalized(image_.floats[first + c + static_cast<size_t>(i) * step], c);
+  int columns_inside(int row, int column, int number) const {
+    return row < image_.height ? std::clamp(image_.width - column, 0, number) : 0;
   }
 
+  // Words of four bytes, each to the first of the rows that normalize_bytes makes of it.
+  void read_bytes(const uint8_t* from, int values, float* to, int stride) const {
+    const int words = values / 4;
+    for (int j = 0; j < channels_; ++j)
+      copy_words(from + 4 * j, 4 * channels_, div_up(words - j, channels_), to + 4 * j * stride);
+    std::memcpy(to + 4 * (words % channels_) * stride + words / channels_, from + 4 * words,
+                values % 4);
+  }
+
+  void read_floats(const float* from, int values, float* to, int stride) const {
+    const int step = 4 * channels_;
+    for (int k = 0; k < step; ++k)
+      for (int i = 0; i * step + k < values; ++i)
+        to[k * stride + i] = run_.parameters.normalized(from[i * step + k], k % channels_);
+  }
+
+  void clear_outside(const Span& span, float* tile, int stride) const {
+    if (4 * span.y + 4 <= image_.height && 4 * (span.x + span.count) <= image_.width) return;
+    float* to = tile + span.lane;
+    for (int row = 4 * span.y; row < 4 * span.y + 4; ++row) {
+      const int values = columns_inside(row, 4 * span.x, 4 * span.count) * channels_;
+      for (int k = 0; k < 4 * channels_; ++k, to += stride)
+        std::fill(to + div_up(values - k, 4 * channels_), to + span.count, 0.0f);
+    }
+  }
+
+  const Run& run_;
   const Image& image_;
   const int channels_;
-  const Parameters& parameters_;
 };
 
 void run_full_precision(const Run& run, int s) {
@@ -91,7 +117,7 @@ void run_full_precision(const Run& run, int s) {
     run.kernels.multiply(patches, kWideStride, layer.dense.inputs, tokens.vectors(),
                          layer.dense.weights.data(), layer.dense.bias.data(), to.planes, out,
                          kWideStride);
-    finish_tokens(run, s, out, kWideStride, tokens, out + to.planes * kWideStride);
+    finish_tokens(run, s, false, out, kWideStride, tokens, out + to.planes * kWideStride);
   });
 }
 
@@ -129,7 +155,7 @@ void downsample_inside(const Run& run, int s, int y, int x, Tokens tokens, float
   run.kernels.project(bits, 4 * channels, layer.binary.convolution.weights.data(),
                       layer.binary.outputs.data(), outputs, mean, channels, kTileLanes,
                       tokens.vectors(), out);
-  finish_tokens(run, s, out, kTileLanes, tokens, out + outputs * kTileLanes);
+  finish_tokens(run, s, false, out, kTileLanes, tokens, out + outputs * kTileLanes);
 }
 
 // A vector of outputs at the border of a map of odd size.
@@ -165,7 +191,7 @@ void downsample_border(const Run& run, int s, int y, int x, Tokens tokens, float
   }
   run.kernels.convolve(layer.binary.convolution.layer, layer.binary.outputs.data(), taps, 0, mean,
                        channels, gathered, out);
-  finish_tokens(run, s, out, kLanes, tokens, out + to.planes * kLanes);
+  finish_tokens(run, s, false, out, kLanes, tokens, out + to.planes * kLanes);
 }
 
 void run_binary(const Run& run, int s) {
@@ -190,16 +216,14 @@ void run_stem(const Run& run, const Image& image) {
   const PatchReader reader(run, image);
   run.region("stem", tiles_of(to), [&](int piece, float* scratch) {
     const Tokens tokens = tile_of(to, piece);
-    expect_stores(to, tokens);
     float* out = scratch + stem.inputs * kWideStride;
     Span spans[kTileLanes];
     const int number = cut_into_spans(tokens.token, tokens.count, to.width, spans);
-    for (int i = 0; i < number; ++i)
-      reader.read(spans[i].y, spans[i].x, spans[i].count, scratch + spans[i].lane, kWideStride);
+    for (int i = 0; i < number; ++i) reader.read(spans[i], scratch, kWideStride);
+    reader.finish(spans, number, tokens.vectors(), scratch, kWideStride);
     run.kernels.multiply(scratch, kWideStride, stem.inputs, tokens.vectors(), stem.weights.data(),
                          stem.bias.data(), to.planes, out, kWideStride);
-    run.kernels.gelu_tile(out, kWideStride, to.planes, tokens.vectors());
-    finish_tokens(run, 0, out, kWideStride, tokens, out + to.planes * kWideStride);
+    finish_tokens(run, 0, true, out, kWideStride, tokens, out + to.planes * kWideStride);
   });
 }
 

@@ -56,6 +56,8 @@ inline void expect_stores(const Map& map, Tokens tokens) {
     const float* to = map.at(spans[s].y, 0, spans[s].x);
     for (int p = 0; p < map.planes; ++p, to += map.plane) __builtin_prefetch(to, 1);
   }
+  asm volatile(
+      "");  // or the compiler takes this for a function without effects and drops its calls
 }
 
 // Bits of a tile [words][stride] to their places in a map.
