@@ -3,6 +3,7 @@
 // the places of fused multiply-adds here define the engine's results.
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #include "constants.h"
@@ -201,15 +202,16 @@ int32_t convolve_token(const Convolution& layer, const TapRows& taps, int x, int
   const int group = output / (layer.outputs / layer.groups);
   const uint32_t* weights =
       layer.weights + output / kBlock * layer.words * kBlock + output % kBlock;
-  int twice = 0;  // -product
+  const int some = std::gcd(inputs, 32);  // channels at once: never across words
+  int twice = 0;                          // -product
   for (int tap = 0; tap < layer.kernel * layer.kernel; ++tap) {
     const int kx = tap % layer.kernel;
     if (!taps.rows[tap] || x < taps.first[kx] || x >= taps.last[kx]) continue;
-    for (int i = 0; i < inputs; ++i) {
+    for (int i = 0; i < inputs; i += some) {
       const int channel = group * inputs + i, k = tap * inputs + i;
-      const uint32_t a = taps.rows[tap][channel / 32 * taps.plane + x] >> (channel % 32) & 1;
-      const uint32_t w = weights[k / 32 * kBlock] >> (k % 32) & 1;
-      twice += a == w ? -1 : 1;
+      const uint32_t a = taps.rows[tap][channel / 32 * taps.plane + x] >> (channel % 32);
+      const uint32_t w = weights[k / 32 * kBlock] >> (k % 32);
+      twice += 2 * popcount((a ^ w) << (32 - some)) - some;
     }
   }
   return twice / 2;

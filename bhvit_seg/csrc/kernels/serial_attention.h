@@ -1,6 +1,7 @@
 // Attention in windows and what it takes, plainly; part of serial.cc.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -78,6 +79,7 @@ void attend(const Attention& head, const TokenBits (&bits)[3], int first_word, c
   const TokenBits &queries = bits[0], &keys = bits[1], &values = bits[2];
   const int cells = queries.pooled.width, number = cells + window.rows * window.columns;
   std::vector<float> terms(number);
+  std::vector<int32_t> totals(head.head_channels);
   for (int i = 0; i < number; ++i) {
     const uint32_t* query = word_of(queries, first_word, window, i);
     const ptrdiff_t query_plane = i < cells ? queries.pooled.plane : queries.map.plane;
@@ -92,19 +94,20 @@ void attend(const Attention& head, const TokenBits (&bits)[3], int first_word, c
       sums[j % 2] += terms[j];
     }
     const float factor = head.level_scale / (sums[0] + sums[1]);
+    std::fill(totals.begin(), totals.end(), 0);
+    for (int j = 0; j < number; ++j) {
+      const uint32_t* value = word_of(values, first_word, window, j);
+      const ptrdiff_t plane = j < cells ? values.pooled.plane : values.map.plane;
+      const int level = quantized(fused(terms[j], factor, head.zero_point));
+      for (int c = 0; c < head.head_channels; ++c)
+        totals[c] += value[c / 32 * plane] >> (c % 32) & 1 ? level : -level;
+    }
     for (int c = 0; c < head.head_channels; ++c) {
-      int32_t total = 0;
-      for (int j = 0; j < number; ++j) {
-        const uint32_t* value = word_of(values, first_word, window, j);
-        const ptrdiff_t plane = j < cells ? values.pooled.plane : values.map.plane;
-        const int level = quantized(fused(terms[j], factor, head.zero_point));
-        total += value[c / 32 * plane] >> (c % 32) & 1 ? level : -level;
-      }
       if (i < cells)
         to.pooled[c * to.pooled_stride + i] +=
-            activate(to.channels[c], total, *to.pooled_rest->at(0, to.first_channel + c, i));
+            activate(to.channels[c], totals[c], *to.pooled_rest->at(0, to.first_channel + c, i));
       else
-        to.sums[(i / kLanes - cells / kLanes) * to.vector + c * kLanes + i % kLanes] = total;
+        to.sums[(i / kLanes - cells / kLanes) * to.vector + c * kLanes + i % kLanes] = totals[c];
     }
   }
 }
