@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,24 +82,23 @@ def run_training(cfg: Config, work_dir: str | Path, resume: bool | str | Path | 
 
 
 @contextlib.contextmanager
-def sole_training(work_dir: str) -> Iterator[None]:
-    """Lock a work dir; the system frees it when the process ends, however it does."""
+def sole_training(work_dir: str | Path) -> Iterator[None]:
+    """Lock a work dir. The lock is this process's alone: it ends with it, however it does, even
+    while processes that load data still run."""
     try:
         import fcntl
     except ImportError:  # Windows
         yield
         return
-    folder = os.open(work_dir, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # of a file system without locks
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f'another training runs in {work_dir}, and each would replace the '
-                                "other's checkpoints: give another --work-dir") from None
+    with open(Path(work_dir) / '.lock', 'w') as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise UserError(f'another training runs in {work_dir}, and each would replace the '
+                            "other's checkpoints: give another --work-dir") from None
+        except OSError:  # a file system without locks
+            pass
         yield
-    finally:
-        os.close(folder)
 
 
 def how_to_resume(work_dir: str | Path) -> str:
