@@ -107,12 +107,17 @@ class Network:
         if engine == PACKED:
             return PackedSegmentor(self.folder / 'model.bhv', threads=1).predict
         made: dict[tuple[int, int], Predict] = {}
+        divisor = getattr(self.model.data_preprocessor, 'divisor', 1)
 
         def predict(image: np.ndarray) -> np.ndarray:
+            height, width = image.shape[:2]
+            bottom, right = -height % divisor, -width % divisor
+            if bottom or right:  # as the data preprocessor does
+                image = np.pad(image, [(0, bottom), (0, right), (0, 0)], 'reflect')
             size = image.shape[:2]
             if size not in made:
                 made[size] = ENGINES[engine](self.exports(size), 1, NETWORK)
-            return made[size](image)
+            return made[size](image)[:height, :width]
 
         return predict
 

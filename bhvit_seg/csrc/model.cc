@@ -39,6 +39,26 @@ std::string text_of(float value) {
               std::to_string(width) + " pixels (height x width): cut it into windows");
 }
 
+// Copies an image into a larger one, which continues it as mirrored at its lower and right border,
+// without the border itself.
+template <typename T>
+const T* mirror(const T* image, int height, int width, int channels, int to_height, int to_width,
+                std::vector<T>& to) {
+  const auto source = [](int at, int length) {
+    const int period = std::max(2 * (length - 1), 1);
+    return at % period < length ? at % period : period - at % period;
+  };
+  to.resize(static_cast<size_t>(to_height) * to_width * channels);
+  T* out = to.data();
+  for (int y = 0; y < to_height; ++y) {
+    const T* row = image + static_cast<ptrdiff_t>(source(y, height)) * width * channels;
+    out = std::copy_n(row, static_cast<ptrdiff_t>(width) * channels, out);
+    for (int x = width; x < to_width; ++x)
+      out = std::copy_n(row + static_cast<ptrdiff_t>(source(x, width)) * channels, channels, out);
+  }
+  return to.data();
+}
+
 }  // namespace
 
 Model::Model(const Tensors& tensors, int threads, const Kernels& kernels)
@@ -117,7 +137,25 @@ Plan& Model::plan_for(Workspace& workspace, int height, int width) const {
   return *plans.front();
 }
 
-Run Model::start(Workspace& workspace, const Image& image, Profile* profile) {
+Image Model::mirrored(Workspace& workspace, const Image& image) const {
+  const Architecture& arch = parameters_.arch;
+  const int height = round_up(image.height, arch.divisor);
+  const int width = round_up(image.width, arch.divisor);
+  if (height == image.height && width == image.width) return image;
+  check_size(height, width);
+  const auto larger = [&](const auto* values, auto& to) {
+    return mirror(values, image.height, image.width, arch.in_channels, height, width, to);
+  };
+  try {
+    if (image.bytes) return {larger(image.bytes, workspace.bytes), nullptr, height, width};
+    return {nullptr, larger(image.floats, workspace.floats), height, width};
+  } catch (const std::bad_alloc&) {
+    throw_too_large(height, width);
+  }
+}
+
+Run Model::start(Workspace& workspace, const Image& given, Profile* profile) {
+  const Image image = mirrored(workspace, given);
   const Run run{parameters_, kernels_, workspace.pool,
                 plan_for(workspace, image.height, image.width), profile};
   run_stem(run, image);
@@ -133,7 +171,7 @@ void Model::predict(const Image& image, uint8_t* labels) {
   check(image);
   Workspace& own = workspace();
   const std::lock_guard<std::mutex> lock(own.mutex);
-  run_labels(start(own, image, nullptr), labels);
+  run_labels(start(own, image, nullptr), image.height, image.width, labels);
 }
 
 void Model::logits(const Image& image, float* out) {
@@ -141,8 +179,9 @@ void Model::logits(const Image& image, float* out) {
   Workspace& own = workspace();
   const std::lock_guard<std::mutex> lock(own.mutex);
   const Map& map = start(own, image, nullptr).plan.logits;
+  const int rows = div_up(image.height, 4), columns = div_up(image.width, 4);
   for (int c = 0; c < parameters_.arch.classes; ++c)
-    for (int y = 0; y < map.height; ++y) out = std::copy_n(map.at(y, c, 0), map.width, out);
+    for (int y = 0; y < rows; ++y) out = std::copy_n(map.at(y, c, 0), columns, out);
 }
 
 void Model::label(const float* logits, int classes, int height, int width, uint8_t* labels) {
@@ -177,7 +216,7 @@ Profile Model::profile(const Image& image) {
   const std::lock_guard<std::mutex> lock(own.mutex);
   Profile profile;
   std::vector<uint8_t> labels(static_cast<size_t>(image.height) * image.width);
-  run_labels(start(own, image, &profile), labels.data());
+  run_labels(start(own, image, &profile), image.height, image.width, labels.data());
   return profile;
 }
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "ops/run.h"
 
@@ -45,12 +46,16 @@ class Model {
     ThreadPool pool;
     std::mutex mutex;
     std::list<std::unique_ptr<Plan>> plans;  // most recent first
+    // of an image that is mirrored
+    std::vector<uint8_t> bytes;
+    std::vector<float> floats;
   };
 
   Workspace& workspace();
   void check(const Image& image) const;
   Run start(Workspace& workspace, const Image& image, Profile* profile);
   Plan& plan_for(Workspace& workspace, int height, int width) const;
+  Image mirrored(Workspace& workspace, const Image& image) const;
 
   const Parameters parameters_;
   const Kernels& kernels_;

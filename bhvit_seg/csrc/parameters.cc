@@ -43,7 +43,8 @@ constexpr int kMaxHeadChannels = 31 * 32;
 constexpr float kMaxDeviations = 1e9f;
 
 Architecture read_architecture(const Tensors& file) {
-  const std::vector<int32_t> n = file.integers("architecture", {23});
+  const bool divides = file.shape("architecture") == Shape{24};  // older files have one less
+  const std::vector<int32_t> n = file.integers("architecture", {divides ? 24 : 23});
   Architecture a;
   a.numbers = n;
   a.in_channels = n[0];
@@ -59,6 +60,7 @@ Architecture read_architecture(const Tensors& file) {
   a.head_channels = n[20];
   a.classes = n[21];
   a.align_corners = n[22] == 1;
+  a.divisor = divides ? n[23] : 1;
   const auto range = [&](const std::string& what, int value, int low, int high) {
     if (value < low || value > high) file.unsupported(what + " is " + std::to_string(value));
   };
@@ -72,6 +74,7 @@ Architecture read_architecture(const Tensors& file) {
   range("downsampling", n[18], 0, 1);
   range("the kind of head", n[19], 0, 1);
   range("align_corners", n[22], 0, 1);
+  range("size_divisor", a.divisor, 1, 1024);
   range("the number of classes", a.classes, 1, 256);
   channels("the head's number of channels", a.head_channels, 1 << 14);
   for (int s = 0; s < kStages; ++s) {

@@ -24,6 +24,7 @@ struct Architecture {
   bool uper_head;
   int head_channels, classes;
   bool align_corners;
+  int divisor;  // what the sides of an image are mirrored up to a multiple of
 };
 
 struct Affine {

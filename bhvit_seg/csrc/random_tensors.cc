@@ -59,6 +59,7 @@ size_t count(const Shape& shape) {
 }  // namespace
 
 Shape RandomTensors::shape(const std::string& name) const {
+  if (name == "architecture") return {static_cast<int64_t>(architecture_.size())};
   if (name == "head.pool_scales") return {static_cast<int64_t>(std::size(kPoolScales))};
   return {0, kPositions, kPositions};
 }

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from mmseg.models import SegDataPreProcessor
 from mmseg.registry import MODELS
+from torch import Tensor
 
 from bhvit_seg.errors import UserError
 
@@ -16,16 +17,26 @@ class MultiChannelSegDataPreProcessor(SegDataPreProcessor):
     Args:
         mean, std: One for each channel, in the model's order: red, green, blue, others.
         bgr_to_rgb, rgb_to_bgr: Swap the first and the third channel.
+        test_cfg: ``dict(size_divisor=32)`` continues images that are not trained on as mirrored at
+            their lower and right border, up to sides that are multiples of 32; predictions have the
+            images' own size. Maps of other sides are stretched against each other where a head
+            joins them. With ``size`` as in mmseg.
         **kwargs: As in mmseg.
 
     Raises:
-        UserError: ``mean`` and ``std`` differ in length or ``std`` is not positive; on use: an
-            image has another number of channels.
+        UserError: ``mean`` and ``std`` differ in length, ``std`` is not positive, or
+            ``size_divisor`` is not; on use: an image has another number of channels.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], bgr_to_rgb: bool = False,
-                 rgb_to_bgr: bool = False, **kwargs) -> None:
-        super().__init__(**kwargs)
+                 rgb_to_bgr: bool = False, test_cfg: dict | None = None, **kwargs) -> None:
+        test_cfg = dict(test_cfg or {})
+        divisor = test_cfg.pop('size_divisor', None)  # mmseg would fill up with zeros
+        super().__init__(test_cfg=test_cfg or None, **kwargs)
+        self.divisor = 1 if divisor is None else divisor
+        if not isinstance(self.divisor, int) or self.divisor < 1:
+            raise UserError(f'data_preprocessor.test_cfg.size_divisor is {divisor!r}: give a '
+                            'number of pixels, 1 or more')
         if len(mean) != len(std) or not len(mean):
             raise UserError(f'data_preprocessor has {len(mean)} means and {len(std)} standard '
                             'deviations: give one of each for every channel')
@@ -55,4 +66,23 @@ class MultiChannelSegDataPreProcessor(SegDataPreProcessor):
         if self.swap_red_and_blue:
             order = [2, 1, 0, *range(3, len(self.mean))]
             inputs = [image[order] for image in inputs]
-        return super().forward({**data, 'inputs': inputs}, training)
+        if training or self.divisor == 1:
+            return super().forward({**data, 'inputs': inputs}, training)
+        larger = [mirror(image, self.divisor) for image in inputs]
+        for sample, image, own in zip(data.get('data_samples') or (), larger, inputs):
+            bottom, right = (a - b for a, b in zip(image.shape[1:], own.shape[1:]))
+            sample.set_metainfo({'img_padding_size': (0, right, 0, bottom),
+                                 'pad_shape': tuple(image.shape[1:])})
+        return super().forward({**data, 'inputs': larger}, training)
+
+
+def mirror(image: Tensor, divisor: int) -> Tensor:
+    """Continue an image ``(C, H, W)`` as mirrored at its lower and right border, without the border
+    itself, up to multiples of ``divisor``."""
+    for dim in (1, 2):
+        length = image.shape[dim]
+        if length % divisor:
+            index = torch.arange(length + -length % divisor, device=image.device)
+            index %= max(2 * (length - 1), 1)
+            image = image.index_select(dim, torch.minimum(index, 2 * (length - 1) - index))
+    return image

@@ -44,7 +44,8 @@ def fold_segmentor(model: EncoderDecoder) -> Tensors:
     fold_adaptive(model)
     backbone, head = model.backbone, model.decode_head
     preprocessing, order = read_preprocessing(model)
-    tensors = {'architecture': _architecture(backbone, head),
+    divisor = getattr(model.data_preprocessor, 'divisor', 1)
+    tensors = {'architecture': _architecture(backbone, head, divisor),
                **_named('preprocess', preprocessing),
                **_named('stem', _stem(backbone.patch_embed, order))}
     for i, downsampling in enumerate(backbone.downsamplings):
@@ -138,8 +139,8 @@ def _obstacles(model: nn.Module) -> Iterator[tuple[str, str]]:
         yield f'the decode head has {head.channels} channels', f'multiples of {WORD_BITS}'
     padding = getattr(model.data_preprocessor, 'test_cfg', None)
     if padding:
-        yield (f'data_preprocessor.test_cfg is {padding}, which pads images before the network '
-               'sees them', 'a model without it, which takes images of any size,')
+        yield (f'data_preprocessor.test_cfg is {padding}, by which mmseg fills images up with one '
+               'value', "MultiChannelSegDataPreProcessor's dict(size_divisor=...)")
 
 
 def _obstacles_in_stage(backbone: BHViT, i: int) -> Iterator[tuple[str, str]]:
@@ -208,14 +209,14 @@ def _product(layer: BinaryLayer, norm: nn.Module, act: RPReLU) -> Tensors:
 # ------------------------------------------------------------------------- input and backbone
 
 
-def _architecture(backbone: BHViT, head: nn.Module) -> np.ndarray:
+def _architecture(backbone: BHViT, head: nn.Module, divisor: int) -> np.ndarray:
     arch = backbone.arch
     window_size, = {m.window_size for m in backbone.modules() if isinstance(m, MSMHA)}
     binary_downsampling = backbone.downsamplings[0].act is not None
     return np.array([
         backbone.in_channels, *arch['depths'], *arch['channels'], *arch['mlp_channels'],
         *arch['num_heads'], window_size, int(binary_downsampling), HEADS[type(head)],
-        head.channels, head.out_channels, int(head.align_corners)], np.int32)
+        head.channels, head.out_channels, int(head.align_corners), divisor], np.int32)
 
 
 def read_preprocessing(model: EncoderDecoder) -> tuple[Tensors, list[int]]:
@@ -231,7 +232,7 @@ def read_preprocessing(model: EncoderDecoder) -> tuple[Tensors, list[int]]:
         mean, std = mean.expand(channels), std.expand(channels)
     exchanged = [2, 1, 0, *range(3, channels)] if channels >= 3 else list(range(channels))
     image = torch.arange(channels * 16).view(channels, 4, 4).byte()
-    output, = preprocessor({'inputs': [image]})['inputs']
+    output = preprocessor({'inputs': [image]})['inputs'][0][:, :4, :4]
     for read, order in ((exchanged, list(range(channels))), (list(range(channels)), exchanged)):
         normalised = (image[read] - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
         if normalised.shape == output.shape and torch.allclose(output.double(), normalised):

@@ -27,7 +27,7 @@ STRIDES = (4, 8, 16, 32)
 GROUPS = 4
 # BHViT-Tiny with binary downsampling and a SegFormer head of 128 channels: `architecture` of
 # docs/packed.md.
-TINY = (3, 2, 2, 6, 2, 64, 128, 256, 512, 512, 1024, 1024, 2048, 1, 1, 4, 8, 7, 1, 0, 128, 2, 0)
+TINY = (3, 2, 2, 6, 2, 64, 128, 256, 512, 512, 1024, 1024, 2048, 1, 1, 4, 8, 7, 1, 0, 128, 2, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ def count_products(architecture: Sequence[int], pool_scales: Sequence[int], heig
     in_channels, window, binary_downsampling, uper = architecture[0], *architecture[17:20]
     depths, channels, hidden = architecture[1:5], architecture[5:9], architecture[9:13]
     head, classes = architecture[20:22]
+    divisor = architecture[23] if len(architecture) > 23 else 1
+    height, width = (-(-side // divisor) * divisor for side in (height, width))
     sizes = [(-(-height // s), -(-width // s)) for s in STRIDES]
     tokens = [h * w for h, w in sizes]
     counts: dict[str, tuple[float, float]] = {}

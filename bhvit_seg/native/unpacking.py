@@ -105,6 +105,7 @@ def _build(part: _Part) -> nn.Module:
     arch = {key: numbers[1 + 4 * i:5 + 4 * i] for i, key in enumerate(
         ('depths', 'channels', 'mlp_channels', 'num_heads'))}
     window, binary, kind, channels, classes, align = numbers[17:23]
+    divisor, = numbers[23:] or [1]  # older files have none
     norm_cfg = dict(type='BN', eps=0.)
     head = {index: each for each, index in HEADS.items()}[kind]
     pool = {} if 'head.pool_scales' not in part.tensors else dict(
@@ -114,7 +115,8 @@ def _build(part: _Part) -> nn.Module:
         type='EncoderDecoder',
         data_preprocessor=dict(
             type='MultiChannelSegDataPreProcessor', mean=part['preprocess.mean'].tolist(),
-            std=part['preprocess.std'].tolist(), bgr_to_rgb=numbers[0] >= 3),
+            std=part['preprocess.std'].tolist(), bgr_to_rgb=numbers[0] >= 3,
+            test_cfg=dict(size_divisor=divisor)),
         backbone=dict(
             type='BHViT', arch=arch, in_channels=numbers[0], window_size=window,
             downsampling='binary' if binary else 'full_precision', norm_cfg=norm_cfg,

@@ -56,8 +56,9 @@ def torch_labels(model: nn.Module, image: np.ndarray) -> np.ndarray:
     blue_first = torch.from_numpy(swap_red_and_blue(image).transpose(2, 0, 1).copy())
     inputs = model.data_preprocessor({'inputs': [blue_first]})['inputs']
     inputs = torch.stack(list(inputs)).to(next(model.parameters()).dtype)
-    size = tuple(image.shape[:2])
+    size = tuple(inputs.shape[2:])
     logits = model.whole_inference(inputs, [dict(img_shape=size, ori_shape=size, pad_shape=size)])
+    logits = logits[..., :image.shape[0], :image.shape[1]]
     if logits.shape[1] == 1:
         return (logits.sigmoid() > model.decode_head.threshold)[0, 0].numpy().astype(np.uint8)
     return logits.argmax(1)[0].numpy().astype(np.uint8)

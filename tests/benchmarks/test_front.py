@@ -33,7 +33,8 @@ default_scope = 'mmseg'
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(
-        type='MultiChannelSegDataPreProcessor', mean=[120.] * 3, std=[60.] * 3, bgr_to_rgb=True),
+        type='MultiChannelSegDataPreProcessor', mean=[120.] * 3, std=[60.] * 3, bgr_to_rgb=True,
+        test_cfg=dict(size_divisor=48)),
     backbone=dict(type='EfficientNetLite', arch='lite0'),
     decode_head=dict(
         type='TopDownHead', in_channels=[24, 40, 112, 320], in_index=[0, 1, 2, 3], channels=16,

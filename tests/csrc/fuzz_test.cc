@@ -233,18 +233,19 @@ size_t data_of(const Bytes& bytes, const std::vector<Entry>& entries, const char
 void change_architecture(Bytes& bytes, const std::vector<Entry>& entries, Random& random) {
   const size_t at = data_of(bytes, entries, "architecture");
   for (int i = random.between(1, 3); i; --i) {
-    const size_t number = at + 4 * random.below(23);
+    const size_t number = at + 4 * random.below(24);
     put(bytes, number, static_cast<uint32_t>(extreme(get<uint32_t>(bytes, number), random)));
   }
 }
 
-// Numbers that no other tensor's size depends on: the window, both flags.
+// Numbers that no other tensor's size depends on: the window, both flags, the divisor of sides.
 void change_free_numbers(Bytes& bytes, const std::vector<Entry>& entries, Random& random) {
   const size_t at = data_of(bytes, entries, "architecture");
   const int depths[] = {1, 2, 3, 4};
   if (random.below(2)) put<int32_t>(bytes, at + 4 * random.one_of(depths), 0);
   put<int32_t>(bytes, at + 4 * 17, random.between(1, random.below(4) ? 10 : 256));
   put<int32_t>(bytes, at + 4 * 22, random.below(2));
+  put<int32_t>(bytes, at + 4 * 23, random.between(1, random.below(4) ? 40 : 1024));
 }
 
 void change_pool_scales(Bytes& bytes, const std::vector<Entry>& entries, Random& random) {

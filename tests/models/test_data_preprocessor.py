@@ -1,5 +1,6 @@
 """Normalisation of any number of channels."""
 
+import numpy as np
 import pytest
 import torch
 from mmengine.structures import PixelData
@@ -49,6 +50,25 @@ def test_each_channel_has_its_own_mean_and_deviation(channels):
     assert not processor.state_dict()  # statistics are no part of the checkpoint
 
 
+@pytest.mark.parametrize('size', [(45, 32), (3, 64), (64, 1)])
+def test_images_are_mirrored_for_tests_alone(size):
+    processor = MultiChannelSegDataPreProcessor(MEAN, STD, size=(64, 64),
+                                                test_cfg=dict(size_divisor=32))
+    data = batch(3, (size, size))
+    plain = MultiChannelSegDataPreProcessor(MEAN, STD)(data)['inputs'].numpy()
+    bottom, right = (-side % 32 for side in size)
+    outputs = processor(data)
+    assert np.array_equal(outputs['inputs'].numpy(), np.pad(
+        plain, [(0, 0), (0, 0), (0, bottom), (0, right)], 'reflect'))
+    for sample in outputs['data_samples']:
+        assert sample.img_padding_size == (0, right, 0, bottom)
+        assert sample.pad_shape == (size[0] + bottom, size[1] + right)
+    assert torch.equal(processor(dict(inputs=data['inputs']))['inputs'], outputs['inputs'])
+    trained = processor(batch(3, (size, size)), training=True)['inputs']
+    assert trained.shape[2:] == (64, 64)
+    assert not trained[..., size[0]:, :].any() and not trained[..., size[1]:].any()
+
+
 @pytest.mark.parametrize('channels', [3, 5])
 def test_other_number_of_channels_names_the_image(channels):
     processor = MultiChannelSegDataPreProcessor([0.0] * 4, [1.0] * 4, size=(8, 8))
@@ -62,6 +82,7 @@ def test_other_number_of_channels_names_the_image(channels):
 @pytest.mark.parametrize('options', [
     dict(mean=[0.0] * 3, std=[1.0] * 4), dict(mean=[], std=[]), dict(mean=[0.0], std=[0.0]),
     dict(mean=[0.0, 0.0], std=[1.0, 1.0], bgr_to_rgb=True),
+    *(dict(mean=[0.0], std=[1.0], test_cfg=dict(size_divisor=value)) for value in (0, -32, 1.5)),
 ])
 def test_wrong_arguments_are_refused(options):
     with pytest.raises(UserError, match='data_preprocessor'):

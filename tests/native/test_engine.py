@@ -113,7 +113,7 @@ def put_last(value):
     # input channels, depth, channels, hidden channels, heads, window, downsampling, head, classes
     *(numbers(at, value) for at, value in (
         (0, 4), (1, 2), (1, -1), (5, 48), (5, 1 << 30), (9, 0), (15, 3), (17, 0),
-        (18, 1), (19, 2), (20, 33), (21, 257), (22, 2))),
+        (18, 1), (19, 2), (20, 33), (21, 257), (22, 2), (23, 0))),
     replaced('preprocess.std', lambda array: array * [1, 0, 1]),
     replaced('preprocess.std', lambda array: -array),
     replaced('preprocess.std', lambda array: array * 1e-40),

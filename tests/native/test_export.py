@@ -140,7 +140,7 @@ def arch(**changes):
     (dict(head_options=dict(interpolate_mode='nearest')), "'nearest'"),
     (dict(classes=2, head_options=dict(out_channels=1, threshold=0.3)), 'out_channels=1'),
     (dict(classes=300), '300 classes'),
-    (dict(preprocessor=dict(test_cfg=dict(size_divisor=32))), 'test_cfg'),
+    (dict(preprocessor=dict(test_cfg=dict(size=(96, 96)))), 'test_cfg'),
     (dict(head_channels=16), '16 channels'),
     (dict(arch=arch(channels=(16, 32, 64, 128), mlp_channels=(32, 64, 128, 256))), '16 channels'),
     (dict(arch=arch(channels=(96, 192, 384, 768), mlp_channels=(96, 192, 384, 768)),

@@ -16,6 +16,7 @@ MODELS = {
     'binary-ds': dict(backbone=dict(downsampling='binary'), classes=150),
     'four': dict(in_channels=4, align_corners=True),
 }
+MIRRORED = dict(preprocessor=dict(test_cfg=dict(size_divisor=32)))
 
 
 @pytest.mark.parametrize('name', MODELS)
@@ -64,6 +65,19 @@ def test_any_layout_dtype_and_size_after_any_other(engine, packed):
     for size in [(64, 64), (37, 50), (128, 32), (64, 64), (4, 4), (64, 64)]:
         labels = segmentor.predict(picture(size))
         assert np.array_equal(first.setdefault(size, labels), labels)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+@pytest.mark.parametrize('size', [(37, 50), (64, 96), (33, 128), (4, 7)])
+def test_images_are_mirrored_up_to_multiples_of_the_divisor(size, dtype, engine, packed):
+    image = picture(size).astype(dtype)
+    larger = np.pad(image, [*((0, -side % 32) for side in size), (0, 0)], 'reflect')
+    plain, mirrored = (PackedSegmentor(path, threads=2) for path in (
+        packed('mini'), packed('mirrored', **MIRRORED)))
+    assert np.array_equal(mirrored.predict(image), plain.predict(larger)[:size[0], :size[1]])
+    rows, columns = (-(-side // 4) for side in size)
+    assert np.array_equal(mirrored.logits(image), plain.logits(larger)[:, :rows, :columns])
+    assert sum(seconds for _, seconds in mirrored.profile(image)) > 0
 
 
 def test_attributes(engine, packed):

@@ -48,4 +48,4 @@ def test_instruction_set_that_is_not_there_is_named(engine, monkeypatch):
 def test_network_without_a_file_has_the_architecture_asked_for(engine):
     assert tuple(engine.Engine.random(speed.TINY, 1).architecture) == speed.TINY
     with pytest.raises(engine.Error, match='22'):
-        engine.Engine.random(speed.TINY[1:], 1)
+        engine.Engine.random(speed.TINY[2:], 1)

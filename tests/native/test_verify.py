@@ -8,11 +8,12 @@ from native.segmentors import build_segmentor
 from bhvit_seg.native import verify
 from bhvit_seg.native.export import fold_segmentor
 from bhvit_seg.native.file_format import may_be_narrow
+from bhvit_seg.native.unpacking import unpack_segmentor
 
 
-@pytest.fixture(scope='module')
-def model():
-    return build_segmentor()
+@pytest.fixture(scope='module', params=[1, 32], ids='divisor={}'.format)
+def model(request):
+    return build_segmentor(preprocessor=dict(test_cfg=dict(size_divisor=request.param)))
 
 
 @pytest.fixture(scope='module')
@@ -27,6 +28,9 @@ def test_folded_labels_are_the_simulation_s(model, images, engine):
     assert (check.images, check.pixels, check.packed) == (2, 64 * 64 + 37 * 50, 0)
     assert check.passed and check.torch_float32 < 0.01 * check.pixels
     assert next(model.parameters()).dtype == torch.float32
+    unpacked = unpack_segmentor(fold_segmentor(model)).double()
+    for image, expected in zip(images, labels):
+        assert np.array_equal(verify.torch_labels(unpacked, image), expected)
 
 
 def test_wrong_labels_do_not_pass(model, images, engine):

@@ -6,6 +6,7 @@ neither latency nor agreement of exports.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import bhvit_seg.models  # noqa: F401  isort: skip
@@ -51,9 +52,11 @@ class WholeNetwork(nn.Module):
 
     @classmethod
     def folded(cls, model: EncoderDecoder, size: tuple[int, int]) -> WholeNetwork:
-        """Take a trained segmentor; a UserError if the size is no multiple of 4, from 36 on."""
-        if any(length % 4 or length < SMALLEST for length in size):
-            raise UserError(f'the size {size[0]}×{size[1]} is not a multiple of 4, at least '
+        """Take a trained segmentor; a UserError if the size is no multiple of 4, or of what images
+        are mirrored up to, from 36 on."""
+        unit = math.lcm(4, getattr(model.data_preprocessor, 'divisor', 1))
+        if any(length % unit or length < SMALLEST for length in size):
+            raise UserError(f'the size {size[0]}×{size[1]} is not a multiple of {unit}, at least '
                             f'{SMALLEST}, in height and width: baselines are exported for such '
                             'sizes only')
         folded = fold_for_runtimes(model)

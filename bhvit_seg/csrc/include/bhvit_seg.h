@@ -46,8 +46,8 @@ BHVIT_API const char* bhvit_instruction_set(const bhvit_model* model);
 BHVIT_API const char* bhvit_meta(const bhvit_model* model); /* JSON: classes, palette, ... */
 
 /* Labels of an image, [height][width], 0 to classes - 1. The image is [height][width][channels],
- * red first, not normalised, in the value range of the training images; at least 4x4 pixels.
- * Returns 0, or -1 on failure. */
+ * red first, not normalised, in the value range of the training images; at least 4x4 pixels. Sides
+ * that are no multiples of 32 are mirrored up to one. Returns 0, or -1 on failure. */
 BHVIT_API int bhvit_label(bhvit_model* model, const void* image, bhvit_type type, int height,
                           int width, uint8_t* labels);
 

@@ -195,14 +195,15 @@ void run_head(const Run& run) {
     run_segformer(run);
 }
 
-void run_labels(const Run& run, uint8_t* labels) {
+void run_labels(const Run& run, int height, int width, uint8_t* labels) {
   const Plan& plan = run.plan;
   const auto& runs = plan.to_labels.runs();
   const Upsampling view = plan.to_labels.view();
-  run.region("labels", static_cast<int>(runs.size()) - 1, [&](int piece, float*) {
+  const auto pieces = std::lower_bound(runs.begin(), runs.end(), height) - runs.begin();
+  run.region("labels", static_cast<int>(pieces), [&](int piece, float*) {
     run.kernels.label_rows(plan.logits, run.parameters.arch.classes, view, runs[piece],
-                           runs[piece + 1], plan.width,
-                           labels + static_cast<ptrdiff_t>(runs[piece]) * plan.width, plan.width);
+                           std::min(runs[piece + 1], height), width,
+                           labels + static_cast<ptrdiff_t>(runs[piece]) * width, width);
   });
 }
 

@@ -15,7 +15,9 @@ data_preprocessor = dict(
     bgr_to_rgb=True,
     pad_val=0,
     seg_pad_val=255,
-    size=crop_size)
+    size=crop_size,
+    # Images of other sides are mirrored at two borders, so that all maps keep their strides.
+    test_cfg=dict(size_divisor=32))
 
 train_pipeline = [
     dict(type='LoadAerialImage'),
