@@ -1,5 +1,7 @@
 """Normalisation and padding of images of any number of channels (mmseg: means of 1 or 3)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch

@@ -91,6 +91,7 @@ void run_stem(const Run& run, const Image& image);
 void run_downsampling(const Run& run, int stage);  // from stage - 1 to stage
 void run_blocks(const Run& run, int stage);
 void run_head(const Run& run);  // to plan.logits
-void run_labels(const Run& run, int height, int width, uint8_t* labels);  // of the upper left
+// Of the upper left of the image that the plan is for.
+void run_labels(const Run& run, int height, int width, uint8_t* labels);
 
 }  // namespace bhvit
