@@ -47,8 +47,9 @@ class PackedPredictor(Predictor):
         size = image.pixels.shape[:2]
         if size == image.size:
             return self.segmentor.predict(image.pixels)
+        cell = None if self.segmentor.divisor % PATCH else self.cell
         return label_resized(self.segmentor.logits(image.pixels), [size, image.size],
-                             self.meta['align_corners'])
+                             self.meta['align_corners'], cell)
 
     def scores(self, windows: np.ndarray) -> np.ndarray:
         return self.segmentor.logits(windows)

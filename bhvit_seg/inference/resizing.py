@@ -21,15 +21,25 @@ def upsample_rows(scores: np.ndarray, rows: int, align_corners: bool = False) ->
     return (1 - share) * scores[..., low, :] + share * scores[..., high, :]
 
 
-def label_resized(logits: np.ndarray, sizes: Sequence[tuple[int, int]], align_corners: bool
-                  ) -> np.ndarray:
-    """Resize logits ``(classes, h, w)`` bilinearly to each size in turn; return uint8 classes."""
+def label_resized(logits: np.ndarray, sizes: Sequence[tuple[int, int]], align_corners: bool,
+                  cell: int | None = None) -> np.ndarray:
+    """Resize logits ``(classes, h, w)`` bilinearly to each size in turn; return uint8 classes.
+
+    With ``cell`` they are upsampled so many times and cut to the first size, instead of stretched.
+    """
+    first, *others = sizes
+    whole = first if cell is None else tuple(cell * side for side in logits.shape[1:])
     best = np.full(sizes[-1], -np.inf, np.float32)
     labels = np.zeros(sizes[-1], np.uint8)
+
+    def stretch(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        rows = upsample_rows(scores, size[0], align_corners)
+        return upsample_rows(rows.T, size[1], align_corners).T
+
     for index, scores in enumerate(logits):
-        for rows, columns in sizes:
-            scores = upsample_rows(upsample_rows(scores, rows, align_corners).T, columns,
-                                   align_corners).T
+        scores = stretch(scores, whole)[:first[0], :first[1]]
+        for size in others:
+            scores = stretch(scores, size)
         better = scores > best
         best[better] = scores[better]
         labels[better] = index

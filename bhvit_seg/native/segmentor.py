@@ -36,6 +36,7 @@ class PackedSegmentor:
         meta (dict): ``name``, ``classes``, ``palette`` (RGB), ``window`` (height and width of the
             training crop in pixels), ``channels``, ``channel_order`` and more.
         digest (str): SHA-256 of the file in hexadecimal.
+        divisor (int): Images are mirrored at two borders up to sides that are multiples of it.
         mean (numpy.ndarray): Mean of each channel in the training images, ``(C,)`` float32: a
             neutral value for pixels without data.
 
@@ -57,6 +58,7 @@ class PackedSegmentor:
                            isa_name)
         self.digest = hashlib.sha256(file).hexdigest()
         self.mean = np.array(self._engine.mean, np.float32)
+        self.divisor: int = (self._engine.architecture[23:] or [1])[0]
         self.meta: dict[str, Any] = parse_meta(
             file.meta, name, self._engine.classes, self._engine.in_channels,
             self._engine.align_corners)

@@ -20,6 +20,7 @@ from bhvit_seg.inference.torch_predictor import TorchPredictor
 from bhvit_seg.native.packing import export_packed, pack_model
 
 SIZES = (64, 64), (70, 45)
+
 @pytest.fixture
 def images(tmp_path):
     folder = tmp_path / 'images'
@@ -63,12 +64,14 @@ def test_images_are_resized_as_in_test_pipelines(size, dtype, channels, keep_rat
     assert resize(image, None) is image
 
 
+@pytest.mark.parametrize('divisor', [1, 32])
 @pytest.mark.parametrize('pipeline', [
     [], [dict(type='Resize', scale=(256, 96), keep_ratio=True)],
     [dict(type='ResizeShortestEdge', scale=50, max_size=60)],
 ], ids=['as it is', 'enlarged', 'reduced'])
-def test_labels_are_those_of_torch(pipeline, engine, images, predict, tmp_path):
-    config, checkpoint = write_experiment(tmp_path, pipeline)
+def test_labels_are_those_of_torch(pipeline, divisor, engine, images, predict, tmp_path):
+    config, checkpoint = write_experiment(
+        tmp_path, pipeline, preprocessor=dict(test_cfg=dict(size_divisor=divisor)))
     # A random network is far more sensitive than a trained one: no part in 16 bits.
     export_packed(config, checkpoint, tmp_path / 'model.bhv', precision='32')
     report = predict()
