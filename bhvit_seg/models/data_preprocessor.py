@@ -39,6 +39,9 @@ class MultiChannelSegDataPreProcessor(SegDataPreProcessor):
         if not isinstance(self.divisor, int) or self.divisor < 1:
             raise UserError(f'data_preprocessor.test_cfg.size_divisor is {divisor!r}: give a '
                             'number of pixels, 1 or more')
+        if divisor is not None and test_cfg:
+            raise UserError('data_preprocessor.test_cfg has size_divisor and '
+                            f'{", ".join(test_cfg)}: give size_divisor alone')
         if len(mean) != len(std) or not len(mean):
             raise UserError(f'data_preprocessor has {len(mean)} means and {len(std)} standard '
                             'deviations: give one of each for every channel')

@@ -83,6 +83,7 @@ def test_other_number_of_channels_names_the_image(channels):
     dict(mean=[0.0] * 3, std=[1.0] * 4), dict(mean=[], std=[]), dict(mean=[0.0], std=[0.0]),
     dict(mean=[0.0, 0.0], std=[1.0, 1.0], bgr_to_rgb=True),
     *(dict(mean=[0.0], std=[1.0], test_cfg=dict(size_divisor=value)) for value in (0, -32, 1.5)),
+    dict(mean=[0.0], std=[1.0], test_cfg=dict(size=(64, 64), size_divisor=32)),
 ])
 def test_wrong_arguments_are_refused(options):
     with pytest.raises(UserError, match='data_preprocessor'):
