@@ -245,7 +245,7 @@ void change_free_numbers(Bytes& bytes, const std::vector<Entry>& entries, Random
   if (random.below(2)) put<int32_t>(bytes, at + 4 * random.one_of(depths), 0);
   put<int32_t>(bytes, at + 4 * 17, random.between(1, random.below(4) ? 10 : 256));
   put<int32_t>(bytes, at + 4 * 22, random.below(2));
-  put<int32_t>(bytes, at + 4 * 23, random.between(1, random.below(4) ? 40 : 1024));
+  put<int32_t>(bytes, at + 4 * 23, random.between(1, 40));
 }
 
 void change_pool_scales(Bytes& bytes, const std::vector<Entry>& entries, Random& random) {
