@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -120,12 +121,21 @@ def explain_interrupt(explain: Callable[[], str]) -> Iterator[None]:
     _explanations.append(explain)
     try:
         yield
-    except RuntimeError as error:
-        if any(WORKER_TERMINATED in str(cause) for cause in causes(error)):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if _worker_was_terminated(error):
             signal.raise_signal(signal.SIGTERM)  # on its way to this process too
         raise
     finally:
         _explanations.remove(explain)
+
+
+def _worker_was_terminated(error: BaseException) -> bool:
+    """Whether a data loader's worker got SIGTERM; its broken connection may be noticed first."""
+    try:
+        time.sleep(0.5)  # torch's handler of SIGCHLD interrupts it
+    except RuntimeError as cause:
+        error = cause  # its context is the error before
+    return any(WORKER_TERMINATED in str(cause) for cause in causes(error))
 
 
 class _Interruption:

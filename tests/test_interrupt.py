@@ -75,6 +75,20 @@ def test_signal_gives_one_line(body, signum, start, tmp_path):
     assert errors == f'{word}: {kept}\n'
 
 
+@pytest.mark.parametrize('raised', ['ConnectionResetError', 'EOFError', 'RuntimeError'])
+def test_worker_that_is_terminated_before_torch_says_so(raised, start, tmp_path):
+    (tmp_path / 'program.py').write_text(PROGRAM.format(body=f"""
+    from torch.utils.data import DataLoader
+    batches = iter(DataLoader(range(100), num_workers=1))
+    next(batches)
+    {KEPT}
+        os.system(f'kill {{batches._workers[0].pid}}')  # not this process: torch would ask who
+        raise {raised}('broken')"""))
+    process = start(sys.executable, tmp_path / 'program.py')
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143 and errors == 'terminated: 3 of 5 are kept\n'
+
+
 @pytest.mark.parametrize('body', [
     "for _ in range(100000): print('line')",
     "print('line'); os.write(1, b'x' * 200000); print('line', flush=True)",

@@ -194,9 +194,12 @@ def test_frozen_stages_keep_weights_and_statistics():
     sum(out.square().mean() for out in model(torch.randn(2, 3, 64, 64))).backward()
     optimizer.step()
     moved = {n for n, t in model.state_dict().items() if not torch.equal(t, before[n])}
-    frozen = ('patch_embed.', 'stages.0.', 'stages.1.', 'downsamplings.0.')
+    frozen = ('patch_embed.', 'stages.0.', 'stages.1.', 'downsamplings.0.', 'output_norms.0.',
+              'output_norms.1.')
     assert not any(n.startswith(frozen) for n in moved)
-    assert {'stages.2.0.mlp.fc1.weight', 'downsamplings.1.conv.weight'} <= moved
+    assert {'stages.2.0.mlp.fc1.weight', 'downsamplings.1.conv.weight',
+            'output_norms.2.running_mean'} <= moved
+    assert not any(p.requires_grad for p in build(frozen_stages=4).parameters())
     kept = build(norm_eval=True).train()
     assert all(layer.training != isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)
                for layer in kept.modules())

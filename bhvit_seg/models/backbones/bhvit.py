@@ -137,7 +137,8 @@ class BHViT(Backbone):
         output_norm: Whether each returned map is normalised.
         drop_path_rate: Stochastic depth of the last block's MLP; the others increase to it
             linearly.
-        frozen_stages: Stages, from the stem (0) on, that keep weights and statistics; -1: none.
+        frozen_stages: Stages, from the stem (0) on, that keep weights and statistics, with the
+            norms of their outputs; -1: none.
         norm_eval: Whether BatchNorm keeps its statistics in training.
         with_cp: Recompute blocks in the backward pass to save memory.
         pretrain_img_size: Side in pixels of the images that position embeddings are learned on.
@@ -255,7 +256,9 @@ class BHViT(Backbone):
         super().train(mode)
         if self.frozen_stages >= 0:
             for module in (self.patch_embed, *self.stages[:self.frozen_stages],
-                           *self.downsamplings[:max(self.frozen_stages - 1, 0)]):
+                           *self.downsamplings[:max(self.frozen_stages - 1, 0)],
+                           *(norm for i, norm in self.output_norms.items()
+                             if int(i) < self.frozen_stages)):
                 module.eval().requires_grad_(False)
         for module in self.modules() if self.norm_eval else ():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
