@@ -1,10 +1,14 @@
 """Parameter groups of latent weights, which act by their sign alone: decay flips it at 0 without
-changing the size of the function."""
+changing the size of the function; and training in bfloat16 on a CPU."""
 
 from __future__ import annotations
 
-from mmengine.optim import DefaultOptimWrapperConstructor
-from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from torch import nn
 from torch.optim import Optimizer
 
@@ -51,6 +55,21 @@ class LatentWeightOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             groups.setdefault(key, {**single, 'params': []})['params'].append(parameter)
         # Loggers show the learning rate of the first group.
         params[:] = [groups[key] for key in sorted(groups, key=lambda key: key[0])]
+
+
+@OPTIM_WRAPPERS.register_module()
+class BFloat16OptimWrapper(OptimWrapper):
+    """``OptimWrapper`` that autocasts to bfloat16 on a CPU, where mmengine's ``AmpOptimWrapper``
+    refuses to train; on a GPU it changes nothing.
+
+    Products of ±1 are exact and summed in float32; a result is rounded to 8 significant bits.
+    bfloat16 has float32's range, so the loss needs no scaling.
+    """
+
+    @contextlib.contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        with super().optim_context(model), torch.autocast('cpu', torch.bfloat16):
+            yield
 
 
 def latent_groups(optimizer: Optimizer, model: nn.Module) -> list[dict]:

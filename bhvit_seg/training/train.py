@@ -111,7 +111,8 @@ def how_to_resume(work_dir: str | Path) -> str:
 
 def enable_amp(cfg: Config) -> None:
     if not torch.cuda.is_available():
-        raise UserError('--amp needs a GPU, and torch finds none: train without it')
+        raise UserError('--amp needs a GPU, and torch finds none: train without it; on a CPU that '
+                        'multiplies bfloat16, set optim_wrapper.type=BFloat16OptimWrapper')
     if cfg.optim_wrapper.type not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise UserError(f'--amp is for optim_wrapper.type OptimWrapper, not '
                         f'{cfg.optim_wrapper.type}: leave it out')

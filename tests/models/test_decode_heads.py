@@ -46,6 +46,8 @@ def test_all_but_the_classifier_is_binary_except_in_the_twin(kind):
                                                                     (3, 2)])]
     out = head(maps)
     assert out.shape == (2, 3, 23, 9)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert head(maps).dtype == torch.float32
     out.square().mean().backward()
     assert all(m.conv.weight.grad.abs().sum() > 0 and m.act.slope.grad.abs().sum() > 0
                for m in modules)

@@ -1,4 +1,4 @@
-"""Parameter groups: what is latent is decided by the type of the layer."""
+"""Parameter groups: what is latent is decided by the type of the layer. Training in bfloat16."""
 
 import pytest
 import torch
@@ -53,3 +53,23 @@ def test_factors_and_mmengine_s_settings(model):
     with pytest.raises(Exception) as error:
         build(model, paramwise_cfg=dict(latent_decay_mult=-1.))
     assert 'latent_decay_mult is -1.0' in str(find_user_error(error.value))
+
+
+def test_bfloat16_rounds_results_alone():
+    torch.manual_seed(0)
+    layer, rows = BinaryLinear(7, 5), torch.randn(4, 7)
+    outputs, gradients = [], []
+    for kind in ('OptimWrapper', 'BFloat16OptimWrapper'):
+        init_default_scope('mmseg')
+        wrapper = build_optim_wrapper(layer, dict(type=kind, optimizer=dict(type='SGD', lr=0.1)))
+        with wrapper.optim_context(layer):
+            outputs.append(layer(rows))
+        wrapper.backward(outputs[-1].float().square().sum())
+        gradients.append(layer.weight.grad.clone())
+        layer.weight.grad = None
+    exact, rounded = outputs
+    assert (exact.dtype, rounded.dtype) == (torch.float32, torch.bfloat16)
+    torch.testing.assert_close(rounded, exact.bfloat16(), rtol=2**-7, atol=0)
+    assert (rounded != exact).any()
+    assert layer.weight.dtype == torch.float32 and gradients[0].abs().min() > 0
+    torch.testing.assert_close(*gradients, rtol=0.05, atol=0)

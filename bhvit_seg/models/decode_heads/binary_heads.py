@@ -6,6 +6,7 @@ values around each binary convolution, and the classifier is full-precision.
 
 from __future__ import annotations
 
+import torch
 from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import SegformerHead, UPerHead
 from mmseg.registry import MODELS
@@ -77,6 +78,11 @@ class _BinaryHead:
         norm_cfg = dict(norm_cfg or dict(type='BN'))
         super().__init__(norm_cfg=norm_cfg, **kwargs)
         _binarize_conv_modules(self, norm_cfg, binary, adaptive)
+
+    def cls_seg(self, feat: Tensor) -> Tensor:
+        """Logits ``(B, classes, H, W)``, in mixed precision as float32, for losses and argmax."""
+        logits = super().cls_seg(feat)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 @MODELS.register_module()
