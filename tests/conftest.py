@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,12 @@ RASTERS = [] if all(map(importlib.util.find_spec, RASTER_PACKAGES)) else [
     'raster', 'commands/test_predict_raster*.py', 'commands/test_score_raster.py',
     'benchmarks/test_raster.py']
 collect_ignore_glob = RASTERS
+
+
+def pytest_configure():
+    # What a shell starts in the background ignores Ctrl-C, and so would what tests start.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header():
