@@ -83,16 +83,15 @@ labelled+=" train_dataloader.batch_size=$batch"
 share=$(( ($(left) - 80) / 2 ))  # both halves begin with imports and end with scores
 [ "$share" -gt 30 ] || { echo 'little time is left for trainings'; share=30; }
 step "teacher, imitation: $share s"
-try teacher train "$share" teacher "$labelled" train "$TEACHER" --data-root "$DATA" &
+# Named, since a plain `wait` may wait for the tee above, too.
+try teacher train "$share" teacher "$labelled" train "$TEACHER" --data-root "$DATA" & first=$!
 try imitation train "$share" backbone '' pretrain "$CONFIG" --images $IMAGES --weights-begin 0 \
-  --batch-size $((4 * batch)) --iterations 100000000 &
-wait
+  --batch-size $((4 * batch)) --iterations 100000000 & wait $first $!
 step "Nano from scratch, and taught by both: $share s"
-try scratch train "$share" nano_scratch "$labelled" train "$CONFIG" --data-root "$DATA" &
+try scratch train "$share" nano_scratch "$labelled" train "$CONFIG" --data-root "$DATA" & first=$!
 try taught train "$share" nano "$labelled model.teacher.checkpoint=$OUT/teacher.pth
   model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=$OUT/backbone.pth" \
-  train "$TAUGHT" --data-root "$DATA" &
-wait
+  train "$TAUGHT" --data-root "$DATA" & wait $first $!
 
 step 'done'
 [ ! -e "$work/failed" ] || { echo "failed: $(tr '\n' ' ' < "$work/failed")"; exit 1; }
