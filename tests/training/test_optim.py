@@ -56,11 +56,11 @@ def test_factors_and_mmengine_s_settings(model):
 
 
 def test_bfloat16_rounds_results_alone():
+    init_default_scope('mmseg')
     torch.manual_seed(0)
     layer, rows = BinaryLinear(7, 5), torch.randn(4, 7)
     outputs, gradients = [], []
     for kind in ('OptimWrapper', 'BFloat16OptimWrapper'):
-        init_default_scope('mmseg')
         wrapper = build_optim_wrapper(layer, dict(type=kind, optimizer=dict(type='SGD', lr=0.1)))
         with wrapper.optim_context(layer):
             outputs.append(layer(rows))
